@@ -1,0 +1,1 @@
+"""The daemon that takes machines in."""

@@ -1,0 +1,1 @@
+"""The command line and the daemon that decide and drive."""

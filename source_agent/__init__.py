@@ -1,0 +1,1 @@
+"""The daemon that creates machines and lets them go."""

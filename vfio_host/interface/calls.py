@@ -1,0 +1,433 @@
+"""The calls of the host kernel, by their names, over descriptors.
+
+A hypervisor connects to the machine's `vfio-host.sock` and *opens* objects by the paths it would open on Linux.
+Each open answers with a real file descriptor (one end of a socket pair): calls travel on it, it can be passed to
+another process with SCM_RIGHTS, and closing its last copy releases the object, as the kernel does. Calls are sent as
+a batch, executed in order between two steps of the devices, and answered one by one: a result, or an errno. A batch
+stops at no error: each call stands for one ioctl of a sequence, and the caller reads every answer.
+
+Source: semantics 3.3, 3.4, 7.1, 7.4 (Linux vfio.h and iommufd.h); numbers of flags are the kernel's.
+"""
+
+from enum import IntEnum, IntFlag
+from typing import Final
+
+import msgspec
+
+# Paths that can be opened; devices are VFIO_CDEV + name, type1 groups are VFIO_GROUP + name.
+DEV_IOMMU: Final = "/dev/iommu"
+DEV_VFIO: Final = "/dev/vfio/vfio"
+VFIO_CDEV: Final = "/dev/vfio/devices/"
+VFIO_GROUP: Final = "/dev/vfio/group/"
+
+PAGE_SIZE: Final = 4096
+MAX_DIRTY_BITMAP_BYTES: Final = 1 << 28
+"""type1's limit for one bitmap (semantics 3.2)."""
+U64_MAX: Final = (1 << 64) - 1
+
+
+class MapFlags(IntFlag):
+    """IOMMU_IOAS_MAP and VFIO_IOMMU_MAP_DMA."""
+
+    READ = 1
+    WRITE = 2
+    VADDR = 4
+
+
+class UnmapFlags(IntFlag):
+    """VFIO_IOMMU_UNMAP_DMA."""
+
+    NONE = 0
+    GET_DIRTY_BITMAP = 1
+    ALL = 2
+    VADDR = 4
+
+
+class HwptFlags(IntFlag):
+    """IOMMU_HWPT_ALLOC."""
+
+    NONE = 0
+    DIRTY_TRACKING = 2
+
+
+class GetDirtyFlags(IntFlag):
+    """IOMMU_HWPT_GET_DIRTY_BITMAP."""
+
+    NONE = 0
+    NO_CLEAR = 1
+
+
+class DirtyPagesFlags(IntFlag):
+    """VFIO_IOMMU_DIRTY_PAGES; exactly one."""
+
+    START = 1
+    STOP = 2
+    GET_BITMAP = 4
+
+
+class DeviceState(IntEnum):
+    """enum vfio_device_mig_state."""
+
+    ERROR = 0
+    STOP = 1
+    RUNNING = 2
+    STOP_COPY = 3
+    RESUMING = 4
+    RUNNING_P2P = 5
+    PRE_COPY = 6
+    PRE_COPY_P2P = 7
+
+
+class MigrationFlags(IntFlag):
+    """What a device's migration supports (VFIO_MIGRATION_*)."""
+
+    STOP_COPY = 1
+    P2P = 2
+    PRE_COPY = 4
+
+
+class Feature(IntEnum):
+    """VFIO_DEVICE_FEATURE indexes."""
+
+    MIGRATION = 1
+    MIG_DEVICE_STATE = 2
+    DMA_LOGGING_START = 6
+    DMA_LOGGING_STOP = 7
+    DMA_LOGGING_REPORT = 8
+    MIG_DATA_SIZE = 9
+
+
+class Call(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """One call on a descriptor."""
+
+
+# ---- on the connection itself -------------------------------------------------------------------
+
+
+class Open(Call, frozen=True, tag=True, kw_only=True):
+    """open(2); answers with a descriptor. ENOENT for what this host does not have."""
+
+    path: str
+
+
+class RegisterMemory(Call, frozen=True, tag=True, kw_only=True):
+    """Tell what lies at user addresses of the calling process: the memfd that comes along.
+
+    It stands for what the kernel knows of the caller's mm, so that the calls that take a user address can.
+    """
+
+    vaddr: int
+    length: int
+
+
+# ---- /dev/iommu ---------------------------------------------------------------------------------
+
+
+class IoasAlloc(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_ALLOC -> id of an IO address space."""
+
+
+class IoasIovaRanges(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_IOVA_RANGES -> IovaRanges."""
+
+    ioas_id: int
+
+
+class IoasMap(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_MAP with FIXED_IOVA."""
+
+    ioas_id: int
+    flags: MapFlags
+    user_va: int
+    length: int
+    iova: int
+
+
+class IoasMapFile(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_MAP_FILE: maps by file offset; `file` indexes the descriptors that came with the batch."""
+
+    ioas_id: int
+    flags: MapFlags
+    file: int
+    start: int
+    length: int
+    iova: int
+
+
+class IoasUnmap(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_UNMAP -> bytes unmapped; iova 0 with length U64_MAX is everything."""
+
+    ioas_id: int
+    iova: int
+    length: int
+
+
+class HwptAlloc(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_HWPT_ALLOC for a bound device -> id of a hardware page table."""
+
+    flags: HwptFlags
+    dev_id: int
+    pt_id: int
+
+
+class GetHwInfo(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_GET_HW_INFO -> capability bits; bit 0 is dirty tracking."""
+
+    dev_id: int
+
+
+class HwptSetDirtyTracking(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_HWPT_SET_DIRTY_TRACKING."""
+
+    hwpt_id: int
+    enable: bool
+
+
+class HwptGetDirtyBitmap(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_HWPT_GET_DIRTY_BITMAP -> bitmap, little-endian, bit i for the page at iova + i * page_size."""
+
+    hwpt_id: int
+    flags: GetDirtyFlags
+    iova: int
+    length: int
+    page_size: int
+
+
+class Destroy(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_DESTROY of an object id."""
+
+    id: int
+
+
+# ---- type1: /dev/vfio/vfio and groups ------------------------------------------------------------
+
+
+class GroupSetContainer(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_GROUP_SET_CONTAINER, on a group; the container is named by the id that its open answered with."""
+
+    container: int
+
+
+class GroupGetDevice(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_GROUP_GET_DEVICE_FD, on a group -> Opened with the device's descriptor."""
+
+    name: str
+
+
+class SetIommu(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_SET_IOMMU with type1v2, on a container."""
+
+
+class GetInfo(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_IOMMU_GET_INFO -> Type1Info."""
+
+
+class MapDma(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_IOMMU_MAP_DMA."""
+
+    flags: MapFlags
+    vaddr: int
+    iova: int
+    size: int
+
+
+class UnmapDma(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_IOMMU_UNMAP_DMA -> Unmapped."""
+
+    flags: UnmapFlags
+    iova: int
+    size: int
+    pgsize: int = 0
+    bitmap_size: int = 0
+
+
+class DirtyPages(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_IOMMU_DIRTY_PAGES -> bitmap for GET_BITMAP."""
+
+    flags: DirtyPagesFlags
+    iova: int = 0
+    size: int = 0
+    pgsize: int = 0
+    bitmap_size: int = 0
+
+
+# ---- devices -------------------------------------------------------------------------------------
+
+
+class BindIommufd(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_BIND_IOMMUFD -> dev_id; the iommufd is named by the id that its open answered with."""
+
+    iommufd: int
+
+
+class AttachPt(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_ATTACH_IOMMUFD_PT to an IOAS or HWPT id; EINVAL means incompatible, try the next."""
+
+    pt_id: int
+
+
+class DetachPt(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_DETACH_IOMMUFD_PT."""
+
+
+class Reset(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_RESET: back to RUNNING with empty registers."""
+
+
+class RegionWrite(Call, frozen=True, tag=True, kw_only=True):
+    """pwrite(2) of a 64-bit register of region 0 (the device's data sheet names them)."""
+
+    offset: int
+    value: int
+
+
+class RegionRead(Call, frozen=True, tag=True, kw_only=True):
+    """pread(2) of a 64-bit register of region 0 -> value."""
+
+    offset: int
+
+
+class SetEventfds(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_SET_IRQS and the ioeventfd of the doorbell; both index the descriptors of the batch."""
+
+    completion: int
+    doorbell: int
+
+
+class GetFeature(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_FEATURE with GET of MIGRATION, MIG_DEVICE_STATE or MIG_DATA_SIZE -> int; PROBE when probe."""
+
+    feature: Feature
+    probe: bool = False
+
+
+class SetDeviceState(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_FEATURE SET MIG_DEVICE_STATE -> Opened with the data descriptor, or None when there is none."""
+
+    state: DeviceState
+
+
+# ---- migration data descriptors --------------------------------------------------------------------
+
+
+class GetPrecopyInfo(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_MIG_GET_PRECOPY_INFO -> PrecopyInfo; EINVAL outside PRE_COPY and PRE_COPY_P2P."""
+
+
+class ReadData(Call, frozen=True, tag=True, kw_only=True):
+    """read(2) of device state -> bytes; empty at the end (STOP_COPY), ENOMSG for nothing now (PRE_COPY)."""
+
+    size: int
+
+
+class WriteData(Call, frozen=True, tag=True, kw_only=True):
+    """write(2) of device state while RESUMING -> bytes taken."""
+
+    data: bytes
+
+
+AnyCall = (
+    Open | RegisterMemory | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | HwptAlloc | GetHwInfo
+    | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo
+    | MapDma | UnmapDma | DirtyPages | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead
+    | SetEventfds | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
+)  # fmt: skip
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    """A new object: its id among this host's objects, and its descriptor, by index among those of the answer."""
+
+    id: int
+    descriptor: int
+
+
+class IovaRanges(msgspec.Struct, frozen=True, tag=True):
+    """Allowed IOVAs, inclusive."""
+
+    ranges: tuple[tuple[int, int], ...]
+    alignment: int
+
+
+class Type1Info(msgspec.Struct, frozen=True, tag=True):
+    """VFIO_IOMMU_GET_INFO with its capabilities."""
+
+    iova_pgsizes: int
+    migration_pgsize_bitmap: int
+    max_dirty_bitmap_size: int
+    dma_avail: int
+    iova_ranges: tuple[tuple[int, int], ...]
+    unmap_all: bool
+
+
+class Unmapped(msgspec.Struct, frozen=True, tag=True):
+    """Bytes unmapped, and the dirty bitmap where one was asked for."""
+
+    size: int
+    bitmap: bytes = b""
+
+
+class PrecopyInfo(msgspec.Struct, frozen=True, tag=True):
+    """struct vfio_precopy_info."""
+
+    initial_bytes: int
+    dirty_bytes: int
+
+
+class Number(msgspec.Struct, frozen=True, tag=True):
+    """An id, a count, a register, a state."""
+
+    value: int
+
+
+class Data(msgspec.Struct, frozen=True, tag=True):
+    """A bitmap or device state."""
+
+    data: bytes
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """Zero, and nothing else."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """A negative return: the errno, positive."""
+
+    errno: int
+
+
+Answer = Opened | IovaRanges | Type1Info | Unmapped | PrecopyInfo | Number | Data | Done | Failed
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Calls in the order in which they are to happen."""
+
+    calls: tuple[AnyCall, ...]
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """One answer for each call of a batch."""
+
+    answers: tuple[Answer, ...]
+
+
+encode = msgspec.msgpack.Encoder().encode
+batch_decoder: Final = msgspec.msgpack.Decoder(Batch)
+answers_decoder: Final = msgspec.msgpack.Decoder(Answers)
+
+
+class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine's part of the host has: given to `viaduct-vfio-host` as JSON at start."""
+
+    devices: tuple["DeviceConfiguration", ...]
+    interrupt_remapping: bool = True
+    address_width: int = 48
+    second_stage: bool = True
+
+
+class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """One passed-through device of the host."""
+
+    name: str
+    model: str
+    iommu_dirty_tracking: bool = True
+    mediated: bool = False

@@ -1,0 +1,1 @@
+"""The life of a daemon: configuration, signals, readiness, hooks, status over MQTT."""

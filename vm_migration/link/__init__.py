@@ -1,0 +1,1 @@
+"""gRPC and TLS: channels, servers, identity, deadlines, errors as status."""

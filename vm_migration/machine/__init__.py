@@ -1,0 +1,1 @@
+"""The port through which agents see a machine, and its adapters."""

@@ -1,0 +1,1 @@
+"""Rounds, barriers, convergence, apply, verify: engines without I/O."""

@@ -1,0 +1,1 @@
+"""A machine from its specification; pause, resume, save, load."""

@@ -1,0 +1,1 @@
+"""What runs inside the machine: vCPU workload, VT-d driver, accelerator driver."""

@@ -1,0 +1,63 @@
+"""Where the guest keeps its things in guest-physical memory.
+
+::
+
+    0          1 MiB        5 MiB   8 MiB                                                end of low RAM (or of RAM)
+    | firmware | VT-d tables | spare | device 0 | device 1 | ... | generations | working set ...
+                                       rings 64 KiB, corpus 4 MiB, output slabs of 2 MiB each
+
+The working set is clipped to what is left; all of it lies below the PCI hole.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vmm.memory.guest_physical import sections
+from vmm.memory.quantities import PAGE_SIZE
+
+MIB: Final = 1 << 20
+TABLES_BASE: Final = 1 * MIB
+TABLES_SIZE: Final = 4 * MIB
+DEVICES_BASE: Final = 8 * MIB
+RINGS_SIZE: Final = 2 * MIB
+CORPUS_SIZE: Final = 4 * MIB
+SLAB_SIZE: Final = 2 * MIB
+MINIMUM_RAM: Final = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceArea:
+    """One device's memory; every base is aligned to 2 MiB, so that a slab can be one large page."""
+
+    rings: int
+    corpus: int
+    slabs: int
+    slab_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The whole map; `working_set` starts on a page and has `working_pages` pages of CPU writes."""
+
+    devices: tuple[DeviceArea, ...]
+    generations: int
+    working_set: int
+    working_pages: int
+
+
+def plan(ram_bytes: int, dma_rates: tuple[int, ...], working_set_bytes: int) -> Layout:
+    """Lay a guest out: each device gets slabs for one second of its DMA, within a quarter of the RAM."""
+    low = sections(ram_bytes)[0].size
+    position, areas = DEVICES_BASE, []
+    share = low // 4 // max(1, len(dma_rates))
+    for rate in dma_rates:
+        count = max(2, min(rate, share) // SLAB_SIZE)
+        rings, corpus = position, position + RINGS_SIZE
+        slabs = corpus + CORPUS_SIZE
+        areas.append(DeviceArea(rings=rings, corpus=corpus, slabs=slabs, slab_count=count))
+        position = slabs + count * SLAB_SIZE
+    generations = position
+    left = low - generations
+    pages = max(0, min(working_set_bytes // PAGE_SIZE, (left - PAGE_SIZE) // (PAGE_SIZE + 4)))
+    table = -(-pages * 4 // PAGE_SIZE) * PAGE_SIZE
+    return Layout(tuple(areas), generations, generations + table, pages)

@@ -1,0 +1,1 @@
+"""RAM blocks in memfd, the guest-physical map, dirty bitmaps and logs, witnesses and digests."""

@@ -1,0 +1,76 @@
+"""RAM as one block of shared memory, which other processes map by its descriptor."""
+
+import ctypes
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vmm.memory.quantities import PAGE_SIZE
+
+_POPULATE_WRITE: Final = 23
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class RamBlock:
+    """A machine's RAM: a memfd, and this process's mapping of it.
+
+    `words` is the block as 64-bit words in rows of one page, `data` the same as bytes. Whoever writes through either
+    must mark its own dirty log in the same step.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        if size % PAGE_SIZE:
+            raise ValueError(f"RAM of {size} bytes is not a whole number of pages")
+        self.descriptor: Final = descriptor
+        self.size: Final = size
+        self.pages: Final = size // PAGE_SIZE
+        self._map: Final = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.data: Final = memoryview(self._map)
+        self.words: Final[npt.NDArray[np.uint64]] = np.frombuffer(self._map, dtype=np.uint64).reshape(-1, 512)
+        self.address: Final = int(self.words.ctypes.data)
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Self:
+        """Make a new block of zeros."""
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, size)
+            return cls(descriptor, size)
+        except OSError:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def adopt(cls, descriptor: int) -> Self:
+        """Map a block that another process made; the descriptor is owned from here on."""
+        return cls(descriptor, os.fstat(descriptor).st_size)
+
+    def populate(self, first_page: int, count: int) -> None:
+        """Make a run of pages present and writable without changing what they hold.
+
+        First touch costs about 10 us a page on nested hosts; this moves it to a moment of the caller's choice. The
+        interpreter is free meanwhile, so several threads can populate different runs.
+
+        Raises:
+            MemoryError: The host has no memory left.
+        """
+        address = ctypes.c_void_p(self.address + first_page * PAGE_SIZE)
+        if _libc.madvise(address, ctypes.c_size_t(count * PAGE_SIZE), _POPULATE_WRITE):
+            raise MemoryError(f"Host could not give {count} pages of RAM: {os.strerror(ctypes.get_errno())}")
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Yield runs (first page, count) that hold memory; what lies between them was never touched and is zero."""
+        position = 0
+        while position < self.size:
+            try:
+                start = os.lseek(self.descriptor, position, os.SEEK_DATA)
+            except OSError:  # ENXIO: no data past here
+                return
+            end = os.lseek(self.descriptor, start, os.SEEK_HOLE)
+            first = start // PAGE_SIZE
+            yield first, -(-end // PAGE_SIZE) - first
+            position = end

@@ -1,0 +1,1 @@
+"""`viaduct-vmm`: one process for each machine, with its control socket and its fence."""

@@ -1,0 +1,1 @@
+"""VFIO on the hypervisor's side: listener, dirty tracking, blockers, device migration."""
