@@ -120,6 +120,14 @@ class RegisterMemory(Call, frozen=True, tag=True, kw_only=True):
     length: int
 
 
+class ReportWrites(Call, frozen=True, tag=True, kw_only=True):
+    """The kernel's witness of what this host process wrote to RAM -> Data, a bitmap of the registered memory.
+
+    The first call arms it and reports every page. EOPNOTSUPP where the kernel offers none, ENXIO before any memory
+    is registered. Hardware has no such call: a page that a real device wrote is hashed at the pause.
+    """
+
+
 # ---- /dev/iommu ---------------------------------------------------------------------------------
 
 
@@ -327,7 +335,7 @@ class WriteData(Call, frozen=True, tag=True, kw_only=True):
 
 
 AnyCall = (
-    Open | RegisterMemory | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | HwptAlloc | GetHwInfo
+    Open | RegisterMemory | ReportWrites | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | HwptAlloc | GetHwInfo
     | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo
     | MapDma | UnmapDma | DirtyPages | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead
     | SetEventfds | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData

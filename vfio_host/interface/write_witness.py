@@ -1,0 +1,122 @@
+"""The kernel's own record of which pages of a mapping this process wrote.
+
+userfaultfd in asynchronous write-protect mode, with PAGEMAP_SCAN, tells the pages that were written through *this
+process's* mapping since they were last armed. It knows nothing of any dirty log, so it can testify against one:
+verification reuses a page's digest only where no writer's witness has seen the page since (Linux 6.7,
+Documentation/admin-guide/mm/pagemap.rst and userfaultfd.rst).
+
+Every process that writes RAM keeps a witness of its own mapping: write protection lives in the page tables of one
+process. A scan re-arms what it reports in the same operation, so no write falls between the two.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import struct
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+_PAGE: Final = 4096
+_SYS_USERFAULTFD: Final = {"x86_64": 323, "aarch64": 282}
+_UFFD_USER_MODE_ONLY: Final = 1
+_UFFDIO_API: Final = 0xC018AA3F
+_UFFDIO_REGISTER: Final = 0xC020AA00
+_UFFD_API: Final = 0xAA
+_FEATURES: Final = (1 << 12) | (1 << 13) | (1 << 15)
+"""WP_HUGETLBFS_SHMEM, WP_UNPOPULATED, WP_ASYNC."""
+_REGISTER_MODE_WP: Final = 2
+_PAGEMAP_SCAN: Final = 0xC0606610
+_SCAN_WP_MATCHING: Final = 1
+_PAGE_IS_WRITTEN: Final = 1 << 1
+_REGIONS: Final = 65536
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+class WitnessUnavailable(Exception):
+    """The kernel, or this process's privileges, offer no asynchronous write protection."""
+
+
+class WriteWitness:
+    """Watches one mapping of this process.
+
+    Raises:
+        WitnessUnavailable: Nothing was registered; dirty tracking and verification do without.
+    """
+
+    def __init__(self, address: int, size: int) -> None:
+        self._address: Final = address
+        self._size: Final = size
+        self._pages: Final = size // _PAGE
+        self._regions: Final[npt.NDArray[np.uint64]] = np.zeros((_REGIONS, 3), dtype=np.uint64)
+        self._userfaultfd = _register(address, size)
+        try:
+            self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self.report()
+        except OSError as error:
+            self.close()
+            raise WitnessUnavailable(f"Kernel cannot scan for written pages: {error}") from error
+
+    def report(self) -> bytes:
+        """Return the pages written since the last report, as a little-endian bitmap, and arm them again.
+
+        The first report, at construction, arms everything.
+        """
+        flags = np.zeros(-(-self._pages // 64) * 64, dtype=np.uint8)
+        position, end = self._address, self._address + self._size
+        while position < end:
+            count, position = self._scan(position, end)
+            for start, stop in ((self._regions[:count, :2] - np.uint64(self._address)) // np.uint64(_PAGE)).tolist():
+                flags[start:stop] = 1
+        return np.packbits(flags, bitorder="little").tobytes()
+
+    def close(self) -> None:
+        """Stop watching."""
+        for name in ("_userfaultfd", "_pagemap"):
+            with contextlib.suppress(OSError, AttributeError):
+                os.close(getattr(self, name))
+
+    def _scan(self, start: int, end: int) -> tuple[int, int]:
+        argument = bytearray(
+            struct.pack(
+                "<12Q",
+                96,
+                _SCAN_WP_MATCHING,
+                start,
+                end,
+                0,
+                self._regions.ctypes.data,
+                _REGIONS,
+                0,
+                0,
+                _PAGE_IS_WRITTEN,
+                0,
+                _PAGE_IS_WRITTEN,
+            )  # fmt: skip
+        )
+        count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, argument)
+        (walked,) = struct.unpack_from("<Q", argument, 32)
+        # A scan that filled less than the vector has seen the whole range, whatever it says of where it stopped.
+        return count, end if count < _REGIONS else walked
+
+
+def _register(address: int, size: int) -> int:
+    number = _SYS_USERFAULTFD.get(os.uname().machine)
+    if number is None:
+        raise WitnessUnavailable(f"No known userfaultfd call on {os.uname().machine}")
+    descriptor = -1
+    for flags in (os.O_CLOEXEC | os.O_NONBLOCK, os.O_CLOEXEC | os.O_NONBLOCK | _UFFD_USER_MODE_ONLY):
+        descriptor = _libc.syscall(number, flags)
+        if descriptor >= 0:
+            break
+    if descriptor < 0:
+        raise WitnessUnavailable(f"Kernel refused userfaultfd: {os.strerror(ctypes.get_errno())}")
+    try:
+        fcntl.ioctl(descriptor, _UFFDIO_API, bytearray(struct.pack("<QQQ", _UFFD_API, _FEATURES, 0)))
+        fcntl.ioctl(descriptor, _UFFDIO_REGISTER, bytearray(struct.pack("<QQQQ", address, size, _REGISTER_MODE_WP, 0)))
+    except OSError as error:
+        os.close(descriptor)
+        raise WitnessUnavailable(f"Kernel refused asynchronous write protection: {error}") from error
+    return int(descriptor)
