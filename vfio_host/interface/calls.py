@@ -335,10 +335,12 @@ class WriteData(Call, frozen=True, tag=True, kw_only=True):
 
 
 AnyCall = (
-    Open | RegisterMemory | ReportWrites | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | HwptAlloc | GetHwInfo
-    | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo
-    | MapDma | UnmapDma | DirtyPages | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead
-    | SetEventfds | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
+    Open | RegisterMemory | ReportWrites
+    | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap
+    | HwptAlloc | GetHwInfo | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy
+    | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo | MapDma | UnmapDma | DirtyPages
+    | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds
+    | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
 )  # fmt: skip
 
 

@@ -79,23 +79,9 @@ class WriteWitness:
                 os.close(getattr(self, name))
 
     def _scan(self, start: int, end: int) -> tuple[int, int]:
-        argument = bytearray(
-            struct.pack(
-                "<12Q",
-                96,
-                _SCAN_WP_MATCHING,
-                start,
-                end,
-                0,
-                self._regions.ctypes.data,
-                _REGIONS,
-                0,
-                0,
-                _PAGE_IS_WRITTEN,
-                0,
-                _PAGE_IS_WRITTEN,
-            )  # fmt: skip
-        )
+        vector = (self._regions.ctypes.data, _REGIONS)
+        written = (0, _PAGE_IS_WRITTEN, 0, _PAGE_IS_WRITTEN)
+        argument = bytearray(struct.pack("<12Q", 96, _SCAN_WP_MATCHING, start, end, 0, *vector, 0, *written))
         count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, argument)
         (walked,) = struct.unpack_from("<Q", argument, 32)
         # A scan that filled less than the vector has seen the whole range, whatever it says of where it stopped.
