@@ -111,6 +111,26 @@ class DirtyBitmap:
         """
         self._change_run(first, count, present=True)
 
+    def merge_bits(self, first: int, count: int, data: bytes) -> None:
+        """Add the pages of a run's own bitmap: bit i of the little-endian words stands for page first + i.
+
+        Raises:
+            ValueError: The run leaves the block, or the bitmap is too short for it.
+        """
+        if first < 0 or count <= 0 or first + count > self.pages or len(data) * 8 < count or len(data) % 8:
+            raise ValueError(f"Bitmap of {len(data)} bytes does not describe pages {first} to {first + count}")
+        words = np.frombuffer(data, dtype="<u8")[: (count + 63) // 64]
+        if not words.any():
+            return
+        if first & 63 == 0:
+            words = words.copy()
+            if count & 63:
+                words[-1] &= ~np.uint64(0) >> np.uint64(64 - (count & 63))
+            self._bits[first >> 6 : (first >> 6) + len(words)] |= words
+            return
+        pages = np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")[:count]) + first
+        np.bitwise_or.at(self._bits, pages >> 6, np.uint64(1) << (pages & 63).astype(np.uint64))
+
     def clear_run(self, first: int, count: int) -> None:
         """Take a run of pages out.
 

@@ -1,0 +1,221 @@
+"""What a machine process is asked and answers, on its control socket.
+
+One request, one reply, in order, over `vfio_host.interface.channel`. Everything but Describe needs an Attach on the
+same connection first; a newer attach cuts older connections off, whose next request is refused.
+"""
+
+from typing import Final
+
+import msgspec
+
+
+class Request(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A request to a machine process."""
+
+
+class Attach(Request, frozen=True, tag=True, kw_only=True):
+    """Command the machine from here on -> Description."""
+
+    epoch: int
+    controller: int
+
+
+class Describe(Request, frozen=True, tag=True, kw_only=True):
+    """Look, without commanding -> Description."""
+
+
+class TakeRam(Request, frozen=True, tag=True, kw_only=True):
+    """Ask for RAM's descriptor -> Ram, with the descriptor."""
+
+
+class Populate(Request, frozen=True, tag=True, kw_only=True):
+    """Touch a run of RAM pages in the machine process -> Done."""
+
+    first: int
+    count: int
+
+
+class StartTracking(Request, frozen=True, tag=True, kw_only=True):
+    """Log every write from here on, of vCPUs and devices; devices go to PRE_COPY -> Done."""
+
+
+class StopTracking(Request, frozen=True, tag=True, kw_only=True):
+    """End logging and witnesses; devices leave PRE_COPY -> Done."""
+
+
+class Harvest(Request, frozen=True, tag=True, kw_only=True):
+    """Take what was written since the last harvest -> Harvested."""
+
+
+class ReportWrites(Request, frozen=True, tag=True, kw_only=True):
+    """Ask the kernel's witnesses of both writers what was written since the last report -> Witnessed."""
+
+
+class Pause(Request, frozen=True, tag=True, kw_only=True):
+    """Stop vCPUs, then devices -> Paused. For an attempt devices end in STOP_COPY, for a person in STOP."""
+
+    for_attempt: bool
+
+
+class ConfirmStopped(Request, frozen=True, tag=True, kw_only=True):
+    """Answer whether the machine stands still at this moment -> Stopped."""
+
+
+class Save(Request, frozen=True, tag=True, kw_only=True):
+    """Read the state of vIOMMU, devices and vCPUs of a machine paused for an attempt -> State."""
+
+
+class Load(Request, frozen=True, tag=True, kw_only=True):
+    """Load a state into an incoming machine, which stays still -> Done."""
+
+    state: bytes
+
+
+class Run(Request, frozen=True, tag=True, kw_only=True):
+    """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""
+
+    epoch: int
+
+
+class StayPaused(Request, frozen=True, tag=True, kw_only=True):
+    """Make an incoming machine an ordinary paused one -> Done."""
+
+    epoch: int
+
+
+class Release(Request, frozen=True, tag=True, kw_only=True):
+    """Never run at this epoch or below again -> Done. Only when the machine stands still."""
+
+    epoch: int
+
+
+class Destroy(Request, frozen=True, tag=True, kw_only=True):
+    """End the process; its RAM goes with the last descriptor -> Done."""
+
+
+AnyRequest = (
+    Attach | Describe | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites | Pause
+    | ConfirmStopped | Save | Load | Run | StayPaused | Release | Destroy
+)  # fmt: skip
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """A blocker or a warning."""
+
+    code: str
+    message: str
+    device: str = ""
+
+
+class Tracking(msgspec.Struct, frozen=True, kw_only=True):
+    """What dirty tracking can do for this machine.
+
+    `exact` is false when a tracker reports everything it maps for ever; `mapped_bytes` is then what it reports.
+    """
+
+    exact: bool
+    mapped_bytes: int
+
+
+class GuestFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guest says of itself."""
+
+    errors: int
+    jobs_done: int
+    dirty_bytes_per_s: float
+    dma_bytes_per_s: float
+
+
+class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Everything an agent may know of a machine process without changing it."""
+
+    machine: str
+    name: str
+    run_state: str
+    """running | paused | incoming."""
+    pause: int
+    epoch: int
+    controller: int
+    released: int
+    ram_bytes: int
+    boot_id: str
+    pid: int
+    instance: str
+    specification: str
+    guest: GuestFigures
+    memory_kind: str
+    memory_files: tuple[str, ...]
+    memory_sha256: str
+    blockers: tuple[Observation, ...]
+    warnings: tuple[Observation, ...]
+    tracking: Tracking
+    device_state_bytes: int
+
+
+class Ram(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """RAM's size; its descriptor came along."""
+
+    size: int
+
+
+class Harvested(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Pages written by vCPUs and hypervisor, and by devices; a failure means that pages may be missing."""
+
+    cpu: bytes
+    dma: bytes
+    failure: str | None
+
+
+class Witnessed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Pages that the kernel saw written, or None where a writer has no witness."""
+
+    pages: bytes | None
+
+
+class Paused(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A stop of the guest: its number, and when the guest executed last, on this host's monotonic clock."""
+
+    pause: int
+    was_running: bool
+    last_executed_ns: int
+
+
+class Stopped(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Whether the machine stands still, and at which pause."""
+
+    stopped: bool
+    pause: int
+
+
+class State(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A saved state."""
+
+    state: bytes
+
+
+class Running(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """When the guest had executed, on this host's monotonic clock."""
+
+    executed_ns: int
+
+
+class Done(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """As asked."""
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Not done, and why; `fenced` when a newer controller commands."""
+
+    reason: str
+    fenced: bool = False
+
+
+AnyReply = Description | Ram | Harvested | Witnessed | Paused | Stopped | State | Running | Done | Refusal
+
+encode: Final = msgspec.msgpack.Encoder().encode
+request_decoder: Final[msgspec.msgpack.Decoder[AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest)
+reply_decoder: Final[msgspec.msgpack.Decoder[AnyReply]] = msgspec.msgpack.Decoder(AnyReply)
+
+CONTROL_SOCKET: Final = "vmm.sock"
+HOST_SOCKET: Final = "vfio-host.sock"
+SPECIFICATION_FILE: Final = "specification.json"

@@ -1,0 +1,116 @@
+"""The host process as a machine process reaches it: `vmm.vfio.host_port` over sockets."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from vfio_host.interface import calls
+from vfio_host.interface.calls import (
+    Answer,
+    AnyCall,
+    Batch,
+    Data,
+    Failed,
+    Open,
+    Opened,
+    RegisterMemory,
+    ReportWrites,
+)
+from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
+from vmm.vfio.host_port import HostCallFailed, HostGone, OpenObject
+
+DEADLINE: Final = 10.0
+"""Seconds for one batch; the host answers between two steps of its devices, which are a millisecond long."""
+
+
+class SocketDescriptor:
+    """Implements `vmm.vfio.host_port.Descriptor` on a connected socket."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel: Final = channel
+
+    def batch(self, calls: Sequence[AnyCall], descriptors: Sequence[int] = ()) -> tuple[Answer, ...]:
+        """Make calls in order."""
+        answers, received = self._exchange(calls, descriptors)
+        close_all(received)
+        return answers
+
+    def call(self, call: AnyCall, descriptors: Sequence[int] = ()) -> Answer:
+        """Make one call."""
+        (answer,) = self.batch((call,), descriptors)
+        if isinstance(answer, Failed):
+            raise HostCallFailed(call, answer.errno)
+        return answer
+
+    def open(self, call: AnyCall) -> OpenObject | None:
+        """Make one call that answers with a new descriptor, or with none."""
+        (answer,), received = self._exchange((call,), ())
+        if isinstance(answer, Failed):
+            raise HostCallFailed(call, answer.errno)
+        if not isinstance(answer, Opened):
+            close_all(received)
+            return None
+        if answer.descriptor >= len(received):
+            close_all(received)
+            raise HostGone(f"Host answered {type(call).__name__} with a descriptor that did not come along")
+        connection = socket.socket(fileno=received[answer.descriptor])
+        close_all([number for index, number in enumerate(received) if index != answer.descriptor])
+        connection.settimeout(DEADLINE)
+        return OpenObject(answer.id, SocketDescriptor(Channel(connection)))
+
+    def close(self) -> None:
+        """Close this copy."""
+        self._channel.close()
+
+    def _exchange(self, made: Sequence[AnyCall], descriptors: Sequence[int]) -> tuple[tuple[Answer, ...], list[int]]:
+        try:
+            self._channel.send(calls.encode(Batch(tuple(made))), descriptors)
+            body, received = self._channel.receive()
+            answers = calls.answers_decoder.decode(body).answers
+        except (ChannelError, msgspec.DecodeError) as error:
+            raise HostGone(f"Host process does not answer: {error}") from error
+        if len(answers) != len(made):
+            close_all(received)
+            raise HostGone(f"Host answered {len(answers)} of {len(made)} calls")
+        return answers, received
+
+
+class HostConnection:
+    """Implements `vmm.vfio.host_port.HostPort`."""
+
+    def __init__(self, path: Path) -> None:
+        """Connect.
+
+        Raises:
+            HostGone: No host process listens there.
+        """
+        try:
+            self._root: Final = SocketDescriptor(connect(path, DEADLINE))
+        except ChannelError as error:
+            raise HostGone(str(error)) from error
+
+    def open(self, path: str) -> OpenObject:
+        """Open a path."""
+        opened = self._root.open(Open(path=path))
+        if opened is None:
+            raise HostGone(f"Host answered the opening of {path} without a descriptor")
+        return opened
+
+    def register_memory(self, address: int, length: int, descriptor: int) -> None:
+        """Tell what lies at a user address."""
+        self._root.call(RegisterMemory(vaddr=address, length=length), (descriptor,))
+
+    def report_writes(self) -> bytes | None:
+        """Return the host process's witness."""
+        try:
+            answer = self._root.call(ReportWrites())
+        except HostCallFailed:
+            return None
+        return answer.data if isinstance(answer, Data) else None
+
+    def close(self) -> None:
+        """Close the connection; open objects stay open."""
+        self._root.close()
