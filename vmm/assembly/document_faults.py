@@ -125,9 +125,8 @@ def _keys_at(model: type[BaseModel] | None, location: Sequence[int | str]) -> li
         if model is None:
             return []
         if isinstance(part, str):
-            fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-            model = _model_in(fields.get(part))
-    return [] if model is None else [field.alias or name for name, field in model.model_fields.items()]
+            model = _model_in(model.model_fields[part].annotation)
+    return [] if model is None else list(model.model_fields)
 
 
 def _model_in(annotation: object) -> type[BaseModel] | None:

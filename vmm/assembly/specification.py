@@ -1,0 +1,224 @@
+"""The machine specification: what a person writes in TOML, and what agents send each other as JSON.
+
+Both ways lead through the same checks. Sizes and rates are accepted as text or as whole bytes; the model holds bytes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
+
+from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
+from vmm.assembly.quantity_text import RATES_ALLOWED, SIZES_ALLOWED, parse_rate, parse_size
+from vmm.assembly.specification_conflicts import conflicts
+
+_MAX_QUANTITY: Final = 1 << 63
+_MAX_DOCUMENT: Final = 1 << 20
+_NAME_ALLOWED: Final = "letters, digits and - _ . up to 63, first a letter or digit"
+_ADDRESS_ALLOWED: Final = '"00:SS.F", slot SS from 01 to 1f, function F from 0 to 7'
+
+
+def _quantity(parse: Callable[[str], int], allowed: str) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, str):
+            try:
+                return parse(value)
+            except ValueError as error:
+                raise PydanticCustomError("quantity", "{error}", {"error": str(error)}) from None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_QUANTITY:
+            raise PydanticCustomError("quantity", "Not a quantity", {"allowed": allowed})
+        return value
+
+    return BeforeValidator(read)
+
+
+def _text(matches: Callable[[str], bool], problem: str, allowed: str) -> BeforeValidator:
+    def read(value: object) -> object:
+        if isinstance(value, str) and not matches(value):
+            raise PydanticCustomError("text", "{error}", {"error": problem, "allowed": allowed})
+        return value
+
+    return BeforeValidator(read)
+
+
+def _is_name(text: str) -> bool:
+    plain = text.isascii() and text.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    return plain and text[0].isalnum() and len(text) <= 63
+
+
+def _is_address(text: str) -> bool:
+    try:
+        bus, slot, function = text[:2], int(text[3:5], 16), text[6:]
+    except ValueError:
+        return False
+    shape = len(text) == 7 and text[2] == ":" and text[5] == "." and text[3:5].isalnum()
+    return shape and bus == "00" and 1 <= slot <= 0x1F and function in tuple("01234567")
+
+
+Size = Annotated[int, _quantity(parse_size, SIZES_ALLOWED)]
+Rate = Annotated[int, _quantity(parse_rate, RATES_ALLOWED)]
+Name = Annotated[str, _text(_is_name, "Not a name", _NAME_ALLOWED)]
+Address = Annotated[
+    str, StringConstraints(to_lower=True), _text(_is_address, "Not an address of this machine's bus", _ADDRESS_ALLOWED)
+]
+AbsolutePath = Annotated[
+    str,
+    _text(lambda text: text.startswith("/") and "\0" not in text, "Not an absolute path", "a path that begins with /"),
+]
+
+
+class Table(BaseModel):
+    """A table of the document: nothing unknown, nothing converted silently, nothing changed later."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class MemorySpecification(Table):
+    """RAM: its size in bytes, what holds it, and the file that it starts from (a mixture without one)."""
+
+    size: Size
+    backing: Literal["memfd", "file"] = "memfd"
+    path: AbsolutePath | None = None
+    image: AbsolutePath | None = None
+
+
+class ViommuSpecification(Table):
+    """The virtual IOMMU, with the properties of semantics 4.2."""
+
+    model: Literal["intel", "none"] = "intel"
+    mode: Literal["scalable", "legacy"] = "scalable"
+    aw_bits: Literal[39, 48] = 48
+    reports_max_iova: bool = True
+    caching_mode: bool = True
+    dma_translation: bool = True
+
+
+class GuestSpecification(Table):
+    """The guest's kernel command line and its CPU load; rates in bytes per second."""
+
+    iommu: Literal["pt", "nopt"] = "nopt"
+    vcpus: int = Field(default=1, ge=1, le=256)
+    cpu_dirty_rate: Rate = 100 << 20
+    working_set: Size = 256 << 20
+    pattern: Literal["uniform", "zipf", "sequential"] = "uniform"
+    seed: int = Field(default=1, ge=0, lt=1 << 63)
+
+
+class RulesSpecification(Table):
+    """Which version of the hypervisor's rules the machine follows."""
+
+    set: Literal["merged", "vfio-viommu-v3"] = "merged"
+
+
+class DeviceSpecification(Table):
+    """One passed-through device."""
+
+    name: Name
+    model: Literal["qat"]
+    address: Address
+    backend: Literal["iommufd", "type1"] = "iommufd"
+    host_iommu_dirty_tracking: bool = True
+    """For iommufd only: without the key, false on type1."""
+    device_dirty_tracking: bool = False
+    enable_migration: Literal["auto", "on", "off"] = "auto"
+    mediated: bool = False
+    bypass_iommu: bool = False
+    dma_rate: Rate = 50 << 20
+
+    @property
+    def devfn(self) -> int:
+        """Slot and function as PCI numbers them: slot x 8 + function."""
+        return int(self.address[3:5], 16) << 3 | int(self.address[6])
+
+
+class MachineSpecification(Table):
+    """A whole machine."""
+
+    name: Name
+    kind: Literal["model"] = "model"
+    memory: MemorySpecification
+    viommu: ViommuSpecification = ViommuSpecification()
+    guest: GuestSpecification = GuestSpecification()
+    rules: RulesSpecification = RulesSpecification()
+    device: Annotated[tuple[DeviceSpecification, ...], Strict(strict=False), Field(max_length=16)] = ()
+
+    def to_json(self) -> bytes:
+        """Return the specification with every default written out, as `parse_specification` reads it."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+def load_specification(path: Path) -> MachineSpecification:
+    """Read a specification from TOML; relative paths in it are taken from its own folder.
+
+    Raises:
+        InvalidDocument: With every fault at once.
+    """
+    document = read_toml(path)
+    memory = document.get("memory")
+    if isinstance(memory, dict):
+        for key in ("path", "image"):
+            if isinstance(memory.get(key), str) and memory[key]:
+                memory[key] = str(path.parent.absolute() / memory[key])
+    return check_specification(document, str(path))
+
+
+def parse_specification(data: bytes) -> MachineSpecification:
+    """Read a specification from JSON, trusting nothing in it.
+
+    Raises:
+        InvalidDocument: With every fault at once.
+    """
+    source = "specification"
+    if len(data) > _MAX_DOCUMENT:
+        raise InvalidDocument([Fault(source, "", f"{len(data)} bytes", f"at most {_MAX_DOCUMENT} bytes")])
+    try:
+        document: object = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidDocument([Fault(source, "", f"Not JSON: {error}", "")]) from None
+    if not isinstance(document, dict):
+        raise InvalidDocument([Fault(source, "", "Not a JSON object", "")])
+    return check_specification(document, source)
+
+
+def check_specification(document: Mapping[str, object], file: str) -> MachineSpecification:
+    """Check a document from anywhere; `file` is the name that its faults carry.
+
+    Raises:
+        InvalidDocument: With every fault at once, impossible combinations included.
+    """
+    filled = _filled(document, MachineSpecification)
+    faults: list[Fault] = []
+    specification = None
+    try:
+        specification = MachineSpecification.model_validate(filled)
+    except ValidationError as error:
+        faults.extend(faults_of(error, file, MachineSpecification))
+    seen = {fault.key for fault in faults}
+    faults.extend(Fault(file, key, *what) for key, *what in conflicts(filled) if key not in seen)
+    if specification is None or faults:
+        raise InvalidDocument(faults)
+    return specification
+
+
+def _filled(table: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
+    """Return the table with its defaults written out, so that combinations are judged as they will be used."""
+    result = dict(table)
+    if model is DeviceSpecification and result.get("backend") == "type1":
+        result.setdefault("host_iommu_dirty_tracking", False)
+    for key, field in model.model_fields.items():
+        inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_table(t)), None)
+        if key not in result and not field.is_required():
+            result[key] = {} if inner is field.annotation and inner else field.get_default()
+        value = result.get(key)
+        if inner and isinstance(value, dict):
+            result[key] = _filled(value, inner)
+        elif inner and isinstance(value, list):
+            result[key] = [_filled(item, inner) if isinstance(item, dict) else item for item in value]
+    return result
+
+
+def _is_table(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

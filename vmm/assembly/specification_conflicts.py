@@ -1,0 +1,113 @@
+"""Combinations of values in a machine specification that cannot be, each value being right by itself.
+
+The rules read the raw document with its defaults filled in, not the checked model: a wrong value elsewhere must not
+hide a conflict. A rule that meets a value of a wrong type is silent, since that value is reported already.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from vmm.assembly.quantity_text import format_rate, format_size, parse_rate, parse_size
+from vmm.guest.layout import MINIMUM_RAM, plan
+from vmm.memory.guest_physical import sections
+from vmm.memory.quantities import PAGE_SIZE
+
+Conflict = tuple[str, str, str]
+"""Key, problem, allowed values."""
+Document = Mapping[str, object]
+
+_MAXIMUM_RAM: Final = 1 << 44
+
+
+def conflicts(document: Document) -> Iterator[Conflict]:
+    """Yield every conflict."""
+    for rule in (_memory_size, _memory_backing, _caching_mode, _devices, _duplicates, _working_set, _devices_fit):
+        yield from rule(document)
+
+
+def _memory_size(document: Document) -> Iterator[Conflict]:
+    size = _bytes(_table(document, "memory").get("size"), parse_size)
+    if size is None:
+        return
+    if not MINIMUM_RAM <= size <= _MAXIMUM_RAM:
+        allowed = f"{format_size(MINIMUM_RAM)} to {format_size(_MAXIMUM_RAM)}"
+        yield "memory.size", f"Out of range: {format_size(size)}", allowed
+    elif size % PAGE_SIZE:
+        yield "memory.size", f"Not a whole number of pages: {size} bytes", "a multiple of 4KiB"
+
+
+def _memory_backing(document: Document) -> Iterator[Conflict]:
+    memory = _table(document, "memory")
+    path = memory.get("path")
+    if memory.get("backing") == "file" and path is None:
+        yield "memory.path", 'Required with backing = "file"', "a path on a memory file system, such as /dev/shm/ram"
+    if memory.get("backing") == "memfd" and path is not None:
+        yield "memory.path", 'Has no meaning with backing = "memfd"', 'no path, or backing = "file"'
+
+
+def _caching_mode(document: Document) -> Iterator[Conflict]:
+    viommu = _table(document, "viommu")
+    behind = any(device.get("bypass_iommu") is False for _, device in _device_tables(document))
+    if viommu.get("model") == "intel" and viommu.get("caching_mode") is False and behind:
+        problem = "A passed-through device behind the vIOMMU needs caching mode (semantics 4.2)"
+        yield "viommu.caching_mode", problem, "true, or bypass_iommu = true for every device"
+
+
+def _devices(document: Document) -> Iterator[Conflict]:
+    for index, device in _device_tables(document):
+        if device.get("backend") == "type1" and device.get("host_iommu_dirty_tracking") is True:
+            problem = "type1 cannot use dirty bits of the host IOMMU"
+            yield f"device[{index}].host_iommu_dirty_tracking", problem, 'false, or backend = "iommufd"'
+
+
+def _duplicates(document: Document) -> Iterator[Conflict]:
+    for key in ("name", "address"):
+        first: dict[str, int] = {}
+        for index, device in _device_tables(document):
+            value = device.get(key)
+            if isinstance(value, str) and first.setdefault(value.lower(), index) != index:
+                other = f"device[{first[value.lower()]}]"
+                yield f"device[{index}].{key}", f'"{value}" is taken by {other}', f"a {key} of its own"
+
+
+def _working_set(document: Document) -> Iterator[Conflict]:
+    guest = _table(document, "guest")
+    rate, working_set = _bytes(guest.get("cpu_dirty_rate"), parse_rate), _bytes(guest.get("working_set"), parse_size)
+    if rate is not None and working_set is not None and rate > working_set:
+        problem = f"{format_rate(rate)} of distinct pages do not exist in a working set of {format_size(working_set)}"
+        yield "guest.cpu_dirty_rate", problem, f"at most {format_rate(working_set)}, or a larger guest.working_set"
+
+
+def _devices_fit(document: Document) -> Iterator[Conflict]:
+    size = _bytes(_table(document, "memory").get("size"), parse_size)
+    rates = [_bytes(device.get("dma_rate"), parse_rate) for _, device in _device_tables(document)]
+    if size is None or size % PAGE_SIZE or not MINIMUM_RAM <= size <= _MAXIMUM_RAM or len(rates) > 16:
+        return
+    layout = plan(size, tuple(0 if rate is None else rate for rate in rates), 0)
+    low = sections(size)[0].size
+    if layout.working_set + PAGE_SIZE > low:
+        yield (
+            "memory.size",
+            f"{len(rates)} devices do not fit into {format_size(size)}",
+            "more memory, or fewer devices",
+        )
+
+
+def _table(document: Document, key: str) -> Document:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _device_tables(document: Document) -> Iterator[tuple[int, Document]]:
+    devices = document.get("device")
+    if isinstance(devices, list | tuple):
+        yield from ((index, device) for index, device in enumerate(devices) if isinstance(device, dict))
+
+
+def _bytes(value: object, parse: Callable[[str], int]) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value < 1 << 63 else None
+    try:
+        return parse(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
