@@ -99,6 +99,25 @@ class DirtyBitmap:
         """Take the other's pages out of these."""
         self._bits &= ~self._words_of(other)
 
+    @property
+    def words(self) -> Words:
+        """Return the 64-bit words that hold the set, to be read only."""
+        view = self._bits.view()
+        view.flags.writeable = False
+        return view
+
+    def contains_pages(self, pages: Pages) -> npt.NDArray[np.bool_]:
+        """Return for each of the pages, all within the block, whether it is in the set."""
+        return (self._bits[pages >> 6] >> (pages & 63).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+
+    def set_pages(self, pages: Pages) -> None:
+        """Add these pages, all within the block, in any order."""
+        np.bitwise_or.at(self._bits, pages >> 6, np.uint64(1) << (pages & 63).astype(np.uint64))
+
+    def clear_pages(self, pages: Pages) -> None:
+        """Take these pages, all within the block, in any order, out."""
+        np.bitwise_and.at(self._bits, pages >> 6, ~(np.uint64(1) << (pages & 63).astype(np.uint64)))
+
     def clear(self) -> None:
         """Empty the set."""
         self._bits[:] = 0
