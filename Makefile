@@ -1,0 +1,59 @@
+# The way into this project: `make demo` shows it, `make test` tests it, `make check` is what CI runs.
+#
+# PYTHON names the interpreter that .venv is made from; ARGS is handed on to the command behind demo, test, bench
+# and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check format lint types architecture generated bench proto lock clean set-up set-up-dev
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: set-up  ## migrate a machine between two hosts on loopback, with live progress
+	@$(BIN)/viaduct demo $(ARGS)
+
+test:  ## install what the tests need and run the whole suite
+	@$(PYTHON) tools/set_up.py dev test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types architecture generated test  ## everything that CI checks
+
+format: set-up-dev  ## is the code formatted? (ruff format mends it)
+	$(BIN)/ruff format --check .
+
+lint: set-up-dev  ## ruff's rules
+	$(BIN)/ruff check .
+
+types: set-up-dev  ## mypy --strict over programs, tests and tools
+	$(BIN)/mypy
+
+architecture: set-up-dev  ## who may import whom
+	$(BIN)/lint-imports
+
+generated: set-up-dev  ## is vm_migration/api what proto/ generates?
+	$(BIN)/python tools/generate_api.py --check
+
+bench:  ## the measured comparisons, as a table and JSON
+	@$(PYTHON) tools/set_up.py dev bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+proto: set-up-dev  ## generate vm_migration/api from proto/
+	$(BIN)/python tools/generate_api.py
+
+lock: set-up-dev  ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
+	tools/lock.sh $(ARGS)
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+set-up:
+	@$(PYTHON) tools/set_up.py run
+
+set-up-dev:
+	@$(PYTHON) tools/set_up.py dev
