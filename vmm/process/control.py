@@ -78,7 +78,7 @@ class Run(Request, frozen=True, tag=True, kw_only=True):
 
 
 class StayPaused(Request, frozen=True, tag=True, kw_only=True):
-    """Make an incoming machine an ordinary paused one -> Done."""
+    """Make an incoming machine, or one stopped for an attempt, an ordinary paused one -> Done."""
 
     epoch: int
 

@@ -1,0 +1,118 @@
+"""The port through which agents see a machine, of whatever kind.
+
+Every operation has a deadline. `MachineGone` says that the process does not answer: whether the last operation
+happened is unknown, and only the process's instance, looked at by its id, tells whether it lives.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.ram_block import RamBlock
+from vmm.process.control import Description
+
+
+class MachineError(Exception):
+    """The root of this package's errors.
+
+    ::
+
+        MachineError
+        +-- MachineGone      the process does not answer
+        +-- MachineRefused   it answered that it will not, and why
+        |   +-- CutOff       a newer controller commands it
+        +-- LaunchFailed     it did not come up
+    """
+
+
+class MachineGone(MachineError):
+    """The machine's process does not answer."""
+
+
+class MachineRefused(MachineError):
+    """The machine's process refused; nothing happened."""
+
+
+class CutOff(MachineRefused):
+    """A newer controller attached, or the machine was released."""
+
+
+class LaunchFailed(MachineError):
+    """A machine's processes did not come up; what had started was ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """Pages written since the last harvest; a failure says that pages may be missing, and why."""
+
+    cpu: DirtyBitmap
+    dma: DirtyBitmap
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop of the guest. `last_executed_ns` is on the machine's host's monotonic clock."""
+
+    pause: int
+    was_running: bool
+    last_executed_ns: int
+
+
+class MachinePort(Protocol):
+    """One machine. Whoever attached last commands it."""
+
+    async def describe(self) -> Description:
+        """Look, without commanding."""
+
+    async def attach(self, epoch: int, controller: int) -> Description:
+        """Command the machine from here on; older controllers are cut off.
+
+        Raises:
+            CutOff: A newer controller commands it.
+        """
+
+    async def ram(self) -> RamBlock:
+        """Return RAM, mapped into this process; the caller closes nothing, the mapping lasts as long as the block."""
+
+    async def populate(self, first: int, count: int) -> None:
+        """Touch a run of an incoming machine's pages in its own process."""
+
+    async def start_tracking(self) -> None:
+        """Log every write from here on."""
+
+    async def stop_tracking(self) -> None:
+        """End logging and witnesses."""
+
+    async def harvest(self) -> Harvest:
+        """Take what was written since the last harvest, or since tracking began."""
+
+    async def report_writes(self) -> DirtyBitmap | None:
+        """Ask the kernel's witnesses what was written since the last report; None where there is no witness."""
+
+    async def pause(self, *, for_attempt: bool) -> Stop:
+        """Stop vCPUs, then devices; a machine that stands still already answers with its pause."""
+
+    async def confirm_stopped(self) -> int | None:
+        """Return the pause at which the machine stands still at this moment, or None when it runs."""
+
+    async def save(self) -> bytes:
+        """Return the state of a machine paused for an attempt."""
+
+    async def load(self, state: bytes) -> None:
+        """Load a state into an incoming machine."""
+
+    async def run(self, epoch: int) -> int:
+        """Run the machine; return when the guest had executed, on its host's monotonic clock."""
+
+    async def stay_paused(self, epoch: int) -> None:
+        """Make an incoming or stopped machine an ordinary paused one."""
+
+    async def release(self, epoch: int) -> None:
+        """Give up running at an epoch and all below, for ever."""
+
+    async def destroy(self) -> None:
+        """End the machine's process."""
+
+    async def close(self) -> None:
+        """Close the connection; the machine goes on as it is."""

@@ -1,0 +1,159 @@
+"""The port to a software machine: `viaduct-vmm` over its control socket."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
+from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefused, Stop
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
+from vmm.memory.ram_block import RamBlock
+from vmm.process import control
+from vmm.process.control import AnyReply, AnyRequest, Description, Refusal
+
+_DEADLINE: Final = 10.0
+"""Seconds for a request that is served between two steps of the guest."""
+_POPULATE_DEADLINE: Final = 120.0
+_Reply = TypeVar("_Reply")
+
+
+class SoftwareMachine:
+    """Implements `vm_migration.machine.port.MachinePort`.
+
+    Requests go one at a time, on a thread of their own, so that the agent's loop never waits for a machine.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path: Final = directory / control.CONTROL_SOCKET
+        self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="machine")
+        self._channel: Channel | None = None
+        self._pages = 0
+
+    async def describe(self) -> Description:
+        """Look, without commanding."""
+        return self._seen(await self._ask(control.Describe(), Description))
+
+    async def attach(self, epoch: int, controller: int) -> Description:
+        """Command the machine from here on."""
+        return self._seen(await self._ask(control.Attach(epoch=epoch, controller=controller), Description))
+
+    async def ram(self) -> RamBlock:
+        """Return RAM, mapped into this process."""
+        reply, descriptors = await self._exchange(control.TakeRam(), _DEADLINE)
+        if not isinstance(reply, control.Ram) or len(descriptors) != 1:
+            close_all(descriptors)
+            raise MachineGone(f"Machine at {self._path} did not hand out its RAM: {_reason(reply)}")
+        (descriptor,) = descriptors
+        if os.fstat(descriptor).st_size != reply.size:
+            close_all(descriptors)
+            raise MachineGone(f"Machine at {self._path} handed out RAM of another size than it said")
+        return RamBlock.adopt(descriptor)
+
+    async def populate(self, first: int, count: int) -> None:
+        """Touch a run of pages in the machine's process."""
+        await self._ask(control.Populate(first=first, count=count), control.Done, _POPULATE_DEADLINE)
+
+    async def start_tracking(self) -> None:
+        """Log every write from here on."""
+        await self._ask(control.StartTracking(), control.Done)
+
+    async def stop_tracking(self) -> None:
+        """End logging and witnesses."""
+        await self._ask(control.StopTracking(), control.Done)
+
+    async def harvest(self) -> Harvest:
+        """Take what was written since the last harvest."""
+        reply = await self._ask(control.Harvest(), control.Harvested)
+        return Harvest(self._bitmap(reply.cpu), self._bitmap(reply.dma), reply.failure)
+
+    async def report_writes(self) -> DirtyBitmap | None:
+        """Ask the kernel's witnesses."""
+        reply = await self._ask(control.ReportWrites(), control.Witnessed)
+        return None if reply.pages is None else self._bitmap(reply.pages)
+
+    async def pause(self, *, for_attempt: bool) -> Stop:
+        """Stop vCPUs, then devices."""
+        reply = await self._ask(control.Pause(for_attempt=for_attempt), control.Paused)
+        return Stop(reply.pause, reply.was_running, reply.last_executed_ns)
+
+    async def confirm_stopped(self) -> int | None:
+        """Return the pause at which the machine stands still, or None when it runs."""
+        reply = await self._ask(control.ConfirmStopped(), control.Stopped)
+        return reply.pause if reply.stopped else None
+
+    async def save(self) -> bytes:
+        """Return the state of a machine paused for an attempt."""
+        return (await self._ask(control.Save(), control.State)).state
+
+    async def load(self, state: bytes) -> None:
+        """Load a state into an incoming machine."""
+        await self._ask(control.Load(state=state), control.Done)
+
+    async def run(self, epoch: int) -> int:
+        """Run the machine; return when the guest had executed."""
+        return (await self._ask(control.Run(epoch=epoch), control.Running)).executed_ns
+
+    async def stay_paused(self, epoch: int) -> None:
+        """Make an incoming or stopped machine an ordinary paused one."""
+        await self._ask(control.StayPaused(epoch=epoch), control.Done)
+
+    async def release(self, epoch: int) -> None:
+        """Give up running at an epoch and all below."""
+        await self._ask(control.Release(epoch=epoch), control.Done)
+
+    async def destroy(self) -> None:
+        """End the machine's process."""
+        await self._ask(control.Destroy(), control.Done)
+
+    async def close(self) -> None:
+        """Close the connection and its thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown(wait=False)
+
+    async def _ask(self, request: AnyRequest, kind: type[_Reply], deadline: float = _DEADLINE) -> _Reply:
+        reply, descriptors = await self._exchange(request, deadline)
+        close_all(descriptors)
+        if isinstance(reply, kind):
+            return reply
+        if isinstance(reply, Refusal):
+            raise (CutOff if reply.fenced else MachineRefused)(reply.reason)
+        raise MachineGone(f"Machine at {self._path} answered {type(reply).__name__} to {type(request).__name__}")
+
+    async def _exchange(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._blocking, request, deadline)
+
+    def _blocking(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
+        try:
+            if self._channel is None:
+                self._channel = connect(self._path, deadline)
+            self._channel.set_deadline(deadline)
+            self._channel.send(control.encode(request))
+            body, descriptors = self._channel.receive()
+            return control.reply_decoder.decode(body), descriptors
+        except (ChannelError, msgspec.DecodeError) as error:
+            self._disconnect()
+            raise MachineGone(f"Machine at {self._path} does not answer: {error}") from error
+
+    def _seen(self, description: Description) -> Description:
+        self._pages = description.ram_bytes // PAGE_SIZE
+        return description
+
+    def _bitmap(self, data: bytes) -> DirtyBitmap:
+        try:
+            return DirtyBitmap.from_bytes(self._pages, data)
+        except ValueError as error:
+            raise MachineGone(f"Machine at {self._path} answered with a bitmap that is none: {error}") from error
+
+    def _disconnect(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+def _reason(reply: AnyReply) -> str:
+    return reply.reason if isinstance(reply, Refusal) else type(reply).__name__

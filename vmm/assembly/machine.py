@@ -1,0 +1,211 @@
+"""A machine: RAM, vIOMMU, devices and guest put together from a specification.
+
+Everything happens on one thread, between two steps of the guest: that is what makes a harvest sound
+(vmm.memory.dirty_log). Order of a stop: vCPUs, then devices, so that the last harvest comes after every writer has
+stopped. Order of a start: devices, then vCPUs.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from vmm.assembly import machine_state
+from vmm.assembly.devices import assemble, facts_of
+from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
+from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState
+from vmm.assembly.memory_image import MemorySource, fill
+from vmm.assembly.specification import MachineSpecification
+from vmm.guest.guest import GuestReport
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.guest_physical import GuestMemory
+from vmm.memory.ram_block import RamBlock
+from vmm.vfio import device_migration
+from vmm.vfio.blockers import Finding, judge
+from vmm.vfio.dirty_tracker import is_exact
+from vmm.vfio.host_port import HostPort
+from vmm.viommu.intel import VtdConfiguration, VtdUnit
+
+
+@dataclass(frozen=True, slots=True)
+class Harvested:
+    """Pages written since the last harvest, by vCPUs and hypervisor, and by devices."""
+
+    cpu: DirtyBitmap
+    dma: DirtyBitmap
+    failure: str | None
+
+
+class Machine:
+    """One machine; `running` and `clock` are its caller's to drive through `step`."""
+
+    def __init__(self, specification: MachineSpecification, block: RamBlock, host: HostPort) -> None:
+        """Assemble a machine that stands still.
+
+        Raises:
+            HostCallFailed: The host lacks a device of the specification.
+        """
+        self.specification: Final = specification
+        self.memory: Final = GuestMemory(block)
+        self.memory_source: MemorySource | None = None
+        self.running = False
+        self._host: Final = host
+        self._tracking = False
+        host.register_memory(block.address, block.size, block.descriptor)
+        self.devices: Final = tuple(assemble(device, host, self.memory) for device in specification.device)
+        self._vfio: Final = tuple(assembled.device for assembled in self.devices)
+        self._unit: Final = self._assemble_viommu()
+        self._attach_listeners()
+        registers = None if self._unit is None else VtdRegisters(self._unit, self._flush)
+        self._guest: Final = assemble_guest(specification, self.memory, registers, self.devices)
+
+    def boot(self) -> None:
+        """Fill RAM, and start guest and devices for the first time."""
+        self.memory_source = fill(self.memory.block, self.specification.memory.image)
+        self._guest.boot()
+        self._flush()
+
+    def step(self, now_ns: int) -> int:
+        """Let the vCPUs work for at most a millisecond; return when they want to work next."""
+        due = self._guest.step(now_ns)
+        self._flush()
+        return due
+
+    def interrupt(self, index: int) -> None:
+        """Deliver a device's completion interrupt."""
+        self._guest.interrupt(index)
+
+    def report(self) -> GuestReport:
+        """Return what the guest says of itself."""
+        return self._guest.report()
+
+    def findings(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Return blockers and warnings of the devices."""
+        facts = [facts_of(assembled, viommu=self._unit is not None) for assembled in self.devices]
+        return judge(facts, self.memory.block.size)
+
+    def tracking_is_exact(self) -> bool:
+        """Tell whether every container's tracker forgets a page that is clean."""
+        return all(is_exact(assembled.container.tracker) for assembled in self.devices)
+
+    def device_state_bytes(self) -> int:
+        """Return how much device state a stop would leave to be moved."""
+        return sum(device.stop_copy_bytes() for device in self._vfio if device.flags)
+
+    def start_tracking(self) -> None:
+        """Log every write from here on.
+
+        Raises:
+            HostCallFailed: Nothing is tracked.
+        """
+        self._tracking = True
+        self.memory.log.enabled = True
+        self.memory.log.swap()
+        try:
+            if self.running:
+                device_migration.begin_precopy(self._vfio)
+            for assembled in self.devices:
+                assembled.container.set_tracking(on=True)
+        except Exception:
+            self.stop_tracking()
+            raise
+
+    def stop_tracking(self) -> None:
+        """End logging; devices that were in pre-copy go on running."""
+        for assembled in self.devices:
+            if assembled.container.tracking:
+                assembled.container.set_tracking(on=False)
+        device_migration.end_precopy(self._vfio)
+        self.memory.log.enabled = False
+        self._tracking = False
+
+    def harvest(self) -> Harvested:
+        """Return what was written since the last harvest, or since tracking began."""
+        cpu = self.memory.log.swap()
+        dma = DirtyBitmap(self.memory.block.pages)
+        failure: str | None = None
+        for assembled in self.devices:
+            assembled.listener.log_sync()
+            assembled.container.flush()
+            dma.merge(assembled.container.take_dirty())
+            failure = failure or assembled.container.query_failure
+        return Harvested(cpu, dma, failure)
+
+    def stop(self, *, for_attempt: bool) -> None:
+        """Stop vCPUs, then devices.
+
+        Raises:
+            HostCallFailed: vCPUs stand still, some devices may not.
+        """
+        self.running = False
+        if for_attempt:
+            device_migration.stop(self._vfio)
+        else:
+            device_migration.halt(self._vfio)
+
+    def start(self) -> None:
+        """Run devices, then vCPUs; completions that came before are looked at, and doorbells rung once more.
+
+        Raises:
+            HostCallFailed: The machine stands still.
+        """
+        device_migration.start(self._vfio)
+        for index, assembled in enumerate(self.devices):
+            self._guest.interrupt(index)
+            assembled.ring_doorbell()
+        self.running = True
+
+    def save(self) -> bytes:
+        """Return the state of a machine stopped for an attempt."""
+        return machine_state.encode(
+            MachineState(
+                version=STATE_FORMAT,
+                viommu=b"" if self._unit is None else self._unit.save(),
+                devices=tuple(device_migration.save(self._vfio).items()),
+                guest=self._guest.save(),
+            )
+        )
+
+    def load(self, data: bytes) -> None:
+        """Load a state; the machine stands still.
+
+        Raises:
+            InvalidState: The state is not one of this machine; it must not be run.
+            HostCallFailed: A device refused its state; the machine must not be run.
+        """
+        state = machine_state.decode(data)
+        if (self._unit is None) != (state.viommu == b""):
+            raise InvalidState("State and specification differ in whether there is a vIOMMU")
+        if self._unit is not None:
+            self._unit.load(state.viommu)
+            self._flush()
+        device_migration.load(self._vfio, dict(state.devices), InvalidState)
+        self._guest.load(state.guest)
+
+    def report_host_writes(self) -> bytes | None:
+        """Return the host process's witness."""
+        return self._host.report_writes()
+
+    def _assemble_viommu(self) -> VtdUnit | None:
+        viommu = self.specification.viommu
+        if viommu.model == "none":
+            return None
+        configuration = VtdConfiguration(
+            scalable=viommu.mode == "scalable",
+            aw_bits=viommu.aw_bits,
+            caching_mode=viommu.caching_mode,
+            dma_translation=viommu.dma_translation,
+            reports_max_iova=viommu.reports_max_iova,
+        )
+        return VtdUnit(self.memory, configuration, lambda: self._tracking)
+
+    def _attach_listeners(self) -> None:
+        for assembled in self.devices:
+            if self._unit is None or assembled.specification.bypass_iommu:
+                for section in self.memory.sections:
+                    assembled.listener.ram_added(section)
+            else:
+                self._unit.address_space(assembled.specification.devfn).set_listener(assembled.listener)
+        self._flush()
+
+    def _flush(self) -> None:
+        for assembled in self.devices:
+            assembled.container.flush()

@@ -1,0 +1,49 @@
+"""A machine's saved state: everything that is not RAM.
+
+The format is canonical and versioned: decode then encode gives the same bytes. The vIOMMU comes first, because
+devices are loaded into address spaces that it has rebuilt (semantics 4.16).
+"""
+
+from typing import Final
+
+import msgspec
+
+STATE_FORMAT: Final = 1
+
+
+class InvalidState(Exception):
+    """A state is not one that this machine can load. Nothing of it was loaded."""
+
+
+class MachineState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The parts, each in its own owner's format."""
+
+    version: int
+    viommu: bytes
+    devices: tuple[tuple[str, bytes], ...]
+    guest: bytes
+
+
+_decoder: Final = msgspec.msgpack.Decoder(MachineState)
+
+
+def encode(state: MachineState) -> bytes:
+    """Return the bytes of a state."""
+    return msgspec.msgpack.encode(state)
+
+
+def decode(data: bytes) -> MachineState:
+    """Return the state of bytes.
+
+    Raises:
+        InvalidState: They are not the canonical form of a state of this version.
+    """
+    try:
+        state = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidState(f"Machine state cannot be read: {error}") from error
+    if state.version != STATE_FORMAT:
+        raise InvalidState(f"Machine state has format {state.version}; this version reads {STATE_FORMAT}")
+    if encode(state) != data:
+        raise InvalidState("Machine state is not in its canonical form")
+    return state

@@ -1,0 +1,184 @@
+"""What each request of the control socket does to the machine.
+
+Promise: a request that needs command of the machine is served only for the controller that attached last, and a
+machine that was released at an epoch never runs at it again, whoever asks.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness
+from vmm.assembly.machine import Machine
+from vmm.assembly.machine_state import InvalidState
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.process import control
+from vmm.process.control import AnyReply, AnyRequest, Done, Refusal
+from vmm.process.description import Identity, describe
+from vmm.process.fence import Fence, FencedOff
+from vmm.process.populate import populate
+from vmm.vfio.host_port import HostCallFailed
+
+_Reply = tuple[AnyReply, tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class Controller:
+    """What one connection attached as; None only looks."""
+
+    epoch: int | None = None
+    number: int | None = None
+
+
+class _NotNow(Exception):
+    """The machine is not in the state that the request needs."""
+
+
+class Commands:
+    """Serves requests between two steps."""
+
+    def __init__(self, machine: Machine, identity: Identity, *, incoming: bool) -> None:
+        self.machine: Final = machine
+        self.ended = False
+        self._identity: Final = identity
+        self._incoming = incoming
+        self._fence = Fence()
+        self._pause = 0
+        self._stopped_for_attempt = False
+        self._last_executed_ns = 0
+        self._witness: WriteWitness | None = None
+        self._witness_refused = False
+
+    def step(self) -> int:
+        """Let the guest work once; return when it wants to work next."""
+        due = self.machine.step(time.monotonic_ns())
+        self._last_executed_ns = time.monotonic_ns()
+        return due
+
+    def serve(self, controller: Controller, request: AnyRequest) -> tuple[AnyReply, tuple[int, ...]]:
+        """Serve one request; the descriptors stay this process's."""
+        try:
+            if isinstance(request, control.Describe):
+                return self._describe(), ()
+            if isinstance(request, control.Attach):
+                return self._attach(controller, request), ()
+            self._require_command(controller)
+            return self._command(request)
+        except FencedOff as error:
+            return Refusal(reason=str(error), fenced=True), ()
+        except (_NotNow, HostCallFailed, InvalidState, MemoryError) as error:
+            return Refusal(reason=str(error)), ()
+
+    def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
+        self._fence = self._fence.attach(request.epoch, request.controller)
+        controller.epoch, controller.number = request.epoch, request.controller
+        return self._describe()
+
+    def _require_command(self, controller: Controller) -> None:
+        if controller.epoch is None or controller.number is None:
+            raise FencedOff("This connection has not attached")
+        if not self._fence.admits(controller.epoch, controller.number):
+            raise FencedOff(f"Controller {controller.number} was cut off by {self._fence.controller}")
+
+    def _command(self, request: AnyRequest) -> _Reply:  # noqa: C901, PLR0911, PLR0912 - one row a request
+        match request:
+            case control.TakeRam():
+                block = self.machine.memory.block
+                return control.Ram(size=block.size), (block.descriptor,)
+            case control.Populate():
+                self._require(self._incoming, "Only an incoming machine's memory is touched on request")
+                populate(self.machine.memory.block, request.first, request.count)
+            case control.StartTracking():
+                self.machine.start_tracking()
+            case control.StopTracking():
+                self.machine.stop_tracking()
+                self._end_witness()
+            case control.Harvest():
+                found = self.machine.harvest()
+                cpu, dma = found.cpu.to_bytes(), found.dma.to_bytes()
+                return control.Harvested(cpu=cpu, dma=dma, failure=found.failure), ()
+            case control.ReportWrites():
+                return control.Witnessed(pages=self._report_writes()), ()
+            case control.Pause():
+                return self._stop(for_attempt=request.for_attempt), ()
+            case control.ConfirmStopped():
+                return control.Stopped(stopped=not self.machine.running, pause=self._pause), ()
+            case control.Save():
+                self._require(self._stopped_for_attempt, "Machine is not stopped for an attempt")
+                return control.State(state=self.machine.save()), ()
+            case control.Load():
+                self._require(self._incoming, "Only an incoming machine loads a state")
+                self.machine.load(request.state)
+            case control.Run():
+                return self._run(request.epoch), ()
+            case control.StayPaused():
+                self._stay_paused(request.epoch)
+            case control.Release():
+                self._require(not self.machine.running, "Machine runs; only one that stands still is released")
+                self._fence = self._fence.release(request.epoch)
+            case control.Destroy():
+                self.ended = True
+            case _:
+                raise AssertionError(f"Request {request!r} has no row")
+        return Done(), ()
+
+    def _stop(self, *, for_attempt: bool) -> AnyReply:
+        self._require(not self._incoming, "An incoming machine has nothing to pause")
+        was_running = self.machine.running
+        if was_running or (for_attempt and not self._stopped_for_attempt):
+            self._pause += 1
+            self.machine.stop(for_attempt=for_attempt)
+        self._stopped_for_attempt = for_attempt
+        return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
+
+    def _run(self, epoch: int) -> AnyReply:
+        self._fence.require_run(epoch)
+        if not self.machine.running:
+            self.machine.start()
+            self._incoming = False
+            self._stopped_for_attempt = False
+            self.step()
+        return control.Running(executed_ns=self._last_executed_ns)
+
+    def _stay_paused(self, epoch: int) -> None:
+        self._fence.require_run(epoch)
+        self._require(not self.machine.running, "Machine runs")
+        if self._stopped_for_attempt:
+            self.machine.stop(for_attempt=False)
+            self._stopped_for_attempt = False
+        self._incoming = False
+
+    def _report_writes(self) -> bytes | None:
+        own = self._own_writes()
+        host = None if own is None else self.machine.report_host_writes()
+        if own is None or host is None:
+            return None
+        pages = self.machine.memory.block.pages
+        both = DirtyBitmap.from_bytes(pages, own) | DirtyBitmap.from_bytes(pages, host)
+        return both.to_bytes()
+
+    def _own_writes(self) -> bytes | None:
+        if self._witness_refused:
+            return None
+        block = self.machine.memory.block
+        if self._witness is not None:
+            return self._witness.report()
+        try:
+            self._witness = WriteWitness(block.address, block.size)
+        except WitnessUnavailable:
+            self._witness_refused = True
+            return None
+        return DirtyBitmap.full(block.pages).to_bytes()
+
+    def _end_witness(self) -> None:
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
+
+    def _describe(self) -> AnyReply:
+        run_state = "incoming" if self._incoming else "running" if self.machine.running else "paused"
+        return describe(self.machine, self._identity, self._fence, run_state, self._pause)
+
+    def _require(self, holds: bool, reason: str) -> None:
+        if not holds:
+            raise _NotNow(reason)

@@ -1,0 +1,64 @@
+"""What a machine process says of itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmm.assembly.machine import Machine
+from vmm.process.control import Description, GuestFigures, Observation, Tracking
+from vmm.process.fence import Fence
+from vmm.vfio.blockers import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which process this is: freeing and fencing name it, never the machine's name."""
+
+    machine: str
+    boot_id: str
+    pid: int
+    instance: str
+
+
+def boot_id() -> str:
+    """Return which boot of the host this is; processes of one boot share one monotonic clock."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def describe(machine: Machine, identity: Identity, fence: Fence, run_state: str, pause: int) -> Description:
+    """Return everything an agent may know without changing anything."""
+    report = machine.report()
+    blockers, warnings = machine.findings()
+    source = machine.memory_source
+    exact = machine.tracking_is_exact()
+    return Description(
+        machine=identity.machine,
+        name=machine.specification.name,
+        run_state=run_state,
+        pause=pause,
+        epoch=fence.epoch,
+        controller=fence.controller,
+        released=fence.released,
+        ram_bytes=machine.memory.block.size,
+        boot_id=identity.boot_id,
+        pid=identity.pid,
+        instance=identity.instance,
+        specification=machine.specification.to_json().decode(),
+        guest=GuestFigures(
+            errors=report.errors,
+            jobs_done=report.jobs_done,
+            dirty_bytes_per_s=report.dirty_bytes_per_s,
+            dma_bytes_per_s=report.dma_bytes_per_s,
+        ),
+        memory_kind="" if source is None else source.kind,
+        memory_files=() if source is None else tuple(source.files),
+        memory_sha256="" if source is None else source.sha256,
+        blockers=_observations(blockers),
+        warnings=_observations(warnings),
+        tracking=Tracking(exact=exact, mapped_bytes=0 if exact else machine.memory.block.size),
+        device_state_bytes=machine.device_state_bytes(),
+    )
+
+
+def _observations(findings: Sequence[Finding]) -> tuple[Observation, ...]:
+    return tuple(Observation(code=found.code, message=found.message, device=found.device) for found in findings)

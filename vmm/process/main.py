@@ -1,0 +1,82 @@
+"""`viaduct-vmm`: the hypervisor and the guest of one machine. Outlives the agents."""
+
+import argparse
+import json
+import os
+import secrets
+import signal
+import sys
+from pathlib import Path
+
+from vmm.assembly.document_faults import InvalidDocument
+from vmm.assembly.machine import Machine
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.memory.ram_block import RamBlock
+from vmm.process.commands import Commands
+from vmm.process.control import CONTROL_SOCKET, HOST_SOCKET, SPECIFICATION_FILE
+from vmm.process.description import Identity, boot_id
+from vmm.process.host_connection import HostConnection
+from vmm.process.server import MachineServer
+from vmm.vfio.host_port import HostCallFailed, HostGone
+
+
+def main() -> None:
+    """Run one machine until it is destroyed."""
+    arguments = _parser().parse_args()
+    directory: Path = arguments.directory
+    try:
+        sys.exit(run(directory, arguments.machine, incoming=arguments.incoming))
+    except (InvalidDocument, HostCallFailed, HostGone, OSError, MemoryError) as error:
+        sys.stderr.write(f"Machine {arguments.machine} ended: {error}\n")
+        sys.stderr.write(f"Look at {directory} and the host process's log beside it\n")
+        sys.exit(1)
+
+
+def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
+    """Assemble the machine of a directory, say so on stdout, and serve it.
+
+    Raises:
+        InvalidDocument: The specification is not valid.
+        HostGone, HostCallFailed: The host process is missing or lacks a device.
+    """
+    specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
+    block = _ram(specification)
+    host = HostConnection(directory / HOST_SOCKET)
+    machine = Machine(specification, block, host)
+    identity = Identity(
+        machine=machine_id,
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        instance=secrets.token_hex(8),
+    )
+    commands = Commands(machine, identity, incoming=incoming)
+    if not incoming:
+        machine.boot()
+        machine.start()
+    server = MachineServer(commands, directory / CONTROL_SOCKET)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: server.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdout.write(json.dumps({"event": "ready", "pid": identity.pid, "instance": identity.instance}) + "\n")
+    sys.stdout.flush()
+    try:
+        server.run()
+    finally:
+        server.close()
+    return 0
+
+
+def _ram(specification: MachineSpecification) -> RamBlock:
+    memory = specification.memory
+    if memory.backing == "file" and memory.path is not None:
+        descriptor = os.open(memory.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(descriptor, memory.size)
+        return RamBlock.adopt(descriptor)
+    return RamBlock.create(f"viaduct-ram-{specification.name}", memory.size)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="viaduct-vmm", description=__doc__)
+    parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
+    parser.add_argument("--machine", required=True, help="the machine's UUID")
+    parser.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
+    return parser

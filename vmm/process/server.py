@@ -1,0 +1,115 @@
+"""The machine process's loop: guest steps, interrupts, and the control socket, on one thread.
+
+A request is served between two steps, which are at most a millisecond long: that is the order on which dirty
+tracking relies. A peer that stops in the middle of a message is cut off after a second at most, so the guest never
+stands still for longer on behalf of one.
+"""
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from vfio_host.interface.channel import Channel, ChannelError, close_all, listen
+from vmm.process import control
+from vmm.process.commands import Commands, Controller
+
+_PEER_DEADLINE: Final = 1.0
+_CONNECTIONS: Final = 32
+
+
+class MachineServer:
+    """Serves one machine until it is destroyed or told to stop."""
+
+    def __init__(self, commands: Commands, path: Path) -> None:
+        self._commands: Final = commands
+        self._machine: Final = commands.machine
+        self._selector: Final = selectors.DefaultSelector()
+        self._listener: Final = listen(path)
+        self._channels: Final[dict[Channel, Controller]] = {}
+        self._watch(self._listener.fileno(), self._accept)
+        for index, assembled in enumerate(self._machine.devices):
+            self._watch(assembled.completion, self._interrupt(index, assembled.completion))
+
+    def run(self) -> None:
+        """Serve until the machine is destroyed.
+
+        Raises:
+            HostGone: The host process died, and the machine's devices with it.
+        """
+        due = 0
+        while not self._commands.ended:
+            wait = max(0.0, (due - time.monotonic_ns()) / 1e9) if self._machine.running else None
+            for key, _ in self._selector.select(wait):
+                action: Callable[[], None] = key.data
+                action()
+            if self._machine.running:
+                due = self._commands.step()
+
+    def stop(self) -> None:
+        """End the loop at its next turn; safe in a signal handler."""
+        self._commands.ended = True
+
+    def close(self) -> None:
+        """Close every socket."""
+        for channel in list(self._channels):
+            self._drop(channel)
+        self._listener.close()
+        self._selector.close()
+
+    def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    def _interrupt(self, index: int, completion: int) -> Callable[[], None]:
+        def deliver() -> None:
+            try:
+                os.eventfd_read(completion)
+            except BlockingIOError:
+                return
+            if self._machine.running:
+                self._machine.interrupt(index)
+
+        return deliver
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        if len(self._channels) >= _CONNECTIONS or not _same_user(connection):
+            connection.close()
+            return
+        connection.settimeout(_PEER_DEADLINE)
+        channel = Channel(connection)
+        self._channels[channel] = Controller()
+        self._watch(channel.fileno(), lambda: self._serve(channel))
+
+    def _serve(self, channel: Channel) -> None:
+        try:
+            body, descriptors = channel.receive()
+            close_all(descriptors)
+            request = control.request_decoder.decode(body)
+        except (ChannelError, msgspec.DecodeError):
+            self._drop(channel)
+            return
+        reply, given = self._commands.serve(self._channels[channel], request)
+        try:
+            channel.send(control.encode(reply), given)
+        except ChannelError:
+            self._drop(channel)
+
+    def _drop(self, channel: Channel) -> None:
+        self._selector.unregister(channel.fileno())
+        channel.close()
+        del self._channels[channel]
+
+
+def _same_user(connection: socket.socket) -> bool:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    user = int.from_bytes(credentials[4:8], "little")
+    return user in (0, os.geteuid())
