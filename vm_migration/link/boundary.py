@@ -1,0 +1,116 @@
+"""Where a call enters a daemon: who may make it, and how its failure leaves.
+
+Every call passes here once. A MigrationError leaves as vm_migration.link.status says. Anything else is our own fault:
+it is logged here and leaves without its text, which may hold what the peer must not see.
+"""
+
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Final, NamedTuple, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from vm_migration.errors import InternalError, MigrationError
+from vm_migration.link.identity import Identity, peer_identity
+from vm_migration.link.status import to_status
+from vm_migration.telemetry import logs
+
+Guard = Callable[[str, Identity | None], None]
+"""Raises Unauthorised when an identity may not call a method; None stands for a plaintext peer."""
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_RpcHandler = grpc.RpcMethodHandler
+_Context = grpc.aio.ServicerContext[object, object]
+_Function = Callable[[object, _Context], Awaitable[object]]
+_Generator = Callable[[object, _Context], AsyncGenerator[object, None]]
+
+_log: Final = logs.get(__name__)
+
+
+class _Handler(NamedTuple):
+    """A method's handler as gRPC makes it: its function under the name of its shape, None under the other three."""
+
+    request_streaming: bool
+    response_streaming: bool
+    request_deserializer: object
+    response_serializer: object
+    unary_unary: object
+    unary_stream: object
+    stream_unary: object
+    stream_stream: object
+
+
+class Boundary(grpc.aio.ServerInterceptor):
+    """The one interceptor of a server."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[_RpcHandler[_Request, _Response] | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "_RpcHandler[_Request, _Response] | None":
+        """Wrap the method's handler, whatever its shape; None, which gRPC answers with UNIMPLEMENTED, stays None."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        # The stubs give handlers of grpc.aio the synchronous types, and hide that they are named tuples.
+        wrapped = self._wrapped(cast("_Handler", handler), handler_call_details.method)
+        return cast("_RpcHandler[_Request, _Response]", wrapped)
+
+    def _wrapped(self, handler: _Handler, method: str) -> _Handler:
+        request = "stream" if handler.request_streaming else "unary"
+        shape = f"{request}_{'stream' if handler.response_streaming else 'unary'}"
+        function: object = getattr(handler, shape)
+        guarded: object
+        if inspect.isasyncgenfunction(function):
+            guarded = self._generator(cast("_Generator", function), method)
+        else:
+            guarded = self._coroutine(cast("_Function", function), method)
+        return type(handler)(**{**handler._asdict(), shape: guarded})
+
+    def _coroutine(self, function: _Function, method: str) -> _Function:
+        async def guarded(request: object, context: _Context) -> object:
+            async with self._passage(method, context):
+                return await function(request, context)
+
+        return guarded
+
+    def _generator(self, function: _Generator, method: str) -> _Generator:
+        async def guarded(request: object, context: _Context) -> AsyncGenerator[object, None]:
+            async with self._passage(method, context), contextlib.aclosing(function(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+
+        return guarded
+
+    @contextlib.asynccontextmanager
+    async def _passage(self, method: str, context: _Context) -> AsyncIterator[None]:
+        try:
+            self._guard(method, peer_identity(context))
+            yield
+        except grpc.aio.AbortError:
+            raise
+        except NotImplementedError:  # what a generated servicer does for a call that is not overridden
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not leave with its text
+            await context.abort(*to_status(_outward(error, method)))
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the one error of a group, however deep, or the error itself: TaskGroup wraps what its tasks raise."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _outward(error: Exception, method: str) -> MigrationError:
+    cause = innermost(error)
+    if isinstance(cause, MigrationError):
+        return cause
+    _log.error("call failed", method=method, exc_info=error)
+    return InternalError("internal", "The agent failed in this call", "See its log")
