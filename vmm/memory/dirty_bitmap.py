@@ -108,7 +108,10 @@ class DirtyBitmap:
 
     def contains_pages(self, pages: Pages) -> npt.NDArray[np.bool_]:
         """Return for each of the pages, all within the block, whether it is in the set."""
-        return (self._bits[pages >> 6] >> (pages & 63).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+        present: npt.NDArray[np.bool_] = np.not_equal(
+            self._bits[pages >> 6] >> (pages & 63).astype(np.uint64) & np.uint64(1), 0
+        )
+        return present
 
     def set_pages(self, pages: Pages) -> None:
         """Add these pages, all within the block, in any order."""
