@@ -1,0 +1,106 @@
+"""What one message of a bulk stream says; vm_migration.wire writes it as bytes.
+
+::
+
+    source                                   destination
+      | Pages    runs, data [, digests]  ->      |   these pages hold this
+      | Zeros    runs [, digested]       ->      |   these pages hold nothing but zeros
+      | Digests  runs, digests           ->      |   these pages, sent before, must have these digests
+      | Heartbeat                        ->      |   nothing; asks for an answer
+      | Barrier                          ->      |   the round's last frame on this stream
+      |                            <-  Ack       |   for Barrier and Heartbeat: applied up to this sequence
+
+A frame's sequence counts the frames of its stream from 0, over all rounds of the attempt.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from vm_migration.transfer.page_runs import Runs
+
+DigestArray = npt.NDArray[np.uint64]
+
+MAX_PAYLOAD: Final = 1 << 20
+"""Bytes of a frame beside its header."""
+MAX_ZERO_PAGES: Final = 1 << 16
+"""Pages that one Zeros frame names, so that applying it stays short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in an attempt a frame or its answer belongs."""
+
+    attempt: UUID
+    round: int
+    stream: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pages:
+    """Contents of pages, in the order of the runs; their digests when they are to be verified at once."""
+
+    runs: Runs
+    data: memoryview
+    digests: DigestArray | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Zeros:
+    """Pages of zeros; `digested` says that the digest of a zero page is stated for each."""
+
+    runs: Runs
+    digested: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Digests:
+    """Digests of pages whose contents the destination has, in the order of the runs."""
+
+    runs: Runs
+    digests: DigestArray
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """The end of the round on this stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The stream is alive."""
+
+
+Body = Pages | Zeros | Digests | Barrier | Heartbeat
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One message from source to destination."""
+
+    place: Place
+    body: Body
+
+
+class AckKind(IntEnum):
+    """What is answered; 0 means nothing, so that a zeroed message does."""
+
+    BARRIER = 4
+    HEARTBEAT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One message from destination to source: all frames up to the place's sequence are applied.
+
+    `stale_pages` counts the pages of the open round, over all streams, that have not come.
+    """
+
+    place: Place
+    kind: AckKind
+    stale_pages: int

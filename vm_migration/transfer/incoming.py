@@ -1,0 +1,246 @@
+"""The destination's half: frames into RAM, what is stale, what is verified.
+
+::
+
+    open_round ──> open ── Pages, Zeros, Digests ──> open ── last stream's Barrier ──> closed ──> open_round
+                                                                                          '──> verify
+
+What the promise rests on: a page is stale from the moment that a round announces it until its contents are in RAM;
+a round closes only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
+written, have the digest that the source stated last, and any later write takes that away. Nothing is kept per page but
+three bits.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+
+from vm_migration.transfer.digests import PageWords, digests_of_pages, zero_rows
+from vm_migration.transfer.errors import (
+    OutOfSequence,
+    PageOutsideRound,
+    RoundIncomplete,
+    WrongAttempt,
+    WrongOrder,
+    WrongRound,
+    WrongStream,
+)
+from vm_migration.transfer.frames import (
+    Ack,
+    AckKind,
+    Barrier,
+    DigestArray,
+    Digests,
+    Frame,
+    Heartbeat,
+    Pages,
+    Place,
+    Zeros,
+)
+from vm_migration.transfer.page_runs import Runs, pages_of
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.dirty_bitmap import Pages as PageIndexes
+from vmm.memory.quantities import PAGE_SIZE
+
+_REPORTED_PAGES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """How the destination's RAM compares with the source's at the pause."""
+
+    pages_verified: int
+    pages_mismatched: int
+    """Pages whose digest differs from the stated one."""
+    pages_unstated: int
+    """Pages for which the source stated no digest since they were last written here."""
+    mismatched: tuple[int, ...]
+    """The first thousand pages that are not verified, for either reason, as indexes in the block."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every page was compared and is equal."""
+        return not self.pages_mismatched and not self.pages_unstated
+
+
+class IncomingImage:
+    """A RAM that is being filled by one attempt."""
+
+    def __init__(self, words: PageWords, attempt: UUID, streams: int, *, full: bool = False) -> None:
+        """Begin with a RAM, one page a row, of which nothing is known.
+
+        Args:
+            words: The RAM. Its memory should have been populated.
+            attempt: The attempt whose frames are taken.
+            streams: How many streams each round has.
+            full: Count only digests that came in the last round (`--verify full`).
+        """
+        self.pages: Final = len(words)
+        self.round: int | None = None
+        self.received_pages = 0
+        self._words = words
+        self._data = words.data.cast("B")
+        self._attempt = attempt
+        self._full = full
+        self._next_sequence = [0] * streams
+        self._open_streams: set[int] = set()
+        self._stale = DirtyBitmap(self.pages)
+        self._verified = DirtyBitmap(self.pages)
+        self._different = DirtyBitmap(self.pages)
+
+    @property
+    def stale_pages(self) -> int:
+        """How many announced pages have not come."""
+        return self._stale.count()
+
+    @property
+    def closed(self) -> bool:
+        """Whether a round was opened and its barrier has closed over all streams."""
+        return self.round is not None and not self._open_streams
+
+    @property
+    def whole(self) -> bool:
+        """Whether every announced page is in RAM."""
+        return self.closed and not self._stale
+
+    def open_round(self, number: int, announced: DirtyBitmap) -> None:
+        """Begin a round: its pages are stale until they come.
+
+        Raises:
+            WrongOrder: The barrier of the last round is open, or the number is not the next.
+            ValueError: The bitmap is not of this RAM.
+        """
+        if self._open_streams:
+            raise WrongOrder("Opening a round", f"round {self.round} open", "its barrier closed")
+        required = 0 if self.round is None else self.round + 1
+        if number != required:
+            raise WrongOrder("Opening a round", f"asked for round {number}", f"round {required}")
+        self._stale.merge(announced)
+        self.round = number
+        self._open_streams = set(range(len(self._next_sequence)))
+        if self._full:
+            self._verified.clear()
+            self._different.clear()
+
+    def apply(self, frame: Frame, stream: int) -> Ack | None:
+        """Take one frame that came on a stream, and return what to answer.
+
+        Raises:
+            TransferError: The frame does not fit; nothing was changed, and the attempt cannot go on.
+        """
+        self._check_place(frame.place, stream)
+        answer: AckKind | None = None
+        match frame.body:
+            case Pages() as body:
+                self._apply_pages(body)
+            case Zeros() as body:
+                self._apply_zeros(body)
+            case Digests() as body:
+                self._apply_digests(body)
+            case Barrier():
+                self._close_stream(stream)
+                answer = AckKind.BARRIER
+            case Heartbeat():
+                answer = AckKind.HEARTBEAT
+        self._next_sequence[stream] += 1
+        return None if answer is None else Ack(frame.place, answer, self.stale_pages)
+
+    def verify(self) -> VerifyResult:
+        """Return the comparison of every page.
+
+        Raises:
+            WrongOrder: Not every announced page is in RAM.
+        """
+        if not self.whole:
+            raise WrongOrder("Verifying", f"{self.stale_pages} pages stale", "a closed round with no page stale")
+        unverified = DirtyBitmap.full(self.pages) - self._verified
+        different = self._different.count()
+        return VerifyResult(
+            pages_verified=self._verified.count(),
+            pages_mismatched=different,
+            pages_unstated=unverified.count() - different,
+            mismatched=_first_pages(self._different if different else unverified),
+        )
+
+    def _check_place(self, place: Place, stream: int) -> None:
+        if place.attempt != self._attempt:
+            raise WrongAttempt(f"Frame of attempt {place.attempt}, not {self._attempt}")
+        if place.stream != stream:
+            raise WrongStream(f"Frame of stream {place.stream} came on stream {stream}")
+        if place.round != self.round:
+            raise WrongRound(f"Frame of round {place.round} on stream {stream}; the open round is {self.round}")
+        if stream not in self._open_streams:
+            raise WrongStream(f"Frame after the barrier of round {place.round} on stream {stream}")
+        if place.sequence != self._next_sequence[stream]:
+            raise OutOfSequence(f"Frame {place.sequence} on stream {stream}, not {self._next_sequence[stream]}")
+
+    def _announced(self, runs: Runs) -> PageIndexes:
+        """Return the pages of runs, all of which the open round still expects."""
+        pages = self._in_block(runs)
+        expected = self._stale.contains_pages(pages)
+        if not expected.all():
+            page = int(pages[~expected][0])
+            raise PageOutsideRound(f"Page {page} is not among those that round {self.round} still expects")
+        return pages
+
+    def _in_block(self, runs: Runs) -> PageIndexes:
+        pages = pages_of(runs)
+        if int(pages[-1]) >= self.pages:
+            raise PageOutsideRound(f"Page {int(pages[-1])} is past the block's {self.pages} pages")
+        return pages
+
+    def _apply_pages(self, body: Pages) -> None:
+        pages = self._announced(body.runs)
+        if len(body.runs) == 1:
+            start = int(pages[0]) * PAGE_SIZE
+            self._data[start : start + len(body.data)] = body.data
+        else:
+            self._words[pages] = np.frombuffer(body.data, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+        self._arrived(pages)
+        if body.digests is not None:
+            self._compare(pages, body.digests)
+
+    def _apply_zeros(self, body: Zeros) -> None:
+        pages = self._announced(body.runs)
+        for first, count in body.runs.tolist():
+            rows = self._words[first : first + count]
+            rows[~zero_rows(rows)] = 0
+        self._arrived(pages)
+        if body.digested:  # each page was just read as zero, or made so
+            self._verified.set_pages(pages)
+
+    def _apply_digests(self, body: Digests) -> None:
+        pages = self._in_block(body.runs)
+        stale = self._stale.contains_pages(pages)
+        if stale.any():
+            raise PageOutsideRound(f"Digest of page {int(pages[stale][0])}, which has not come yet")
+        self._compare(pages, body.digests)
+
+    def _arrived(self, pages: PageIndexes) -> None:
+        self._stale.clear_pages(pages)
+        self._verified.clear_pages(pages)
+        self._different.clear_pages(pages)
+        self.received_pages += len(pages)
+
+    def _compare(self, pages: PageIndexes, stated: DigestArray) -> None:
+        equal = digests_of_pages(self._words, pages) == stated
+        self._different.clear_pages(pages[equal])
+        self._verified.set_pages(pages[equal])
+        self._verified.clear_pages(pages[~equal])
+        self._different.set_pages(pages[~equal])
+
+    def _close_stream(self, stream: int) -> None:
+        if self._open_streams == {stream} and self._stale:
+            raise RoundIncomplete(f"Round {self.round} ended while {self.stale_pages} announced pages are missing")
+        self._open_streams.remove(stream)
+
+
+def _first_pages(bitmap: DirtyBitmap) -> tuple[int, ...]:
+    pages: list[int] = []
+    for first, count in bitmap.runs():
+        pages.extend(range(first, first + min(count, _REPORTED_PAGES - len(pages))))
+        if len(pages) == _REPORTED_PAGES:
+            break
+    return tuple(pages)

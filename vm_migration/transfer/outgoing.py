@@ -1,0 +1,218 @@
+"""The source's half of a round: from a dirty bitmap and RAM that is being written to frames.
+
+::
+
+    share of the round's bitmap --+-- never touched ------------------------------------> Zeros
+                                  '-- copied, a frame's worth at a time --+-- all zero --> Zeros
+                                                                          '-- the rest --> Pages
+    pages whose digest must be told ----- hashed in RAM --------------------------------> Digests
+                                                                                          Barrier
+
+The guest writes while this runs. A frame's pages are therefore copied once into memory of the frame's own; zero
+detection, digests and the frame's checksum all look at that copy, so that they speak of the same bytes. What the
+guest writes during or after the copy belongs to a later harvest, and is sent again.
+
+The engine yields between frames: its caller paces, cancels by not asking for more, and encodes.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+
+from vm_migration.transfer.digests import ZERO_DIGEST, PageWords, digests_of_pages, digests_of_rows, zero_rows
+from vm_migration.transfer.frames import (
+    MAX_PAYLOAD,
+    MAX_ZERO_PAGES,
+    Barrier,
+    Body,
+    DigestArray,
+    Digests,
+    Frame,
+    Heartbeat,
+    Pages,
+    Place,
+    Zeros,
+)
+from vm_migration.transfer.page_runs import page_count, pieces, runs_of
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.dirty_bitmap import Pages as PageIndexes
+from vmm.memory.quantities import PAGE_SIZE
+
+_TABLE_BYTES: Final = 16
+"""At most a run and a digest go with each page."""
+_PAGES_PER_DIGESTS: Final = 8192
+"""About 4 ms of hashing between two chances to pace or cancel."""
+
+
+def pages_per_frame(payload_bytes: int) -> int:
+    """Return how many pages always fit into a payload, however scattered.
+
+    Raises:
+        ValueError: Not one page fits, or the payload is over MAX_PAYLOAD.
+    """
+    if not PAGE_SIZE + _TABLE_BYTES <= payload_bytes <= MAX_PAYLOAD:
+        raise ValueError(f"Frame payload of {payload_bytes} bytes is not within 1 page and {MAX_PAYLOAD} bytes")
+    return payload_bytes // (PAGE_SIZE + _TABLE_BYTES)
+
+
+class OutgoingRound:
+    """One stream's share of one round, as an iterator of frames; the counters grow with it.
+
+    A page counts as sent or as zero when its frame is handed out.
+    """
+
+    def __init__(  # noqa: PLR0917 - made by OutgoingStream only
+        self,
+        stream: "OutgoingStream",
+        number: int,
+        words: PageWords,
+        dirty: DirtyBitmap,
+        holes: DirtyBitmap,
+        announced: DirtyBitmap,
+        *,
+        digested: bool,
+    ) -> None:
+        self.sent_pages = 0
+        self.zero_pages = 0
+        self.finished = False
+        self._stream = stream
+        self._number = number
+        self._words = words
+        self._dirty = dirty
+        self._holes = holes
+        self._announced = announced
+        self._digested = digested
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames, of which the last is the barrier. Once only."""
+        for body in self._bodies():
+            frame = Frame(self._stream.place(self._number), body)
+            match body:
+                case Pages():
+                    self.sent_pages += page_count(body.runs)
+                case Zeros():
+                    self.zero_pages += page_count(body.runs)
+                case Barrier():
+                    self.finished = True
+            yield frame
+
+    def _bodies(self) -> Iterator[Body]:
+        for pages in pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
+            yield Zeros(runs_of(pages), self._digested)
+        yield from self._contents()
+        for pages in pieces(self._announced & self._holes, _PAGES_PER_DIGESTS):
+            yield Digests(runs_of(pages), np.full(len(pages), ZERO_DIGEST))
+        for pages in pieces(self._announced - self._holes, _PAGES_PER_DIGESTS):
+            yield Digests(runs_of(pages), digests_of_pages(self._words, pages))
+        yield Barrier()
+
+    def _contents(self) -> Iterator[Body]:
+        """Yield the pages that must be read: full Pages frames, and what was found to be zero."""
+        capacity = self._stream.pages_per_frame
+        batch = _Batch(capacity)
+        zeros: list[PageIndexes] = []
+        zero_count = 0
+        for pages in pieces(self._dirty - self._holes, MAX_ZERO_PAGES):
+            start = 0
+            while start < len(pages):
+                taken = pages[start : start + batch.room]
+                start += len(taken)
+                found = batch.add(self._words, taken)
+                if len(found):
+                    zeros.append(found)
+                    zero_count += len(found)
+                if not batch.room:
+                    yield batch.body(digested=self._digested)
+                    batch = _Batch(capacity)
+                if zero_count > MAX_ZERO_PAGES - capacity:
+                    yield Zeros(runs_of(np.concatenate(zeros)), self._digested)
+                    zeros, zero_count = [], 0
+        if batch.count:
+            yield batch.body(digested=self._digested)
+        if zeros:
+            yield Zeros(runs_of(np.concatenate(zeros)), self._digested)
+
+
+class OutgoingStream:
+    """One stream of an attempt; its frames are numbered in the order in which they are made, and sent so."""
+
+    def __init__(self, attempt: UUID, stream: int, *, payload_bytes: int = MAX_PAYLOAD) -> None:
+        self.pages_per_frame: Final = pages_per_frame(payload_bytes)
+        self.stream: Final = stream
+        self.sequence = 0
+        self._attempt = attempt
+
+    def place(self, number: int) -> Place:
+        """Return the place of the next frame, which is taken by this call."""
+        place = Place(self._attempt, number, self.stream, self.sequence)
+        self.sequence += 1
+        return place
+
+    def heartbeat(self, number: int) -> Frame:
+        """Return a frame that asks for an answer; to be sent before any that is made later."""
+        return Frame(self.place(number), Heartbeat())
+
+    def round(
+        self,
+        number: int,
+        words: PageWords,
+        dirty: DirtyBitmap,
+        *,
+        holes: DirtyBitmap | None = None,
+        digested: bool = False,
+        announced: DirtyBitmap | None = None,
+    ) -> OutgoingRound:
+        """Return this stream's share of a round.
+
+        Args:
+            number: The round, as it was opened at the destination.
+            words: RAM, one page a row.
+            dirty: This stream's share of the round's bitmap.
+            holes: Pages that were never touched, known from the block's extents **after** the harvest that made
+                the round's bitmap (before it, a page's first write could come between). They are not read: to read
+                a hole of a mapped memfd allocates it.
+            digested: State the digest of each page with its contents.
+            announced: Pages not in any share of this round whose digests are told too; the guest must be paused.
+        """
+        none = DirtyBitmap(dirty.pages)
+        return OutgoingRound(self, number, words, dirty, holes or none, announced or none, digested=digested)
+
+
+class _Batch:
+    """Pages copied out of RAM for one frame."""
+
+    __slots__ = ("_pages", "_rows", "count")
+
+    def __init__(self, capacity: int) -> None:
+        self._rows: PageWords = np.empty((capacity, PAGE_SIZE // 8), dtype=np.uint64)
+        self._pages: list[PageIndexes] = []
+        self.count = 0
+
+    @property
+    def room(self) -> int:
+        return len(self._rows) - self.count
+
+    def add(self, words: PageWords, pages: PageIndexes) -> PageIndexes:
+        """Copy ascending pages in, and return those that are zero and were left out."""
+        rows = self._rows[self.count : self.count + len(pages)]
+        if int(pages[-1]) - int(pages[0]) == len(pages) - 1:
+            rows[:] = words[int(pages[0]) : int(pages[-1]) + 1]
+        else:
+            np.take(words, pages, axis=0, out=rows, mode="clip")  # "raise" would copy through a buffer
+        zero = zero_rows(rows)
+        zeros = pages[zero]
+        if len(zeros):
+            pages = pages[~zero]
+            rows[: len(pages)] = rows[~zero]
+        if len(pages):
+            self._pages.append(pages)
+            self.count += len(pages)
+        return zeros
+
+    def body(self, *, digested: bool) -> Pages:
+        """Return the frame's body, which keeps this memory."""
+        rows = self._rows[: self.count]
+        digests: DigestArray | None = digests_of_rows(rows) if digested else None
+        return Pages(runs_of(np.concatenate(self._pages)), rows.data.cast("B"), digests)
