@@ -1,0 +1,225 @@
+"""A bulk frame as bytes: 64 bytes of little-endian header, then payload.
+
+::
+
+    0        1      2        4         8                      24         28         32
+    +--------+------+--------+---------+----------------------+----------+----------+
+    |version | kind | flags  |  round  |       attempt        |  stream  |RAM block |
+    +--------+------+--------+---------+----------------------+----------+----------+
+    |     sequence       |     first page     |  count  | payload |     checksum     |
+    +--------------------+--------------------+---------+---------+------------------+
+    32                   40                   48        52        56                 64
+
+    payload:  [run table, count of pages in runs][digest table][page data]
+
+docs/protocol/frames.md says what each field may hold. One meaning has one encoding: what `decode` accepts, `encode`
+writes in the same bytes. The checksum is xxh3-64 of the payload, seeded by xxh3-64 of the 56 bytes before it, so that
+it covers both.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+import xxhash
+
+from vm_migration.transfer.frames import (
+    MAX_PAYLOAD,
+    MAX_ZERO_PAGES,
+    Barrier,
+    Body,
+    Digests,
+    Frame,
+    Heartbeat,
+    Pages,
+    Place,
+    Zeros,
+)
+from vm_migration.transfer.page_runs import NO_RUNS, Runs, are_canonical, page_count
+from vm_migration.wire.errors import BadChecksum, NotCanonical, Truncated, UnknownKind, UnknownVersion
+from vmm.memory.quantities import PAGE_SIZE
+
+VERSION: Final = 1
+HEADER_BYTES: Final = 64
+MAX_FRAME: Final = HEADER_BYTES + MAX_PAYLOAD
+"""The longest message, for a transport's limit."""
+
+_FIELDS: Final = struct.Struct("<BBHI16sIIQQII")
+_CHECKSUM: Final = struct.Struct("<Q")
+_RUN_BYTES: Final = 8
+_DIGEST_BYTES: Final = 8
+_PAGE_LIMIT: Final = 1 << 32
+
+
+class Kind(IntEnum):
+    """What a frame is; 0 is none, so that a zeroed message means nothing."""
+
+    PAGES = 1
+    ZEROS = 2
+    DIGESTS = 3
+    BARRIER = 4
+    HEARTBEAT = 5
+
+
+class Flag(IntFlag):
+    """What a frame has beside the least of its kind."""
+
+    RUNS = 1
+    """A run table begins the payload, because one run does not name the pages."""
+    DIGESTED = 2
+    """A page's digest is stated: by a table before the data, or as that of a zero page."""
+
+
+_ALLOWED_FLAGS: Final = {
+    Kind.PAGES: (0, 1, 2, 3),
+    Kind.ZEROS: (1, 3),
+    Kind.DIGESTS: (0, 1),
+    Kind.BARRIER: (0,),
+    Kind.HEARTBEAT: (0,),
+}
+
+
+def encode(frame: Frame) -> bytes:
+    """Return a frame as one message; its contents are copied once."""
+    kind, digested, runs, parts = _parts(frame.body)
+    table = kind is Kind.ZEROS or len(runs) > 1
+    payload = [runs.data.cast("B"), *parts] if table else parts
+    flags = (Flag.RUNS if table else 0) | (Flag.DIGESTED if digested else 0)
+    first = int(runs[0, 0]) if len(runs) else 0
+    length = sum(map(len, payload))
+    place = frame.place
+    fields = _FIELDS.pack(
+        VERSION,
+        kind,
+        flags,
+        place.round,
+        place.attempt.bytes,
+        place.stream,
+        0,
+        place.sequence,
+        first,
+        page_count(runs),
+        length,
+    )
+    return b"".join((fields, _CHECKSUM.pack(_checksum(fields, *payload)), *payload))
+
+
+def decode(message: bytes) -> Frame:
+    """Return the frame of a message; page data and tables are views into it, not copies.
+
+    Raises:
+        FrameError: The message is not exactly what `encode` writes for some frame.
+    """
+    view = memoryview(message)
+    header = _header(view)
+    payload = view[HEADER_BYTES:]
+    if header.kind in (Kind.BARRIER, Kind.HEARTBEAT):
+        if header.first or header.count or payload:
+            raise NotCanonical(f"{header.kind.name} frame names pages")
+        return Frame(header.place, Barrier() if header.kind is Kind.BARRIER else Heartbeat())
+    runs, rest = _split_runs(header, payload)
+    return Frame(header.place, _body(header, runs, rest))
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    kind: Kind
+    flags: int
+    place: Place
+    first: int
+    count: int
+
+    @property
+    def digested(self) -> bool:
+        return bool(self.flags & Flag.DIGESTED)
+
+    @property
+    def page_bytes(self) -> int:
+        """How many bytes of payload go with each page, beside the run table."""
+        match self.kind:
+            case Kind.PAGES:
+                return PAGE_SIZE + (_DIGEST_BYTES if self.digested else 0)
+            case Kind.DIGESTS:
+                return _DIGEST_BYTES
+            case _:
+                return 0
+
+
+def _header(view: memoryview) -> _Header:
+    """Return what a header says, once its fields and the checksum are known to be right."""
+    if not HEADER_BYTES <= len(view) <= MAX_FRAME:
+        raise Truncated(f"Frame of {len(view)} bytes is not within {HEADER_BYTES} and {MAX_FRAME}")
+    fields = view[: HEADER_BYTES - _CHECKSUM.size]
+    version, kind, flags, number, attempt, stream, block, sequence, first, count, length = _FIELDS.unpack(fields)
+    if version != VERSION:
+        raise UnknownVersion(f"Frame of version {version}; this program speaks {VERSION}")
+    if length != len(view) - HEADER_BYTES:
+        raise Truncated(f"Frame has {len(view) - HEADER_BYTES} bytes of payload, and says {length}")
+    if kind not in _ALLOWED_FLAGS:
+        raise UnknownKind(f"Frame of kind {kind}")
+    if flags not in _ALLOWED_FLAGS[Kind(kind)]:
+        raise UnknownKind(f"{Kind(kind).name} frame with flags {flags}")
+    if block:
+        raise UnknownKind(f"Frame of RAM block {block}; there is one, number 0")
+    if _CHECKSUM.unpack_from(view, len(fields))[0] != _checksum(fields, view[HEADER_BYTES:]):
+        raise BadChecksum(f"{Kind(kind).name} frame {sequence} on stream {stream} does not have its checksum")
+    return _Header(Kind(kind), flags, Place(UUID(bytes=attempt), number, stream, sequence), first, count)
+
+
+def _split_runs(header: _Header, payload: memoryview) -> tuple[Runs, memoryview]:
+    """Return the runs of a frame, and the payload after their table."""
+    name, first, count = header.kind.name, header.first, header.count
+    table = len(payload) - count * header.page_bytes
+    if not header.flags & Flag.RUNS:
+        if table:
+            raise Truncated(f"{name} frame of {count} pages cannot have {len(payload)} bytes of payload")
+        if count == 0 or first + count > _PAGE_LIMIT:
+            raise NotCanonical(f"{name} frame of {count} pages from page {first}")
+        return np.array([(first, count)], dtype=np.uint32), payload
+    if table <= 0 or table % _RUN_BYTES:
+        raise Truncated(f"{name} frame of {count} pages cannot have {len(payload)} bytes of payload")
+    runs: Runs = np.frombuffer(payload[:table], dtype="<u4").reshape(-1, 2)
+    if (len(runs) == 1 and header.kind is not Kind.ZEROS) or not are_canonical(runs):
+        raise NotCanonical(f"{name} frame's runs are not ascending and maximal, or need no table")
+    if first != int(runs[0, 0]) or count != page_count(runs) or int(runs[-1].sum(dtype=np.uint64)) > _PAGE_LIMIT:
+        raise NotCanonical(f"{name} frame of {count} pages from page {first} has other runs")
+    if header.kind is Kind.ZEROS and count > MAX_ZERO_PAGES:
+        raise NotCanonical(f"{name} frame of {count} pages; {MAX_ZERO_PAGES} are allowed")
+    return runs, payload[table:]
+
+
+def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
+    if header.kind is Kind.ZEROS:
+        return Zeros(runs, header.digested)
+    if header.kind is Kind.DIGESTS:
+        return Digests(runs, np.frombuffer(rest, dtype="<u8"))
+    if not header.digested:
+        return Pages(runs, rest)
+    table = header.count * _DIGEST_BYTES
+    return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8"))
+
+
+def _parts(body: Body) -> tuple[Kind, bool, Runs, list[memoryview]]:
+    """Return the kind of a body, whether it states digests, its runs, and its payload after their table."""
+    match body:
+        case Pages():
+            tables = [] if body.digests is None else [body.digests.data.cast("B")]
+            return Kind.PAGES, bool(tables), body.runs, [*tables, body.data]
+        case Zeros():
+            return Kind.ZEROS, body.digested, body.runs, []
+        case Digests():
+            return Kind.DIGESTS, False, body.runs, [body.digests.data.cast("B")]
+        case Barrier():
+            return Kind.BARRIER, False, NO_RUNS, []
+        case Heartbeat():
+            return Kind.HEARTBEAT, False, NO_RUNS, []
+
+
+def _checksum(fields: bytes | memoryview, *payload: memoryview) -> int:
+    digest = xxhash.xxh3_64(seed=xxhash.xxh3_64_intdigest(fields))
+    for part in payload:
+        digest.update(part)
+    return digest.intdigest()
