@@ -1,0 +1,248 @@
+from collections.abc import Callable
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vm_migration.api.v1.bulk_pb2 import BulkFrame
+from vm_migration.transfer.frames import (
+    MAX_PAYLOAD,
+    MAX_ZERO_PAGES,
+    Ack,
+    AckKind,
+    Barrier,
+    Body,
+    Digests,
+    Frame,
+    Heartbeat,
+    Pages,
+    Place,
+    Zeros,
+)
+from vm_migration.transfer.page_runs import Runs, runs_of
+from vm_migration.wire.ack import decode_ack, encode_ack
+from vm_migration.wire.errors import BadChecksum, FrameError, NotCanonical, Truncated, UnknownKind, UnknownVersion
+from vm_migration.wire.frame import MAX_FRAME, decode, encode
+from vm_migration.wire.frame_protobuf import from_ack_message, from_message, to_ack_message, to_message
+
+ATTEMPT = UUID("6d0f4d3c-8a55-4f0e-9f19-0d4b87f7a1ce")
+
+u32 = st.integers(0, 2**32 - 1)
+places = st.builds(Place, st.uuids(), u32, u32, st.integers(0, 2**64 - 1))
+page_sets = st.sets(st.integers(0, 40), min_size=1, max_size=12).flatmap(
+    lambda pages: st.integers(0, 2**32 - 64).map(lambda base: sorted(page + base for page in pages))
+)
+
+
+def runs(pages: list[int]) -> Runs:
+    return runs_of(np.array(pages, dtype=np.int64))
+
+
+def digests(count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    return np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+
+def pages_body(pages: list[int], *, digested: bool) -> Pages:
+    data = np.repeat(np.arange(len(pages), dtype=np.uint8), 4096).tobytes()
+    return Pages(runs(pages), memoryview(data), digests(len(pages)) if digested else None)
+
+
+bodies: st.SearchStrategy[Body] = st.one_of(
+    st.builds(lambda pages, digested: pages_body(pages, digested=digested), page_sets, st.booleans()),
+    st.builds(lambda pages, digested: Zeros(runs(pages), digested), page_sets, st.booleans()),
+    st.builds(lambda pages: Digests(runs(pages), digests(len(pages))), page_sets),
+    st.just(Barrier()),
+    st.just(Heartbeat()),
+)
+frames = st.builds(Frame, places, bodies)
+
+
+def described(frame: Frame) -> tuple[object, ...]:
+    body = frame.body
+    parts: list[object] = [frame.place, type(body)]
+    if isinstance(body, Pages | Zeros | Digests):
+        parts.append(body.runs.tolist())
+    if isinstance(body, Pages | Digests):
+        parts.append(None if body.digests is None else body.digests.tolist())
+    if isinstance(body, Pages):
+        parts.append(bytes(body.data))
+    if isinstance(body, Zeros):
+        parts.append(body.digested)
+    return tuple(parts)
+
+
+@given(frames)
+@settings(max_examples=60)
+def test_a_frame_survives_the_wire_and_has_one_encoding(frame: Frame) -> None:
+    message = encode(frame)
+    read = decode(message)
+    assert described(read) == described(frame)
+    assert encode(read) == message
+
+
+@given(frames)
+@settings(max_examples=60)
+def test_the_protobuf_twin_means_the_same(frame: Frame) -> None:
+    assert described(from_message(to_message(frame))) == described(frame)
+
+
+@given(frames, st.data())
+@settings(max_examples=80)
+def test_a_changed_or_cut_frame_is_refused(frame: Frame, data: st.DataObject) -> None:
+    message = bytearray(encode(frame))
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, min(len(message), 200) - 1) | st.integers(0, len(message) - 1))
+        message[place] ^= data.draw(st.integers(1, 255))
+    else:
+        del message[data.draw(st.integers(0, len(message) - 1)) :]
+    with pytest.raises(FrameError):
+        decode(bytes(message))
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60)
+def test_arbitrary_bytes_are_refused_with_a_typed_error(message: bytes) -> None:
+    with pytest.raises(FrameError):
+        decode(message)
+    with pytest.raises(FrameError):
+        decode_ack(message)
+
+
+def test_page_data_are_a_view_into_the_message() -> None:
+    message = encode(Frame(Place(ATTEMPT, 0, 0, 0), pages_body([1, 2, 7], digested=True)))
+    body = decode(message).body
+    assert isinstance(body, Pages)
+    assert body.data.obj is message
+
+
+def place_zero() -> Place:
+    return Place(ATTEMPT, 0, 0, 0)
+
+
+def table(*rows: tuple[int, int]) -> Runs:
+    return np.array(rows, dtype=np.uint32).reshape(-1, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Zeros(table((4, 2), (6, 1)), digested=False),
+        Zeros(table((6, 1), (4, 2)), digested=False),
+        Zeros(table((4, 3), (5, 1)), digested=False),
+        Zeros(table((4, 0)), digested=False),
+        Zeros(table((4, 0), (6, 1)), digested=False),
+        Zeros(table((2**32 - 1, 2)), digested=False),
+        Zeros(table((0, MAX_ZERO_PAGES + 1)), digested=False),
+        Digests(table((2**32 - 1, 2)), digests(2)),
+        Digests(table((3, 1), (4, 1)), digests(2)),
+    ],
+)
+def test_other_spellings_of_a_set_of_pages_are_refused(body: Body) -> None:
+    with pytest.raises(NotCanonical):
+        decode(encode(Frame(place_zero(), body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Digests(table((0, 3)), digests(2)),
+        Digests(table((0, 1), (2, 3)), digests(7)),
+        Pages(table((0, 2)), memoryview(bytes(4096))),
+        Pages(table((0, 1)), memoryview(bytes(4096 + 8))),
+        Pages(table((0, 1)), memoryview(bytes(4096)), digests(2)),
+    ],
+)
+def test_a_payload_of_another_length_is_refused(body: Body) -> None:
+    with pytest.raises((Truncated, NotCanonical)):
+        decode(encode(Frame(place_zero(), body)))
+
+
+def test_a_payload_over_the_limit_is_refused() -> None:
+    body = Pages(table((0, 257)), memoryview(bytes(MAX_PAYLOAD + 4096)))
+    message = encode(Frame(place_zero(), body))
+    assert len(message) > MAX_FRAME
+    with pytest.raises(Truncated):
+        decode(message)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "error"),
+    [(0, 2, UnknownVersion), (0, 0, UnknownVersion), (1, 0, UnknownKind), (1, 9, UnknownKind), (2, 4, UnknownKind)],
+)
+def test_what_this_version_does_not_have_is_refused_by_name(place: int, value: int, error: type[FrameError]) -> None:
+    message = bytearray(encode(Frame(place_zero(), Barrier())))
+    message[place] = value
+    with pytest.raises(error):
+        decode(bytes(message))
+
+
+def test_a_zeroed_message_means_nothing() -> None:
+    for length in (56, 64, 128):
+        for read in (decode, decode_ack):
+            reader: Callable[[bytes], object] = read
+            with pytest.raises(FrameError):
+                reader(bytes(length))
+
+
+def test_the_header_is_covered_by_the_checksum() -> None:
+    message = bytearray(encode(Frame(Place(ATTEMPT, 3, 1, 9), pages_body([5], digested=False))))
+    message[4] ^= 1
+    with pytest.raises(BadChecksum):
+        decode(bytes(message))
+
+
+acks = st.builds(Ack, places, st.sampled_from(AckKind), st.integers(0, 2**64 - 1))
+
+
+@given(acks)
+@settings(max_examples=40)
+def test_an_answer_survives_the_wire_and_its_twin(ack: Ack) -> None:
+    message = encode_ack(ack)
+    assert decode_ack(message) == ack
+    assert encode_ack(decode_ack(message)) == message
+    assert from_ack_message(to_ack_message(ack)) == ack
+
+
+@given(acks, st.integers(0, 55), st.integers(1, 255))
+@settings(max_examples=40)
+def test_a_changed_answer_is_refused(ack: Ack, place: int, change: int) -> None:
+    message = bytearray(encode_ack(ack))
+    message[place] ^= change
+    with pytest.raises(FrameError):
+        decode_ack(bytes(message))
+
+
+def without_body(message: BulkFrame) -> None:
+    message.ClearField("pages")
+
+
+def without_attempt(message: BulkFrame) -> None:
+    message.place.ClearField("attempt")
+
+
+def half_a_run(message: BulkFrame) -> None:
+    message.pages.runs.pop()
+
+
+def a_digest_short(message: BulkFrame) -> None:
+    message.pages.digests.pop()
+
+
+def without_runs(message: BulkFrame) -> None:
+    message.pages.ClearField("runs")
+
+
+def without_data(message: BulkFrame) -> None:
+    message.pages.ClearField("data")
+
+
+@pytest.mark.parametrize(
+    "spoil", [without_body, without_attempt, half_a_run, a_digest_short, without_runs, without_data]
+)
+def test_twins_that_no_raw_frame_says_are_refused(spoil: Callable[[BulkFrame], None]) -> None:
+    message = to_message(Frame(place_zero(), pages_body([5, 9], digested=True)))
+    spoil(message)
+    with pytest.raises(FrameError):
+        from_message(message)
