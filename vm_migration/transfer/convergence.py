@@ -1,0 +1,205 @@
+"""When to stop the guest: a pure decision over what the rounds so far have measured.
+
+::
+
+    cancelled                                                     -> Fail(cancelled)
+    forced                                                        -> SwitchOver
+    the attempt's time is over                                    -> Fail(timeout), or SwitchOver where it forces
+    the standstill expected now fits half the downtime limit      -> SwitchOver
+    it fits the limit, and what is left no longer shrinks by 1/5  -> SwitchOver, unless the rate has just dropped
+    otherwise                                                     -> Continue
+
+The rate is the lower of the last sampled round's and the median of the last three: a short burst promises nothing,
+and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
+dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+from typing import Final
+
+from vmm.memory.quantities import PAGE_SIZE
+
+SHRINKS_BY: Final = 0.2
+"""The least share by which another round must make the remainder smaller to be worth it."""
+_SAMPLE_BYTES: Final = 4 << 20
+_SAMPLE_MS: Final = 100.0
+_DROP: Final = 0.5
+
+
+class OnTimeout(StrEnum):
+    """What the end of the attempt's time means."""
+
+    CANCEL = "cancel"
+    FORCE = "force"
+
+
+@dataclass(frozen=True, slots=True)
+class ConvergencePolicy:
+    """What the user allows; times in milliseconds."""
+
+    downtime_limit_ms: float
+    timeout_ms: float
+    on_timeout: OnTimeout = OnTimeout.CANCEL
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMeasurement:
+    """One closed round: what it moved, and what the guest had dirtied by its end."""
+
+    round: int
+    dirty_pages: int
+    """Pages of the round's bitmap."""
+    sent_pages: int
+    zero_pages: int
+    wire_bytes: int
+    ms: float
+    """From the harvest that opened it to the acknowledgement of its last barrier."""
+    dirtied_pages: int
+    """Pages of the harvest that followed it: dirtied while it ran."""
+
+    @property
+    def wire_bytes_per_s(self) -> float:
+        """What the link carried."""
+        return self.wire_bytes * 1000 / self.ms if self.ms > 0 else 0.0
+
+    @property
+    def dirty_bytes_per_s(self) -> float:
+        """What guest and devices dirtied: distinct pages x 4 KiB."""
+        return self.dirtied_pages * PAGE_SIZE * 1000 / self.ms if self.ms > 0 else 0.0
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the round was large or long enough to say something about the link."""
+        return self.wire_bytes >= _SAMPLE_BYTES or self.ms >= _SAMPLE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class StandstillCosts:
+    """What a standstill takes beside moving pages."""
+
+    fixed_ms: float
+    """Pausing, the last harvest, journals, handing over, resuming."""
+    device_state_bytes: int
+    hash_bytes_per_s: float
+    """How fast both ends together hash what was not hashed before; they work at the same time."""
+
+    def standstill_ms(self, page_bytes: float, unhashed_bytes: float, rate_bytes_per_s: float) -> float:
+        """Return how long the guest stands still, in milliseconds.
+
+        Args:
+            page_bytes: What is left to send.
+            unhashed_bytes: What must be hashed at the pause beside what is sent: everything without a witness, only
+                what it saw written with one, nothing without verification.
+            rate_bytes_per_s: What the link carries; 0 makes the answer infinite.
+        """
+        if rate_bytes_per_s <= 0:
+            return float("inf")
+        hashing = unhashed_bytes * 1000 / self.hash_bytes_per_s if unhashed_bytes else 0.0
+        return self.fixed_ms + (page_bytes + self.device_state_bytes) * 1000 / rate_bytes_per_s + hashing
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known between two rounds."""
+
+    history: Sequence[RoundMeasurement]
+    """All closed rounds, oldest first; the last one's `dirtied_pages` are what is left now."""
+    unhashed_bytes: int
+    elapsed_ms: float
+    """Since the attempt began."""
+    forced: bool = False
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Send another round."""
+
+    standstill_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchOver:
+    """Stop the guest now; `forced` when the standstill may be over the limit."""
+
+    standstill_ms: float
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Abort the attempt; the code is the contract's."""
+
+    code: str
+    message: str
+
+
+Decision = Continue | SwitchOver | Fail
+
+
+def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCosts) -> Decision:
+    """Return what to do next; the table in this module's docstring, from top to bottom."""
+    expected_ms = expected_standstill_ms(situation, costs)
+    if situation.cancelled:
+        return Fail("cancelled", "Migration was cancelled")
+    over_time = situation.elapsed_ms >= policy.timeout_ms
+    if situation.forced or (over_time and policy.on_timeout is OnTimeout.FORCE):
+        return SwitchOver(expected_ms, forced=True)
+    if over_time:
+        return Fail("timeout", _timeout_message(situation, policy, expected_ms))
+    history = situation.history
+    if not history:
+        return Continue(expected_ms)
+    shrinking = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) or rate_dropped(history)
+    if is_time(expected_ms, policy.downtime_limit_ms, shrinking=shrinking):
+        return SwitchOver(expected_ms)
+    return Continue(expected_ms)
+
+
+def shrinks(sent: float, left: float) -> bool:
+    """Return whether the remainder fell by enough, and to more than nothing, so that another round gains something."""
+    return 0 < left <= (1 - SHRINKS_BY) * sent
+
+
+def is_time(standstill_ms: float, limit_ms: float, *, shrinking: bool) -> bool:
+    """Return whether a standstill is worth taking now, given whether the next one would be shorter."""
+    return standstill_ms <= limit_ms / 2 or (standstill_ms <= limit_ms and not shrinking)
+
+
+def expected_standstill_ms(situation: Situation, costs: StandstillCosts) -> float:
+    """Return how long the guest would stand still if it were stopped now; infinite before the first round."""
+    if not situation.history:
+        return float("inf")
+    left = situation.history[-1].dirtied_pages * PAGE_SIZE
+    return costs.standstill_ms(left, situation.unhashed_bytes, trusted_rate(situation.history))
+
+
+def trusted_rate(history: Sequence[RoundMeasurement]) -> float:
+    """Return the rate in bytes per second that a standstill may count on; 0 when nothing was measured.
+
+    Rounds too small and too short to measure the link are left out, unless there are no others.
+    """
+    rates = _sampled_rates(history)
+    return min(rates[-1], median(rates[-3:])) if rates else 0.0
+
+
+def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
+    """Return whether the last sampled round ran at less than half the rate of those before it."""
+    rates = _sampled_rates(history)
+    return len(rates) > 1 and rates[-1] < _DROP * median(rates[-4:-1])
+
+
+def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
+    samples = [measured for measured in history if measured.is_sample]
+    return [measured.wire_bytes_per_s for measured in samples or history if measured.wire_bytes_per_s > 0]
+
+
+def _timeout_message(situation: Situation, policy: ConvergencePolicy, expected_ms: float) -> str:
+    still = "unknown" if expected_ms == float("inf") else f"{expected_ms:.0f} ms"
+    return (
+        f"Migration did not converge in {policy.timeout_ms:.0f} ms and {len(situation.history)} rounds: "
+        f"the standstill expected is {still}, the limit {policy.downtime_limit_ms:.0f} ms"
+    )

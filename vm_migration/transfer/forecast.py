@@ -1,0 +1,110 @@
+"""What an attempt will take, before anything starts: from sizes and rates alone.
+
+Round 0 sends the bytes that hold data; each round dirties `dirty rate x its time`, at most what guest and devices
+reach, and that is the next round. The forecast stops where `convergence.decide` would: both ask `is_time`. A container
+whose tracker reports every mapped page dirty, always (type1, semantics 3.3), never gets below its mapped size: no round
+helps, and the standstill is computed from that size.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, is_time, shrinks
+from vmm.memory.quantities import PAGE_SIZE
+
+_LIMIT_MARGIN: Final = 1.25
+_LIMIT_STEP_MS: Final = 50
+_MIN_RATE: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is to be moved, and how fast it changes; bytes, and bytes per second."""
+
+    data_bytes: int
+    """RAM that holds data; what was never touched, or is zero, costs nothing."""
+    dirty_bytes_per_s: float
+    dirty_span_bytes: int
+    """The most that guest and devices dirty however long a round takes: working set and buffers."""
+    always_dirty_bytes: int = 0
+    """Mapped bytes of containers whose tracker reports everything dirty for ever."""
+    unhashed_bytes: int = 0
+    """What must be hashed at the pause beside what is sent; see StandstillCosts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an attempt is expected to take; `rounds` counts the last one, with the guest stopped."""
+
+    rounds: int
+    prepare_ms: float
+    total_ms: float
+    downtime_ms: float
+    converges: bool
+    """Whether the downtime limit is reached within the timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerpetualStandstill:
+    """The standstill that a tracker which reports everything dirty for ever forces."""
+
+    standstill_ms: float
+    fits: bool
+    limit_needed_ms: int
+    """The smallest sensible downtime limit under which the machine could move."""
+
+    @property
+    def message(self) -> str:
+        """What to tell the user under the code `standstill-over-limit`."""
+        return (
+            f"Machine would stand still for about {self.standstill_ms:.0f} ms, because the tracker of a container "
+            f"reports all mapped memory dirty for ever; a downtime limit of {self.limit_needed_ms} ms would be needed"
+        )
+
+
+def standstill_expected(
+    workload: Workload, rate_bytes_per_s: float, limit_ms: float, costs: StandstillCosts
+) -> PerpetualStandstill:
+    """Return the standstill that no round can shorten: what is always dirty, and what the guest adds in a moment.
+
+    The decision of `convergence.decide` fits when this does. Without perpetual trackers it fits unless what is fixed
+    (device state, hashing without a witness) alone is over the limit.
+    """
+    rate = max(rate_bytes_per_s, _MIN_RATE)
+    standstill_ms = costs.standstill_ms(workload.always_dirty_bytes, workload.unhashed_bytes, rate)
+    needed_ms = math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
+    return PerpetualStandstill(standstill_ms, standstill_ms <= limit_ms, needed_ms)
+
+
+def expected(
+    workload: Workload,
+    rate_bytes_per_s: float,
+    prepare_ms: float,
+    policy: ConvergencePolicy,
+    costs: StandstillCosts,
+) -> Forecast:
+    """Return how many rounds, how long in all and how long stopped, at a constant link and dirty rate."""
+    rate = max(rate_bytes_per_s, _MIN_RATE)
+    elapsed_ms = prepare_ms
+    sent = float(max(workload.data_bytes, workload.always_dirty_bytes))
+    rounds = 1
+    while True:  # ends: each further round is shorter by a fifth, and less than a page is nothing
+        round_ms = sent * 1000 / rate
+        elapsed_ms += round_ms
+        left = _dirtied(workload, round_ms)
+        standstill_ms = costs.standstill_ms(left, workload.unhashed_bytes, rate)
+        shrinking = shrinks(sent, left)
+        if is_time(standstill_ms, policy.downtime_limit_ms, shrinking=shrinking):
+            return Forecast(rounds + 1, prepare_ms, elapsed_ms + standstill_ms, standstill_ms, converges=True)
+        if not shrinking or elapsed_ms >= policy.timeout_ms:
+            return Forecast(rounds + 1, prepare_ms, elapsed_ms + standstill_ms, standstill_ms, converges=False)
+        sent = left
+        rounds += 1
+
+
+def _dirtied(workload: Workload, ms: float) -> float:
+    """Return the bytes that are dirty after a round: what is always, and what was written of the rest."""
+    written = min(workload.dirty_bytes_per_s * ms / 1000, workload.dirty_span_bytes)
+    left = max(workload.always_dirty_bytes, min(written + workload.always_dirty_bytes, workload.data_bytes))
+    return left if left >= PAGE_SIZE else 0.0
