@@ -142,6 +142,7 @@ class AttemptRecord(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    SHARED_CLOCK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -158,6 +159,8 @@ class AttemptRecord(_message.Message):
     """seconds since 1970"""
     updated_at: _builtins.float
     cancel_requested: _builtins.bool
+    shared_clock: _builtins.bool
+    """both hosts share one monotonic clock"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -201,10 +204,11 @@ class AttemptRecord(_message.Message):
         updated_at: _builtins.float = ...,
         cancel_requested: _builtins.bool = ...,
         events: _abc.Iterable[Global___AttemptEvent] | None = ...,
+        shared_clock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "expected", b"expected", "key", b"key", "policy", b"policy", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "source", b"source", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "shared_clock", b"shared_clock", "source", b"source", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,130 @@
+"""How a migration gets its row: the machine is found, the destination chosen, what an earlier driver left is settled.
+
+Nothing here has a side effect at an agent, but that an attempt whose driver died before it started is cancelled.
+"""
+
+import asyncio
+import uuid
+from dataclasses import dataclass, field, replace
+
+from orchestrator.attempt import Attempt, Fault, Outcome, Phase, with_report
+from orchestrator.drive import Drive, Surroundings, blocked
+from orchestrator.inventory import resolve, survey
+from orchestrator.policy import MigrationPolicy, require_offered
+from orchestrator.preflight import ANY, Preflight, preflight
+from orchestrator.store.claim import is_held
+from vm_migration.api.v1.types_pb2 import MachineStatus
+from vm_migration.errors import MigrationError, Refused
+
+_UNSTARTED = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
+
+
+def new_attempt_id() -> str:
+    """Draw an attempt's UUID."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody asks for. The destination may be `any`."""
+
+    machine: str
+    destination: str
+    policy: MigrationPolicy = field(default_factory=MigrationPolicy)
+    priority: int = 0
+    attempt: str = field(default_factory=new_attempt_id)
+
+
+async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
+    """Enter an order into the store, claimed by this driver, and return its row.
+
+    With `check`, both sides are asked at once, and an order with blockers is entered as refused; without, the drive
+    asks. An order that is entered already is answered with its row.
+
+    Raises:
+        InvalidInput: Unknown machine, host or option.
+        Refused: Ambiguous machine, another attempt open, a silent host, or no host passes (`any`).
+    """
+    require_offered(order.policy)
+    machine = resolve(order.machine, await survey(around.agents))
+    await _settle_earlier(around, machine)
+    destination, found = order.destination, None
+    if destination == ANY or check:
+        found = await preflight(around.agents, machine, destination, order.policy)
+        destination = _destination(order, found)
+    around.agents.require(destination)
+    attempt = _draft(around, order, machine, destination)
+    if found is not None and found.chosen is None:
+        attempt = _refused(attempt, found)
+    return await asyncio.to_thread(around.store.open_attempt, attempt)
+
+
+async def _settle_earlier(around: Surroundings, machine: MachineStatus) -> None:
+    """End what an earlier driver left open, where that can be known; a live attempt is left alone."""
+    row = await asyncio.to_thread(around.store.open_attempt_of, machine.machine)
+    if row is None or is_held(row, around.clock()):
+        return
+    if row.phase not in _UNSTARTED:
+        report = await around.agents.get_attempt(row.source, row.key())
+        if not with_report(row, report).ended:
+            return
+    try:
+        claimed = await asyncio.to_thread(around.store.claim, row.attempt, around.driver, around.clock())
+    except Refused:
+        return  # somebody was faster
+    if claimed.phase in {Phase.QUEUED, Phase.PREFLIGHT}:
+        ended = claimed.to(Phase.ABORTED, Outcome.CANCELLED, reason="its driver went away before it began")
+        await asyncio.to_thread(around.store.save, ended, around.clock())
+        return
+    await Drive(claimed, replace(around, patience=5.0)).run()
+
+
+def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:
+    now = around.clock()
+    return Attempt(
+        attempt=order.attempt,
+        machine=machine.machine,
+        name=machine.name,
+        source=machine.host,
+        destination=destination,
+        policy=order.policy,
+        priority=order.priority,
+        created_at=now,
+        updated_at=now,
+        driver=around.driver,
+        heartbeat=now,
+    )
+
+
+def _destination(order: Order, found: Preflight) -> str:
+    if found.chosen is not None:
+        return found.chosen.host
+    return order.destination if order.destination != ANY else found.candidates[0].host
+
+
+def _refused(attempt: Attempt, found: Preflight) -> Attempt:
+    first = found.candidates[0]
+    return replace(
+        attempt.to(Phase.REFUSED, Outcome.REFUSED),
+        blockers=first.blockers,
+        warnings=first.warnings,
+        expected=first.expected,
+        error=blocked(first.blockers),
+    )
+
+
+def refused_order(order: Order, error: MigrationError, now: float) -> Attempt:
+    """Return the attempt of an order that never got a row, for its result document."""
+    return Attempt(
+        attempt=order.attempt,
+        machine=order.machine,
+        name=order.machine,
+        source="",
+        destination=order.destination,
+        policy=order.policy,
+        created_at=now,
+        updated_at=now,
+        phase=Phase.REFUSED,
+        outcome=Outcome.REFUSED,
+        error=Fault(error.code, error.message, error.hint),
+    )

@@ -1,0 +1,188 @@
+"""The agents of the configured hosts, as calls: one channel an agent, every call with its deadline.
+
+Deadlines are generous for calls that touch memory (creating a machine, preparing a destination) and short for the rest.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+import grpc.aio
+
+from vm_migration.api.v1 import destination_pb2 as destination
+from vm_migration.api.v1 import machine_pb2 as machine
+from vm_migration.api.v1 import source_pb2 as source
+from vm_migration.api.v1 import types_pb2 as types
+from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
+from vm_migration.api.v1.machine_pb2_grpc import HostStub, MachinesStub
+from vm_migration.api.v1.source_pb2_grpc import SourceStub
+from vm_migration.errors import InvalidInput
+from vm_migration.link.call import call, stream
+from vm_migration.link.channel import open_channel
+from vm_migration.link.tls import TlsFiles
+
+Side = Literal["source", "dest"]
+
+ASK_SECONDS: Final = 5.0
+CHECK_SECONDS: Final = 15.0
+ACT_SECONDS: Final = 20.0
+PREPARE_BASE_SECONDS: Final = 30.0
+SECONDS_PER_GIB: Final = 15.0  # first touch of a page costs about 10 us on nested hosts; a GiB has 262144 of them
+SILENCE_SECONDS: Final = 5.0  # a watch sends at least one report a second
+
+
+def memory_deadline(ram_bytes: int) -> float:
+    """Return how long a call may take that touches all of a machine's memory, in seconds."""
+    return PREPARE_BASE_SECONDS + SECONDS_PER_GIB * ram_bytes / (1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddresses:
+    """Where the two agents of a host listen."""
+
+    source: str
+    dest: str
+
+    def of(self, side: Side) -> str:
+        """Return the address of one of them."""
+        return self.source if side == "source" else self.dest
+
+
+class Agents:
+    """Channels to the agents, opened when first needed and closed with the context."""
+
+    def __init__(self, hosts: Mapping[str, HostAddresses], tls: TlsFiles | None) -> None:
+        """Remember the hosts; nothing is opened. `tls` None speaks plaintext, to loopback only."""
+        self.hosts: Final = dict(hosts)
+        self._tls = tls
+        self._channels: dict[tuple[str, Side], grpc.aio.Channel] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+
+    def require(self, host: str) -> None:
+        """Accept a configured host.
+
+        Raises:
+            InvalidInput: The host is not configured.
+        """
+        if host not in self.hosts:
+            known = ", ".join(sorted(self.hosts)) or "none"
+            raise InvalidInput(
+                "unknown-host",
+                f'Host "{host}" is not configured (known: {known})',
+                f"Add [host.{host}] to viaduct.toml",
+            )
+
+    def channel(self, host: str, side: Side) -> tuple[grpc.aio.Channel, str]:
+        """Return the channel to an agent, and its name for people.
+
+        Raises:
+            InvalidInput: Unknown host, bad address, or unusable TLS files.
+        """
+        self.require(host)
+        address = self.hosts[host].of(side)
+        if (host, side) not in self._channels:
+            self._channels[host, side] = open_channel(address, self._tls, host)
+        return self._channels[host, side], f"{host} ({side} agent at {address})"
+
+    async def describe_host(self, host: str, side: Side) -> types.HostFacts:
+        """Return what a host is, as one of its agents says."""
+        channel, peer = self.channel(host, side)
+        return await call(HostStub(channel).DescribeHost, types.Empty(), peer=peer, deadline=ASK_SECONDS)
+
+    # machines
+
+    async def create_machine(self, host: str, specification: bytes, ram_bytes: int) -> types.MachineStatus:
+        """Create a machine and return it running."""
+        channel, peer = self.channel(host, "source")
+        request = machine.CreateMachineRequest(specification=specification)
+        deadline = memory_deadline(ram_bytes)
+        return await call(MachinesStub(channel).CreateMachine, request, peer=peer, deadline=deadline)
+
+    async def list_machines(self, host: str) -> tuple[types.MachineStatus, ...]:
+        """Return the machines of a host."""
+        channel, peer = self.channel(host, "source")
+        answer = await call(MachinesStub(channel).ListMachines, types.Empty(), peer=peer, deadline=ASK_SECONDS)
+        return tuple(answer.machines)
+
+    async def get_machine(self, host: str, name: str) -> types.MachineStatus:
+        """Return one machine."""
+        channel, peer = self.channel(host, "source")
+        request = machine.MachineRequest(machine=name)
+        return await call(MachinesStub(channel).GetMachine, request, peer=peer, deadline=ASK_SECONDS)
+
+    async def act_on_machine(
+        self, host: str, name: str, act: Literal["pause", "resume", "destroy"]
+    ) -> types.MachineStatus:
+        """Pause, resume or destroy a machine; refused while an attempt is open."""
+        channel, peer = self.channel(host, "source")
+        stub = MachinesStub(channel)
+        methods = {"pause": stub.PauseMachine, "resume": stub.ResumeMachine, "destroy": stub.DestroyMachine}
+        return await call(methods[act], machine.MachineRequest(machine=name), peer=peer, deadline=ACT_SECONDS)
+
+    # the source's side of an attempt
+
+    async def check_outgoing(self, host: str, request: source.CheckOutgoingRequest) -> source.CheckOutgoingResponse:
+        """Ask whether a machine can leave. No side effect."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).CheckOutgoing, request, peer=peer, deadline=CHECK_SECONDS)
+
+    async def begin(self, host: str, request: source.BeginRequest) -> source.BeginResponse:
+        """Open an attempt; asked twice, it answers with the attempt's state."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).Begin, request, peer=peer, deadline=ACT_SECONDS)
+
+    async def start(self, host: str, request: source.StartRequest) -> source.AttemptReport:
+        """Start the rounds."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).Start, request, peer=peer, deadline=ACT_SECONDS)
+
+    async def get_attempt(self, host: str, key: types.AttemptKey) -> source.AttemptReport:
+        """Return an attempt as its source knows it."""
+        channel, peer = self.channel(host, "source")
+        request = source.AttemptRequest(key=key)
+        return await call(SourceStub(channel).GetAttempt, request, peer=peer, deadline=ASK_SECONDS)
+
+    def watch(self, host: str, key: types.AttemptKey) -> AsyncIterator[source.AttemptReport]:
+        """Yield an attempt's reports until it ends."""
+        channel, peer = self.channel(host, "source")
+        request = source.AttemptRequest(key=key)
+        return stream(SourceStub(channel).Watch, request, peer=peer, silence=SILENCE_SECONDS)
+
+    async def cancel(self, host: str, key: types.AttemptKey) -> source.AttemptReport:
+        """Cancel before the release; refused after it. It answers when ABORTED is durable."""
+        channel, peer = self.channel(host, "source")
+        request = source.AttemptRequest(key=key)
+        return await call(SourceStub(channel).Cancel, request, peer=peer, deadline=ACT_SECONDS)
+
+    # the destination's side of an attempt
+
+    async def check_incoming(
+        self, host: str, request: destination.CheckIncomingRequest
+    ) -> destination.CheckIncomingResponse:
+        """Ask whether a machine can arrive. No side effect."""
+        channel, peer = self.channel(host, "dest")
+        return await call(DestinationStub(channel).CheckIncoming, request, peer=peer, deadline=CHECK_SECONDS)
+
+    async def prepare(self, host: str, request: destination.PrepareRequest) -> destination.PrepareResponse:
+        """Have a destination start its machine process and touch its memory."""
+        channel, peer = self.channel(host, "dest")
+        deadline = memory_deadline(request.requirements.ram_bytes)
+        return await call(DestinationStub(channel).Prepare, request, peer=peer, deadline=deadline)
+
+    async def describe_incoming(self, host: str, key: types.AttemptKey) -> destination.IncomingReport:
+        """Return an attempt as its destination knows it."""
+        channel, peer = self.channel(host, "dest")
+        request = destination.DescribeIncomingRequest(key=key)
+        return await call(DestinationStub(channel).DescribeIncoming, request, peer=peer, deadline=ASK_SECONDS)
+
+    async def discard(self, host: str, request: destination.DiscardRequest) -> destination.IncomingReport:
+        """Have a destination forget an attempt, on the source's proof."""
+        channel, peer = self.channel(host, "dest")
+        return await call(DestinationStub(channel).Discard, request, peer=peer, deadline=ACT_SECONDS)

@@ -1,0 +1,193 @@
+"""The documents of hosts, machines, attempts, certificates, versions and errors."""
+
+from typing import Literal
+
+import msgspec
+
+from orchestrator.documents.migration import (
+    ExpectedDocument,
+    FaultDocument,
+    GuestDocument,
+    MemoryDocument,
+    MigrationDocument,
+    NoticeDocument,
+    OutcomeName,
+)
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_name": "schema"}):
+    """Every document below begins with the name of its schema."""
+
+
+class MachineDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine as its host tells it."""
+
+    machine: str
+    name: str
+    host: str
+    state: str
+    epoch: int
+    run_state: str
+    ram_bytes: int
+    attempt: str | None
+    guest: GuestDocument | None
+    memory: MemoryDocument | None
+    warnings: tuple[NoticeDocument, ...]
+
+
+class SilentHostDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A host that did not answer: nothing is concluded about what lives there."""
+
+    host: str
+    error: FaultDocument
+
+
+class MachinesDocument(Document, frozen=True):
+    """`viaduct machine list`."""
+
+    schema_name: Literal["viaduct.machines.v1"]
+    machines: tuple[MachineDocument, ...]
+    silent: tuple[SilentHostDocument, ...]
+
+
+class OneMachineDocument(Document, frozen=True):
+    """`viaduct machine create|show|pause|resume|destroy`."""
+
+    schema_name: Literal["viaduct.machine.v1"]
+    machine: MachineDocument
+
+
+class SideDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One agent of a host; the facts are null where it does not answer."""
+
+    address: str
+    answers: bool
+    version: str | None
+    boot_id: str | None
+    memory_budget_bytes: int | None
+    memory_in_use_bytes: int | None
+    features: tuple[str, ...]
+    error: FaultDocument | None
+
+
+class HostDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A configured host and its two agents."""
+
+    host: str
+    source: SideDocument
+    dest: SideDocument
+
+
+class HostsDocument(Document, frozen=True):
+    """`viaduct host list`."""
+
+    schema_name: Literal["viaduct.hosts.v1"]
+    hosts: tuple[HostDocument, ...]
+
+
+class OneHostDocument(Document, frozen=True):
+    """`viaduct host show`."""
+
+    schema_name: Literal["viaduct.host.v1"]
+    host: HostDocument
+    machines: tuple[MachineDocument, ...]
+
+
+class CandidateDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One destination that was asked."""
+
+    host: str
+    passes: bool
+    blockers: tuple[NoticeDocument, ...]
+    warnings: tuple[NoticeDocument, ...]
+    expected: ExpectedDocument | None
+
+
+class PreflightDocument(Document, frozen=True):
+    """`viaduct preflight` and `viaduct migrate --dry-run`."""
+
+    schema_name: Literal["viaduct.preflight.v1"]
+    machine: str
+    name: str
+    source: str
+    destination: str | None  # the host that would be taken; null when none passes
+    passes: bool
+    candidates: tuple[CandidateDocument, ...]
+
+
+class AttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An attempt in a list. Times are RFC 3339, UTC."""
+
+    attempt: str
+    machine: str
+    name: str
+    source: str
+    destination: str
+    epoch: int
+    term: int
+    phase: str
+    outcome: OutcomeName | None
+    percent: int
+    reason: str
+    priority: int
+    driver: str
+    created: str
+    updated: str
+
+
+class AttemptsDocument(Document, frozen=True):
+    """`viaduct list`."""
+
+    schema_name: Literal["viaduct.attempts.v1"]
+    attempts: tuple[AttemptDocument, ...]
+
+
+class EventDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One transition."""
+
+    sequence: int
+    phase: str
+    outcome: OutcomeName | None
+    reason: str
+    at: str
+
+
+class OneAttemptDocument(Document, frozen=True):
+    """`viaduct show` and `viaduct cancel`; events only with `--events`."""
+
+    schema_name: Literal["viaduct.attempt.v1"]
+    attempt: AttemptDocument
+    result: MigrationDocument
+    events: tuple[EventDocument, ...] | None
+
+
+class PkiDocument(Document, frozen=True):
+    """`viaduct pki init|issue|show`."""
+
+    schema_name: Literal["viaduct.pki.v1"]
+    certificate: str  # the file
+    key: str | None  # the file; null where it was only looked at
+    identity: str | None  # viaduct://site/role/name; null for the authority itself
+    authority: bool
+    names: tuple[str, ...]
+    not_before: str
+    not_after: str
+    sha256: str
+
+
+class VersionDocument(Document, frozen=True):
+    """`viaduct version`."""
+
+    schema_name: Literal["viaduct.version.v1"]
+    version: str
+    python: str
+
+
+class ErrorDocument(Document, frozen=True):
+    """What a command prints that could not do what it was asked; stderr says the same in two lines."""
+
+    schema_name: Literal["viaduct.error.v1"]
+    code: str
+    message: str
+    hint: str
+    exit_code: int

@@ -1,0 +1,110 @@
+"""`viaduct.migration.v1`: the result of a migration, with exactly the contract's keys.
+
+What did not happen is null: a refused migration has no downtime.
+"""
+
+from typing import Literal
+
+import msgspec
+
+OutcomeName = Literal["completed", "failed", "cancelled", "refused", "unresolved", "lost"]
+VerifiedBy = Literal["witness", "full", "none"]
+Clock = Literal["shared", "source"]
+
+
+class NoticeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A blocker or a warning; device is empty when the whole machine is meant."""
+
+    code: str
+    message: str
+    device: str
+
+
+class FaultDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What went wrong, why, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class DowntimeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The six disjoint parts that add up to downtime_ms, and the share of resume_ms that is not exact."""
+
+    pause_ms: float
+    last_round_ms: float
+    device_state_ms: float
+    verify_ms: float
+    handoff_ms: float
+    resume_ms: float
+    uncertainty_ms: float
+
+
+class RoundDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One round of copying."""
+
+    round: int
+    dirty_pages: int
+    sent_pages: int
+    zero_pages: int
+    wire_bytes: int
+    ms: float
+    dirty_bytes_per_s: float
+    wire_bytes_per_s: float
+
+
+class MemoryDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the machine's RAM held when it was created."""
+
+    kind: Literal["image", "mixture"]
+    files: tuple[str, ...]
+    sha256: str
+
+
+class GuestDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the guest says of itself; rates are achieved ones."""
+
+    errors: int
+    jobs_done: int
+    dirty_bytes_per_s: float
+    dma_bytes_per_s: float
+
+
+class ExpectedDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was expected before the start."""
+
+    total_ms: float
+    prepare_ms: float
+    downtime_ms: float
+    clock: Clock
+    rounds: int
+
+
+class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_name": "schema"}):
+    """The result of one attempt."""
+
+    schema_name: Literal["viaduct.migration.v1"]
+    attempt: str
+    machine: str
+    source: str
+    destination: str
+    epoch: int
+    outcome: OutcomeName | None  # null: open still (`show`, `migrate --detach`)
+    transport: str
+    verified_by: VerifiedBy
+    total_ms: float
+    prepare_ms: float | None
+    downtime_ms: float | None
+    clock: Clock | None
+    downtime: DowntimeDocument | None
+    rounds: tuple[RoundDocument, ...]
+    memory: MemoryDocument | None
+    ram_bytes: int
+    wire_bytes: int
+    pages_verified: int
+    pages_mismatched: int
+    guest: GuestDocument | None
+    expected: ExpectedDocument | None
+    blockers: tuple[NoticeDocument, ...]
+    warnings: tuple[NoticeDocument, ...]
+    error: FaultDocument | None

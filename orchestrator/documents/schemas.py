@@ -1,0 +1,63 @@
+"""Write docs/schemas from the document types; with --check, say whether the committed files are what it would write.
+
+Run as `python -m orchestrator.documents.schemas [--check] FOLDER`.
+"""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from orchestrator.documents import listings
+from orchestrator.documents.migration import MigrationDocument
+
+DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
+    "viaduct.migration.v1": MigrationDocument,
+    "viaduct.preflight.v1": listings.PreflightDocument,
+    "viaduct.attempts.v1": listings.AttemptsDocument,
+    "viaduct.attempt.v1": listings.OneAttemptDocument,
+    "viaduct.machines.v1": listings.MachinesDocument,
+    "viaduct.machine.v1": listings.OneMachineDocument,
+    "viaduct.hosts.v1": listings.HostsDocument,
+    "viaduct.host.v1": listings.OneHostDocument,
+    "viaduct.pki.v1": listings.PkiDocument,
+    "viaduct.version.v1": listings.VersionDocument,
+    "viaduct.error.v1": listings.ErrorDocument,
+}
+
+
+def schema_text(name: str) -> str:
+    """Return one document's JSON Schema as text."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://viaduct.example/schemas/{name}.json",
+        "title": name,
+        **msgspec.json.schema(DOCUMENTS[name]),
+    }
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+
+
+def differences(folder: Path) -> list[str]:
+    """Name every schema file that is missing, stale or left over."""
+    wanted = {f"{name}.json": schema_text(name) for name in DOCUMENTS}
+    stale = [
+        name for name, text in wanted.items() if not (folder / name).is_file() or (folder / name).read_text() != text
+    ]
+    return stale + sorted(path.name for path in folder.glob("*.json") if path.name not in wanted)
+
+
+def main() -> int:
+    """Write the schemas, or check them."""
+    folder = Path(sys.argv[-1])
+    if "--check" in sys.argv[1:]:
+        for name in (stale := differences(folder)):
+            sys.stderr.write(f"{folder / name} is not what the document types say\n")
+        return 1 if stale else 0
+    for name in DOCUMENTS:
+        (folder / f"{name}.json").write_text(schema_text(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

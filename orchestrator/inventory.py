@@ -1,0 +1,97 @@
+"""Which machine lives where: asked of every configured host, each time.
+
+A host that does not answer is named; what lives there is unknown, not nothing.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.agents import Agents
+from vm_migration.api.v1.types_pb2 import MachineStatus
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+
+_NOT_HERE: Final = frozenset({"PREPARED", "READY", "ACTIVATING", "DISCARDED", "RETIRED", "LOST"})
+_LIST_HINT: Final = "See what there is: viaduct machine list"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the hosts answered."""
+
+    machines: tuple[MachineStatus, ...]
+    silent: Mapping[str, MigrationError]
+
+    @property
+    def owned(self) -> tuple[MachineStatus, ...]:
+        """The machines that a host owns: neither arriving there nor gone from there."""
+        return tuple(one for one in self.machines if one.state not in _NOT_HERE)
+
+
+async def survey(agents: Agents) -> Survey:
+    """Ask every host for its machines, all at once."""
+    machines: list[MachineStatus] = []
+    silent: dict[str, MigrationError] = {}
+
+    async def ask(host: str) -> None:
+        try:
+            machines.extend(await agents.list_machines(host))
+        except MigrationError as error:
+            silent[host] = error
+
+    async with asyncio.TaskGroup() as group:
+        for host in agents.hosts:
+            group.create_task(ask(host), name=f"ask {host}")
+    machines.sort(key=lambda one: (one.name, one.host))
+    return Survey(tuple(machines), dict(sorted(silent.items())))
+
+
+def resolve(machine: str, found: Survey) -> MachineStatus:
+    """Return the one machine of this name or UUID.
+
+    Raises:
+        InvalidInput: Every host answered and none has it: `unknown-machine`.
+        Unreachable: None of those that answered has it, and a host is silent.
+        Refused: Two machines have the name, or two hosts say that they own the machine.
+    """
+    matches = [one for one in found.owned if machine in {one.name, one.machine}]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise _ambiguous(machine, matches)
+    if found.silent:
+        silent = ", ".join(found.silent)
+        first = next(iter(found.silent.values()))
+        raise Unreachable(
+            "host-silent",
+            f'No host that answers has machine "{machine}", and {silent} did not answer: {first.message}',
+            f"Start the agents of {silent}, or correct [host] in the configuration",
+        )
+    raise InvalidInput("unknown-machine", f'No host has a machine "{machine}"', _LIST_HINT)
+
+
+def require_free_name(name: str, found: Survey) -> None:
+    """Accept a name for a new machine.
+
+    Raises:
+        Refused: A machine has it.
+        Unreachable: A host is silent, so that nobody can know.
+    """
+    for one in found.owned:
+        if one.name == name:
+            raise Refused("machine-exists", f'Machine "{name}" exists on {one.host}', "Choose another name")
+    if found.silent:
+        silent = ", ".join(found.silent)
+        raise Unreachable(
+            "host-silent",
+            f'Whether "{name}" is free cannot be known: {silent} did not answer',
+            f"Start the agents of {silent}, or take the host out of the configuration",
+        )
+
+
+def _ambiguous(machine: str, matches: list[MachineStatus]) -> Refused:
+    places = " and ".join(f"{one.host} ({one.machine})" for one in matches)
+    if len({one.machine for one in matches}) == 1:
+        return Refused("machine-on-two-hosts", f"Machine {machine} is claimed by {places}", "Compare both journals")
+    return Refused("ambiguous-machine", f'Two machines are named "{machine}": on {places}', "Give the UUID instead")

@@ -1,0 +1,137 @@
+"""One run of the command: the options that every command takes, and how its answer leaves.
+
+With --json one document goes to stdout and nothing else; without, tables go to stdout. Progress and complaints go to
+stderr always.
+"""
+
+import asyncio
+import functools
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Concatenate, ParamSpec
+
+import click
+import msgspec
+from rich.console import Console
+
+from orchestrator.errors import Complaint
+from vm_migration.daemon.configuration import Configuration, load
+from vm_migration.errors import InternalError
+
+_Given = ParamSpec("_Given")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command found: the document for --json, how to show it to a person, and how the process exits."""
+
+    document: msgspec.Struct
+    show: Callable[[Console], None]
+    exit_code: int = 0
+    complaint: Complaint | None = None
+
+
+@dataclass(slots=True)
+class Invocation:
+    """The options common to all commands; filled while the command line is read."""
+
+    json: bool = False
+    config: Path | None = None
+    debug: bool = False
+    exit_code: int = 0
+    out: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
+    err: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
+
+    def configuration(self, *, insecure: bool = False) -> Configuration:
+        """Read the configuration.
+
+        Raises:
+            InvalidDocument: Names every wrong key.
+            InvalidInput: There is no such file.
+        """
+        return load(self.config, os.environ, insecure=insecure)
+
+    def finish(self, answer: Answer) -> None:
+        """Print an answer."""
+        if self.json:
+            print_document(answer.document)
+        else:
+            answer.show(self.out)
+        if answer.complaint is not None:
+            answer.complaint.write(sys.stderr)
+        self.exit_code = answer.exit_code
+
+
+def print_document(document: msgspec.Struct) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    sys.stdout.flush()
+
+
+def common_options(command: Callable[_Given, None]) -> Callable[_Given, None]:
+    """Add --json, --config and --debug to a command."""
+    for option in (
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_note("debug"),
+            envvar="VIADUCT_DEBUG",
+            help="Print tracebacks.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_note("config"),
+            envvar="VIADUCT_CONFIG",
+            help="The site's viaduct.toml.",
+        ),
+        click.option(
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_note("json"),
+            envvar="VIADUCT_JSON",
+            help="Print one JSON document and nothing else.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def answering(
+    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer]],
+) -> Callable[_Given, None]:
+    """Make a command of a coroutine that returns an answer."""
+
+    @common_options
+    @functools.wraps(function)
+    def command(*args: _Given.args, **options: _Given.kwargs) -> None:
+        invocation = _current(click.get_current_context())
+
+        async def run() -> Answer:
+            return await function(invocation, *args, **options)
+
+        invocation.finish(asyncio.run(run()))
+
+    return command
+
+
+def _current(context: click.Context) -> Invocation:
+    invocation = context.find_object(Invocation)
+    if invocation is None:
+        raise InternalError("no-invocation", "The command was called without its invocation")
+    return invocation
+
+
+def _note(name: str) -> Callable[[click.Context, click.Parameter, bool | Path | None], None]:
+    def callback(context: click.Context, _parameter: click.Parameter, value: bool | Path | None) -> None:
+        if value:
+            setattr(_current(context), name, value)
+
+    return callback

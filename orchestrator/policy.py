@@ -1,0 +1,98 @@
+"""What a migration may cost and how it is done: the options of `viaduct migrate`, as the source agent gets them."""
+
+from typing import Final, Literal
+
+import msgspec
+
+from vm_migration.api.v1 import types_pb2 as pb
+from vm_migration.errors import InvalidInput
+
+OnTimeout = Literal["cancel", "force"]
+Profile = Literal["gentle", "balanced", "urgent"]
+Transport = Literal["grpc", "direct"]
+Compression = Literal["auto", "none", "lz4", "zstd"]
+Verify = Literal["auto", "full", "none"]
+
+_VERIFY: Final = {
+    "auto": pb.VERIFY_MODE_AUTO,
+    "full": pb.VERIFY_MODE_FULL,
+    "none": pb.VERIFY_MODE_NONE,
+}
+_ON_TIMEOUT: Final = {"cancel": pb.ON_TIMEOUT_CANCEL, "force": pb.ON_TIMEOUT_FORCE}
+
+
+class MigrationPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One attempt's limits; the defaults are the contract's."""
+
+    downtime_limit_ms: int = 300
+    max_bandwidth_bytes_per_s: int = 0  # 0: unlimited
+    timeout_ms: int = 600_000
+    on_timeout: OnTimeout = "cancel"
+    profile: Profile = "balanced"
+    transport: Transport = "grpc"
+    streams: int = 1
+    compression: Compression = "auto"
+    verify: Verify = "auto"
+
+    def message(self) -> pb.Policy:
+        """Return the policy as Begin carries it."""
+        return pb.Policy(
+            downtime_limit_ms=self.downtime_limit_ms,
+            max_bandwidth_bytes_per_s=self.max_bandwidth_bytes_per_s,
+            timeout_ms=self.timeout_ms,
+            on_timeout=_ON_TIMEOUT[self.on_timeout],
+            profile=self.profile,
+            transport=self.transport,
+            streams=self.streams,
+            compression=self.compression,
+            verify=_VERIFY[self.verify],
+        )
+
+
+def policy_from(message: pb.Policy) -> MigrationPolicy:
+    """Read a policy from the wire; what it leaves open takes the contract's default.
+
+    Raises:
+        InvalidInput: A value that this version does not know.
+    """
+    told: dict[str, object] = {
+        "downtime_limit_ms": message.downtime_limit_ms,
+        "max_bandwidth_bytes_per_s": message.max_bandwidth_bytes_per_s,
+        "timeout_ms": message.timeout_ms,
+        "profile": message.profile,
+        "transport": message.transport,
+        "streams": message.streams,
+        "compression": message.compression,
+        "verify": next((name for name, value in _VERIFY.items() if value == message.verify), ""),
+        "on_timeout": next((name for name, value in _ON_TIMEOUT.items() if value == message.on_timeout), ""),
+    }
+    try:
+        return msgspec.convert({name: value for name, value in told.items() if value}, MigrationPolicy)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("invalid-policy", f"The policy cannot be read: {error}", _HINT) from None
+
+
+def require_offered(policy: MigrationPolicy) -> None:
+    """Refuse what the contract names and this version does not have yet.
+
+    Raises:
+        InvalidInput: Names every such option.
+    """
+    missing = []
+    if policy.transport != "grpc":
+        missing.append(f"--transport {policy.transport}")
+    if policy.streams != 1:
+        missing.append(f"--streams {policy.streams}")
+    if policy.compression not in {"auto", "none"}:
+        missing.append(f"--compression {policy.compression}")
+    if policy.on_timeout != "cancel":
+        missing.append(f"--on-timeout {policy.on_timeout}")
+    if policy.profile != "balanced":
+        missing.append(f"--profile {policy.profile}")
+    if missing:
+        raise InvalidInput("not-offered", f"This version does not have {', '.join(missing)}", _HINT)
+    if policy.downtime_limit_ms < 1 or policy.timeout_ms < 1:
+        raise InvalidInput("invalid-policy", "The downtime limit and the timeout must be at least 1 ms", _HINT)
+
+
+_HINT: Final = "Leave the option out, or see `viaduct migrate --help` for what it accepts"

@@ -1,0 +1,138 @@
+"""Can this machine move there: both sides are asked, and every blocker and warning is told at once.
+
+Nothing here has a side effect. An agent that does not answer is a blocker of its own, `unreachable`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Notice, merged, notices
+from orchestrator.documents.listings import CandidateDocument, PreflightDocument
+from orchestrator.policy import MigrationPolicy
+from orchestrator.result import expected_document, notice_documents
+from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
+from vm_migration.errors import InvalidInput, MigrationError, Unreachable
+
+ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One destination, asked."""
+
+    host: str
+    blockers: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
+    expected: types_pb2.Expected | None
+    shared_clock: bool
+
+    @property
+    def passes(self) -> bool:
+        """Whether nothing stands against it."""
+        return not self.blockers
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found for one machine."""
+
+    machine: types_pb2.MachineStatus
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The first destination that passes."""
+        return next((one for one in self.candidates if one.passes), None)
+
+
+async def preflight(
+    agents: Agents, machine: types_pb2.MachineStatus, destination: str, policy: MigrationPolicy
+) -> Preflight:
+    """Ask the machine's host, and one destination or (`any`) all others.
+
+    Raises:
+        InvalidInput: The destination is not configured, or `any` has nothing to choose from.
+    """
+    if destination != ANY:
+        agents.require(destination)
+        hosts = [destination]
+    else:
+        hosts = sorted(host for host in agents.hosts if host != machine.host)
+        if not hosts:
+            raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
+    asked = await asyncio.gather(*(ask(agents, machine, host, policy) for host in hosts))
+    return Preflight(machine, tuple(asked))
+
+
+async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, policy: MigrationPolicy) -> Candidate:
+    """Ask both sides about one destination.
+
+    Raises:
+        MigrationError: An agent failed otherwise than by not answering.
+    """
+    request = source_pb2.CheckOutgoingRequest(machine=machine.machine, destination=host, policy=policy.message())
+    blockers: tuple[Notice, ...] = ()
+    if host == machine.host:
+        blockers = (Notice("same-host", f"{machine.name} is on {host} already"),)
+    try:
+        outgoing = await agents.check_outgoing(machine.host, request)
+    except Unreachable as error:
+        return Candidate(host, (*blockers, _unreachable(error)), (), None, shared_clock=False)
+    blockers, warnings = merged(blockers, notices(outgoing.blockers)), notices(outgoing.warnings)
+    expected, shared = outgoing.expected, False
+    if host != machine.host:
+        question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
+        try:
+            incoming = await agents.check_incoming(host, question)
+            shared = await _share_clock(agents, machine.host, host)
+        except Unreachable as error:
+            return Candidate(host, (*blockers, _unreachable(error)), warnings, None, shared_clock=False)
+        blockers = merged(blockers, notices(incoming.blockers))
+        warnings = merged(warnings, notices(incoming.warnings))
+        expected = _with_prepare(expected, incoming.expected_prepare_ms)
+    return Candidate(host, blockers, warnings, expected if outgoing.HasField("expected") else None, shared)
+
+
+def preflight_document(found: Preflight) -> PreflightDocument:
+    """Return `viaduct.preflight.v1`."""
+    chosen = found.chosen
+    return PreflightDocument(
+        schema_name="viaduct.preflight.v1",
+        machine=found.machine.machine,
+        name=found.machine.name,
+        source=found.machine.host,
+        destination=chosen.host if chosen else None,
+        passes=chosen is not None,
+        candidates=tuple(_candidate(one) for one in found.candidates),
+    )
+
+
+async def _share_clock(agents: Agents, source: str, destination: str) -> bool:
+    one = await agents.describe_host(source, "source")
+    other = await agents.describe_host(destination, "dest")
+    return bool(one.boot_id) and one.boot_id == other.boot_id
+
+
+def _with_prepare(expected: types_pb2.Expected, prepare_ms: float) -> types_pb2.Expected:
+    if not prepare_ms:
+        return expected
+    whole = types_pb2.Expected()
+    whole.CopyFrom(expected)
+    whole.total_ms += prepare_ms - expected.prepare_ms
+    whole.prepare_ms = prepare_ms
+    return whole
+
+
+def _unreachable(error: MigrationError) -> Notice:
+    return Notice("unreachable", error.message)
+
+
+def _candidate(one: Candidate) -> CandidateDocument:
+    return CandidateDocument(
+        host=one.host,
+        passes=one.passes,
+        blockers=notice_documents(one.blockers),
+        warnings=notice_documents(one.warnings),
+        expected=expected_document(one.expected, shared_clock=one.shared_clock) if one.expected else None,
+    )

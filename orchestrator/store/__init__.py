@@ -1,0 +1,1 @@
+"""The orchestrator's journal in SQLite: attempts, owners, events and what is yet to be published."""

@@ -1,0 +1,105 @@
+"""Attempts and events <-> rows of the store."""
+
+import sqlite3
+from typing import Final, TypeVar
+
+import msgspec
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from orchestrator.attempt import Attempt, Event, Fault, Notice, Outcome, Phase
+from orchestrator.policy import MigrationPolicy
+from vm_migration.api.v1 import source_pb2, types_pb2
+
+Column = str | int | float | None
+MessageT = TypeVar("MessageT", bound=Message)
+ATTEMPT_COLUMNS: Final = (
+    *("attempt", "machine", "name", "source", "destination", "policy", "created_at", "updated_at", "priority", "epoch"),
+    *("term", "phase", "outcome", "reason", "prepare_ms", "error", "blockers", "warnings", "expected", "report"),
+    *("shared_clock", "driver", "heartbeat", "cancel_requested", "ended"),
+)
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Column]:
+    """Return an attempt as columns."""
+    return {
+        "attempt": attempt.attempt,
+        "machine": attempt.machine,
+        "name": attempt.name,
+        "source": attempt.source,
+        "destination": attempt.destination,
+        "policy": _text(attempt.policy),
+        "created_at": attempt.created_at,
+        "updated_at": attempt.updated_at,
+        "priority": attempt.priority,
+        "epoch": attempt.epoch,
+        "term": attempt.term,
+        "phase": attempt.phase.value,
+        "outcome": attempt.outcome.value if attempt.outcome else None,
+        "reason": attempt.reason,
+        "prepare_ms": attempt.prepare_ms,
+        "error": _text(attempt.error) if attempt.error else None,
+        "blockers": _text(attempt.blockers),
+        "warnings": _text(attempt.warnings),
+        "expected": _message_text(attempt.expected) if attempt.expected else None,
+        "report": _message_text(attempt.report) if attempt.report else None,
+        "shared_clock": int(attempt.shared_clock),
+        "driver": attempt.driver,
+        "heartbeat": attempt.heartbeat,
+        "cancel_requested": int(attempt.cancel_requested),
+        "ended": int(attempt.ended),
+    }
+
+
+def attempt_from(row: sqlite3.Row) -> Attempt:
+    """Read an attempt from its row."""
+    return Attempt(
+        attempt=row["attempt"],
+        machine=row["machine"],
+        name=row["name"],
+        source=row["source"],
+        destination=row["destination"],
+        policy=msgspec.json.decode(row["policy"], type=MigrationPolicy),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        priority=row["priority"],
+        epoch=row["epoch"],
+        term=row["term"],
+        phase=Phase(row["phase"]),
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        reason=row["reason"],
+        prepare_ms=row["prepare_ms"],
+        error=msgspec.json.decode(row["error"], type=Fault) if row["error"] else None,
+        blockers=msgspec.json.decode(row["blockers"], type=tuple[Notice, ...]),
+        warnings=msgspec.json.decode(row["warnings"], type=tuple[Notice, ...]),
+        expected=_message(row["expected"], types_pb2.Expected()) if row["expected"] else None,
+        report=_message(row["report"], source_pb2.AttemptReport()) if row["report"] else None,
+        shared_clock=bool(row["shared_clock"]),
+        driver=row["driver"],
+        heartbeat=row["heartbeat"],
+        cancel_requested=bool(row["cancel_requested"]),
+    )
+
+
+def event_from(row: sqlite3.Row) -> Event:
+    """Read an event from its row."""
+    return Event(
+        attempt=row["attempt"],
+        sequence=row["sequence"],
+        phase=Phase(row["phase"]),
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        reason=row["reason"],
+        at=row["at"],
+    )
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _message_text(message: Message) -> str:
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
+
+
+def _message(text: str, into: MessageT) -> MessageT:
+    return json_format.Parse(text, into, ignore_unknown_fields=True)

@@ -1,0 +1,113 @@
+"""The tables of the store, and how a connection to them is opened.
+
+::
+
+    attempt   one row an attempt; at most one open row a machine (a partial unique index says so)
+    owner     where a machine lives, compared by epoch
+    event     append-only; (attempt, sequence) without gap
+    outbox    what is yet to be published of those three, in order; a row is written with what it tells of, in one
+              transaction, and leaves when the broker has it
+
+Write-ahead log with synchronous=FULL: a committed transaction survives power loss. Every write is BEGIN IMMEDIATE, so
+that several processes wait for each other and none fails in the middle.
+"""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from vm_migration.errors import Refused
+
+VERSION: Final = 1
+BUSY_SECONDS: Final = 10.0
+
+_TABLES: Final = """
+CREATE TABLE attempt (
+  attempt TEXT PRIMARY KEY,
+  machine TEXT NOT NULL,
+  name TEXT NOT NULL,
+  source TEXT NOT NULL,
+  destination TEXT NOT NULL,
+  policy TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  updated_at REAL NOT NULL,
+  priority INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  term INTEGER NOT NULL,
+  phase TEXT NOT NULL,
+  outcome TEXT,
+  reason TEXT NOT NULL,
+  prepare_ms REAL NOT NULL,
+  error TEXT,
+  blockers TEXT NOT NULL,
+  warnings TEXT NOT NULL,
+  expected TEXT,
+  report TEXT,
+  shared_clock INTEGER NOT NULL,
+  driver TEXT NOT NULL,
+  heartbeat REAL NOT NULL,
+  cancel_requested INTEGER NOT NULL,
+  ended INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX one_open_attempt ON attempt (machine) WHERE ended = 0;
+CREATE INDEX attempt_by_time ON attempt (created_at);
+CREATE TABLE owner (
+  machine TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  host TEXT NOT NULL,
+  epoch INTEGER NOT NULL
+) STRICT;
+CREATE TABLE event (
+  attempt TEXT NOT NULL REFERENCES attempt (attempt) ON DELETE CASCADE,
+  sequence INTEGER NOT NULL,
+  phase TEXT NOT NULL,
+  outcome TEXT,
+  reason TEXT NOT NULL,
+  at REAL NOT NULL,
+  PRIMARY KEY (attempt, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE outbox (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  driver TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  sequence INTEGER NOT NULL
+) STRICT;
+CREATE INDEX outbox_by_driver ON outbox (driver, number);
+"""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the store's file, making it and its tables where they are missing.
+
+    Raises:
+        Refused: The file cannot be opened, or a newer version wrote it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except (OSError, sqlite3.Error) as error:
+        hint = "Check `[site] store` in the configuration, and that this user may write there"
+        raise Refused("store-unusable", f"The store {path} cannot be used: {error}", hint) from None
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise Refused("store-version", f"The store {path} was written by a newer version", "Use that version")
+        if version == 0:
+            for statement in _TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={VERSION}")
