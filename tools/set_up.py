@@ -105,14 +105,14 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] not in levels or len(arguments) > 2:
         fail(f"Unknown set-up: {' '.join(arguments)}", f"Usage: set_up.py {' | '.join(levels)} [PURPOSE]")
     level = arguments[0]
-    if recorded("interpreter") != INTERPRETER:
-        make_environment()
-    if all(recorded(f"installed-{enough}") != locked(enough) for enough in levels[levels.index(level) :]):
-        install(level)
     for purpose in arguments[1:]:
         missing = missing_packages(SYSTEM_PACKAGES.read_text(), purpose)
         if missing:
             install_system_packages(missing, purpose)
+    if recorded("interpreter") != INTERPRETER:
+        make_environment()
+    if all(recorded(f"installed-{enough}") != locked(enough) for enough in levels[levels.index(level) :]):
+        install(level)
 
 
 if __name__ == "__main__":
