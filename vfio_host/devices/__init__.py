@@ -1,1 +1,1 @@
-"""The devices of this host, each a step function that does DMA through the IO page table only."""
+"""The host's devices, each a step function over its IO page table, and their migration drivers."""

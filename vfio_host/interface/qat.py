@@ -6,6 +6,15 @@ doorbell (an eventfd). The device fetches entries into at most IN_FLIGHT jobs, a
 the completion, then REQUEST_HEAD and COMPLETION_TAIL, and raises the completion eventfd. Indexes grow without
 bound; an entry's place is its index modulo the ring's entries.
 
+Base registers and RING_ENTRIES (1 to MAX_RING_ENTRIES) are written while the device is disabled; writes to them while
+it is enabled change nothing. Setting CONTROL_ENABLE starts both rings at index 0, with an index page that the driver
+has zeroed. Clearing it drops the jobs in flight. An index page that makes no sense (a tail more than RING_ENTRIES
+ahead, an index that goes back or passes the other side) disables the ring: STATUS_FAULTED is set until the next
+enable. A DMA fault on a ring or the index page makes the device wait, until the doorbell rings or its mappings change.
+So does a full completion ring; a driver that has at most RING_ENTRIES jobs between COMPLETION_HEAD and REQUEST_TAIL
+never sees one. A job that fails may have written a part of its output, and answers output_length 0. BYTES_WRITTEN
+counts job output. A spurious completion event is possible after a migration.
+
 ::
 
     index page   0 REQUEST_TAIL (driver)   8 REQUEST_HEAD (device, fetched)
@@ -52,6 +61,9 @@ class Status(IntEnum):
 
 
 CONTROL_ENABLE: Final = 1
+STATUS_ENABLED: Final = 1
+STATUS_FAULTED: Final = 2
+MAX_RING_ENTRIES: Final = 1 << 16
 REQUEST: Final = struct.Struct("<QIIQIIQIIQQ")
 COMPLETION: Final = struct.Struct("<QIIIIQ")
 INDEXES: Final = struct.Struct("<QQQQ")

@@ -1,0 +1,325 @@
+"""iommufd: IO address spaces, and the hardware page tables that show them to devices.
+
+::
+
+    Iommufd -- ids --+-- Ioas         mappings iova -> memory, the same in each of its tables
+                     +-- Hwpt         one IO page table under an IOAS; dirty tracking when allocated with it
+                     '-- BoundDevice  a device, attached to at most one Hwpt
+
+It knows no sockets: the process layer turns descriptors into memory and answers into messages. Every rule and errno
+is of semantics 3.4 and tests/golden/kernel-facts.json; a refused call leaves everything as it was, but for `unmap`.
+"""
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from vfio_host.errors import CallRefused
+from vfio_host.interface.calls import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, IovaRanges, MapFlags
+from vfio_host.io_page_table import IoPageTable
+from vfio_host.iova_ranges import INTERRUPT_WINDOW, allowed, contains
+from vfio_host.memory_file import MemoryFile
+
+CAPABILITY_DIRTY_TRACKING: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceIommu:
+    """What the host's IOMMU offers in front of one device; `mediated` devices have none of their own."""
+
+    dirty_tracking: bool = True
+    address_width: int = 48
+    second_stage: bool = True
+    interrupt_remapping: bool = True
+    mediated: bool = False
+    leaf_size: int = PAGE_SIZE
+
+
+@dataclass(slots=True, eq=False)
+class Hwpt:
+    """One IO page table; `implicit` ones were made by attaching to the IOAS, and go with their last device."""
+
+    ioas: "Ioas"
+    table: IoPageTable
+    dirty_tracking: bool
+    address_width: int
+    implicit: bool
+    devices: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Ioas:
+    """An IO address space: `shape` is the page table that no device uses, the model for all others."""
+
+    shape: IoPageTable = field(default_factory=IoPageTable)
+    hwpts: list[Hwpt] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class BoundDevice:
+    """A device in this context."""
+
+    iommu: DeviceIommu
+    hwpt: Hwpt | None = None
+
+
+Object = Ioas | Hwpt | BoundDevice
+Kind = TypeVar("Kind", Ioas, Hwpt, BoundDevice)
+
+
+class Iommufd:
+    """One open /dev/iommu."""
+
+    def __init__(self) -> None:
+        self._objects: dict[int, Object] = {}
+        self._last_id = 0
+
+    # ---- devices ----
+
+    def bind(self, iommu: DeviceIommu) -> int:
+        """Bring a device in and return its id. EPERM without interrupt remapping, unless the device is mediated."""
+        if not iommu.interrupt_remapping and not iommu.mediated:
+            raise CallRefused(errno.EPERM, "IOMMU does not remap interrupts, so a device could forge them")
+        return self._add(BoundDevice(iommu))
+
+    def unbind(self, dev_id: int) -> None:
+        """Take a device out; it is detached first."""
+        self.detach(dev_id)
+        del self._objects[dev_id]
+
+    def attach(self, dev_id: int, pt_id: int) -> IoPageTable:
+        """Attach a device to an IOAS or HWPT, replacing what it had, and return its page table.
+
+        EINVAL when the device's IOMMU cannot use that table (try the next), EADDRINUSE when a mapping lies where the
+        device may not reach.
+        """
+        device, target = self._get(dev_id, BoundDevice), self._objects.get(pt_id)
+        if target is None:
+            raise CallRefused(errno.ENOENT, f"No object {pt_id} to attach to")
+        if isinstance(target, BoundDevice):
+            raise CallRefused(errno.EINVAL, f"Object {pt_id} is a device, not a page table")
+        hwpt = self._implicit_hwpt(target, device.iommu) if isinstance(target, Ioas) else target
+        self._check_attach(device.iommu, hwpt)
+        if hwpt not in hwpt.ioas.hwpts:
+            hwpt.ioas.hwpts.append(hwpt)
+        hwpt.devices += 1
+        self._leave(device)
+        device.hwpt = hwpt
+        return hwpt.table
+
+    def detach(self, dev_id: int) -> None:
+        """Take a device off its table; nothing happens when it has none."""
+        self._leave(self._get(dev_id, BoundDevice))
+
+    def hw_info(self, dev_id: int) -> int:
+        """IOMMU_GET_HW_INFO: return the capability bits. ENOENT for a mediated device, which has no IOMMU."""
+        device = self._get(dev_id, BoundDevice)
+        if device.iommu.mediated:
+            raise CallRefused(errno.ENOENT, f"Device {dev_id} is mediated and has no IOMMU")
+        return CAPABILITY_DIRTY_TRACKING if _tracks(device.iommu) else 0
+
+    # ---- address spaces ----
+
+    def ioas_alloc(self) -> int:
+        """IOMMU_IOAS_ALLOC: return the id of an empty address space."""
+        return self._add(Ioas())
+
+    def iova_ranges(self, ioas_id: int) -> IovaRanges:
+        """IOMMU_IOAS_IOVA_RANGES: everything, until a table narrows it and a device takes the interrupt window."""
+        return IovaRanges(ranges=self._allowed(self._get(ioas_id, Ioas)), alignment=PAGE_SIZE)
+
+    def map(self, ioas_id: int, flags: MapFlags, memory: MemoryFile, *, offset: int, iova: int, length: int) -> None:
+        """IOMMU_IOAS_MAP and MAP_FILE at a fixed IOVA, into every table of the address space.
+
+        EINVAL for alignment, no permission or a forbidden range, EOVERFLOW for a wrap, EEXIST for an overlap,
+        EOPNOTSUPP for an unknown flag.
+        """
+        ioas = self._get(ioas_id, Ioas)
+        if flags & ~(MapFlags.READ | MapFlags.WRITE):
+            raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to IOAS_MAP")
+        if not flags or length <= 0 or (iova | length | offset) % PAGE_SIZE:
+            raise CallRefused(errno.EINVAL, f"Mapping of {length} bytes at 0x{iova:x} has no permission or alignment")
+        if iova + length - 1 > U64_MAX:
+            raise CallRefused(errno.EOVERFLOW, f"Mapping of {length} bytes at 0x{iova:x} passes the end of the space")
+        if offset < 0 or offset + length > memory.size:
+            raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes ends before offset 0x{offset:x} and {length}")
+        if not contains(self._allowed(ioas), iova, length):
+            raise CallRefused(errno.EINVAL, f"IOVA 0x{iova:x} with {length} bytes is not within the allowed ranges")
+        if next(ioas.shape.overlapping(iova, length), None) is not None:
+            raise CallRefused(errno.EEXIST, f"IOVA 0x{iova:x} with {length} bytes is mapped already")
+        readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
+        for table in _tables(ioas):
+            table.map(iova, length, memory, offset, readable=readable, writable=writable)
+
+    def unmap(self, ioas_id: int, iova: int, length: int) -> int:
+        """IOMMU_IOAS_UNMAP: return how many bytes went.
+
+        ENOENT when a named range holds no mapping, or cuts one; those before the one that is cut are gone then, as
+        in the kernel. EOVERFLOW for a wrap.
+        """
+        ioas = self._get(ioas_id, Ioas)
+        if (iova, length) == (0, U64_MAX):
+            return _unmap(ioas, 0, U64_MAX + 1)
+        if length <= 0:
+            raise CallRefused(errno.EINVAL, "Unmap of no bytes")
+        if iova + length - 1 > U64_MAX:
+            raise CallRefused(errno.EOVERFLOW, f"Unmap of {length} bytes at 0x{iova:x} passes the end of the space")
+        gone = 0
+        for mapping in list(ioas.shape.overlapping(iova, length)):
+            if mapping.iova < iova or mapping.end > iova + length:
+                raise CallRefused(errno.ENOENT, f"Unmap at 0x{iova:x} cuts the mapping at 0x{mapping.iova:x}")
+            gone += _unmap(ioas, mapping.iova, mapping.length)
+        if gone == 0:
+            raise CallRefused(errno.ENOENT, f"Nothing is mapped at 0x{iova:x}, {length} bytes")
+        return gone
+
+    # ---- hardware page tables ----
+
+    def hwpt_alloc(self, flags: HwptFlags, dev_id: int, pt_id: int) -> int:
+        """IOMMU_HWPT_ALLOC: return the id of a table of an IOAS for a device's IOMMU.
+
+        EOPNOTSUPP for unknown flags, and for DIRTY_TRACKING where the IOMMU has none; EINVAL where the parent is no
+        IOAS or the IOMMU offers no second stage.
+        """
+        device, ioas = self._get(dev_id, BoundDevice), self._get(pt_id, Ioas)
+        if device.iommu.mediated:
+            raise CallRefused(errno.ENOENT, f"Device {dev_id} is mediated and has no IOMMU")
+        if flags & ~HwptFlags.DIRTY_TRACKING:
+            raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_ALLOC")
+        wanted = HwptFlags.DIRTY_TRACKING in flags
+        if wanted and not _tracks(device.iommu):
+            raise CallRefused(errno.EOPNOTSUPP, f"IOMMU of device {dev_id} does not track dirty pages")
+        if not device.iommu.second_stage:
+            raise CallRefused(errno.EINVAL, f"IOMMU of device {dev_id} has no second-stage tables")
+        hwpt = _new_hwpt(ioas, device.iommu, dirty_tracking=wanted, implicit=False)
+        ioas.hwpts.append(hwpt)
+        return self._add(hwpt)
+
+    def table_of(self, hwpt_id: int) -> IoPageTable:
+        """Return the page table of an HWPT, for those who look inside."""
+        return self._get(hwpt_id, Hwpt).table
+
+    def set_dirty_tracking(self, hwpt_id: int, *, enable: bool) -> None:
+        """IOMMU_HWPT_SET_DIRTY_TRACKING. EOPNOTSUPP when the table was not allocated with the flag."""
+        self._tracking_hwpt(hwpt_id).table.set_tracking(enable=enable)
+
+    def dirty_bitmap(self, hwpt_id: int, flags: GetDirtyFlags, iova: int, length: int, page_size: int) -> bytes:
+        """IOMMU_HWPT_GET_DIRTY_BITMAP: bits of what was written; they are reset unless NO_CLEAR.
+
+        EOPNOTSUPP for unknown flags or a table without tracking, EOVERFLOW for a wrap, EINVAL for alignment, ENOMEM
+        when the bitmap does not fit this host. Zeros when tracking was never enabled, and for holes.
+        """
+        if flags & ~GetDirtyFlags.NO_CLEAR:
+            raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_GET_DIRTY_BITMAP")
+        hwpt = self._tracking_hwpt(hwpt_id)
+        if iova + ((length - 1) & U64_MAX) > U64_MAX:
+            raise CallRefused(errno.EOVERFLOW, f"Query of {length} bytes at 0x{iova:x} passes the end of the space")
+        unusable = length <= 0 or page_size < 1 or page_size & (page_size - 1)
+        if unusable or (iova | length) & (page_size - 1) or (iova | length) % PAGE_SIZE:
+            raise CallRefused(errno.EINVAL, f"Query of {length} bytes at 0x{iova:x} by {page_size} is not aligned")
+        try:
+            return hwpt.table.read_dirty(iova, length, page_size, clear=GetDirtyFlags.NO_CLEAR not in flags)
+        except (MemoryError, OverflowError) as error:
+            raise CallRefused(errno.ENOMEM, f"Bitmap of {length} bytes by {page_size} is too large") from error
+
+    def destroy(self, object_id: int) -> None:
+        """IOMMU_DESTROY. EBUSY while something uses the object, and for devices, which leave by closing."""
+        target = self._objects.get(object_id)
+        if target is None:
+            raise CallRefused(errno.ENOENT, f"No object {object_id} to destroy")
+        users = len(target.hwpts) if isinstance(target, Ioas) else target.devices if isinstance(target, Hwpt) else 1
+        if users:
+            raise CallRefused(errno.EBUSY, f"Object {object_id} is in use")
+        if isinstance(target, Hwpt):
+            target.ioas.hwpts.remove(target)
+        del self._objects[object_id]
+
+    # ---- inside ----
+
+    def _add(self, new: Object) -> int:
+        self._last_id += 1
+        self._objects[self._last_id] = new
+        return self._last_id
+
+    def _get(self, object_id: int, kind: type[Kind]) -> Kind:
+        found = self._objects.get(object_id)
+        if found is None:
+            raise CallRefused(errno.ENOENT, f"No object {object_id}")
+        if not isinstance(found, kind):
+            raise CallRefused(errno.EINVAL, f"Object {object_id} is no {kind.__name__}")
+        return found
+
+    def _tracking_hwpt(self, hwpt_id: int) -> Hwpt:
+        hwpt = self._get(hwpt_id, Hwpt)
+        if not hwpt.dirty_tracking:
+            raise CallRefused(errno.EOPNOTSUPP, f"Page table {hwpt_id} was not allocated with dirty tracking")
+        return hwpt
+
+    def _attached(self, ioas: Ioas) -> list[BoundDevice]:
+        devices = (o for o in self._objects.values() if isinstance(o, BoundDevice))
+        return [device for device in devices if device.hwpt is not None and device.hwpt.ioas is ioas]
+
+    def _allowed(self, ioas: Ioas) -> tuple[tuple[int, int], ...]:
+        width = min((hwpt.address_width for hwpt in ioas.hwpts), default=64)
+        return allowed((1 << width) - 1, interrupt_window=bool(self._attached(ioas)))
+
+    def _implicit_hwpt(self, ioas: Ioas, iommu: DeviceIommu) -> Hwpt:
+        for hwpt in ioas.hwpts:
+            if hwpt.implicit and hwpt.address_width <= iommu.address_width:
+                return hwpt
+        if not iommu.second_stage and not iommu.mediated:
+            raise CallRefused(errno.EINVAL, "IOMMU has no second-stage tables")
+        return _new_hwpt(ioas, iommu, dirty_tracking=False, implicit=True)
+
+    def _check_attach(self, iommu: DeviceIommu, hwpt: Hwpt) -> None:
+        if iommu.mediated and not hwpt.implicit:
+            raise CallRefused(errno.EINVAL, "A mediated device attaches to an address space, not to a page table")
+        unfit = hwpt.address_width > iommu.address_width or (hwpt.dirty_tracking and not _tracks(iommu))
+        if not iommu.mediated and (unfit or not iommu.second_stage):
+            raise CallRefused(errno.EINVAL, "Page table does not suit the device's IOMMU")
+        low, high = INTERRUPT_WINDOW
+        if next(hwpt.ioas.shape.overlapping(low, high - low + 1), None) is not None:
+            raise CallRefused(errno.EADDRINUSE, "A mapping lies in the interrupt window")
+
+    def _leave(self, device: BoundDevice) -> None:
+        hwpt, device.hwpt = device.hwpt, None
+        if hwpt is None:
+            return
+        hwpt.devices -= 1
+        if hwpt.implicit and hwpt.devices == 0:
+            hwpt.ioas.hwpts.remove(hwpt)
+
+
+def _tracks(iommu: DeviceIommu) -> bool:
+    return iommu.dirty_tracking and iommu.second_stage and not iommu.mediated
+
+
+def _tables(ioas: Ioas) -> Iterator[IoPageTable]:
+    yield ioas.shape
+    for hwpt in ioas.hwpts:
+        yield hwpt.table
+
+
+def _unmap(ioas: Ioas, iova: int, length: int) -> int:
+    for hwpt in ioas.hwpts:
+        hwpt.table.unmap(iova, length)
+    return ioas.shape.unmap(iova, length)
+
+
+def _new_hwpt(ioas: Ioas, iommu: DeviceIommu, *, dirty_tracking: bool, implicit: bool) -> Hwpt:
+    table = IoPageTable(iommu.leaf_size)
+    last = (1 << iommu.address_width) - 1
+    for mapping in ioas.shape.overlapping(0, U64_MAX + 1):
+        if mapping.end - 1 > last:
+            raise CallRefused(errno.EADDRINUSE, f"Mapping at 0x{mapping.iova:x} is beyond {iommu.address_width} bits")
+    for mapping in ioas.shape.overlapping(0, U64_MAX + 1):
+        table.map(
+            mapping.iova,
+            mapping.length,
+            mapping.memory,
+            mapping.offset,
+            readable=mapping.readable,
+            writable=mapping.writable,
+        )
+    return Hwpt(ioas, table, dirty_tracking, iommu.address_width, implicit)

@@ -1,0 +1,163 @@
+"""The open files of devices: the device itself, and the data descriptors of its migration."""
+
+import contextlib
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from vfio_host.devices.migration_driver import DataStream, MigrationDriver
+from vfio_host.errors import CallRefused
+from vfio_host.interface import calls
+from vfio_host.interface.calls import U64_MAX, Answer, AnyCall, Data, Done, Feature, Number
+from vfio_host.interface.qat import STATE_BYTES, Register
+from vfio_host.iommufd import Iommufd
+from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
+from vfio_host.process.passthrough import PassthroughDevice
+
+_REGISTERS: Final = {int(register): register for register in Register}
+
+
+class DeviceFile(OpenFile):
+    """An open device, by its cdev (bound to an iommufd, then attached) or by its group (ready at once).
+
+    Closing it resets the device, detaches it and forgets its eventfds.
+    """
+
+    def __init__(
+        self,
+        device: PassthroughDevice,
+        context_of: Callable[[int], Iommufd],
+        next_id: Callable[[], int],
+        leave: Callable[[], None],
+        *,
+        bound: bool,
+    ) -> None:
+        self.device: Final = device
+        self._context_of: Final = context_of
+        self._next_id: Final = next_id
+        self._leave: Final = leave
+        self._ready = bound
+        self._binding: tuple[Iommufd, int] | None = None
+
+    def call(self, call: AnyCall, received: Received) -> Answer | Opening:
+        """Carry out a device call. EINVAL for all but the binding while a cdev is not bound."""
+        if isinstance(call, calls.BindIommufd):
+            return self._bind(call.iommufd)
+        if not self._ready:
+            raise CallRefused(errno.EINVAL, f"Device {self.device.name} is not bound to an iommufd")
+        answer = self._address_space_call(call)
+        return answer if answer is not None else self._device_call(call, received)
+
+    def _address_space_call(self, call: AnyCall) -> Answer | None:
+        match call:
+            case calls.AttachPt():
+                context, dev_id = self._bound()
+                self.device.hardware.attach(context.attach(dev_id, call.pt_id))
+            case calls.DetachPt():
+                context, dev_id = self._bound()
+                context.detach(dev_id)
+                self.device.hardware.attach(None)
+            case _:
+                return None
+        return Done()
+
+    def _device_call(self, call: AnyCall, received: Received) -> Answer | Opening:
+        match call:
+            case calls.Reset():
+                self.device.reset()
+            case calls.SetEventfds():
+                completion, doorbell = _eventfd(received.at(call.completion)), _eventfd(received.at(call.doorbell))
+                self.device.set_eventfds(completion, doorbell)
+            case calls.RegionWrite():
+                if not 0 <= call.value <= U64_MAX:
+                    raise CallRefused(errno.EINVAL, f"Value {call.value} is no 64-bit register")
+                self.device.hardware.write_register(_register(call.offset), call.value)
+            case calls.RegionRead():
+                return Number(self.device.hardware.read_register(_register(call.offset)))
+            case calls.GetFeature():
+                return self._get_feature(call.feature, probe=call.probe)
+            case calls.SetDeviceState():
+                stream = self._migration().set_state(call.state)
+                return Done() if stream is None else Opening(self._next_id(), DataFile(stream))
+            case _:
+                raise no_such_call(self, call)
+        return Done()
+
+    def release(self) -> None:
+        """Close the device."""
+        self.device.reset()
+        self.device.hardware.attach(None)
+        self.device.forget_eventfds()
+        if self._binding is not None:
+            context, dev_id = self._binding
+            context.unbind(dev_id)
+        self._leave()
+
+    def _bind(self, iommufd: int) -> Answer:
+        if self._ready:
+            raise CallRefused(errno.EINVAL, f"Device {self.device.name} is bound already")
+        context = self._context_of(iommufd)
+        dev_id = context.bind(self.device.iommu)
+        self._binding, self._ready = (context, dev_id), True
+        return Number(dev_id)
+
+    def _bound(self) -> tuple[Iommufd, int]:
+        if self._binding is None:
+            raise CallRefused(errno.ENOTTY, f"Device {self.device.name} was opened by its group, not by its cdev")
+        return self._binding
+
+    def _migration(self) -> MigrationDriver:
+        if self.device.migration is None:
+            raise CallRefused(errno.ENOTTY, f"Device {self.device.name} has no migration driver")
+        return self.device.migration
+
+    def _get_feature(self, feature: Feature, *, probe: bool) -> Answer:
+        migration = self._migration()
+        values = {
+            Feature.MIGRATION: int(migration.flags),
+            Feature.MIG_DEVICE_STATE: int(migration.state),
+            Feature.MIG_DATA_SIZE: STATE_BYTES,
+        }
+        if feature not in values:
+            raise CallRefused(errno.ENOTTY, f"Device {self.device.name} has no feature {feature.name}")
+        return Done() if probe else Number(values[feature])
+
+
+class DataFile(OpenFile):
+    """A migration data descriptor."""
+
+    def __init__(self, stream: DataStream) -> None:
+        self._stream: Final = stream
+
+    def release(self) -> None:
+        """Close the descriptor; the stream goes on until the device leaves its state."""
+
+    def call(self, call: AnyCall, received: Received) -> Answer:
+        """Read or write device state."""
+        match call:
+            case calls.GetPrecopyInfo():
+                return self._stream.precopy_info()
+            case calls.ReadData():
+                return Data(self._stream.read(call.size))
+            case calls.WriteData():
+                return Number(self._stream.write(call.data))
+            case _:
+                raise no_such_call(self, call)
+
+
+def _register(offset: int) -> Register:
+    register = _REGISTERS.get(offset)
+    if register is None:
+        raise CallRefused(errno.EINVAL, f"Region 0 has no register at 0x{offset:x}")
+    return register
+
+
+def _eventfd(descriptor: int) -> int:
+    """Check that a descriptor is an eventfd: only of those is it known that signalling cannot block the loop."""
+    name = ""
+    with contextlib.suppress(OSError):
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    if name != "anon_inode:[eventfd]":
+        raise CallRefused(errno.EINVAL, f"Descriptor {name or descriptor} is not an eventfd")
+    return descriptor

@@ -1,0 +1,139 @@
+"""One machine's part of the host: its devices, and what can be opened."""
+
+import errno
+from typing import Final
+
+from vfio_host.errors import CallRefused, ConfigurationInvalid
+from vfio_host.interface import calls
+from vfio_host.interface.calls import (
+    DEV_IOMMU,
+    DEV_VFIO,
+    VFIO_CDEV,
+    VFIO_GROUP,
+    Answer,
+    AnyCall,
+    Done,
+    HostConfiguration,
+)
+from vfio_host.iommufd import Iommufd
+from vfio_host.memory_file import MemoryFiles, UserAddresses
+from vfio_host.process.device_file import DeviceFile
+from vfio_host.process.iommu_files import ContainerFile, GroupFile, IommuFile
+from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
+from vfio_host.process.passthrough import PassthroughDevice, iommu_of
+from vfio_host.type1 import Type1Container
+
+_ADDRESS_WIDTHS: Final = (39, 48, 57)
+
+
+class Host:
+    """The devices of one machine, and the objects that are open.
+
+    A device is open once, by its cdev or by its group: EBUSY otherwise.
+
+    Raises:
+        ConfigurationInvalid: An unknown device model, two devices of one name, or an address width no IOMMU has.
+    """
+
+    def __init__(self, configuration: HostConfiguration) -> None:
+        if configuration.address_width not in _ADDRESS_WIDTHS:
+            raise ConfigurationInvalid(
+                f"Address width {configuration.address_width} is not one of {', '.join(map(str, _ADDRESS_WIDTHS))}"
+            )
+        self.devices: Final[dict[str, PassthroughDevice]] = {}
+        for settings in configuration.devices:
+            if settings.name in self.devices:
+                raise ConfigurationInvalid(f"Two devices are named {settings.name}")
+            self.devices[settings.name] = PassthroughDevice(settings, iommu_of(configuration, settings))
+        self.addresses: Final = UserAddresses()
+        self.files: Final = MemoryFiles()
+        self._last_id = 0
+        self._contexts: dict[int, Iommufd] = {}
+        self._containers: dict[int, Type1Container] = {}
+        self._in_use: set[str] = set()
+
+    def connect(self) -> OpenFile:
+        """Return what a new connection talks to."""
+        return ConnectionFile(self)
+
+    def open(self, path: str) -> Opening:
+        """Open a path. ENOENT for what this host does not have, EBUSY for a device that is open."""
+        if path == DEV_IOMMU:
+            return self._open_iommu()
+        if path == DEV_VFIO:
+            return self._open_container()
+        if path.startswith(VFIO_CDEV):
+            device = self._claim(path.removeprefix(VFIO_CDEV))
+            return self._open_device(device, None)
+        if path.startswith(VFIO_GROUP):
+            device = self._claim(path.removeprefix(VFIO_GROUP))
+            group = GroupFile(
+                device,
+                self._container,
+                lambda group: self._open_device(device, group),
+                lambda: self._in_use.discard(device.name),
+            )
+            return Opening(self._next_id(), group)
+        raise CallRefused(errno.ENOENT, f"Host has no {path}")
+
+    def _open_iommu(self) -> Opening:
+        number, context = self._next_id(), Iommufd()
+        self._contexts[number] = context
+        return Opening(number, IommuFile(context, self.addresses, self.files, lambda: self._contexts.pop(number)))
+
+    def _open_container(self) -> Opening:
+        number, container = self._next_id(), Type1Container(self.addresses)
+        self._containers[number] = container
+        return Opening(number, ContainerFile(container, lambda: self._containers.pop(number)))
+
+    def _open_device(self, device: PassthroughDevice, group: GroupFile | None) -> Opening:
+        leave = group.device_closed if group is not None else lambda: self._in_use.discard(device.name)
+        file = DeviceFile(device, self._context, self._next_id, leave, bound=group is not None)
+        return Opening(self._next_id(), file)
+
+    def _claim(self, name: str) -> PassthroughDevice:
+        device = self.devices.get(name)
+        if device is None:
+            raise CallRefused(errno.ENOENT, f"Host has no device {name}")
+        if name in self._in_use:
+            raise CallRefused(errno.EBUSY, f"Device {name} is open already")
+        self._in_use.add(name)
+        return device
+
+    def _context(self, number: int) -> Iommufd:
+        context = self._contexts.get(number)
+        if context is None:
+            raise CallRefused(errno.EBADF, f"No open iommufd has the id {number}")
+        return context
+
+    def _container(self, number: int) -> Type1Container:
+        container = self._containers.get(number)
+        if container is None:
+            raise CallRefused(errno.EBADF, f"No open container has the id {number}")
+        return container
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+
+class ConnectionFile(OpenFile):
+    """A connection: opens paths, and tells what lies at the caller's addresses."""
+
+    def __init__(self, host: Host) -> None:
+        self._host: Final = host
+
+    def release(self) -> None:
+        """Disconnect; what was opened and registered stays, as descriptors outlive the process that opened them."""
+
+    def call(self, call: AnyCall, received: Received) -> Answer | Opening:
+        """Open a path, or register memory: the n-th registration of a batch takes its n-th descriptor."""
+        match call:
+            case calls.Open():
+                return self._host.open(call.path)
+            case calls.RegisterMemory():
+                memory = self._host.files.of(received.following())
+                self._host.addresses.register(call.vaddr, call.length, memory)
+                return Done()
+            case _:
+                raise no_such_call(self, call)

@@ -1,0 +1,129 @@
+"""The host's one thread: devices step, and between their steps calls are answered.
+
+::
+
+    +--> wait: not at all while a device has work, else for any descriptor --+
+    |    |                                                                    |
+    |    +-- listening socket: a new connection                               |
+    |    +-- connection or open file: one batch of calls, executed in order, answered
+    |    '-- doorbell: its device looks at its ring                           |
+    '----- one step of each device that has work (at most a millisecond) <----'
+
+Calls never run beside a step, so a dirty bitmap that is read sees all of a step or none of it. Every socket is
+non-blocking: a peer that is slow or malformed costs its own channel only. The loop ends when it is told to, or when
+it has had a connection and nothing is connected or open any more: its machine is gone.
+"""
+
+import contextlib
+import selectors
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from vfio_host.interface.channel import ChannelError
+from vfio_host.process.batch import answer
+from vfio_host.process.connection import Connection
+from vfio_host.process.host import Host
+from vfio_host.process.open_file import OpenFile
+from vfio_host.process.passthrough import PassthroughDevice
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A socket and the open file behind it."""
+
+    connection: Connection
+    file: OpenFile
+
+
+class HostLoop:
+    """Serves a host on a listening socket until it is stopped or its machine is gone."""
+
+    def __init__(self, host: Host, listener: socket.socket, wakeup: socket.socket) -> None:
+        """Begin to listen; a byte on `wakeup` ends the loop, which is how a signal does it."""
+        self._host: Final = host
+        self._listener: Final = listener
+        self._selector: Final = selectors.DefaultSelector()
+        self._served: dict[int, _Served] = {}
+        self._had_connection = False
+        self._stopped = False
+        self._watch(listener, self._accept)
+        self._watch(wakeup, self._stop)
+        for device in host.devices.values():
+            device.watcher = self
+
+    def run(self) -> None:
+        """Serve until the end; then every file is released and every descriptor of the loop closed."""
+        devices = tuple(self._host.devices.values())
+        try:
+            while not self._stopped and (self._served or not self._had_connection):
+                busy = any(device.has_work for device in devices)
+                for key, events in self._selector.select(0 if busy else None):
+                    if self._selector.get_map().get(key.fd) is key:  # not dropped by an event before this one
+                        action: Callable[[int, int], None] = key.data
+                        action(key.fd, events)
+                for device in devices:
+                    device.step()
+        finally:
+            for descriptor in tuple(self._served):
+                self._drop(descriptor)
+            self._selector.close()
+
+    def _watch(self, watched: socket.socket | int, action: Callable[[int, int], None]) -> None:
+        self._selector.register(watched, selectors.EVENT_READ, action)
+
+    def _stop(self, _descriptor: int, _events: int) -> None:
+        self._stopped = True
+
+    def _accept(self, _descriptor: int, _events: int) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # the client may have gone again
+            connection, _ = self._listener.accept()
+            self._had_connection = True
+            self._serve(connection, self._host.connect())
+
+    def _publish(self, file: OpenFile) -> int:
+        """Serve a new open file, and return the client's end of it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._serve(ours, file)
+        return theirs.detach()
+
+    def _serve(self, connection: socket.socket, file: OpenFile) -> None:
+        self._served[connection.fileno()] = _Served(Connection(connection), file)
+        self._watch(connection, self._ready)
+
+    def _ready(self, descriptor: int, events: int) -> None:
+        try:
+            self._exchange(self._served[descriptor], events)
+        except (ChannelError, msgspec.DecodeError) as error:
+            if isinstance(error, msgspec.DecodeError):
+                sys.stderr.write(f"A client sent what is no batch of calls: {error}\n")
+            self._drop(descriptor)
+
+    def _exchange(self, served: _Served, events: int) -> None:
+        connection = served.connection
+        was_sending = connection.sending
+        if events & selectors.EVENT_WRITE:
+            connection.flush()
+        elif (message := connection.receive()) is not None:
+            connection.send(*answer(served.file, *message, self._publish))
+        if connection.sending != was_sending:
+            wanted = selectors.EVENT_WRITE if connection.sending else selectors.EVENT_READ
+            self._selector.modify(connection, wanted, self._ready)
+
+    def _drop(self, descriptor: int) -> None:
+        served = self._served.pop(descriptor)
+        self._selector.unregister(served.connection)
+        served.connection.close()
+        served.file.release()
+
+    def watch_doorbell(self, device: PassthroughDevice, descriptor: int) -> None:
+        """Wait for a device's doorbell too."""
+        self._watch(descriptor, lambda _descriptor, _events: device.take_doorbell())
+
+    def unwatch_doorbell(self, descriptor: int) -> None:
+        """Wait for a doorbell no more; it is still open."""
+        self._selector.unregister(descriptor)

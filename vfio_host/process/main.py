@@ -1,0 +1,68 @@
+"""`viaduct-vfio-host`: the kernel's and the hardware's part of one machine.
+
+Exit codes: 0 after SIGTERM or when the machine is gone, 2 for a configuration or socket that cannot be had.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from vfio_host.errors import ConfigurationInvalid
+from vfio_host.interface.calls import HostConfiguration
+from vfio_host.interface.channel import listen
+from vfio_host.process.host import Host
+from vfio_host.process.loop import HostLoop
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve one machine until it is gone; return the exit code."""
+    parser = argparse.ArgumentParser(prog="viaduct-vfio-host", description="The host's part of one machine.")
+    parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to listen")
+    parser.add_argument("--configuration", required=True, metavar="JSON", help="devices and IOMMU of this host")
+    options = parser.parse_args(arguments)
+    try:
+        host = Host(msgspec.json.decode(options.configuration, type=HostConfiguration))
+        listener = listen(options.socket)
+    except (msgspec.DecodeError, ConfigurationInvalid) as error:
+        sys.stderr.write(f"Configuration of the host is invalid: {error}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"Host cannot listen at {options.socket}: {error}\n")
+        return 2
+    with listener, _woken_by_signals() as wakeup:
+        loop = HostLoop(host, listener, wakeup)
+        with contextlib.suppress(OSError):  # whoever started us need not read
+            sys.stdout.write(json.dumps({"event": "ready", "pid": os.getpid()}) + "\n")
+            sys.stdout.flush()
+        try:
+            loop.run()
+        finally:
+            options.socket.unlink(missing_ok=True)
+    return 0
+
+
+@contextlib.contextmanager
+def _woken_by_signals() -> Iterator[socket.socket]:
+    """Yield a socket that becomes readable on SIGTERM and SIGINT."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: None)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(-1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
