@@ -1,0 +1,185 @@
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vm_migration.transfer.convergence import (
+    Continue,
+    ConvergencePolicy,
+    Decision,
+    Fail,
+    OnTimeout,
+    RoundMeasurement,
+    Situation,
+    StandstillCosts,
+    SwitchOver,
+    decide,
+    rate_dropped,
+    trusted_rate,
+)
+from vm_migration.transfer.forecast import Workload, expected, standstill_expected
+
+MIB = 1 << 20
+GIB = 1 << 30
+RATE = 1000 * MIB
+COSTS = StandstillCosts(fixed_ms=20, device_state_bytes=4096, hash_bytes_per_s=8 * GIB)
+POLICY = ConvergencePolicy(downtime_limit_ms=300, timeout_ms=600_000)
+
+
+def measured(number: int, sent_mib: float, left_mib: float, rate: float = RATE) -> RoundMeasurement:
+    sent = int(sent_mib * 256)
+    return RoundMeasurement(
+        round=number,
+        dirty_pages=sent,
+        sent_pages=sent,
+        zero_pages=0,
+        wire_bytes=sent * 4096,
+        ms=sent * 4096 * 1000 / rate,
+        dirtied_pages=int(left_mib * 256),
+    )
+
+
+def decided(*history: RoundMeasurement, policy: ConvergencePolicy = POLICY, unhashed: int = 0) -> Decision:
+    return decide(Situation(history, unhashed_bytes=unhashed, elapsed_ms=1000), policy, COSTS)
+
+
+def test_nothing_is_decided_before_a_round_is_closed() -> None:
+    assert decided() == Continue(math.inf)
+
+
+def test_what_fits_half_the_limit_is_moved_at_once() -> None:
+    decision = decided(measured(0, 1024, 100))
+    assert isinstance(decision, SwitchOver)
+    assert decision.standstill_ms == pytest.approx(120, abs=1)
+    assert not decision.forced
+
+
+def test_while_the_remainder_shrinks_a_shorter_standstill_is_waited_for() -> None:
+    assert isinstance(decided(measured(0, 1024, 250)), Continue)
+    assert isinstance(decided(measured(0, 1024, 250), measured(1, 250, 240)), SwitchOver)
+
+
+def test_what_does_not_fit_is_not_moved_however_it_shrinks() -> None:
+    assert isinstance(decided(measured(0, 1024, 400), measured(1, 400, 400)), Continue)
+
+
+def test_an_idle_guest_moves_though_its_fixed_costs_are_over_half_the_limit() -> None:
+    slow = StandstillCosts(fixed_ms=200, device_state_bytes=0, hash_bytes_per_s=GIB)
+    decision = decide(Situation([measured(0, 1024, 0)], unhashed_bytes=0, elapsed_ms=0), POLICY, slow)
+    assert decision == SwitchOver(200)
+
+
+def test_what_must_be_hashed_at_the_pause_counts() -> None:
+    assert isinstance(decided(measured(0, 1024, 100)), SwitchOver)
+    assert isinstance(decided(measured(0, 1024, 100), unhashed=4 * GIB), Continue)
+
+
+def test_a_drop_of_the_rate_does_not_stop_the_guest() -> None:
+    steady = [measured(0, 1024, 250), measured(1, 250, 120, rate=RATE), measured(2, 120, 110)]
+    assert isinstance(decided(*steady), SwitchOver)
+    slower = [measured(0, 1024, 250), measured(1, 60, 60, rate=RATE / 4)]
+    assert rate_dropped(slower)
+    assert trusted_rate(slower) == pytest.approx(RATE / 4)
+    assert isinstance(decided(*slower), Continue)
+
+
+def test_a_lasting_drop_becomes_the_rate() -> None:
+    history = [measured(0, 1024, 250)] + [measured(number, 60, 60, rate=RATE / 4) for number in (1, 2, 3)]
+    assert not rate_dropped(history)
+    assert isinstance(decided(*history), SwitchOver)
+
+
+def test_a_burst_of_the_rate_is_not_trusted() -> None:
+    history = [measured(0, 1024, 400), measured(1, 400, 400), measured(2, 400, 400, rate=10 * RATE)]
+    assert trusted_rate(history) == pytest.approx(RATE)
+    assert isinstance(decided(*history), Continue)
+
+
+def test_rounds_too_small_to_measure_the_link_are_left_out() -> None:
+    history = [measured(0, 1024, 0.1), measured(1, 0.1, 0.1, rate=RATE / 1000)]
+    assert trusted_rate(history) == pytest.approx(RATE)
+
+
+def test_cancel_comes_before_force_and_force_before_time() -> None:
+    late = Situation([measured(0, 1024, 800)], unhashed_bytes=0, elapsed_ms=600_000)
+    assert isinstance(decide(late, POLICY, COSTS), Fail)
+    failed = decide(late, POLICY, COSTS)
+    assert isinstance(failed, Fail)
+    assert failed.code == "timeout"
+    assert "limit 300 ms" in failed.message
+    forcing = ConvergencePolicy(300, 600_000, OnTimeout.FORCE)
+    forced = decide(late, forcing, COSTS)
+    assert isinstance(forced, SwitchOver)
+    assert forced.forced
+    for cancelled, code in ((True, Fail), (False, SwitchOver)):
+        asked = Situation(late.history, unhashed_bytes=0, elapsed_ms=0, forced=True, cancelled=cancelled)
+        assert isinstance(decide(asked, POLICY, COSTS), code)
+
+
+@given(
+    st.lists(st.builds(measured, st.just(0), st.floats(0, 2048), st.floats(0, 2048), st.floats(1, 1e10)), max_size=6),
+    st.integers(0, 1 << 40),
+)
+@settings(max_examples=100)
+def test_no_unforced_switchover_expects_more_than_the_limit(history: list[RoundMeasurement], unhashed: int) -> None:
+    decision = decided(*history, unhashed=unhashed)
+    if isinstance(decision, SwitchOver):
+        assert decision.standstill_ms <= POLICY.downtime_limit_ms
+
+
+# Forecasts.
+
+
+def workload(data: int, rate: float, span: int = GIB, always: int = 0, unhashed: int = 0) -> Workload:
+    return Workload(data, rate, span, always_dirty_bytes=always, unhashed_bytes=unhashed)
+
+
+def test_a_calm_machine_is_forecast_to_move_in_two_rounds() -> None:
+    forecast = expected(workload(GIB, 100 * MIB), RATE, 500, POLICY, COSTS)
+    assert forecast.converges
+    assert forecast.rounds == 2
+    assert forecast.downtime_ms == pytest.approx(20 + 102.4, abs=2)
+    assert forecast.total_ms == pytest.approx(500 + 1024 + forecast.downtime_ms, abs=1)
+
+
+def test_a_machine_that_dirties_faster_than_the_link_does_not_converge() -> None:
+    forecast = expected(workload(4 * GIB, 2 * RATE, 4 * GIB), RATE, 0, POLICY, COSTS)
+    assert not forecast.converges
+    assert forecast.downtime_ms > 300
+
+
+def test_a_small_working_set_converges_however_fast_it_is_written() -> None:
+    assert expected(workload(4 * GIB, 2 * RATE, 64 * MIB), RATE, 0, POLICY, COSTS).converges
+
+
+def test_a_perpetual_tracker_is_recognised_by_its_mapped_size() -> None:
+    refused = standstill_expected(workload(GIB, 0, always=GIB), RATE, 300, COSTS)
+    assert not refused.fits
+    assert refused.standstill_ms == pytest.approx(20 + 1024, abs=1)
+    assert refused.limit_needed_ms % 50 == 0
+    assert refused.limit_needed_ms > refused.standstill_ms
+    assert str(refused.limit_needed_ms) in refused.message
+    assert not expected(workload(GIB, 0, always=GIB), RATE, 0, POLICY, COSTS).converges
+
+
+def test_the_limit_that_a_refusal_names_is_enough() -> None:
+    busy = workload(GIB, 50 * MIB, 64 * MIB, always=512 * MIB)
+    needed = standstill_expected(busy, RATE, 300, COSTS).limit_needed_ms
+    assert standstill_expected(busy, RATE, needed, COSTS).fits
+    assert expected(busy, RATE, 0, ConvergencePolicy(needed, 600_000), COSTS).converges
+
+
+sizes = st.integers(0, 1 << 42)
+rates = st.floats(0, 1e10)
+
+
+@given(moved=st.builds(workload, sizes, rates, sizes, sizes), rate=rates, fixed=st.floats(0, 500))
+@settings(max_examples=150)
+def test_a_forecast_ends_and_keeps_its_word(moved: Workload, rate: float, fixed: float) -> None:
+    costs = StandstillCosts(fixed, 4096, GIB)
+    forecast = expected(moved, rate, 10, POLICY, costs)
+    assert forecast.rounds >= 2
+    assert forecast.total_ms >= forecast.downtime_ms
+    if forecast.converges:
+        assert forecast.downtime_ms <= POLICY.downtime_limit_ms
