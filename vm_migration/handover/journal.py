@@ -285,10 +285,10 @@ def machines(folder: Path, *, disk: Disk = _REAL) -> tuple[str, ...]:
 
 def _path(folder: Path, machine: str) -> Path:
     try:
-        canonical = str(uuid.UUID(machine))
+        canonical = str(uuid.UUID(machine)) == machine
     except ValueError:
-        canonical = ""
-    if machine != canonical:
+        canonical = False
+    if not canonical:
         raise InvalidInput("machine", f"{machine!r} is not the UUID of a machine")
     return folder / machine
 
