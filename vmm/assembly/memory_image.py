@@ -44,6 +44,11 @@ class _Extent:
     data: memoryview
 
 
+def fill(block: RamBlock, image: str | None) -> MemorySource:
+    """Fill a fresh block from an image where there is one, else with the mixture; see both for what they raise."""
+    return fill_from_mixture(block) if image is None else fill_from_image(block, Path(image))
+
+
 def fill_from_mixture(block: RamBlock, seed: int = 0, workers: int = 2) -> MemorySource:
     """Fill a fresh block with the mixture; the same seed on the same host gives the same bytes.
 
