@@ -20,6 +20,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = ROOT / ".venv"
 LOCKS: Final = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
 """What each level installs; a later level holds all of the earlier ones."""
+OLD_CLIENT: Final = ROOT / "tests" / "asyncio-mqtt.lock"
+"""The MQTT client under its old name, which tests use from .venv/asyncio-mqtt, beside the environment proper."""
 SYSTEM_PACKAGES: Final = ROOT / "tools" / "system-packages.txt"
 INTERPRETER: Final = f"{sys.version}\n{sys.base_prefix}\n{ROOT}\n"
 """What .venv is bound to: when any of it changes, .venv is made anew."""
@@ -79,9 +81,9 @@ def make_environment() -> None:
 
 
 def locked(level: str) -> str:
-    """Return what identifies a level's contents: its lock and the project's own metadata."""
-    contents = LOCKS[level].read_bytes() + (ROOT / "pyproject.toml").read_bytes()
-    return hashlib.sha256(contents).hexdigest()
+    """Return what identifies a level's contents: its locks and the project's own metadata."""
+    files = [LOCKS[level], ROOT / "pyproject.toml", *([OLD_CLIENT] if level == "dev" else [])]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def recorded(name: str) -> str:
@@ -96,6 +98,9 @@ def install(level: str) -> None:
     pip = (ENVIRONMENT / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "-qq", "install")
     run(*pip, "--require-hashes", "--only-binary", ":all:", "-r", LOCKS[level])
     run(*pip, "--no-deps", "--no-build-isolation", "-e", ROOT)
+    if level == "dev":
+        aside = ("--upgrade", "--target", ENVIRONMENT / "asyncio-mqtt")
+        run(*pip, "--require-hashes", "--no-deps", "--no-build-isolation", *aside, "-r", OLD_CLIENT)
     (ENVIRONMENT / f"installed-{level}").write_text(locked(level))
 
 

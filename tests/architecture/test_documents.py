@@ -16,10 +16,13 @@ def test_links_lead_somewhere(documents: list[Path]) -> None:
     assert dead == []
 
 
-def test_every_schema_name_has_a_schema(root: Path, packages: list[str]) -> None:
+def test_every_schema_name_is_described(root: Path, packages: list[str]) -> None:
+    """Documents of commands have a JSON Schema each; messages over MQTT are described together."""
     sources = [path for package in packages for path in (root / package).rglob("*.py")]
     named = {name for path in sources for name in SCHEMA.findall(path.read_text(encoding="utf-8"))}
-    assert sorted(name for name in named if not (root / "docs" / "schemas" / f"{name}.json").is_file()) == []
+    messages = (root / "docs" / "asyncapi.yaml").read_text(encoding="utf-8")
+    undescribed = {name for name in named if not (root / "docs" / "schemas" / f"{name}.json").is_file()}
+    assert sorted(name for name in undescribed if name not in messages) == []
 
 
 def test_decisions_are_numbered_and_dated(root: Path) -> None:

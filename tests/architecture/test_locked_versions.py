@@ -29,7 +29,7 @@ def test_a_lock_holds_what_the_project_asks_for(root: Path, lock: str, extras: l
     assert unmet == [], "run 'make lock'"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "tests/asyncio-mqtt.lock"])
 def test_a_lock_names_versions_and_hashes_and_nothing_else(root: Path, lock: str) -> None:
     rest = ENTRY.sub("", (root / lock).read_text())
     assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
