@@ -13,11 +13,19 @@ Buffer = tuple[GuestPhysicalAddress, int]
 Mapping = tuple[Iova, int]
 
 
+class MapFailed(Exception):
+    """Buffers could not be made visible: no table page or no IOVA is left. None of the batch is mapped."""
+
+
 class DmaMapper(Protocol):
     """dma_map and dma_unmap, in batches: one invalidation command ends each."""
 
     def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        """Make buffers (address, length in bytes, both whole pages) visible to the device."""
+        """Make buffers (address, length in bytes, both whole pages) visible to the device.
+
+        Raises:
+            MapFailed: Nothing of the batch is mapped; the driver may try again after an unmap.
+        """
 
     def unmap(self, mappings: Sequence[Mapping]) -> None:
         """Take buffers away from the device; it must not use them any more."""
