@@ -1,5 +1,6 @@
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from orchestrator.command import viaduct
+from vm_migration.daemon.configuration import load
+from vmm.assembly.specification import load_specification
 
 FENCE = re.compile(r"^```(?:console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -54,3 +57,14 @@ def test_every_documented_command_is_understood(
 def test_the_readme_shows_a_migration_by_hand(root: Path) -> None:
     shown = {word for line in commands(root / "README.md") for word in line[:2]}
     assert {"pki", "init", "issue", "machine", "create", "preflight", "migrate", "watch", "destroy"} <= shown
+
+
+def test_the_files_that_the_readme_writes_are_good(root: Path, tmp_path: Path) -> None:
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", (root / "README.md").read_text(), re.MULTILINE | re.DOTALL))
+    subprocess.run(["/bin/sh", "-eu", "-c", script], cwd=tmp_path, check=True)
+    assert load_specification(tmp_path / "qat-guest.toml").name == "qat-guest"
+    for who in ("host-a", "host-b"):
+        agent = load(tmp_path / f"{who}.toml", {}).agent
+        assert agent is not None
+        assert agent.host == who
+    assert set(load(tmp_path / "me.toml", {}).host) == {"host-a", "host-b"}
