@@ -1,0 +1,70 @@
+"""The daemon's gRPC service: the queue and the store, in the wire's words."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+
+import grpc.aio
+
+from orchestrator.admission import Order
+from orchestrator.policy import policy_from
+from orchestrator.record import event_message, record_of
+from orchestrator.service import AttemptQueue
+from orchestrator.store.store import Store
+from vm_migration.api.v1 import orchestrator_pb2 as api
+from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorServicer
+from vm_migration.errors import InvalidInput
+
+_Context = grpc.aio.ServicerContext[object, object]
+NAME = "vm_migration.api.v1.Orchestrator"
+
+
+class OrchestratorService(OrchestratorServicer):
+    """Answers people and their tools. What a method raises crosses the wire whole (vm_migration.link.status)."""
+
+    def __init__(self, queue: AttemptQueue, store: Store) -> None:
+        self._queue = queue
+        self._store = store
+
+    async def SubmitMigration(self, request: api.SubmitMigrationRequest, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+        """Check and queue."""
+        del context
+        try:
+            attempt_id = str(uuid.UUID(request.attempt))
+        except ValueError:
+            raise InvalidInput("bad-attempt", "The attempt is not named by a UUID", "Draw one") from None
+        order = Order(
+            machine=request.machine,
+            destination=request.destination,
+            policy=policy_from(request.policy),
+            priority=request.priority,
+            attempt=attempt_id,
+        )
+        return record_of(await self._queue.submit(order))
+
+    async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:  # noqa: N802 - the name on the wire
+        """Return open attempts, or all."""
+        del context
+        rows = await asyncio.to_thread(self._store.attempts, everything=request.all)
+        return api.ListAttemptsResponse(attempts=[record_of(row) for row in rows])
+
+    async def GetAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+        """Return one attempt with its events."""
+        del context
+        row = await asyncio.to_thread(self._store.find, request.attempt)
+        record = record_of(row)
+        record.events.extend(event_message(event) for event in self._store.events(row.attempt))
+        return record
+
+    async def WatchAttempt(self, request: api.AttemptName, context: object) -> AsyncGenerator[api.AttemptRecord, None]:  # noqa: N802 - the name on the wire
+        """Yield an attempt until it ends."""
+        del context
+        row = await asyncio.to_thread(self._store.find, request.attempt)
+        async for change in self._queue.watch(row.attempt):
+            yield record_of(change)
+
+    async def CancelAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+        """Cancel one attempt."""
+        del context
+        row = await asyncio.to_thread(self._store.find, request.attempt)
+        return record_of(await self._queue.cancel(row))

@@ -1,0 +1,97 @@
+"""The site's orchestrator daemon, asked over gRPC."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import grpc.aio
+
+from orchestrator.admission import Order
+from orchestrator.attempt import Attempt, Event
+from orchestrator.desk import Observer, follow
+from orchestrator.record import attempt_of, events_of
+from vm_migration.api.v1 import orchestrator_pb2 as api
+from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
+from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.link.call import call, stream
+
+PEER: Final = "orchestrator"  # the name in the daemon's certificate
+_ASK_SECONDS: Final = 10.0
+_SUBMIT_SECONDS: Final = 60.0  # it asks every host
+_SILENCE_SECONDS: Final = 15.0
+_RECONNECTS: Final = 5
+
+
+class RemoteDesk:
+    """The daemon as a desk."""
+
+    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
+        """Speak through an open channel; `address` is for people."""
+        self._stub = OrchestratorStub(channel)
+        self._peer = f"orchestrator at {address}"
+        self._current: Attempt | None = None
+
+    async def migrate(self, order: Order, observe: Observer) -> Attempt:
+        """Submit and watch to the end."""
+        self._current = await self.submit(order)
+        observe(self._current)
+        last = await follow(self.watch(self._current), observe)
+        return last or self._current
+
+    async def submit(self, order: Order) -> Attempt:
+        """Enter an order."""
+        request = api.SubmitMigrationRequest(
+            attempt=order.attempt,
+            machine=order.machine,
+            destination=order.destination,
+            policy=order.policy.message(),
+            priority=order.priority,
+        )
+        return attempt_of(await call(self._stub.SubmitMigration, request, peer=self._peer, deadline=_SUBMIT_SECONDS))
+
+    async def interrupt(self) -> None:
+        """Cancel what `migrate` watches; past the point of no return the daemon refuses and it goes on."""
+        if self._current is not None:
+            with contextlib.suppress(MigrationError):
+                await self.cancel(self._current)
+
+    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
+        """Return open attempts, or all."""
+        request = api.ListAttemptsRequest(all=everything)
+        answer = await call(self._stub.ListAttempts, request, peer=self._peer, deadline=_ASK_SECONDS)
+        return tuple(attempt_of(record) for record in answer.attempts)
+
+    async def attempt(self, start: str) -> Attempt:
+        """Return the attempt whose UUID starts so."""
+        return attempt_of(await self._record(start))
+
+    async def events(self, attempt: Attempt) -> tuple[Event, ...]:
+        """Return its transitions."""
+        return events_of(await self._record(attempt.attempt))
+
+    async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
+        """Yield it at each change until it ends; a lost connection is made again."""
+        request, failures = api.AttemptName(attempt=attempt.attempt), 0
+        while True:
+            records = stream(self._stub.WatchAttempt, request, peer=self._peer, silence=_SILENCE_SECONDS)
+            try:
+                async for record in records:
+                    failures = 0
+                    yield attempt_of(record)
+            except Unreachable:
+                failures += 1
+                if failures > _RECONNECTS:
+                    raise
+                await asyncio.sleep(failures)
+            else:
+                return
+
+    async def cancel(self, attempt: Attempt) -> Attempt:
+        """Cancel it."""
+        request = api.AttemptName(attempt=attempt.attempt)
+        return attempt_of(await call(self._stub.CancelAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+
+    async def _record(self, start: str) -> api.AttemptRecord:
+        request = api.AttemptName(attempt=start)
+        return await call(self._stub.GetAttempt, request, peer=self._peer, deadline=_ASK_SECONDS)

@@ -1,0 +1,85 @@
+"""`viaduct list`, `show`, `watch` and `cancel`: what there is about attempts."""
+
+import click
+from rich.console import Console
+
+from orchestrator.attempt import Attempt
+from orchestrator.commands.migrate import result_answer
+from orchestrator.desk import Desk, follow
+from orchestrator.documents.listings import AttemptsDocument
+from orchestrator.invocation import Answer, Invocation, answering
+from orchestrator.render.listings import show_attempts, show_events
+from orchestrator.render.progress import LiveProgress
+from orchestrator.render.summary import show_result
+from orchestrator.result import attempt_document, one_attempt_document
+from orchestrator.site import open_desk
+from vm_migration.errors import InvalidInput
+
+
+@click.command("list")
+@click.option("--all", "everything", is_flag=True, help="Ended attempts too.")
+@answering
+async def list_attempts(call: Invocation, *, everything: bool) -> Answer:
+    """List the open attempts, newest first."""
+    async with open_desk(call.configuration()) as desk:
+        attempts = await desk.attempts(everything=everything)
+    document = AttemptsDocument("viaduct.attempts.v1", tuple(attempt_document(one) for one in attempts))
+
+    def show(console: Console) -> None:
+        show_attempts(console, document.attempts)
+
+    return Answer(document, show)
+
+
+@click.command("show")
+@click.argument("attempt")
+@click.option("--events", is_flag=True, help="Every transition, in order.")
+@answering
+async def show(call: Invocation, attempt: str, *, events: bool) -> Answer:
+    """Show ATTEMPT, given by its UUID or the start of it."""
+    async with open_desk(call.configuration()) as desk:
+        found = await desk.attempt(attempt)
+        told = await desk.events(found) if events else None
+    document = one_attempt_document(found, told)
+
+    def show_it(console: Console) -> None:
+        show_result(console, found)
+        if document.events is not None:
+            show_events(console, document.events)
+
+    return Answer(document, show_it)
+
+
+@click.command("watch")
+@click.argument("attempt", required=False)
+@answering
+async def watch(call: Invocation, attempt: str | None) -> Answer:
+    """Watch ATTEMPT, or the only open one, to its end; exits as its migration does."""
+    async with open_desk(call.configuration()) as desk:
+        found = await desk.attempt(attempt) if attempt else await _only_open(desk)
+        with LiveProgress(call.err) as progress:
+            last = await follow(desk.watch(found), progress.update)
+    return result_answer(last or found)
+
+
+@click.command("cancel")
+@click.argument("attempt")
+@answering
+async def cancel(call: Invocation, attempt: str) -> Answer:
+    """Cancel ATTEMPT; refused past the point of no return."""
+    async with open_desk(call.configuration()) as desk:
+        cancelled = await desk.cancel(await desk.attempt(attempt))
+
+    def show_it(console: Console) -> None:
+        state = cancelled.outcome.value if cancelled.outcome else "asked to cancel"
+        console.print(f"{cancelled.attempt} of {cancelled.name}: {state}")
+
+    return Answer(one_attempt_document(cancelled), show_it)
+
+
+async def _only_open(desk: Desk) -> Attempt:
+    attempts = await desk.attempts(everything=False)
+    if len(attempts) == 1:
+        return attempts[0]
+    what = "Several attempts are open" if attempts else "No attempt is open"
+    raise InvalidInput("which-attempt", what, "Name one; see them: viaduct list --all")

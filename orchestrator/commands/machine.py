@@ -1,0 +1,133 @@
+"""`viaduct machine ...`: machines are created on a host, and looked at and touched wherever they are."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.console import Console
+
+from orchestrator.documents.listings import (
+    MachineDocument,
+    MachinesDocument,
+    OneMachineDocument,
+    SilentHostDocument,
+)
+from orchestrator.documents.migration import FaultDocument
+from orchestrator.inventory import require_free_name, resolve, survey
+from orchestrator.invocation import Answer, Invocation, answering
+from orchestrator.render.listings import show_machine, show_machines
+from orchestrator.result import guest_document, memory_document, notice_documents
+from orchestrator.attempt import notices
+from orchestrator.site import agents_of
+from vm_migration.api.v1.types_pb2 import MachineStatus
+from vm_migration.errors import MigrationError
+from vmm.assembly.specification import load_specification
+
+Act = Literal["pause", "resume", "destroy"]
+
+
+@click.group("machine")
+def machine() -> None:
+    """Create machines and look after them."""
+
+
+@machine.command("create")
+@click.argument("specification", type=click.Path(path_type=Path))
+@click.option("--host", required=True, help="The host that it starts on.")
+@answering
+async def create(call: Invocation, specification: Path, host: str) -> Answer:
+    """Create and start the machine that the file SPECIFICATION (TOML) describes."""
+    wanted = load_specification(specification)
+    async with agents_of(call.configuration()) as agents:
+        agents.require(host)
+        require_free_name(wanted.name, await survey(agents))
+        status = await agents.create_machine(host, wanted.model_dump_json().encode(), wanted.memory.size)
+    return _one(status)
+
+
+@machine.command("list")
+@answering
+async def list_machines(call: Invocation) -> Answer:
+    """List the machines of all hosts; a host that does not answer is named."""
+    async with agents_of(call.configuration()) as agents:
+        found = await survey(agents)
+    document = MachinesDocument(
+        "viaduct.machines.v1",
+        tuple(machine_document(one) for one in found.machines),
+        tuple(SilentHostDocument(host, _fault(error)) for host, error in found.silent.items()),
+    )
+
+    def show_them(console: Console) -> None:
+        show_machines(console, document.machines, document.silent)
+
+    return Answer(document, show_them)
+
+
+@machine.command("show")
+@click.argument("name")
+@answering
+async def show(call: Invocation, name: str) -> Answer:
+    """Show the machine NAME (or UUID)."""
+    async with agents_of(call.configuration()) as agents:
+        status = resolve(name, await survey(agents))
+        return _one(await agents.get_machine(status.host, status.machine))
+
+
+@machine.command("pause")
+@click.argument("name")
+@answering
+async def pause(call: Invocation, name: str) -> Answer:
+    """Pause the machine NAME; refused while an attempt is open."""
+    return await _act(call, name, "pause")
+
+
+@machine.command("resume")
+@click.argument("name")
+@answering
+async def resume(call: Invocation, name: str) -> Answer:
+    """Resume the machine NAME; refused while an attempt is open."""
+    return await _act(call, name, "resume")
+
+
+@machine.command("destroy")
+@click.argument("name")
+@answering
+async def destroy(call: Invocation, name: str) -> Answer:
+    """Destroy the machine NAME, its memory with it; refused while an attempt is open."""
+    return await _act(call, name, "destroy")
+
+
+async def _act(call: Invocation, name: str, act: Act) -> Answer:
+    async with agents_of(call.configuration()) as agents:
+        status = resolve(name, await survey(agents))
+        return _one(await agents.act_on_machine(status.host, status.machine, act))
+
+
+def _one(status: MachineStatus) -> Answer:
+    document = OneMachineDocument("viaduct.machine.v1", machine_document(status))
+
+    def show_it(console: Console) -> None:
+        show_machine(console, document.machine)
+
+    return Answer(document, show_it)
+
+
+def machine_document(status: MachineStatus) -> MachineDocument:
+    """Return a machine as a document."""
+    return MachineDocument(
+        machine=status.machine,
+        name=status.name,
+        host=status.host,
+        state=status.state,
+        epoch=status.epoch,
+        run_state=status.run_state,
+        ram_bytes=status.ram_bytes,
+        attempt=status.attempt or None,
+        guest=guest_document(status.guest) if status.HasField("guest") else None,
+        memory=memory_document(status.memory) if status.HasField("memory") else None,
+        warnings=notice_documents(notices(status.warnings)),
+    )
+
+
+def _fault(error: MigrationError) -> FaultDocument:
+    return FaultDocument(error.code, error.message, error.hint)

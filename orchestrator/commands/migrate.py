@@ -1,0 +1,119 @@
+"""`viaduct migrate`: the whole way, in this process or through the daemon."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Unpack
+
+import click
+from rich.console import Console
+
+from orchestrator.admission import Order, refused_order
+from orchestrator.attempt import EXIT_CODES, Attempt, Outcome
+from orchestrator.commands.options import PolicyOptions, policy_of, policy_options
+from orchestrator.commands.preflight import preflight_answer
+from orchestrator.desk import Desk
+from orchestrator.errors import Complaint, complain, complaint
+from orchestrator.invocation import Answer, Invocation, answering
+from orchestrator.policy import require_offered
+from orchestrator.render.progress import LiveProgress
+from orchestrator.render.summary import show_result
+from orchestrator.result import migration_document
+from orchestrator.site import open_desk
+from vm_migration.errors import Refused
+
+_CLOSING = {
+    Outcome.COMPLETED: "",
+    Outcome.FAILED: "The machine runs on its source; migrate again",
+    Outcome.CANCELLED: "The machine runs on its source",
+    Outcome.REFUSED: "Nothing was done; see all of it: viaduct preflight",
+    Outcome.UNRESOLVED: "When its agents answer again: viaduct recover",
+    Outcome.LOST: "Create the machine again from its specification",
+}
+
+
+@click.command("migrate")
+@click.argument("machine")
+@click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` takes the first that passes.")
+@policy_options
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first in a daemon's queue.")
+@click.option("--detach", is_flag=True, help="Return as soon as a daemon has taken it.")
+@click.option("--dry-run", is_flag=True, help="Only say whether and how it would go, as `viaduct preflight` does.")
+@answering
+async def migrate(
+    call: Invocation,
+    machine: str,
+    destination: str,
+    priority: int,
+    *,
+    detach: bool,
+    dry_run: bool,
+    **options: Unpack[PolicyOptions],
+) -> Answer:
+    """Move MACHINE to another host while it runs."""
+    policy = policy_of(options)
+    require_offered(policy)
+    configuration = call.configuration()
+    if dry_run:
+        return await preflight_answer(configuration, machine, destination, policy, explain=False)
+    order = Order(machine, destination, policy, max(priority, 0))
+    async with open_desk(configuration, drives=True) as desk:
+        try:
+            attempt = await (desk.submit(order) if detach else _watched(call, desk, order))
+        except Refused as error:
+            attempt = refused_order(order, error, time.time())
+            return replace(result_answer(attempt), complaint=complaint(error))
+    return result_answer(attempt)
+
+
+def result_answer(attempt: Attempt) -> Answer:
+    """Return an attempt as a command's answer, with its exit code and its two lines when it did not complete."""
+
+    def show(console: Console) -> None:
+        show_result(console, attempt)
+
+    outcome = attempt.outcome
+    exit_code = EXIT_CODES[outcome] if outcome is not None else 0
+    return Answer(migration_document(attempt), show, exit_code, _complaint(attempt, exit_code))
+
+
+def _complaint(attempt: Attempt, exit_code: int) -> Complaint | None:
+    outcome = attempt.outcome
+    if outcome is None or outcome == Outcome.COMPLETED:
+        return None
+    what = f"Migration of {attempt.name} from {attempt.source or 'its host'} to {attempt.destination}"
+    if attempt.error is None:
+        return complain(outcome.value, f"{what} was {outcome.value}", _CLOSING[outcome], exit_code)
+    verb = {"failed": "failed", "unresolved": "is unresolved", "lost": "lost it"}.get(outcome, f"was {outcome.value}")
+    message = f"{what} {verb}: {attempt.error.message}"
+    return complain(attempt.error.code, message, attempt.error.hint or _CLOSING[outcome], exit_code)
+
+
+async def _watched(call: Invocation, desk: Desk, order: Order) -> Attempt:
+    with LiveProgress(call.err) as progress, _interrupts(call, desk):
+        progress.say(f"asking for {order.machine}")
+        return await desk.migrate(order, progress.update)
+
+
+@contextlib.contextmanager
+def _interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
+    """Turn Ctrl-C into a cancel; past the point of no return the migration goes on and this command waits for it."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def interrupted() -> None:
+        call.err.print("Cancelling; past the point of no return this waits for the end")
+        task = loop.create_task(desk.interrupt(), name="interrupt")
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

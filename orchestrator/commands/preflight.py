@@ -1,0 +1,58 @@
+"""`viaduct preflight`: every blocker and warning at once, and what a migration would take."""
+
+from typing import Unpack
+
+import click
+from rich.console import Console
+
+from orchestrator.attempt import Notice
+from orchestrator.commands.options import PolicyOptions, policy_of, policy_options
+from orchestrator.errors import Complaint, complain
+from orchestrator.inventory import resolve, survey
+from orchestrator.invocation import Answer, Invocation, answering
+from orchestrator.policy import MigrationPolicy, require_offered
+from orchestrator.preflight import Preflight, preflight_document
+from orchestrator.preflight import preflight as ask_both
+from orchestrator.render.summary import show_preflight
+from orchestrator.site import agents_of
+from vm_migration.daemon.configuration import Configuration
+
+
+@click.command("preflight")
+@click.argument("machine")
+@click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` asks every other host.")
+@click.option("--explain", is_flag=True, help="Tell of every host that was asked.")
+@policy_options
+@answering
+async def preflight(
+    call: Invocation, machine: str, destination: str, *, explain: bool, **options: Unpack[PolicyOptions]
+) -> Answer:
+    """Say whether MACHINE can move, why not, and how long the guest would stand still. Nothing is changed."""
+    policy = policy_of(options)
+    require_offered(policy)
+    return await preflight_answer(call.configuration(), machine, destination, policy, explain=explain)
+
+
+async def preflight_answer(
+    configuration: Configuration, machine: str, destination: str, policy: MigrationPolicy, *, explain: bool
+) -> Answer:
+    """Ask both sides and return the answer; exit code 3 when no destination passes."""
+    async with agents_of(configuration) as agents:
+        status = resolve(machine, await survey(agents))
+        found = await ask_both(agents, status, destination, policy)
+
+    def show(console: Console) -> None:
+        show_preflight(console, found, explain=explain)
+
+    passes = found.chosen is not None
+    return Answer(preflight_document(found), show, 0 if passes else 3, None if passes else _complaint(found))
+
+
+def _complaint(found: Preflight) -> Complaint:
+    told = "; ".join(f"{one.host}: {', '.join(_codes(one.blockers))}" for one in found.candidates)
+    hint = "Remove what blocks it, or choose another host"
+    return complain("blocked", f"{found.machine.name} cannot move ({told})", hint, 3)
+
+
+def _codes(blockers: tuple[Notice, ...]) -> list[str]:
+    return list(dict.fromkeys(one.code for one in blockers))

@@ -1,0 +1,165 @@
+"""Where the commands about attempts turn to: the site's daemon, or this process itself over the store.
+
+Both answer the same; `open_desk` chooses by the configuration. The local desk drives its own attempts only; of others
+it reads the store and, where nobody drives them any more, what their source says.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from orchestrator.admission import Order, admit
+from orchestrator.attempt import PAST_RETURN, Attempt, Event, with_report
+from orchestrator.drive import Drive, Surroundings
+from orchestrator.store.claim import is_held
+from vm_migration.errors import InvalidInput, MigrationError, Refused
+
+Observer = Callable[[Attempt], None]
+_LOOK_SECONDS: Final = 0.5
+
+
+class Desk(Protocol):
+    """What can be asked about attempts."""
+
+    async def migrate(self, order: Order, observe: Observer) -> Attempt:
+        """Migrate and return the attempt when it has ended or is unresolved."""
+
+    async def submit(self, order: Order) -> Attempt:
+        """Enter an order and return at once."""
+
+    async def interrupt(self) -> None:
+        """Cancel what `migrate` is doing, unless it is too late for that."""
+
+    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
+        """Return open attempts, or all."""
+
+    async def attempt(self, start: str) -> Attempt:
+        """Return the attempt whose UUID starts so."""
+
+    async def events(self, attempt: Attempt) -> tuple[Event, ...]:
+        """Return its transitions."""
+
+    def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
+        """Yield it at each change until it ends."""
+
+    async def cancel(self, attempt: Attempt) -> Attempt:
+        """Cancel it; refused past the point of no return."""
+
+
+class LocalDesk:
+    """This process, over the store."""
+
+    def __init__(self, around: Surroundings, start_daemon: str) -> None:
+        """Take what a driver works with; `start_daemon` is the command that would start a daemon."""
+        self._around = around
+        self._start_daemon = start_daemon
+        self._drive: Drive | None = None
+        self._interrupted = False
+
+    async def migrate(self, order: Order, observe: Observer) -> Attempt:
+        """Admit and drive in this process."""
+
+        def both(attempt: Attempt) -> None:
+            self._around.observe(attempt)
+            observe(attempt)
+
+        around = replace(self._around, observe=both)
+        attempt = await admit(around, order)
+        if attempt.ended:
+            return attempt
+        self._drive = Drive(attempt, around)
+        if self._interrupted:
+            self._drive.request_cancel()
+        return await self._drive.run()
+
+    async def submit(self, order: Order) -> Attempt:
+        """Refuse: nobody would drive it.
+
+        Raises:
+            InvalidInput: Always.
+        """
+        raise InvalidInput(
+            "no-daemon",
+            f"Nothing would drive {order.machine} after this command ends: no orchestrator is configured",
+            f"Start one: {self._start_daemon} (and name it in `[site] orchestrator`)",
+        )
+
+    async def interrupt(self) -> None:
+        """Cancel this process's own attempt."""
+        self._interrupted = True
+        if self._drive is not None:
+            self._drive.request_cancel()
+
+    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
+        """Read the store; open attempts without a driver are completed by what their source says."""
+        rows = await asyncio.to_thread(self._around.store.attempts, everything=everything)
+        return tuple(await asyncio.gather(*(self._as_it_stands(row) for row in rows)))
+
+    async def attempt(self, start: str) -> Attempt:
+        """Read the store."""
+        return await self._as_it_stands(await asyncio.to_thread(self._around.store.find, start))
+
+    async def events(self, attempt: Attempt) -> tuple[Event, ...]:
+        """Read the store."""
+        return await asyncio.to_thread(self._around.store.events, attempt.attempt)
+
+    async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
+        """Look at the store until the attempt ends."""
+        last: Attempt | None = None
+        while True:
+            row = await self._as_it_stands(await asyncio.to_thread(self._around.store.get, attempt.attempt))
+            if last is None or replace(row, heartbeat=0.0) != replace(last, heartbeat=0.0):
+                yield row
+            if row.ended or (row.outcome is not None and not is_held(row, self._around.clock())):
+                return
+            last = row
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def cancel(self, attempt: Attempt) -> Attempt:
+        """Tell its driver through the store, and its source directly."""
+        return await cancel(self._around, attempt)
+
+    async def _as_it_stands(self, row: Attempt) -> Attempt:
+        if row.ended or not row.epoch or is_held(row, self._around.clock()):
+            return row
+        with contextlib.suppress(MigrationError):
+            return with_report(row, await self._around.agents.get_attempt(row.source, row.key()))
+        return row
+
+
+async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
+    """Cancel an attempt, whoever drives it.
+
+    Raises:
+        Refused: It has ended, or is past the point of no return.
+        MigrationError: What its source answered.
+    """
+    if attempt.ended:
+        raise Refused("attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.outcome}", "Nothing to cancel")
+    if attempt.phase in PAST_RETURN:
+        raise too_late(attempt)
+    row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
+    if row.epoch:
+        report = await around.agents.cancel(row.source, row.key())
+        row = with_report(row, report)
+    return row
+
+
+def too_late(attempt: Attempt) -> Refused:
+    """Return the refusal of a cancel past the point of no return."""
+    return Refused(
+        "past-return",
+        f"Attempt {attempt.attempt} is past the point of no return ({attempt.phase})",
+        f"Wait for its end: viaduct watch {attempt.attempt}",
+    )
+
+
+async def follow(attempts: AsyncIterator[Attempt], observe: Observer) -> Attempt | None:
+    """Observe each and return the last."""
+    last = None
+    async for attempt in attempts:
+        observe(attempt)
+        last = attempt
+    return last

@@ -1,0 +1,28 @@
+"""Which waiting attempts may start: a pure decision over those that wait and those that run.
+
+A host sends at most OUT_LIMIT machines at once and takes at most IN_LIMIT. Higher priority goes first, then who waits
+longest; one that cannot start does not hold up others between other hosts.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from orchestrator.attempt import Attempt
+
+OUT_LIMIT: Final = 1
+IN_LIMIT: Final = 1
+
+
+def may_start(waiting: Iterable[Attempt], running: Iterable[Attempt]) -> Sequence[Attempt]:
+    """Return those that may start now, in order."""
+    active = list(running)
+    outgoing = Counter(one.source for one in active)
+    incoming = Counter(one.destination for one in active)
+    chosen = []
+    for attempt in sorted(waiting, key=lambda one: (-one.priority, one.created_at, one.attempt)):
+        if outgoing[attempt.source] < OUT_LIMIT and incoming[attempt.destination] < IN_LIMIT:
+            outgoing[attempt.source] += 1
+            incoming[attempt.destination] += 1
+            chosen.append(attempt)
+    return chosen

@@ -1,0 +1,102 @@
+"""What a migration did, and what stands against one, as tables."""
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.attempt import Attempt, Notice, Outcome
+from orchestrator.preflight import Candidate, Preflight
+from orchestrator.render.quantities import rate, size, span
+
+_STYLE = {Outcome.COMPLETED: "green", Outcome.CANCELLED: "yellow", Outcome.REFUSED: "yellow"}
+
+
+def show_result(console: Console, attempt: Attempt) -> None:
+    """Print one attempt."""
+    outcome = attempt.outcome
+    style = _STYLE.get(outcome, "red") if outcome is not None else "cyan"
+    words = outcome.value if outcome is not None else f"open: {attempt.phase}"
+    console.print(f"[bold]{attempt.name}[/bold]  {attempt.source} -> {attempt.destination}  [{style}]{words}[/{style}]")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("attempt", f"{attempt.attempt}, epoch {attempt.epoch}")
+    for name, text in _facts(attempt):
+        table.add_row(name, text)
+    console.print(table)
+    _show_rounds(console, attempt)
+    show_notices(console, attempt.blockers, attempt.warnings)
+
+
+def show_preflight(console: Console, found: Preflight, *, explain: bool) -> None:
+    """Print what was found; `explain` tells of every host that was asked, else of the one that matters."""
+    chosen = found.chosen
+    told = found.candidates if explain or chosen is None else (chosen,)
+    for one in told:
+        word = "[green]can move[/green]" if one.passes else "[red]cannot move[/red]"
+        console.print(f"[bold]{found.machine.name}[/bold]  {found.machine.host} -> {one.host}  {word}")
+        _show_expected(console, one)
+        show_notices(console, one.blockers, one.warnings)
+
+
+def show_notices(console: Console, blockers: tuple[Notice, ...], warnings: tuple[Notice, ...]) -> None:
+    """Print blockers, then warnings."""
+    for kind, style, notices in (("blocker", "red", blockers), ("warning", "yellow", warnings)):
+        for one in notices:
+            device = f" ({one.device})" if one.device else ""
+            console.print(f"  [{style}]{kind}[/{style}] {one.code}{device}: {one.message}", highlight=False)
+
+
+def _facts(attempt: Attempt) -> list[tuple[str, str]]:
+    report = attempt.report
+    if report is None:
+        return []
+    facts = [("total", span(report.total_ms)), ("prepare", span(attempt.prepare_ms))]
+    if attempt.outcome == Outcome.COMPLETED and report.HasField("downtime"):
+        down = report.downtime
+        parts = (
+            ("pause", down.pause_ms),
+            ("last round", down.last_round_ms),
+            ("device state", down.device_state_ms),
+            ("verify", down.verify_ms),
+            ("handoff", down.handoff_ms),
+            ("resume", down.resume_ms),
+        )
+        clock = "exact, one clock" if down.shared_clock else f"at most; {span(down.uncertainty_ms)} may be the link's"
+        facts.append(("downtime", f"{span(down.downtime_ms)} ({clock})"))
+        facts.append(("", ", ".join(f"{name} {span(value)}" for name, value in parts)))
+    facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
+    facts.append(
+        ("verified", f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by}")
+    )
+    if report.HasField("guest"):
+        guest = report.guest
+        rates = f"CPU {rate(guest.dirty_bytes_per_s)}, DMA {rate(guest.dma_bytes_per_s)}"
+        facts.append(("guest", f"{guest.jobs_done} jobs, {guest.errors} errors, {rates}"))
+    return facts
+
+
+def _show_rounds(console: Console, attempt: Attempt) -> None:
+    if attempt.report is None or not attempt.report.rounds:
+        return
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("round", "dirty", "sent", "zero", "on the wire", "took", "dirtied", "wire"):
+        table.add_column(heading, justify="right")
+    for one in attempt.report.rounds:
+        table.add_row(
+            str(one.round),
+            str(one.dirty_pages),
+            str(one.sent_pages),
+            str(one.zero_pages),
+            size(one.wire_bytes),
+            span(one.ms),
+            rate(one.dirty_bytes_per_s),
+            rate(one.wire_bytes_per_s),
+        )
+    console.print(table)
+
+
+def _show_expected(console: Console, one: Candidate) -> None:
+    if one.expected is not None:
+        expected = one.expected
+        console.print(
+            f"  expected: {expected.rounds} rounds, {span(expected.total_ms)} in all, of which "
+            f"{span(expected.prepare_ms)} to prepare; downtime {span(expected.downtime_ms)}"
+        )

@@ -1,0 +1,165 @@
+"""The orchestrator daemon: a queue over the store, and the API for people and their tools.
+
+::
+
+    Submit -> row in the store (queued) -> a slot at both hosts -> Drive -> end
+    start  -> every open row that nobody drives is claimed with the next term, and driven on
+
+The store is the queue: what is in memory is only which rows this process drives. A row's change wakes its watchers.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import Final, Self
+
+from orchestrator.admission import Order, admit
+from orchestrator.attempt import Attempt, Phase
+from orchestrator.desk import cancel
+from orchestrator.drive import Drive, Surroundings
+from orchestrator.queueing import may_start
+from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
+from vm_migration.errors import MigrationError, Refused, Stale
+from vm_migration.telemetry import logs
+
+QUEUE_LIMIT: Final = 1000
+KEEP_SECONDS: Final = 30 * 86_400.0
+_WAITING: Final = frozenset({Phase.QUEUED})
+_log: Final = logs.get(__name__)
+
+
+class AttemptQueue:
+    """Drives what is in the store while the context is entered."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = replace(around, observe=self._observe)
+        self._tell = around.observe
+        self._drives: dict[str, Drive] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, Attempt] = {}
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._notifying: set[asyncio.Task[None]] = set()
+        self._group = asyncio.TaskGroup()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Take over what nobody drives, and start."""
+        await self._stack.enter_async_context(self._group)
+        await self._take_over(await asyncio.to_thread(self._around.store.attempts))
+        self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
+        self._keeper = self._group.create_task(self._keep(), name="keeper")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop driving; the agents go on alone, and the next driver takes the rows over."""
+        held = [*self._waiting.values(), *(drive.attempt for drive in self._drives.values())]
+        for task in (self._scheduler, self._keeper, *self._tasks.values()):
+            task.cancel()
+        await self._stack.aclose()
+        for attempt in held:
+            await asyncio.to_thread(self._around.store.let_go, attempt)
+
+    async def submit(self, order: Order) -> Attempt:
+        """Check an order on both sides and queue it.
+
+        Raises:
+            MigrationError: As `admit`; Refused when the queue is full.
+        """
+        if len(self._waiting) >= QUEUE_LIMIT:
+            raise Refused("queue-full", f"{QUEUE_LIMIT} attempts are waiting", "Wait, or cancel some")
+        attempt = await admit(self._around, order, check=True)
+        if not attempt.ended and attempt.attempt not in self._drives:
+            self._waiting[attempt.attempt] = attempt
+        self._observe(attempt)
+        self._wake.set()
+        return attempt
+
+    async def watch(self, attempt_id: str) -> AsyncIterator[Attempt]:
+        """Yield an attempt at each change, and now and then without one, until it ends or is left unresolved."""
+        while True:
+            row = await asyncio.to_thread(self._around.store.get, attempt_id)
+            yield row
+            if row.ended or (row.outcome is not None and not row.driver):
+                return
+            async with self._changed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        await self._changed.wait()
+
+    async def cancel(self, attempt: Attempt) -> Attempt:
+        """Cancel an attempt, queued or driven."""
+        row = await cancel(self._around, attempt)
+        if (drive := self._drives.get(attempt.attempt)) is not None:
+            drive.request_cancel()
+        elif attempt.attempt in self._waiting:
+            self._waiting[attempt.attempt] = row
+            self._start(row)  # it ends before it begins
+        return row
+
+    # the queue
+
+    async def _take_over(self, rows: Iterable[Attempt]) -> None:
+        store, clock = self._around.store, self._around.clock
+        for row in rows:
+            with contextlib.suppress(Refused):  # another process drives it
+                claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock())
+                _log.info("attempt taken over", attempt=row.attempt, term=claimed.term, phase=claimed.phase.value)
+                if claimed.phase in _WAITING:
+                    self._waiting[claimed.attempt] = claimed
+                else:
+                    self._start(claimed)
+
+    async def _schedule(self) -> None:
+        while True:
+            running = [drive.attempt for drive in self._drives.values()]
+            for attempt in may_start(self._waiting.values(), running):
+                self._start(attempt)
+            await self._wake.wait()
+            self._wake.clear()
+
+    async def _keep(self) -> None:
+        """Keep the claims of waiting attempts fresh, look for rows that others left, and prune."""
+        store = self._around.store
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            now = self._around.clock()
+            for attempt in list(self._waiting.values()):
+                try:
+                    row = await asyncio.to_thread(store.heartbeat, attempt, now)
+                except Stale:
+                    self._waiting.pop(attempt.attempt, None)
+                    continue
+                if row.cancel_requested and attempt.attempt in self._waiting:
+                    self._start(row)
+            rows = await asyncio.to_thread(store.attempts)
+            await self._take_over(row for row in rows if row.outcome is None and not is_held(row, now))
+            await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
+
+    def _start(self, attempt: Attempt) -> None:
+        self._waiting.pop(attempt.attempt, None)
+        drive = self._drives[attempt.attempt] = Drive(attempt, self._around)
+        task = self._group.create_task(self._drive(drive), name=f"drive {attempt.attempt}")
+        self._tasks[attempt.attempt] = task
+
+    async def _drive(self, drive: Drive) -> None:
+        try:
+            ended = await drive.run()
+            _log.info("attempt ended", attempt=ended.attempt, outcome=str(ended.outcome))
+        except (MigrationError, ExceptionGroup) as error:
+            _log.error("drive failed", attempt=drive.attempt.attempt, exc_info=error)
+        finally:
+            del self._drives[drive.attempt.attempt], self._tasks[drive.attempt.attempt]
+        self._wake.set()
+        self._observe(drive.attempt)
+
+    def _observe(self, attempt: Attempt) -> None:
+        self._tell(attempt)
+        task = asyncio.get_running_loop().create_task(self._notify(), name="notify watchers")
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

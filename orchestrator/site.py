@@ -1,0 +1,96 @@
+"""What the commands work with, made from the configuration: the agents, the store, the desk."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from orchestrator.agents import Agents, HostAddresses
+from orchestrator.client import PEER, RemoteDesk
+from orchestrator.desk import Desk, LocalDesk
+from orchestrator.drive import Surroundings
+from orchestrator.site_hooks import SiteHooks
+from orchestrator.status import publishing
+from orchestrator.store.store import Store
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.errors import InvalidInput
+from vm_migration.link.channel import open_channel
+
+_SQLITE: Final = "sqlite://"
+
+
+def agents_of(configuration: Configuration) -> Agents:
+    """Return the agents of the configured hosts.
+
+    Raises:
+        InvalidInput: No host is configured.
+    """
+    if not configuration.host:
+        raise InvalidInput("no-hosts", "No host is configured", "Name the file with --config, with a [host.NAME] each")
+    hosts = {name: HostAddresses(section.source, section.dest) for name, section in configuration.host.items()}
+    return Agents(hosts, configuration.tls_files())
+
+
+def store_path(store: str | None, environment: Mapping[str, str]) -> Path:
+    """Return the store's file: as configured, or in the user's state directory (XDG Base Directory, 3).
+
+    Raises:
+        InvalidInput: Not a SQLite store; this version has no other.
+    """
+    if not store:
+        state = environment.get("XDG_STATE_HOME") or str(Path(environment.get("HOME", "/")) / ".local/state")
+        return Path(state) / "viaduct" / "orchestrator.db"
+    path = store.removeprefix(_SQLITE)
+    if path == store or not path.startswith("/"):
+        raise InvalidInput(
+            "store-unsupported", f'Store "{store}" cannot be used', "Write sqlite:///absolute/path in `[site] store`"
+        )
+    return Path(path)
+
+
+def own_name() -> str:
+    """Return how this process signs what it drives."""
+    host = socket.gethostname().split(".")[0].lower() or "host"
+    return f"cli-{host}-{os.getpid()}"
+
+
+@contextlib.asynccontextmanager
+async def surroundings(configuration: Configuration, driver: str) -> AsyncIterator[Surroundings]:
+    """Open the store and the agents, and publish what this driver does."""
+    site = configuration.site
+    with Store(store_path(site.store, os.environ)) as store:
+        async with (
+            agents_of(configuration) as agents,
+            publishing(store, driver, site.name, configuration.broker(), time.time) as status,
+        ):
+            hooks = SiteHooks(configuration)
+            yield Surroundings(store, agents, hooks, driver, time.time, status.observe)
+
+
+@contextlib.asynccontextmanager
+async def open_desk(configuration: Configuration, *, drives: bool = False) -> AsyncIterator[Desk]:
+    """Open the daemon's desk where one is configured, else this process's own.
+
+    Only a desk that drives publishes; one that reads tells nobody that it is there.
+    """
+    address = configuration.site.orchestrator
+    if address:
+        channel = open_channel(address, configuration.tls_files(), PEER)
+        try:
+            yield RemoteDesk(channel, address)
+        finally:
+            await channel.close()
+    elif drives:
+        async with surroundings(configuration, own_name()) as around:
+            yield LocalDesk(around, START_DAEMON)
+    else:
+        with Store(store_path(configuration.site.store, os.environ)) as store:
+            async with agents_of(configuration) as agents:
+                around = Surroundings(store, agents, SiteHooks(configuration), own_name(), time.time)
+                yield LocalDesk(around, START_DAEMON)
+
+
+START_DAEMON: Final = "viaduct orchestrator --config FILE"

@@ -1,0 +1,176 @@
+"""What the store has to tell, as MQTT messages: an outbox over the store, and a publisher for whoever drives.
+
+An entry of the outbox says which row is to be told; the message is made when it is published, of the row as it then
+stands, so that it never contradicts the store. Only drivers publish.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.attempt import Attempt, Event
+from orchestrator.result import percent_of, timestamp
+from orchestrator.store.claim import CLAIM_SECONDS
+from orchestrator.store.store import OutboxRow, Ownership, Store
+from vm_migration.daemon.broker_url import Broker
+from vm_migration.daemon.outbox import Entry
+from vm_migration.daemon.publication import Publication
+from vm_migration.daemon.status_documents import (
+    MigrationEvent,
+    MigrationProgress,
+    MigrationState,
+    Owner,
+    Problem,
+    Rates,
+    event_message,
+    owner_message,
+    progress_message,
+    state_message,
+)
+from vm_migration.daemon.status_publisher import StatusPublisher
+from vm_migration.daemon.status_topics import Topics
+
+KEEP_SECONDS: Final = 3 * 86_400.0  # a state that is final stays this long under its retained topic
+
+
+class StoreOutbox:
+    """One driver's share of the store's outbox."""
+
+    def __init__(self, store: Store, driver: str, topics: Topics, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._driver = driver
+        self._topics = topics
+        self._clock = clock
+
+    def pending(self, limit: int) -> Sequence[Entry]:
+        """Return what no broker has yet, oldest first."""
+        rows = self._store.pending(self._driver, limit)
+        found = ((row.number, self._publication(row)) for row in rows)
+        return tuple(Entry(number, publication) for number, publication in found if publication is not None)
+
+    def acknowledge(self, number: int) -> None:
+        """Note that a broker has everything up to this number."""
+        self._store.acknowledge(self._driver, number)
+
+    def retained(self) -> Sequence[Publication]:
+        """Return every state that still counts, and every owner."""
+        since = self._clock() - KEEP_SECONDS
+        attempts = (one for one in self._store.attempts(everything=True) if not one.ended or one.updated_at > since)
+        states = [state_publication(self._store, self._topics, one) for one in attempts]
+        return (*states, *(_owner(self._topics, owner) for owner in self._store.owners()))
+
+    def _publication(self, row: OutboxRow) -> Publication | None:
+        if row.kind == "owner":
+            owner = next((one for one in self._store.owners() if one.machine == row.subject), None)
+            return _owner(self._topics, owner) if owner else None
+        attempt = self._store.get(row.subject)
+        if row.kind == "state":
+            return state_publication(self._store, self._topics, attempt)
+        event = next(iter(self._store.events(row.subject, after=row.sequence - 1)), None)
+        return event_publication(self._topics, attempt, event) if event else None
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """Where a driver tells what changed; with no broker configured it tells nobody."""
+
+    topics: Topics
+    publisher: StatusPublisher | None
+
+    def observe(self, attempt: Attempt) -> None:
+        """Take note of a change. Never waits, never raises."""
+        if self.publisher is not None:
+            self.publisher.wake()
+            if not attempt.ended:
+                self.publisher.progress(attempt.attempt, progress_publication(self.topics, attempt))
+
+
+@contextlib.asynccontextmanager
+async def publishing(
+    store: Store, driver: str, site: str, broker: Broker | None, clock: Callable[[], float]
+) -> AsyncIterator[Publishing]:
+    """Publish what this driver's attempts do, and what dead drivers left unpublished, while the context is entered."""
+    topics = Topics(site)
+    if broker is None:
+        yield Publishing(topics, None)
+        return
+    store.adopt_outbox(driver, clock(), CLAIM_SECONDS)
+    outbox = StoreOutbox(store, driver, topics, clock)
+    status_topic = topics.orchestrator(driver)
+    async with StatusPublisher(broker, status_topic=status_topic, identifier=driver, outbox=outbox) as publisher:
+        yield Publishing(topics, publisher)
+
+
+def state_publication(store: Store, topics: Topics, attempt: Attempt) -> Publication:
+    """Return an attempt's whole state; one that is final expires."""
+    events = store.events(attempt.attempt)
+    report = attempt.report
+    state = MigrationState(
+        attempt=attempt.attempt,
+        machine=attempt.name,
+        source=attempt.source,
+        destination=attempt.destination,
+        epoch=attempt.epoch,
+        sequence=events[-1].sequence if events else 0,
+        phase=attempt.phase.value,
+        percent=percent_of(attempt),
+        rates=_rates(attempt),
+        remaining_bytes=report.remaining_bytes if report else 0,
+        expected_downtime_ms=report.expected_downtime_ms if report else None,
+        reason=attempt.reason,
+        outcome=attempt.outcome.value if attempt.outcome else None,
+        error=_problem(attempt),
+        updated=timestamp(attempt.updated_at),
+    )
+    return state_message(topics, state, attempt.updated_at + KEEP_SECONDS if attempt.ended else None)
+
+
+def event_publication(topics: Topics, attempt: Attempt, event: Event) -> Publication:
+    """Return one transition."""
+    message = MigrationEvent(
+        attempt=attempt.attempt,
+        machine=attempt.name,
+        epoch=attempt.epoch,
+        sequence=event.sequence,
+        phase=event.phase.value,
+        reason=event.reason,
+        outcome=event.outcome.value if event.outcome else None,
+        error=_problem(attempt) if event.outcome else None,
+        at=timestamp(event.at),
+    )
+    return event_message(topics, message)
+
+
+def progress_publication(topics: Topics, attempt: Attempt) -> Publication:
+    """Return how far an open attempt is."""
+    report = attempt.report
+    message = MigrationProgress(
+        attempt=attempt.attempt,
+        machine=attempt.name,
+        epoch=attempt.epoch,
+        phase=attempt.phase.value,
+        percent=percent_of(attempt),
+        round=len(report.rounds) if report else 0,
+        rates=_rates(attempt),
+        remaining_bytes=report.remaining_bytes if report else 0,
+        expected_downtime_ms=report.expected_downtime_ms if report else None,
+        updated=timestamp(attempt.updated_at),
+    )
+    return progress_message(topics, message)
+
+
+def _owner(topics: Topics, owner: Ownership) -> Publication:
+    return owner_message(topics, Owner(machine=owner.name, host=owner.host, epoch=owner.epoch))
+
+
+def _rates(attempt: Attempt) -> Rates:
+    last = attempt.report.rounds[-1] if attempt.report is not None and attempt.report.rounds else None
+    if last is None:
+        return Rates(dirty_bytes_per_s=0.0, wire_bytes_per_s=0.0)
+    return Rates(dirty_bytes_per_s=last.dirty_bytes_per_s, wire_bytes_per_s=last.wire_bytes_per_s)
+
+
+def _problem(attempt: Attempt) -> Problem | None:
+    error = attempt.error
+    return Problem(code=error.code, message=error.message, hint=error.hint) if error else None
