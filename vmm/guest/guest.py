@@ -18,6 +18,7 @@ from vmm.guest.layout import Layout
 from vmm.guest.pacing import SECOND
 from vmm.guest.qat_driver import QatDriver, QatState
 from vmm.guest.qat_jobs import JOBS_PER_SLAB
+from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
 
@@ -57,7 +58,11 @@ class IommuDriver(Protocol):
         """Return everything beyond guest RAM."""
 
     def load(self, data: bytes) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state.
+
+        Raises:
+            DriverStateRefused: The bytes are no state of this driver. Nothing was changed.
+        """
 
 
 class Part(Protocol):
@@ -183,7 +188,10 @@ class Guest:
         if shape != (len(self._cpus), len(self._drivers), self._iommu is None):
             raise GuestStateRefused(f"State of {shape[0]} vCPUs and {shape[1]} devices is not of this guest")
         if self._iommu is not None:
-            self._iommu.load(state.iommu)
+            try:
+                self._iommu.load(state.iommu)
+            except DriverStateRefused as error:
+                raise GuestStateRefused(str(error)) from None
         for cpu, registers in zip(self._cpus, state.cpus, strict=True):
             cpu.load(registers)
         for driver, progress in zip(self._drivers, state.drivers, strict=True):

@@ -17,6 +17,7 @@ from vmm.guest.layout import MIB, SLAB_SIZE, Layout, plan
 from vmm.guest.pacing import SECOND
 from vmm.guest.qat_driver import RING_ENTRIES, QatDriver
 from vmm.guest.qat_jobs import JOBS_PER_SLAB, inputs, job
+from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import Iova
 from vmm.memory.ram_block import RamBlock
@@ -383,4 +384,37 @@ def test_a_guest_of_a_vcpu_without_devices_boots() -> None:
     twin = Guest(GuestMemory(block), configuration, plan(RAM, (), 0), [])
     twin.load(guest.save())
     assert twin.report().errors == 0
+    os.close(block.descriptor)
+
+
+@dataclass
+class Kernel:
+    """An IOMMU driver that only remembers."""
+
+    state: bytes = b"first"
+    boots: int = 0
+
+    def boot(self) -> None:
+        self.boots += 1
+
+    def save(self) -> bytes:
+        return self.state
+
+    def load(self, data: bytes) -> None:
+        if data == b"spoilt":
+            raise DriverStateRefused("Bytes are not a state")
+        self.state = data
+
+
+def test_the_state_of_the_iommu_driver_moves_with_the_guest() -> None:
+    block = RamBlock.create("test", RAM)
+    configuration = GuestConfiguration(vcpus=1, cpu_dirty_rate=0, pattern=Pattern.ZIPF, seed=1, dma_rates=())
+    kernels = [Kernel(b"one"), Kernel(b"two")]
+    guest, twin = (Guest(GuestMemory(block), configuration, plan(RAM, (), 0), [], kernel) for kernel in kernels)
+    guest.boot()
+    twin.load(guest.save())
+    assert [(kernel.state, kernel.boots) for kernel in kernels] == [(b"one", 1), (b"one", 0)]
+    kernels[0].state = b"spoilt"
+    with pytest.raises(GuestStateRefused, match="not a state"):
+        twin.load(guest.save())
     os.close(block.descriptor)
