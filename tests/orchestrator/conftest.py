@@ -1,0 +1,54 @@
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Attempt, Notice
+from orchestrator.drive import Surroundings
+from orchestrator.store.store import Store
+from tests.orchestrator.fake_agents import FakeSite, fake_site
+from vm_migration.errors import MigrationError
+
+
+class RecordedHooks:
+    """Notes which hooks ran; `refusal` makes before_prepare fail."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.refusal: MigrationError | None = None
+
+    async def before_prepare(self, attempt: Attempt) -> None:
+        assert attempt.epoch
+        self.ran.append("before_prepare")
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def after_active(self, attempt: Attempt) -> tuple[Notice, ...]:
+        self.ran.append("after_active")
+        return (Notice("hook-failed", "announce-address exited 1"),)
+
+    async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
+        self.ran.append("after_abort")
+        return ()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[FakeSite]:
+    async with fake_site("host-a", "host-b") as running:
+        yield running
+
+
+@pytest.fixture
+def hooks() -> RecordedHooks:
+    return RecordedHooks()
+
+
+@pytest.fixture
+async def around(site: FakeSite, hooks: RecordedHooks, tmp_path: Path) -> AsyncIterator[Surroundings]:
+    async with contextlib.AsyncExitStack() as stack:
+        agents = await stack.enter_async_context(Agents(site.addresses, None))
+        store = stack.enter_context(Store(tmp_path / "orchestrator.db"))
+        yield Surroundings(store, agents, hooks, "cli-test-1", time.time, patience=1.0)
