@@ -245,12 +245,37 @@ def test_without_tracking_a_blocked_device_is_unmapped_widely(rig: Rig) -> None:
     assert all(event.is_unmap and event.translated == 0 for event in rig.listener.events)
 
 
-def test_switching_away_directly_loses_no_mapping_while_tracking(rig: Rig) -> None:
+def test_worked_vector_of_the_precise_unmap(rig: Rig) -> None:
+    rig.driver.attach(DEVFN, DomainKind.PAGING)
+    domain = rig.driver._domain(DEVFN)
+    domain.tables.map(0x1000, 0xA000, 0x1000)
+    domain.tables.map(0x200000, 0x40000000, LARGE)
+    domain._invalidate([(Iova(0), 4 * LARGE)])
+    rig.tracking = True
+    rig.listener.events.clear()
+    rig.driver.attach(DEVFN, DomainKind.BLOCKED)
+    assert {(event.iova, event.mask, event.translated, event.is_unmap) for event in rig.listener.events} == {
+        (0x1000, 0xFFF, 0xA000, True),
+        (0x200000, 0x1FFFFF, 0x40000000, True),
+    }
+
+
+def turn_translation_off(rig: Rig) -> None:
+    rig.unit.write_register(reg.GCMD, reg.QIE)
+
+
+def bind_to_identity_without_blocking(rig: Rig) -> None:
+    rig.driver._bindings.bind(DEVFN, 1, None)
+    rig.driver._forget_binding(DEVFN, 1)
+
+
+@pytest.mark.parametrize("switch", [turn_translation_off, bind_to_identity_without_blocking])
+def test_switching_away_directly_loses_no_mapping_while_tracking(rig: Rig, switch: Callable[[Rig], None]) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
     (iova,) = rig.driver.mapper(DEVFN).map([buffer(0, LARGE)])
     rig.tracking = True
     rig.listener.events.clear()
-    rig.unit.write_register(reg.GCMD, reg.QIE)
+    switch(rig)
     assert [(event.iova, event.translated) for event in rig.listener.events] == [(iova, BUFFERS)]
     assert rig.listener.log[-2:] == ["-iommu 18", "+ram 0"]
 
