@@ -58,11 +58,9 @@ class Listener:
 class Rig:
     """One machine's RAM, unit, driver and the listener of one device."""
 
-    def __init__(
-        self, *, scalable: bool = True, aw_bits: int = 48, pool: int = 1 << 20, ram: RamBlock | None = None
-    ) -> None:
+    def __init__(self, *, scalable: bool = True, aw_bits: int = 48, pool: int = 1 << 20) -> None:
         self.tracking = False
-        self.memory = GuestMemory(RamBlock.create("vtd", RAM) if ram is None else ram)
+        self.memory = GuestMemory(RamBlock.create("vtd", RAM))
         configuration = VtdConfiguration(
             scalable=scalable, aw_bits=aw_bits, caching_mode=True, dma_translation=True, reports_max_iova=True
         )
@@ -79,7 +77,7 @@ class Rig:
         self.unit.write_register(offset, value)
 
     def walked(self) -> dict[int, tuple[int, int, bool, bool]]:
-        """Every page that the device reaches by the tables in RAM, found one at a time by translation."""
+        """What the tables in RAM say of each page that the listener holds, one translation at a time."""
         reached: dict[int, tuple[int, int, bool, bool]] = {}
         for event in self.listener.held.values():
             for iova in range(event.iova, event.iova + event.mask, 4096):
