@@ -42,7 +42,13 @@ class Instance(msgspec.Struct, frozen=True):
     boot_id: str
     vmm: ProcessId
     host: ProcessId
-    instance: str
+    token: str
+    """Drawn by the machine process itself."""
+
+    @property
+    def name(self) -> str:
+        """The instance as journals and proofs name it."""
+        return f"{self.boot_id}:{self.vmm.pid}:{self.vmm.started}:{self.token}"
 
 
 @dataclass(frozen=True, slots=True)

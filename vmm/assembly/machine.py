@@ -14,7 +14,7 @@ from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
 from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState
 from vmm.assembly.memory_image import MemorySource, fill
 from vmm.assembly.specification import MachineSpecification
-from vmm.guest.guest import GuestReport
+from vmm.guest.guest import GuestReport, GuestStateRefused
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
@@ -22,6 +22,7 @@ from vmm.vfio import device_migration
 from vmm.vfio.blockers import Finding, judge
 from vmm.vfio.dirty_tracker import is_exact
 from vmm.vfio.host_port import HostPort
+from vmm.viommu.errors import StateRefused
 from vmm.viommu.intel import VtdConfiguration, VtdUnit
 
 
@@ -174,11 +175,14 @@ class Machine:
         state = machine_state.decode(data)
         if (self._unit is None) != (state.viommu == b""):
             raise InvalidState("State and specification differ in whether there is a vIOMMU")
-        if self._unit is not None:
-            self._unit.load(state.viommu)
-            self._flush()
-        device_migration.load(self._vfio, dict(state.devices), InvalidState)
-        self._guest.load(state.guest)
+        try:
+            if self._unit is not None:
+                self._unit.load(state.viommu)
+                self._flush()
+            device_migration.load(self._vfio, dict(state.devices), InvalidState)
+            self._guest.load(state.guest)
+        except (StateRefused, GuestStateRefused) as error:
+            raise InvalidState(f"A part of the machine's state was refused: {error}") from error
 
     def report_host_writes(self) -> bytes | None:
         """Return the host process's witness."""

@@ -49,6 +49,10 @@ class RamBlock:
         """Map a block that another process made; the descriptor is owned from here on."""
         return cls(descriptor, os.fstat(descriptor).st_size)
 
+    def close(self) -> None:
+        """Close the descriptor; the mapping goes with the last view of it."""
+        os.close(self.descriptor)
+
     def populate(self, first_page: int, count: int) -> None:
         """Make a run of pages present and writable without changing what they hold.
 

@@ -80,3 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--machine", required=True, help="the machine's UUID")
     parser.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
     return parser
+
+
+if __name__ == "__main__":
+    main()

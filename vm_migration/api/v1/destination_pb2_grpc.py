@@ -72,6 +72,11 @@ class DestinationStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.DiscardRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
                 _registered_method=True)
+        self.NoteRetired = channel.unary_unary(
+                '/vm_migration.api.v1.Destination/NoteRetired',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+                _registered_method=True)
 
 
 class DestinationServicer:
@@ -127,6 +132,13 @@ class DestinationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteRetired(self, request, context):
+        """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DestinationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_DestinationServicer_to_server(servicer, server):
             'Discard': grpc.unary_unary_rpc_method_handler(
                     servicer.Discard,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.DiscardRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.SerializeToString,
+            ),
+            'NoteRetired': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRetired,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.SerializeToString,
             ),
     }
@@ -356,6 +373,33 @@ class Destination:
             target,
             '/vm_migration.api.v1.Destination/Discard',
             vm__migration_dot_api_dot_v1_dot_destination__pb2.DiscardRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRetired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Destination/NoteRetired',
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
             options,
             channel_credentials,

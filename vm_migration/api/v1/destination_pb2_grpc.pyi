@@ -49,6 +49,8 @@ class DestinationStub:
     DescribeIncoming: _grpc.UnaryUnaryMultiCallable[_destination_pb2.DescribeIncomingRequest, _destination_pb2.IncomingReport]
     Discard: _grpc.UnaryUnaryMultiCallable[_destination_pb2.DiscardRequest, _destination_pb2.IncomingReport]
     """Only on the source's durable ABORTED or LOST."""
+    NoteRetired: _grpc.UnaryUnaryMultiCallable[_destination_pb2.NoteRetiredRequest, _destination_pb2.IncomingReport]
+    """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
 
 @_typing.type_check_only
 class DestinationAsyncStub(DestinationStub):
@@ -70,6 +72,8 @@ class DestinationAsyncStub(DestinationStub):
     DescribeIncoming: _aio.UnaryUnaryMultiCallable[_destination_pb2.DescribeIncomingRequest, _destination_pb2.IncomingReport]  # type: ignore[assignment]
     Discard: _aio.UnaryUnaryMultiCallable[_destination_pb2.DiscardRequest, _destination_pb2.IncomingReport]  # type: ignore[assignment]
     """Only on the source's durable ABORTED or LOST."""
+    NoteRetired: _aio.UnaryUnaryMultiCallable[_destination_pb2.NoteRetiredRequest, _destination_pb2.IncomingReport]  # type: ignore[assignment]
+    """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
 
 class DestinationServicer(metaclass=_abc_1.ABCMeta):
     """The destination agent's side of an attempt. Page data arrives as raw frames on
@@ -130,5 +134,13 @@ class DestinationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_destination_pb2.IncomingReport, _abc.Awaitable[_destination_pb2.IncomingReport]]:
         """Only on the source's durable ABORTED or LOST."""
+
+    @_abc_1.abstractmethod
+    def NoteRetired(
+        self,
+        request: _destination_pb2.NoteRetiredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_destination_pb2.IncomingReport, _abc.Awaitable[_destination_pb2.IncomingReport]]:
+        """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
 
 def add_DestinationServicer_to_server(servicer: DestinationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

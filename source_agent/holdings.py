@@ -1,0 +1,157 @@
+"""The machines that this host holds: found in the run directory, each in a custody while the agent acts on it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from vm_migration.errors import InvalidInput, Refused, Unreachable
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.evidence import Process
+from vm_migration.handover.journal import read_last
+from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.record import Record
+from vm_migration.handover.states import ABSENT, ARRIVING, State
+from vm_migration.machine.port import MachineError
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vm_migration.machine.software import SoftwareMachine
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.process.control import Description
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One machine as it was found: its journal's last record, and what its process said, if it answered."""
+
+    record: Record
+    specification: MachineSpecification
+    description: Description | None
+
+
+class Holdings:
+    """Opens custodies, one at a time for each machine."""
+
+    def __init__(self, journals: Path, run: RunDirectory) -> None:
+        self.run: Final = run
+        self.journals: Final = journals
+        self._custodies: Final[dict[str, Custody]] = {}
+        self._locks: Final[dict[str, asyncio.Lock]] = {}
+
+    async def look(self, directory: MachineDirectory) -> Holding:
+        """Look at a machine without taking it over.
+
+        Raises:
+            Unreachable: Its journal cannot be read.
+            MachineGone: Its folder holds no specification.
+        """
+        record = await asyncio.to_thread(read_last, self.journals, str(directory.machine))
+        specification = parse_specification(directory.specification())
+        port = SoftwareMachine(directory.path)
+        try:
+            description = await port.describe() if directory.alive() else None
+        except MachineError:
+            description = None
+        finally:
+            await port.close()
+        return Holding(record, specification, description)
+
+    async def all(self) -> list[Holding]:
+        """Look at every machine that is at home here; one that is arriving is its destination agent's."""
+        found = []
+        for directory in self.run.all():
+            try:
+                holding = await self.look(directory)
+            except (Unreachable, MachineError):
+                continue
+            if holding.record.state not in ARRIVING | ABSENT:
+                found.append(holding)
+        return found
+
+    async def find(self, name: str) -> Holding:
+        """Look at the machine of a name or UUID.
+
+        Raises:
+            InvalidInput: There is none here.
+            Refused: Several have the name.
+        """
+        matching = [each for each in await self.all() if name in (each.record.machine, each.specification.name)]
+        if not matching:
+            raise InvalidInput("unknown-machine", f"No machine {name} on this host", "See: viaduct machine list")
+        if len(matching) > 1:
+            raise Refused("ambiguous-name", f"{len(matching)} machines are called {name} here", "Name it by its UUID")
+        return matching[0]
+
+    @asynccontextmanager
+    async def hold(self, machine: str) -> AsyncIterator[Custody]:
+        """Hold a machine's journal and command its process, for the length of the context.
+
+        Raises:
+            Unreachable: Its journal cannot be read.
+            CutOff, MachineGone: Its process is somebody else's, or does not answer.
+        """
+        async with self._locks.setdefault(machine, asyncio.Lock()):
+            custody = await self.custody(machine)
+            try:
+                yield custody
+            except JournalMoved:
+                await self.drop(machine)
+                raise
+
+    async def custody(self, machine: str) -> Custody:
+        """Return the machine's custody, opened and attached where its process lives."""
+        custody = self._custodies.get(machine)
+        if custody is not None:
+            last = await asyncio.to_thread(read_last, self.journals, machine)
+            if last.controller == custody.record.controller:
+                return custody
+            await self.drop(machine)
+        custody = await Custody.open(self.journals, self.run, machine)
+        if custody.process() is Process.ALIVE:
+            await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
+        self._custodies[machine] = custody
+        return custody
+
+    def adopt(self, custody: Custody) -> None:
+        """Keep a custody that was opened elsewhere."""
+        self._custodies[custody.record.machine] = custody
+
+    async def drop(self, machine: str) -> None:
+        """Let go of a custody; the machine goes on as it is."""
+        custody = self._custodies.pop(machine, None)
+        if custody is not None:
+            await custody.close()
+
+    async def close(self) -> None:
+        """Let go of all."""
+        for machine in list(self._custodies):
+            await self.drop(machine)
+
+    def memory_in_use(self) -> int:
+        """Return the RAM of all machines of the run directory, arriving ones included, in bytes."""
+        total = 0
+        for directory in self.run.all():
+            try:
+                total += parse_specification(directory.specification()).memory.size
+            except (MachineError, ValueError):
+                continue
+        return total
+
+
+def machine_uuid(text: str) -> UUID:
+    """Return the UUID that a request names.
+
+    Raises:
+        InvalidInput: It names none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput("invalid-uuid", f"{text!r} is not a machine's UUID", "Name it by its UUID") from None
+
+
+def owes_a_process(record: Record) -> bool:
+    """Tell whether a record's state means that this host must have a process of the machine."""
+    return record.state not in ABSENT and record.state is not State.PREPARED

@@ -1,0 +1,296 @@
+"""One attempt at its source, from Begin to its end. The agent finishes or aborts it alone.
+
+::
+
+    begun --Start--> pre-copy --fits--> stopping --> verifying --READY--> releasing --> handing-over --> completed
+      |                 |                  |             |
+      '-----------------'------------------'-------------'-----> aborted (ABORTED durable, then the guest resumes)
+
+Up to READY the work is one task that can be cancelled at any point; past it, nothing cancels.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from source_agent.destination_link import DestinationLink
+from source_agent.ending import abort_or_lose, tell_to_discard
+from source_agent.handing_over import hand_over, release, retire
+from source_agent.precopy import Precopy
+from source_agent.progress import CANCELLABLE, ENDED, FailureText, Outcome, Phase, Progress, ProgressBoard
+from source_agent.rounds import Rounds
+from source_agent.standstill import downtime_of
+from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
+from source_agent.terms import Terms
+from vm_migration.api.v1 import types_pb2
+from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
+from vm_migration.handover.states import State
+from vm_migration.link.boundary import innermost
+from vm_migration.link.tls import TlsFiles
+from vm_migration.machine.port import MachineError
+from vm_migration.telemetry import logs
+from vm_migration.transfer.errors import TransferError
+from vm_migration.transfer.outgoing import OutgoingStream
+from vmm.process.description import boot_id
+
+_log: Final = logs.get(__name__)
+
+BeforeHandoff = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrder:
+    """Where the destination waits."""
+
+    control_address: str
+    bulk_address: str
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an attempt needs of its agent; the hash rate is measured, in bytes per second."""
+
+    tls: TlsFiles | None
+    before_handoff: BeforeHandoff
+    hash_bytes_per_s: float
+
+
+class OutgoingAttempt:
+    """Drives one attempt; `board` shows it."""
+
+    def __init__(self, custody: Custody, terms: Terms, around: Surroundings) -> None:
+        self.custody: Final = custody
+        self.board: Final = ProgressBoard(Progress())
+        self.attempt: Final = custody.record.attempt or ""
+        self.terms = terms
+        self._around: Final = around
+        self._started_ns: Final = time.monotonic_ns()
+        self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
+        self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
+        self._cancelled = False
+        self._precopy: Precopy | None = None
+
+    # the orchestrator's hands
+
+    def start(self, order: StartOrder) -> None:
+        """Begin the rounds; asked again, nothing changes."""
+        if not self._order.done():
+            self._order.set_result(order)
+
+    def cancel(self) -> None:
+        """End the attempt; asked again, nothing changes.
+
+        Raises:
+            Refused: It is past the point of no return, or completed.
+        """
+        phase = self._now.phase
+        if self._cancelled or phase is Phase.ABORTED:
+            return
+        if phase not in CANCELLABLE:
+            text = f"Attempt {self.attempt} is {phase}: the machine is its destination's"
+            raise Refused("past-return", text, "Wait for its end")
+        self._cancelled = True
+        if self._until_ready is not None:
+            self._until_ready.cancel()
+
+    def force(self) -> None:
+        """Switch over at the end of the round, whatever the standstill.
+
+        Raises:
+            Refused: No round is under way.
+        """
+        if self._precopy is None or self._now.phase is not Phase.PRE_COPY:
+            raise Refused("not-in-rounds", f"Attempt {self.attempt} is {self._now.phase}", "Nothing to force")
+        self._precopy.forced = True
+
+    def tune(self, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> None:
+        """Change limits of a running attempt; 0 leaves one as it is."""
+        self.terms = msgspec.structs.replace(
+            self.terms,
+            downtime_limit_ms=downtime_limit_ms or self.terms.downtime_limit_ms,
+            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s or self.terms.max_bandwidth_bytes_per_s,
+        )
+        if self._precopy is not None:
+            self._precopy.tune(self.terms)
+
+    # the work
+
+    async def run(self) -> None:
+        """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
+        async with AsyncExitStack() as stack:
+            self._until_ready = asyncio.create_task(self._make_ready(stack), name=f"attempt {self.attempt}")
+            try:
+                link, ready = await self._until_ready
+                await self._past_return(link, ready)
+            except asyncio.CancelledError:
+                if not self._cancelled:
+                    raise
+                await self._end(Cancelled("cancelled", "Migration was cancelled", "The machine runs on its source"))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
+                await self._end(innermost(error))
+            finally:
+                # Both lead to the mapping of the machine's RAM, which must go when the attempt is over.
+                self._until_ready, self._precopy = None, None
+
+    async def go_on_handing_over(self) -> None:
+        """Go on with an attempt that an earlier life of this agent released."""
+        record = self.custody.record
+        self._put(replace(self._now, phase=Phase.HANDING_OVER, reason="the agent restarted after the release"))
+        async with self._link() as link:
+            await hand_over(link, self.key(), record.pause, bytes.fromhex(record.secret), self._waiting)
+            await retire(self.custody, link, self.key())
+        self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
+
+    async def _make_ready(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
+        order = await self._ordered()
+        self.terms = msgspec.structs.replace(
+            self.terms, control_address=order.control_address, bulk_address=order.bulk_address
+        )
+        terms_text = msgspec.json.encode(self.terms).decode()
+        await self.custody.write(lambda record: msgspec.structs.replace(record, policy=terms_text))
+        link = await stack.enter_async_context(self._link())
+        bulks = await link.open_streams(order.ticket, self.terms.streams)
+        streams = [OutgoingStream(UUID(self.attempt), ordinal) for ordinal in range(self.terms.streams)]
+        machine = self.custody.port
+        lanes = tuple(zip(streams, bulks, strict=True))
+        ram = await machine.ram()
+        stack.callback(ram.close)
+        rounds = Rounds(machine, ram, link, lanes, self.key(), verify=self.terms.verify)
+        self._precopy = Precopy(rounds, machine, self.board, self.terms, self._around.hash_bytes_per_s)
+        self._put(replace(self._now, phase=Phase.PRE_COPY, reason="sends memory while the machine runs"))
+        standstill_ms, forced = await self._precopy.run(self._elapsed_ms)
+        return link, await self._stop(link, rounds, standstill_ms, forced=forced)
+
+    async def _ordered(self) -> StartOrder:
+        try:
+            async with asyncio.timeout(self.terms.timeout_ms / 1000):
+                return await self._order
+        except TimeoutError:
+            raise AttemptFailed("timeout", "Attempt was begun and never started", "Begin a new one") from None
+
+    async def _stop(self, link: DestinationLink, rounds: Rounds, standstill_ms: float, *, forced: bool) -> Ready:
+        await self._around.before_handoff()
+        self._put(replace(self._now, phase=Phase.STOPPING, reason="stops the guest and sends what is left"))
+        limit = self.terms.downtime_limit_ms
+        bound_ms = forced_pause_bound_ms(round(standstill_ms)) if forced else pause_bound_ms(limit)
+        stop = await self.custody.port.pause(for_attempt=True)
+        try:
+            async with asyncio.timeout(bound_ms / 1000):
+                ready = await stop_and_make_ready(
+                    self.custody, link, rounds, self.key(), stop, bound_ms=bound_ms, verify=self.terms.verify != "none"
+                )
+        except TimeoutError:
+            text = f"Destination was not ready within {bound_ms} ms of the pause"
+            raise AttemptFailed("pause-bound", text, "Raise --downtime-limit") from None
+        self._put(
+            replace(
+                self._now,
+                rounds=(*self._now.rounds, ready.last_round),
+                wire_bytes=rounds.wire_bytes,
+                remaining_bytes=0,
+                verified_by=rounds.verified_by,
+                pages_verified=ready.pages_verified,
+                bulk_ms=(rounds.bulk_ended_ns - rounds.bulk_started_ns) / 1e6,
+            )
+        )
+        return ready
+
+    async def _past_return(self, link: DestinationLink, ready: Ready) -> None:
+        self._put(replace(self._now, phase=Phase.RELEASING, reason="gives the machine up"))
+        await release(self.custody, self.attempt, ready.stop.pause)
+        self._put(replace(self._now, phase=Phase.HANDING_OVER, reason="hands the machine over"))
+        secret = bytes.fromhex(self.custody.record.secret)
+        handed = await hand_over(link, self.key(), ready.stop.pause, secret, self._waiting)
+        standstill = downtime_of(ready, handed, boot_id()) if ready.stop.was_running else None
+        self._put(replace(self._now, downtime=standstill, total_ms=self._elapsed_ms(), reason="frees the paused copy"))
+        await retire(self.custody, link, self.key())
+        self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
+
+    # how it ends otherwise
+
+    async def _end(self, error: BaseException) -> None:
+        if self.custody.record.state is State.RELEASED:
+            _log.error("released and not handed over", attempt=self.attempt, exc_info=error)
+            self._put(replace(self._now, reason=f"released, not handed over: {error}"))
+            return
+        failure = self._failure(error)
+        try:
+            state = await abort_or_lose(self.custody, failure.message)
+        except (MigrationError, MachineError) as unresolved:
+            _log.error("attempt could not be ended", attempt=self.attempt, reason=str(unresolved))
+            self._put(replace(self._now, reason=f"ownership is open: {unresolved}", failure=_text(failure)))
+            return
+        self._show_end(failure, state)
+        if self._order.done():
+            async with self._link() as link:
+                await tell_to_discard(link, self.key(), self.custody)
+
+    def _failure(self, error: BaseException) -> MigrationError:
+        if isinstance(error, MigrationError):
+            return error
+        if not isinstance(error, MachineError | TransferError | OSError):
+            _log.error("attempt failed by our own fault", attempt=self.attempt, exc_info=error)
+        return AttemptFailed("attempt-failed", f"Attempt failed: {error}", "The machine stays at its source; try again")
+
+    def _show_end(self, failure: MigrationError, state: State) -> None:
+        outcome = Outcome.CANCELLED if isinstance(failure, Cancelled) else Outcome.FAILED
+        shown = replace(self._now, phase=Phase.ABORTED, outcome=outcome, failure=_text(failure), reason="")
+        if state is State.LOST:
+            text = FailureText("machine-lost", "The machine's process ended during the attempt", "Create it anew")
+            shown = replace(shown, phase=Phase.LOST, outcome=Outcome.LOST, failure=text)
+        if isinstance(failure, PagesDiffer):
+            shown = replace(
+                shown,
+                pages_verified=failure.verified,
+                pages_mismatched=failure.mismatched_count,
+                mismatched=failure.mismatched,
+            )
+        self._put(replace(shown, total_ms=self._elapsed_ms()))
+
+    # what is shown
+
+    @property
+    def open(self) -> bool:
+        """Whether the attempt has not come to an end."""
+        return self._now.phase not in ENDED
+
+    def key(self) -> types_pb2.AttemptKey:
+        """Return the attempt's key, as the journal has it."""
+        record = self.custody.record
+        return types_pb2.AttemptKey(machine=record.machine, attempt=self.attempt, epoch=record.epoch, term=record.term)
+
+    @property
+    def _now(self) -> Progress:
+        return self.board.progress
+
+    def _put(self, progress: Progress) -> None:
+        self.board.show(progress)
+
+    def _waiting(self, reason: str) -> None:
+        self._put(replace(self._now, reason=reason))
+
+    def _link(self) -> DestinationLink:
+        terms = self.terms
+        return DestinationLink(
+            host=self.custody.record.peer,
+            control=terms.control_address,
+            bulk=terms.bulk_address,
+            tls=self._around.tls,
+            attempt=self.attempt,
+        )
+
+    def _elapsed_ms(self) -> float:
+        return (time.monotonic_ns() - self._started_ns) / 1e6
+
+
+def _text(failure: MigrationError) -> FailureText:
+    return FailureText(failure.code, failure.message, failure.hint)

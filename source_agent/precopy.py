@@ -1,0 +1,125 @@
+"""The rounds while the guest runs, until the remainder is worth a stop.
+
+The figures that the decision looks at are measured here; the decision itself is vm_migration.transfer.convergence.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from source_agent.progress import ProgressBoard
+from source_agent.rounds import Rounds
+from source_agent.terms import Terms
+from vm_migration.errors import AttemptFailed
+from vm_migration.machine.port import MachinePort
+from vm_migration.transfer.convergence import (
+    Continue,
+    Fail,
+    RoundMeasurement,
+    Situation,
+    StandstillCosts,
+    SwitchOver,
+    decide,
+)
+from vmm.memory.quantities import PAGE_SIZE
+
+FIXED_STANDSTILL_MS: Final = 50.0
+"""Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, as measured."""
+_SHOW_EVERY: Final = 0.2
+
+
+class Precopy:
+    """Runs the rounds of one attempt."""
+
+    def __init__(
+        self, rounds: Rounds, machine: MachinePort, board: ProgressBoard, terms: Terms, hash_bytes_per_s: float
+    ) -> None:
+        self.forced = False
+        self._rounds: Final = rounds
+        self._machine: Final = machine
+        self._board: Final = board
+        self._hash_bytes_per_s: Final = hash_bytes_per_s
+        self._terms = terms
+        self.tune(terms)
+
+    def tune(self, terms: Terms) -> None:
+        """Work under changed terms from now on."""
+        self._terms = terms
+        self._rounds.pacer.bytes_per_second = terms.max_bandwidth_bytes_per_s
+
+    async def run(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
+        """Send rounds until it is time; return the standstill expected in milliseconds, and whether it was forced.
+
+        Raises:
+            AttemptFailed: It does not converge within the attempt's time.
+            MigrationError, MachineError: The link or the machine failed.
+        """
+        left = (self._terms.timeout_ms - elapsed_ms()) / 1000
+        try:
+            async with asyncio.timeout(None if self._terms.force_on_timeout else max(0.0, left)):
+                await self._rounds.begin()
+                return await self._until_time(elapsed_ms)
+        except TimeoutError:
+            text = f"Migration did not converge in {self._terms.timeout_ms} ms; rounds so far: {self._rounds.number}"
+            raise AttemptFailed("timeout", text, "Raise --timeout, or use --on-timeout force") from None
+
+    async def _until_time(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
+        description = await self._machine.describe()
+        costs = StandstillCosts(
+            fixed_ms=FIXED_STANDSTILL_MS,
+            device_state_bytes=description.device_state_bytes,
+            hash_bytes_per_s=self._hash_bytes_per_s,
+        )
+        while True:
+            await self._one_round()
+            situation = Situation(
+                history=self._board.progress.rounds,
+                unhashed_bytes=self._rounds.unhashed_bytes,
+                elapsed_ms=elapsed_ms(),
+                forced=self.forced,
+            )
+            match decide(situation, self._terms.convergence(), costs):
+                case Continue(standstill_ms=standstill):
+                    self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
+                case SwitchOver(standstill_ms=standstill, forced=forced):
+                    self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
+                    return standstill, forced
+                case Fail(code=code, message=message):
+                    raise AttemptFailed(code, message, "Raise the limits, or ask for less load")
+
+    async def _one_round(self) -> None:
+        watcher = asyncio.create_task(self._watch(), name="round's progress")
+        try:
+            measured = await self._rounds.send_round()
+        finally:
+            watcher.cancel()
+        await self._show(measured)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_SHOW_EVERY)
+            counts = self._rounds.counts
+            done = counts.sent_pages + counts.zero_pages
+            self._board.show(
+                replace(
+                    self._board.progress,
+                    percent=99 if self._rounds.number > 0 else min(99, 100 * done // max(1, counts.pages)),
+                    wire_bytes=self._rounds.wire_bytes,
+                    remaining_bytes=max(0, counts.pages - done) * PAGE_SIZE,
+                )
+            )
+
+    async def _show(self, measured: RoundMeasurement) -> None:
+        description = await self._machine.describe()
+        progress = self._board.progress
+        self._board.show(
+            replace(
+                progress,
+                rounds=(*progress.rounds, measured),
+                wire_bytes=self._rounds.wire_bytes,
+                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE,
+                guest=description.guest,
+                percent=99,
+            )
+        )

@@ -1,0 +1,104 @@
+"""What an attempt has come to, as it is told to whoever watches: one value, replaced whole at each step."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+from vm_migration.transfer.convergence import RoundMeasurement
+from vm_migration.transfer.downtime import Downtime
+from vmm.process.control import GuestFigures, Observation
+
+
+class Phase(StrEnum):
+    """Where an attempt stands; each comes once, in this order, but for the three ends."""
+
+    BEGUN = "begun"
+    PRE_COPY = "pre-copy"
+    STOPPING = "stopping"
+    VERIFYING = "verifying"
+    RELEASING = "releasing"
+    HANDING_OVER = "handing-over"
+    COMPLETED = "completed"
+    ABORTED = "aborted"
+    LOST = "lost"
+
+
+CANCELLABLE: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY, Phase.STOPPING, Phase.VERIFYING})
+ENDED: Final = frozenset({Phase.COMPLETED, Phase.ABORTED, Phase.LOST})
+
+
+class Outcome(StrEnum):
+    """How an attempt ended at its source; empty while it is open."""
+
+    OPEN = ""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureText:
+    """A stable code, what happened, what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Everything that is told; times in milliseconds."""
+
+    phase: Phase = Phase.BEGUN
+    reason: str = "waits for the destination"
+    sequence: int = 0
+    percent: int = 0
+    outcome: Outcome = Outcome.OPEN
+    rounds: tuple[RoundMeasurement, ...] = ()
+    downtime: Downtime | None = None
+    verified_by: str = "none"
+    total_ms: float = 0.0
+    bulk_ms: float = 0.0
+    wire_bytes: int = 0
+    remaining_bytes: int = 0
+    expected_downtime_ms: float = 0.0
+    pages_verified: int = 0
+    pages_mismatched: int = 0
+    mismatched: tuple[int, ...] = ()
+    failure: FailureText | None = None
+    guest: GuestFigures | None = None
+    warnings: tuple[Observation, ...] = field(default=())
+
+
+class ProgressBoard:
+    """The present value, and a way to wait for the next."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._changed = asyncio.Event()
+
+    @property
+    def progress(self) -> Progress:
+        """The present value."""
+        return self._progress
+
+    def show(self, progress: Progress) -> None:
+        """Replace the value; a new phase takes the next number and begins at nought percent."""
+        if progress.phase is not self._progress.phase:
+            progress = replace(progress, sequence=self._progress.sequence + 1, percent=0)
+        elif progress.percent < self._progress.percent:
+            progress = replace(progress, percent=self._progress.percent)
+        self._progress = progress
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def next(self, longest: float) -> None:
+        """Wait for the next change, or for so many seconds."""
+        changed = self._changed
+        try:
+            async with asyncio.timeout(longest):
+                await changed.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,195 @@
+"""The rounds: harvest, announce, send, barrier; and the same once more when the guest stands still.
+
+Order of a round, on which nothing lost rests: the harvest is taken first, the kernel's witness is read after it, the
+pages are read after both. A page written between harvest and witness is in the next harvest, and its digest, which the
+witness took away, is told again with it.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from source_agent.destination_link import STALL, BulkStream, DestinationLink
+from source_agent.pacing import Pacer
+from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.errors import AttemptFailed
+from vm_migration.machine.port import Harvest, MachinePort
+from vm_migration.transfer.convergence import RoundMeasurement
+from vm_migration.transfer.digests import StatedDigests
+from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
+from vm_migration.transfer.unsent import UnsentSet
+from vm_migration.wire.bitmap_codec import encode_bitmap
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.ram_block import RamBlock
+
+
+_BARRIER_DEADLINE: Final = 2 * STALL
+"""Seconds between a barrier and its acknowledgement: what lies in buffers is applied before it."""
+
+
+@dataclass(slots=True)
+class RoundCounts:
+    """What one round has moved so far."""
+
+    pages: int = 0
+    sent_pages: int = 0
+    zero_pages: int = 0
+
+
+class Rounds:
+    """The page side of one attempt; `unsent` survives it, for the next attempt's sake."""
+
+    def __init__(
+        self,
+        machine: MachinePort,
+        ram: RamBlock,
+        link: DestinationLink,
+        lanes: tuple[tuple[OutgoingStream, BulkStream], ...],
+        key: types_pb2.AttemptKey,
+        *,
+        verify: str,
+    ) -> None:
+        self.number = -1
+        self.bulk_started_ns = 0
+        self.bulk_ended_ns = 0
+        self.counts = RoundCounts()
+        self.witnessed = False
+        self.pacer: Final = Pacer()
+        self._machine: Final = machine
+        self._ram: Final = ram
+        self._link: Final = link
+        self._lanes: Final = lanes
+        self._key: Final = key
+        self._verify: Final = verify
+        self._unsent: Final = UnsentSet(ram.pages)
+        self._stated: Final = StatedDigests(ram.pages)
+        self._last_harvest_ns = time.monotonic_ns()
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes of frames sent so far, over all streams."""
+        return sum(bulk.wire_bytes for _, bulk in self._lanes)
+
+    @property
+    def dirty_pages(self) -> int:
+        """Pages that the next round would have."""
+        return self._unsent.dirty_pages
+
+    @property
+    def unhashed_bytes(self) -> int:
+        """What would have to be hashed at a pause now, beside what is sent."""
+        if self._verify == "none":
+            return 0
+        if self._verify == "full" or not self.witnessed:
+            return self._ram.size
+        return 0
+
+    async def begin(self) -> None:
+        """Log every write from here on, and take all pages as unsent."""
+        await self._machine.start_tracking()
+        self._unsent.harvest(DirtyBitmap.full(self._ram.pages))
+        if self._verify == "auto":
+            self.witnessed = await self._machine.report_writes() is not None
+        self._last_harvest_ns = time.monotonic_ns()
+
+    async def send_round(self) -> RoundMeasurement:
+        """Send what is unsent, wait for the barriers, and harvest what was written meanwhile."""
+        started_ns, wire_before = self._last_harvest_ns, self.wire_bytes
+        counts = await self._send(None)
+        await self._harvest()
+        now = time.monotonic_ns()
+        self._last_harvest_ns = now
+        return RoundMeasurement(
+            round=self.number,
+            dirty_pages=counts.pages,
+            sent_pages=counts.sent_pages,
+            zero_pages=counts.zero_pages,
+            wire_bytes=self.wire_bytes - wire_before,
+            ms=(now - started_ns) / 1e6,
+            dirtied_pages=self._unsent.dirty_pages,
+        )
+
+    async def send_last(self) -> RoundMeasurement:
+        """Send everything that is left of a machine that stands still, and the digests that are still to be told."""
+        started_ns, wire_before = time.monotonic_ns(), self.wire_bytes
+        await self._harvest()
+        announced = None if self._verify == "none" else self._stated.missing()
+        counts = await self._send(announced)
+        return RoundMeasurement(
+            round=self.number,
+            dirty_pages=counts.pages,
+            sent_pages=counts.sent_pages,
+            zero_pages=counts.zero_pages,
+            wire_bytes=self.wire_bytes - wire_before,
+            ms=(time.monotonic_ns() - started_ns) / 1e6,
+            dirtied_pages=0,
+        )
+
+    @property
+    def verified_by(self) -> str:
+        """What vouches for the digests: witness, full or none."""
+        if self._verify == "none":
+            return "none"
+        return "witness" if self.witnessed else "full"
+
+    async def _harvest(self) -> None:
+        harvest: Harvest = await self._machine.harvest()
+        if harvest.failure is not None:
+            raise AttemptFailed("dirty-query-failed", harvest.failure, "The machine goes on at its source; try again")
+        self._unsent.harvest(harvest.cpu | harvest.dma)
+        if not self.witnessed:
+            return
+        written = await self._machine.report_writes()
+        if written is None:
+            self.witnessed = False
+            self._stated.withdraw_all()
+        else:
+            self._stated.withdraw(written)
+
+    async def _send(self, announced: DirtyBitmap | None) -> RoundCounts:
+        opened = self._unsent.open_round(len(self._lanes))
+        self.number = opened.number
+        self.counts = RoundCounts(pages=opened.bitmap.count())
+        request = destination_pb2.OpenRoundRequest(
+            key=self._key, round=opened.number, bitmap=encode_bitmap(opened.bitmap)
+        )
+        await self._link.open_round(request)
+        digested = self._verify != "none" and (self.witnessed or announced is not None)
+        told = None if announced is None else announced - opened.bitmap
+        holes = self._holes()
+        async with asyncio.TaskGroup() as group:
+            for (stream, bulk), share in zip(self._lanes, opened.shares, strict=True):
+                part = stream.round(
+                    opened.number,
+                    self._ram.words,
+                    share,
+                    holes=holes,
+                    digested=digested,
+                    announced=told if stream.stream == 0 else None,
+                )
+                group.create_task(self._send_share(bulk, part), name=f"bulk stream {stream.stream}")
+        if digested:
+            self._stated.state(opened.bitmap)
+        return self.counts
+
+    async def _send_share(self, bulk: BulkStream, part: OutgoingRound) -> None:
+        if self.bulk_started_ns == 0:
+            self.bulk_started_ns = time.monotonic_ns()
+        sent, zeros = 0, 0
+        for frame in part:
+            before = bulk.wire_bytes
+            await bulk.send(frame)
+            self.counts.sent_pages += part.sent_pages - sent
+            self.counts.zero_pages += part.zero_pages - zeros
+            sent, zeros = part.sent_pages, part.zero_pages
+            await self.pacer.spend(bulk.wire_bytes - before)
+        ack = await bulk.answer(_BARRIER_DEADLINE)
+        self._unsent.acknowledge(ack.place.round, ack.place.stream)
+        self.bulk_ended_ns = time.monotonic_ns()
+
+    def _holes(self) -> DirtyBitmap:
+        holes = DirtyBitmap.full(self._ram.pages)
+        for first, count in self._ram.extents():
+            holes.clear_run(first, count)
+        return holes

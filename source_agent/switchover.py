@@ -1,0 +1,100 @@
+"""From the decision to stop to READY at the destination: everything that can still be taken back.
+
+::
+
+    pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages, digests -> device state
+         -> destination loads and verifies -> READY(pause)
+
+Nothing here releases the machine. Whatever fails is raised, and the attempt ends in ABORTED at its owner's hands.
+"""
+
+import time
+from dataclasses import dataclass
+
+from source_agent.destination_link import DestinationLink
+from source_agent.rounds import Rounds
+from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.errors import AttemptFailed
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.departure import stopped
+from vm_migration.machine.port import Stop
+from vm_migration.transfer.convergence import RoundMeasurement
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The destination holds the whole machine, verified, and does not run it. Times are monotonic nanoseconds."""
+
+    stop: Stop
+    paused_ns: int
+    last_round: RoundMeasurement
+    last_round_ns: int
+    device_state_ns: int
+    verified_ns: int
+    pages_verified: int
+
+
+class PagesDiffer(AttemptFailed):
+    """Verification found pages whose contents differ; the destination never runs."""
+
+    def __init__(self, answer: destination_pb2.FinishResponse) -> None:
+        pages = tuple(answer.mismatched_pages)
+        named = ", ".join(str(page) for page in pages[:8]) + (" ..." if len(pages) > 8 else "")
+        super().__init__(
+            "pages-mismatched",
+            f"Verification found {answer.pages_mismatched} pages that differ at the destination: {named}",
+            "The machine goes on at its source; report this with the attempt's record",
+        )
+        self.verified = answer.pages_verified
+        self.mismatched_count = answer.pages_mismatched
+        self.mismatched = pages
+
+
+async def stop_and_make_ready(
+    custody: Custody,
+    link: DestinationLink,
+    rounds: Rounds,
+    key: types_pb2.AttemptKey,
+    stop: Stop,
+    *,
+    bound_ms: int,
+    verify: bool,
+) -> Ready:
+    """Bring a machine that has just stopped to READY at the destination.
+
+    Raises:
+        PagesDiffer: Verification refused it.
+        MigrationError, MachineError: It did not come to READY; the caller aborts.
+    """
+    await custody.write(lambda record: stopped(record, pause=stop.pause, bound_ms=bound_ms))
+    paused_ns = time.monotonic_ns()
+    last_round = await rounds.send_last()
+    last_round_ns = time.monotonic_ns()
+    state = await custody.port.save()
+    request = destination_pb2.FinishRequest(
+        key=key,
+        pause=stop.pause,
+        round=rounds.number,
+        device_state=state,
+        was_running=stop.was_running,
+        verify=verify,
+    )
+    answer = await link.finish(request, bound_ms / 1000)
+    verified_ns = time.monotonic_ns()
+    if answer.pages_mismatched:
+        raise PagesDiffer(answer)
+    if not answer.ready or answer.pause != stop.pause:
+        raise AttemptFailed(
+            answer.error.code or "not-ready",
+            f"Destination did not become ready: {answer.error.message or 'no reason given'}",
+            answer.error.hint,
+        )
+    return Ready(
+        stop=stop,
+        paused_ns=paused_ns,
+        last_round=last_round,
+        last_round_ns=last_round_ns,
+        device_state_ns=min(verified_ns, last_round_ns + round(answer.load_ms * 1e6)),
+        verified_ns=verified_ns,
+        pages_verified=answer.pages_verified,
+    )

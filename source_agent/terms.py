@@ -1,0 +1,77 @@
+"""What an attempt was begun with: its policy, and where it goes. Journalled, so that a restarted agent has it."""
+
+from typing import Final
+
+import msgspec
+
+from vm_migration.api.v1 import types_pb2
+from vm_migration.errors import InvalidInput
+from vm_migration.transfer.convergence import ConvergencePolicy, OnTimeout
+
+VERIFY_NAMES: Final = {
+    types_pb2.VERIFY_MODE_AUTO: "auto",
+    types_pb2.VERIFY_MODE_FULL: "full",
+    types_pb2.VERIFY_MODE_NONE: "none",
+}
+MAX_STREAMS: Final = 16
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy in plain units, and the destination's addresses once Start has told them."""
+
+    downtime_limit_ms: int
+    timeout_ms: int
+    force_on_timeout: bool
+    max_bandwidth_bytes_per_s: int = 0
+    verify: str = "auto"
+    streams: int = 1
+    control_address: str = ""
+    bulk_address: str = ""
+
+    def convergence(self) -> ConvergencePolicy:
+        """Return the part that the switchover decision looks at."""
+        on_timeout = OnTimeout.FORCE if self.force_on_timeout else OnTimeout.CANCEL
+        return ConvergencePolicy(self.downtime_limit_ms, self.timeout_ms, on_timeout)
+
+
+def terms_of(policy: types_pb2.Policy) -> Terms:
+    """Read the policy of a request.
+
+    Raises:
+        InvalidInput: All that is wrong with it, or that this version does not have.
+    """
+    wrong = []
+    if policy.downtime_limit_ms <= 0:
+        wrong.append("downtime_limit_ms must be above 0")
+    if policy.timeout_ms <= 0:
+        wrong.append("timeout_ms must be above 0")
+    if policy.on_timeout not in (types_pb2.ON_TIMEOUT_CANCEL, types_pb2.ON_TIMEOUT_FORCE):
+        wrong.append("on_timeout must be CANCEL or FORCE")
+    if policy.verify not in VERIFY_NAMES:
+        wrong.append("verify must be AUTO, FULL or NONE")
+    if policy.transport not in ("", "grpc"):
+        wrong.append(f"transport {policy.transport!r} is not one of this version's: grpc")
+    if policy.compression not in ("", "auto", "none"):
+        wrong.append(f"compression {policy.compression!r} is not one of this version's: auto, none")
+    if policy.streams > MAX_STREAMS:
+        wrong.append(f"streams must be at most {MAX_STREAMS}")
+    if wrong:
+        raise InvalidInput("invalid-policy", "; ".join(wrong), "Correct the policy and ask again")
+    return Terms(
+        downtime_limit_ms=policy.downtime_limit_ms,
+        timeout_ms=policy.timeout_ms,
+        force_on_timeout=policy.on_timeout == types_pb2.ON_TIMEOUT_FORCE,
+        max_bandwidth_bytes_per_s=policy.max_bandwidth_bytes_per_s,
+        verify=VERIFY_NAMES[policy.verify],
+        streams=max(1, policy.streams),
+    )
+
+
+def encode(terms: Terms) -> str:
+    """Return the terms as the journal keeps them."""
+    return msgspec.json.encode(terms).decode()
+
+
+def decode(text: str) -> Terms:
+    """Return the terms of a journal's record."""
+    return msgspec.json.decode(text, type=Terms)

@@ -1,0 +1,123 @@
+"""One machine at one host, in the hands of one agent: its journal, and its process, attached to that controller.
+
+::
+
+    journal opened (controller number drawn, OPENED durable) --> process attached with (epoch, controller)
+                                                                  older controllers are cut off
+
+Everything an agent does to a machine goes through here, so that what is written and what is done keep their order:
+a write is finished, or has failed, before the next one begins, also when the task that asked for it is cancelled.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from vm_migration.errors import Unreachable
+from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer
+from vm_migration.handover.journal import Journal
+from vm_migration.handover.record import Record
+from vm_migration.machine.port import MachineGone
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vm_migration.machine.software import SoftwareMachine
+from vmm.process.control import Description
+
+Change = Callable[[Record], Record]
+
+
+class Custody:
+    """Holds a journal; `port` commands the process once `attach` has been called."""
+
+    def __init__(self, journal: Journal, directory: MachineDirectory) -> None:
+        self.directory: Final = directory
+        self.port = SoftwareMachine(directory.path)
+        self._journal: Final = journal
+        self._lock: Final = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, journals: Path, run: RunDirectory, machine: str) -> "Custody":
+        """Open the machine's journal and cut off whoever held it.
+
+        Raises:
+            JournalUnreadable: The journal is missing, empty or damaged: treat the machine as unreachable here.
+        """
+        journal = await asyncio.to_thread(Journal.open, journals, machine)
+        return cls(journal, run.of(UUID(machine)))
+
+    @property
+    def record(self) -> Record:
+        """The journal's last record, as this controller wrote or restated it."""
+        return self._journal.last
+
+    async def write(self, change: Change) -> Record:
+        """Append what `change` makes of the last record, unless it is that very record; durable when this returns.
+
+        Raises:
+            Refused: What the change refuses; nothing was written.
+            JournalMoved: Another controller has opened the journal; this custody is over.
+            JournalUncertain: Whether it is durable is unknown.
+        """
+        return await asyncio.shield(asyncio.create_task(self._write(change), name="journal write"))
+
+    async def attach(self, epoch: int) -> Description:
+        """Command the process.
+
+        Raises:
+            CutOff: A newer controller commands it.
+            MachineGone: It does not answer.
+        """
+        return await self.port.attach(epoch, self.record.controller)
+
+    async def answer(self) -> ProcessAnswer:
+        """Return the process's own answer, given at this moment.
+
+        Raises:
+            MachineGone: It does not answer.
+        """
+        description = await self.port.describe()
+        instance = self.directory.instance()
+        known = instance is not None and (instance.vmm.pid, instance.token) == (description.pid, description.instance)
+        return ProcessAnswer(
+            instance=instance.name if instance is not None and known else f"unknown:{description.instance}",
+            controller=description.controller,
+            running=description.run_state == "running",
+            pause=description.pause,
+        )
+
+    async def answer_or_proof(self) -> ProcessAnswer | InstanceGone:
+        """Return the process's answer, or the proof that the journalled instance is gone.
+
+        Raises:
+            Unreachable: It lives and does not answer: nothing can be concluded.
+        """
+        try:
+            return await self.answer()
+        except MachineGone as error:
+            if self.process() is Process.GONE:
+                return InstanceGone(self.record.instance)
+            raise Unreachable("process-silent", f"Machine process does not answer: {error}", "Look at it") from error
+
+    def process(self) -> Process:
+        """Look at the journalled instance by its ids."""
+        instance = self.directory.instance()
+        if instance is None or instance.name != self.record.instance:
+            return Process.UNKNOWN if self.directory.path.exists() and instance is None else Process.GONE
+        return Process.ALIVE if self.directory.alive() else Process.GONE
+
+    async def close(self) -> None:
+        """Let go of both; the machine goes on as it is."""
+        await self.port.close()
+        self._journal.close()
+
+    async def _write(self, change: Change) -> Record:
+        async with self._lock:
+            return await asyncio.to_thread(self._append, change)
+
+    def _append(self, change: Change) -> Record:
+        last = self._journal.last
+        following = change(last)
+        if following is last:
+            return last
+        return self._journal.append(following)
