@@ -10,17 +10,20 @@ import weakref
 from bisect import bisect_right
 from typing import Final
 
+import numpy as np
+
 from vfio_host.errors import CallRefused
 
 
 class MemoryFile:
     """A whole file, mapped shared; it lives as long as a mapping or a registration names it."""
 
-    __slots__ = ("__weakref__", "size", "view")
+    __slots__ = ("__weakref__", "address", "size", "view")
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.size: Final = size
         self.view: Final = memoryview(mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        self.address: Final = int(np.frombuffer(self.view, dtype=np.uint8).ctypes.data)
 
 
 class MemoryFiles:

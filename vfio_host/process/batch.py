@@ -15,6 +15,7 @@ from vfio_host.interface.calls import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE, Answer,
 from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, close_all
 from vfio_host.process.open_file import OpenFile, Opening, Received
 
+_OPENING: Final = calls.Open | calls.GroupGetDevice | calls.SetDeviceState
 _ANSWER_ROOM: Final = 32
 """More than the frame of any one answer takes, and than its fixed fields but ranges."""
 
@@ -45,7 +46,7 @@ class BatchAnswer:
         return calls.encode(calls.Answers(tuple(self._answers)))
 
     def _answer(self, file: OpenFile, call: AnyCall, received: Received) -> Answer:
-        if isinstance(call, calls.Open | calls.GroupGetDevice | calls.SetDeviceState) and len(self.descriptors) == MAX_DESCRIPTORS:
+        if isinstance(call, _OPENING) and len(self.descriptors) == MAX_DESCRIPTORS:
             raise CallRefused(errno.EMFILE, f"An answer carries {MAX_DESCRIPTORS} descriptors at most")
         outcome = file.call(call, received)
         if not isinstance(outcome, Opening):

@@ -41,10 +41,13 @@ class DeviceFile(OpenFile):
         self._binding: tuple[Iommufd, int] | None = None
 
     def call(self, call: AnyCall, received: Received) -> Answer | Opening:
-        """Carry out a device call. EINVAL for all but the binding while a cdev is not bound."""
+        """Carry out a device call. EINVAL while a cdev is not bound, but for the binding and for what it can do.
+
+        The kernel answers features after the binding only; here a hypervisor may ask before it chooses a container.
+        """
         if isinstance(call, calls.BindIommufd):
             return self._bind(call.iommufd)
-        if not self._ready:
+        if not self._ready and not isinstance(call, calls.GetFeature):
             raise CallRefused(errno.EINVAL, f"Device {self.device.name} is not bound to an iommufd")
         answer = self._address_space_call(call)
         return answer if answer is not None else self._device_call(call, received)

@@ -12,6 +12,7 @@ from vfio_host.interface.calls import (
     VFIO_GROUP,
     Answer,
     AnyCall,
+    Data,
     Done,
     HostConfiguration,
 )
@@ -21,6 +22,7 @@ from vfio_host.process.device_file import DeviceFile
 from vfio_host.process.iommu_files import ContainerFile, GroupFile, IommuFile
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice, iommu_of
+from vfio_host.process.witnessed_memory import WitnessedMemory
 from vfio_host.type1 import Type1Container
 
 _ADDRESS_WIDTHS: Final = (39, 48, 57)
@@ -47,6 +49,7 @@ class Host:
             self.devices[settings.name] = PassthroughDevice(settings, iommu_of(configuration, settings))
         self.addresses: Final = UserAddresses()
         self.files: Final = MemoryFiles()
+        self._ram: WitnessedMemory | None = None
         self._last_id = 0
         self._contexts: dict[int, Iommufd] = {}
         self._containers: dict[int, Type1Container] = {}
@@ -55,6 +58,20 @@ class Host:
     def connect(self) -> OpenFile:
         """Return what a new connection talks to."""
         return ConnectionFile(self)
+
+    def register_memory(self, vaddr: int, length: int, descriptor: int) -> None:
+        """Tell what lies at user addresses; what was registered last is the RAM that `report_writes` watches."""
+        memory = self.files.of(descriptor)
+        self.addresses.register(vaddr, length, memory)
+        if self._ram is not None:
+            self._ram.close()
+        self._ram = WitnessedMemory(memory, length)
+
+    def report_writes(self) -> bytes:
+        """Return the kernel's witness of this process's writes to RAM. ENXIO before RAM is registered."""
+        if self._ram is None:
+            raise CallRefused(errno.ENXIO, "No memory is registered")
+        return self._ram.report()
 
     def open(self, path: str) -> Opening:
         """Open a path. ENOENT for what this host does not have, EBUSY for a device that is open."""
@@ -132,8 +149,9 @@ class ConnectionFile(OpenFile):
             case calls.Open():
                 return self._host.open(call.path)
             case calls.RegisterMemory():
-                memory = self._host.files.of(received.following())
-                self._host.addresses.register(call.vaddr, call.length, memory)
+                self._host.register_memory(call.vaddr, call.length, received.following())
                 return Done()
+            case calls.ReportWrites():
+                return Data(self._host.report_writes())
             case _:
                 raise no_such_call(self, call)
