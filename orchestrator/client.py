@@ -31,11 +31,14 @@ class RemoteDesk:
         self._stub = OrchestratorStub(channel)
         self._peer = f"orchestrator at {address}"
         self._current: Attempt | None = None
+        self._interrupted = False
 
     async def migrate(self, order: Order, observe: Observer) -> Attempt:
         """Submit and watch to the end."""
         self._current = await self.submit(order)
         observe(self._current)
+        if self._interrupted:
+            await self.interrupt()
         last = await follow(self.watch(self._current), observe)
         return last or self._current
 
@@ -52,6 +55,7 @@ class RemoteDesk:
 
     async def interrupt(self) -> None:
         """Cancel what `migrate` watches; past the point of no return the daemon refuses and it goes on."""
+        self._interrupted = True
         if self._current is not None:
             with contextlib.suppress(MigrationError):
                 await self.cancel(self._current)

@@ -3,15 +3,16 @@
 An entry point names a click command; other packages add theirs in the same way, without being imported from here.
 """
 
+import asyncio
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from importlib.metadata import entry_points
 from typing import Final
 
 import click
 
-from orchestrator.errors import complaint
+from orchestrator.errors import USAGE, complaint
 from orchestrator.invocation import Invocation, print_document
 from vm_migration.errors import InternalError
 
@@ -44,21 +45,56 @@ def viaduct() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever goes wrong is two lines on stderr."""
-    invocation = Invocation(json="--json" in arguments, debug="--debug" in arguments)
+    invocation = _invocation(arguments)
+    try:
+        pending = _read(arguments, invocation)
+        if pending is not None:
+            asyncio.run(pending)
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001 - the last that can say it
+        return _said(invocation, error)
+    return invocation.exit_code
+
+
+async def run_here(arguments: Sequence[str]) -> int:
+    """Run one command line as `run` does, in the event loop that is running."""
+    invocation = _invocation(arguments)
+    try:
+        pending = _read(arguments, invocation)
+        if pending is not None:
+            await pending
+    except Exception as error:  # noqa: BLE001 - as above
+        return _said(invocation, error)
+    return invocation.exit_code
+
+
+def _invocation(arguments: Sequence[str]) -> Invocation:
+    """Return a fresh invocation; what a broken command line can still say is seen before it is read."""
+    return Invocation(json="--json" in arguments, debug="--debug" in arguments)
+
+
+def _read(arguments: Sequence[str], invocation: Invocation) -> Coroutine[object, object, None] | None:
+    """Read a command line; return what is left to await of its command, if anything."""
     try:
         result: object = viaduct.main(list(arguments), prog_name="viaduct", standalone_mode=False, obj=invocation)
     except click.exceptions.NoArgsIsHelpError as error:
-        sys.stderr.write(error.ctx.get_help() + "\n" if error.ctx is not None else "")
-        return 2
-    except (Exception, KeyboardInterrupt, click.Abort) as error:  # noqa: BLE001 - the last place that can say it
-        if invocation.debug:
-            traceback.print_exc()
-        said = complaint(error)
-        if invocation.json:
-            print_document(said.document())
-        said.write(sys.stderr)
-        return said.exit_code
-    return result if isinstance(result, int) and result else invocation.exit_code
+        sys.stderr.write(f"{error.format_message()}\n")
+        invocation.exit_code = USAGE
+        return None
+    if asyncio.iscoroutine(result):
+        return result
+    if isinstance(result, int) and result:
+        invocation.exit_code = result
+    return None
+
+
+def _said(invocation: Invocation, error: BaseException) -> int:
+    if invocation.debug:
+        traceback.print_exception(error)
+    said = complaint(error)
+    if invocation.json:
+        print_document(said.document())
+    said.write(sys.stderr)
+    return said.exit_code
 
 
 def main() -> None:

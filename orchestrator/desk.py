@@ -72,7 +72,11 @@ class LocalDesk:
         self._drive = Drive(attempt, around)
         if self._interrupted:
             self._drive.request_cancel()
-        return await self._drive.run()
+        try:
+            return await self._drive.run()
+        except asyncio.CancelledError:
+            around.store.let_go(self._drive.attempt)  # the source goes on alone; whoever asks next goes on here
+            raise
 
     async def submit(self, order: Order) -> Attempt:
         """Refuse: nobody would drive it.

@@ -1,12 +1,13 @@
 """What a person reads when something fails: one line saying what and why, one saying what to do; and the exit code."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final, TextIO
 
 import click
 
 from orchestrator.documents.listings import ErrorDocument
-from vm_migration.errors import InvalidInput, MigrationError, Unreachable
+from vm_migration.errors import MigrationError
 from vmm.assembly.document_faults import InvalidDocument
 
 USAGE: Final = 2
@@ -58,24 +59,15 @@ def complaint(error: BaseException) -> Complaint:
             return complain("usage", error.format_message(), _usage_hint(error), USAGE)
         case click.ClickException():
             return complain("usage", error.format_message(), "", USAGE)
-        case click.Abort() | KeyboardInterrupt():
+        case click.Abort() | KeyboardInterrupt() | asyncio.CancelledError():
             return complain("interrupted", "Interrupted", "Nothing is left behind; ask again", INTERRUPTED)
         case _:
             return complain("internal", f"Internal error: {type(error).__name__}: {error}", "", 1)
 
 
-def unreachable(host: str, error: MigrationError) -> Unreachable:
-    """Return the error for a command that needs a host which does not answer."""
-    return Unreachable(error.code, f"{host} does not answer: {error.message}", error.hint)
-
-
-def invalid_quantity(option: str, error: ValueError) -> InvalidInput:
-    """Return the error for an option whose size, rate or duration cannot be read."""
-    return InvalidInput("invalid-quantity", f"{option}: {error}", "Correct the option and ask again")
-
-
 def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """Return the first error of a group, however deep: one fault is told, not its echoes."""
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 

@@ -30,19 +30,23 @@ class Survey:
 
 
 async def survey(agents: Agents) -> Survey:
-    """Ask every host for its machines, all at once."""
+    """Ask every host for its machines, all at once.
+
+    Raises:
+        InvalidInput: The own configuration is wrong: an address, or the TLS files.
+    """
     machines: list[MachineStatus] = []
     silent: dict[str, MigrationError] = {}
 
     async def ask(host: str) -> None:
         try:
             machines.extend(await agents.list_machines(host))
+        except InvalidInput:  # our own configuration, not the host
+            raise
         except MigrationError as error:
             silent[host] = error
 
-    async with asyncio.TaskGroup() as group:
-        for host in agents.hosts:
-            group.create_task(ask(host), name=f"ask {host}")
+    await asyncio.gather(*(ask(host) for host in agents.hosts))
     machines.sort(key=lambda one: (one.name, one.host))
     return Survey(tuple(machines), dict(sorted(silent.items())))
 

@@ -7,11 +7,12 @@ stderr always.
 import asyncio
 import functools
 import os
+import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeVar
 
 import click
 import msgspec
@@ -19,9 +20,9 @@ from rich.console import Console
 
 from orchestrator.errors import Complaint
 from vm_migration.daemon.configuration import Configuration, load
-from vm_migration.errors import InternalError
 
 _Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def print_document(document: msgspec.Struct) -> None:
     sys.stdout.flush()
 
 
-def common_options(command: Callable[_Given, None]) -> Callable[_Given, None]:
+def common_options(command: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
     """Add --json, --config and --debug to a command."""
     for option in (
         click.option(
@@ -106,27 +107,31 @@ def common_options(command: Callable[_Given, None]) -> Callable[_Given, None]:
 
 def answering(
     function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer]],
-) -> Callable[_Given, None]:
-    """Make a command of a coroutine that returns an answer."""
+) -> Callable[_Given, Coroutine[object, object, None]]:
+    """Make a command of a coroutine that returns an answer; the command returns what is yet to be awaited."""
 
     @common_options
     @functools.wraps(function)
-    def command(*args: _Given.args, **options: _Given.kwargs) -> None:
-        invocation = _current(click.get_current_context())
-
-        async def run() -> Answer:
-            return await function(invocation, *args, **options)
-
-        invocation.finish(asyncio.run(run()))
+    def command(*args: _Given.args, **options: _Given.kwargs) -> Coroutine[object, object, None]:
+        return _finished(_current(click.get_current_context()), function, *args, **options)
 
     return command
 
 
+async def _finished(
+    invocation: Invocation,
+    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer]],
+    *args: _Given.args,
+    **options: _Given.kwargs,
+) -> None:
+    task = asyncio.current_task()
+    if task is not None:  # SIGTERM ends a command as Ctrl-C does: with everything cleaned up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    invocation.finish(await function(invocation, *args, **options))
+
+
 def _current(context: click.Context) -> Invocation:
-    invocation = context.find_object(Invocation)
-    if invocation is None:
-        raise InternalError("no-invocation", "The command was called without its invocation")
-    return invocation
+    return context.find_root().ensure_object(Invocation)
 
 
 def _note(name: str) -> Callable[[click.Context, click.Parameter, bool | Path | None], None]:

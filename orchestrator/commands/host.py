@@ -7,13 +7,12 @@ from rich.console import Console
 
 from orchestrator.agents import Agents, Side
 from orchestrator.commands.machine import machine_document
-from orchestrator.documents.listings import HostDocument, HostsDocument, MachineDocument, OneHostDocument, SideDocument
+from orchestrator.documents.listings import HostDocument, HostsDocument, OneHostDocument, SideDocument
 from orchestrator.documents.migration import FaultDocument
-from orchestrator.errors import unreachable
 from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_hosts, show_machines
 from orchestrator.site import agents_of
-from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.errors import InvalidInput, MigrationError
 
 
 @click.group("host")
@@ -43,12 +42,7 @@ async def show(call: Invocation, name: str) -> Answer:
     async with agents_of(call.configuration()) as agents:
         agents.require(name)
         found = await _host(agents, name)
-        try:
-            machines: tuple[MachineDocument, ...] = tuple(
-                machine_document(one) for one in await agents.list_machines(name)
-            )
-        except Unreachable as error:
-            raise unreachable(name, error) from None
+        machines = tuple(machine_document(one) for one in await agents.list_machines(name))
     document = OneHostDocument("viaduct.host.v1", found, machines)
 
     def show_it(console: Console) -> None:
@@ -67,6 +61,8 @@ async def _side(agents: Agents, name: str, side: Side) -> SideDocument:
     address = agents.hosts[name].of(side)
     try:
         facts = await agents.describe_host(name, side)
+    except InvalidInput:  # our own configuration, not the host
+        raise
     except MigrationError as error:
         fault = FaultDocument(error.code, error.message, error.hint)
         return SideDocument(

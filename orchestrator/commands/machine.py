@@ -6,6 +6,7 @@ from typing import Literal
 import click
 from rich.console import Console
 
+from orchestrator.attempt import notices
 from orchestrator.documents.listings import (
     MachineDocument,
     MachinesDocument,
@@ -17,7 +18,6 @@ from orchestrator.inventory import require_free_name, resolve, survey
 from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_machine, show_machines
 from orchestrator.result import guest_document, memory_document, notice_documents
-from orchestrator.attempt import notices
 from orchestrator.site import agents_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import MigrationError
@@ -41,7 +41,7 @@ async def create(call: Invocation, specification: Path, host: str) -> Answer:
     async with agents_of(call.configuration()) as agents:
         agents.require(host)
         require_free_name(wanted.name, await survey(agents))
-        status = await agents.create_machine(host, wanted.model_dump_json().encode(), wanted.memory.size)
+        status = await agents.create_machine(host, wanted.to_json(), wanted.memory.size)
     return _one(status)
 
 

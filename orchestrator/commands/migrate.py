@@ -93,13 +93,13 @@ def _complaint(attempt: Attempt, exit_code: int) -> Complaint | None:
 
 
 async def _watched(call: Invocation, desk: Desk, order: Order) -> Attempt:
-    with LiveProgress(call.err) as progress, _interrupts(call, desk):
+    with LiveProgress(call.err) as progress, interrupts(call, desk):
         progress.say(f"asking for {order.machine}")
         return await desk.migrate(order, progress.update)
 
 
 @contextlib.contextmanager
-def _interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
+def interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
     """Turn Ctrl-C into a cancel; past the point of no return the migration goes on and this command waits for it."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -110,10 +110,10 @@ def _interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)

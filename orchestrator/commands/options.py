@@ -1,7 +1,7 @@
 """Options that take a size, a rate or a duration, and the ones that make a policy."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypedDict
+from typing import ParamSpec, TypedDict, TypeVar
 
 import click
 
@@ -9,6 +9,7 @@ from orchestrator.policy import Compression, MigrationPolicy, OnTimeout, Profile
 from vmm.assembly.quantity_text import parse_duration, parse_rate, parse_size
 
 _Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 
 class Quantity(click.ParamType[int, str | int]):
@@ -47,7 +48,7 @@ class PolicyOptions(TypedDict):
     verify: Verify
 
 
-def policy_options(command: Callable[_Given, None]) -> Callable[_Given, None]:
+def policy_options(command: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
     """Add the options of a policy to a command, with the contract's defaults."""
     for option in reversed(_POLICY):
         command = option(command)

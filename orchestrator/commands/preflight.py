@@ -51,7 +51,7 @@ async def preflight_answer(
 def _complaint(found: Preflight) -> Complaint:
     told = "; ".join(f"{one.host}: {', '.join(_codes(one.blockers))}" for one in found.candidates)
     hint = "Remove what blocks it, or choose another host"
-    return complain("blocked", f"{found.machine.name} cannot move ({told})", hint, 3)
+    return complain("blocked", f"Machine {found.machine.name} cannot move ({told})", hint, 3)
 
 
 def _codes(blockers: tuple[Notice, ...]) -> list[str]:
