@@ -118,7 +118,7 @@ def active(record: Record, *, process: ProcessAnswer) -> Record:
     return msgspec.structs.replace(record, state=State.ACTIVE, owned_epoch=record.epoch, run_confirmed=True)
 
 
-_ENDED_AT_SOURCE = frozenset({State.ABORTED, State.LOST, State.TAKEN, Absence.PASSED})
+_ENDED_AT_SOURCE = frozenset({State.ABORTED, State.LOST, State.TAKEN, Absence.PASSED, Absence.ABOVE})
 
 
 def discarded(record: Record, *, source: SideView, reason: str) -> Record:

@@ -28,6 +28,8 @@ class Absence(StrEnum):
     """The journal holds the machine, not the attempt, and no higher epoch."""
     PASSED = "passed"
     """The journal holds the machine at a higher epoch, and not the attempt: it ended there without ownership."""
+    ABOVE = "above"
+    """The journal has left the attempt behind and has owned the machine at a higher epoch since."""
 
 
 Sight = State | Absence
@@ -62,11 +64,13 @@ class SideView:
     highest_epoch: int = 0
     pause: int = 0
     whole: bool = False
+    held: bool = True
+    """The attempt is the journal's last; a state that is not held is what became of it there."""
 
 
 def unreachable(attempt: str, process: Process = Process.UNKNOWN) -> SideView:
     """The view of a side whose agent or journal does not answer."""
-    return SideView(attempt, Absence.UNREACHABLE, process)
+    return SideView(attempt, Absence.UNREACHABLE, process, held=False)
 
 
 def view(record: Record, attempt: str, epoch: int, process: Process = Process.UNKNOWN) -> SideView:
@@ -79,15 +83,16 @@ def view(record: Record, attempt: str, epoch: int, process: Process = Process.UN
         highest_epoch=record.highest_epoch,
         pause=record.pause if held else 0,
         whole=held and record.whole,
+        held=held,
     )
 
 
 def _left_behind(record: Record, epoch: int) -> Sight:
     if record.owned_epoch > epoch:
-        return State.TAKEN
+        return Absence.ABOVE
     if record.owned_epoch == epoch:
         return State.ACTIVE
-    if record.released_epoch >= epoch:
+    if record.released_epoch == epoch:
         return State.RETIRED
     return Absence.PASSED if record.highest_epoch > epoch else Absence.NOTHING
 
@@ -96,18 +101,24 @@ def reported(
     attempt: str,
     epoch: int,
     *,
-    state: State | None,
+    sight: Sight | None,
     highest_epoch: int,
     pause: int,
     whole: bool,
     process: Process,
 ) -> SideView:
-    """The view behind a peer agent's report; `state` None with `highest_epoch` 0 says that it has no journal."""
-    sight: Sight
-    if state is not None:
-        sight = state
-    elif highest_epoch == 0:
-        sight = Absence.UNREACHABLE
-    else:
-        sight = Absence.PASSED if highest_epoch > epoch else Absence.NOTHING
-    return SideView(attempt, sight, process, highest_epoch, pause, whole)
+    """The view behind a peer agent's report of `view(...).sight`; None with `highest_epoch` 0 says: no journal."""
+    if sight is None or isinstance(sight, Absence):
+        absent = sight or (Absence.PASSED if highest_epoch > epoch else Absence.NOTHING)
+        return SideView(
+            attempt, absent if highest_epoch else Absence.UNREACHABLE, process, highest_epoch, pause, whole, held=False
+        )
+    held = sight is not State.ACTIVE or highest_epoch <= epoch
+    return SideView(attempt, sight, process, highest_epoch, pause, whole, held)
+
+
+def sight_of(text: str) -> Sight | None:
+    """Read a sight from its text, None from the empty one; raises ValueError for any other text."""
+    if not text:
+        return None
+    return State(text) if text in State.__members__ else Absence(text)

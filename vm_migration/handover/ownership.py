@@ -8,7 +8,7 @@ the caller appends only what `is not` that record. They read no clock and draw n
 import msgspec
 
 from vm_migration.errors import Missed, Refused, Stale
-from vm_migration.handover.evidence import InstanceGone, ProcessAnswer, SideView
+from vm_migration.handover.evidence import Absence, InstanceGone, ProcessAnswer, SideView
 from vm_migration.handover.record import REASON_LIMIT, AttemptKey, Record
 from vm_migration.handover.states import State, check_transition
 
@@ -138,7 +138,8 @@ def retired(record: Record, owner: SideView) -> Record:
     if record.state is State.RETIRED:
         return record
     check_transition(record.state, State.RETIRED)
-    outranked = owner.sight is State.TAKEN and owner.highest_epoch > max(record.owned_epoch, record.epoch)
+    above = owner.sight in {State.TAKEN, Absence.ABOVE}
+    outranked = above and owner.highest_epoch > max(record.owned_epoch, record.epoch)
     arrived = record.state is State.RELEASED and owner.sight is State.ACTIVE and owner.attempt == record.attempt
     if not outranked and not arrived:
         raise Refused("no-proof", f"Nothing shows that another host owns {record.machine}: the peer says {owner.sight}")

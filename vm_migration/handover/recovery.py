@@ -73,6 +73,7 @@ _OPERATOR = _do("The guest may have run there: only an operator can decide", Act
 _RAN = frozenset({State.ACTIVATING, State.ACTIVE, State.RETIRED})
 """A destination's states in which the guest may have run there."""
 _IMAGE = frozenset({State.PREPARED, State.READY})
+_ABOVE: frozenset[Sight] = frozenset({State.TAKEN, Absence.ABOVE})
 _DESTINATION = _IMAGE | _RAN | {State.DISCARDED, State.LOST, State.TAKEN}
 
 
@@ -95,10 +96,16 @@ def decide(
     case = _Case(source, destination, past_deadline, over_pause_bound)
     if isinstance(destination.sight, State) and destination.sight not in _DESTINATION:
         return _CANNOT_BE
-    if State.TAKEN in {source.sight, destination.sight}:
+    if _left_behind(source) and _left_behind(destination):
+        return _NOTHING
+    if _ABOVE & {source.sight, destination.sight}:
         return _taken(source, destination)
     rule = _RULES.get(source.sight)
     return _CANNOT_BE if rule is None else rule(case)
+
+
+def _left_behind(side: SideView) -> bool:
+    return side.sight in {Absence.PASSED, Absence.ABOVE} or (isinstance(side.sight, State) and not side.held)
 
 
 def _discard_image(destination: SideView) -> tuple[Action, ...]:
@@ -197,11 +204,11 @@ def _retired(case: _Case) -> Decision:
     match destination.sight:
         case State.ACTIVATING | State.ACTIVE if taken_elsewhere:
             return _do("Another host has taken the machine", Action.PAUSE_DESTINATION, Action.PAGE)
-        case State.ACTIVE:
+        case State.ACTIVE if source.held:
             return _do("The machine runs at its destination", Action.RETIRE_SOURCE)
         case State.ACTIVATING:
             return _activating(destination)
-        case Absence.UNREACHABLE | State.RETIRED:
+        case Absence.UNREACHABLE | State.RETIRED | State.ACTIVE:
             return _NOTHING
         case _:
             return _CANNOT_BE
@@ -245,22 +252,23 @@ def _source_silent(case: _Case) -> Decision:
 
 
 def _taken(source: SideView, destination: SideView) -> Decision:
-    """The holder of the higher TAKEN owns the machine; other copies retire."""
-    if (
-        source.sight is State.TAKEN
-        and destination.sight is State.TAKEN
-        and (source.highest_epoch == destination.highest_epoch)
-    ):
-        return _CANNOT_BE
-    at_source = source.sight is State.TAKEN and (
-        destination.sight is not State.TAKEN or source.highest_epoch > destination.highest_epoch
-    )
-    if at_source:
-        return _taken_at_source(source, destination)
-    if source.sight is State.RECLAIMED and source.highest_epoch >= destination.highest_epoch:
-        return _CANNOT_BE
-    resume = (Action.RESUME_DESTINATION,) if destination.process is Process.ALIVE else ()
+    """The holder of the higher TAKEN owns the machine, also when it has gone on since; other copies retire."""
+    if source.sight in _ABOVE and destination.sight in _ABOVE:
+        both_taken = source.sight is destination.sight is State.TAKEN
+        if not both_taken or source.highest_epoch == destination.highest_epoch:
+            return _CANNOT_BE
+        at_source = source.highest_epoch > destination.highest_epoch
+    else:
+        at_source = source.sight in _ABOVE
+    return _taken_at_source(source, destination) if at_source else _taken_at_destination(source, destination)
+
+
+def _taken_at_destination(source: SideView, destination: SideView) -> Decision:
+    resumes = destination.sight is State.TAKEN and destination.process is Process.ALIVE
+    resume = (Action.RESUME_DESTINATION,) if resumes else ()
     match source.sight:
+        case State.RECLAIMED if source.highest_epoch >= destination.highest_epoch:
+            return _CANNOT_BE
         case State.RETIRED | State.LOST | Absence.UNREACHABLE | Absence.PASSED:
             retire: tuple[Action, ...] = ()
         case Absence.NOTHING:
@@ -273,7 +281,8 @@ def _taken(source: SideView, destination: SideView) -> Decision:
 
 
 def _taken_at_source(source: SideView, destination: SideView) -> Decision:
-    resume = (Action.RESUME_SOURCE,) if source.process is Process.ALIVE else ()
+    resumes = source.sight is State.TAKEN and source.process is Process.ALIVE
+    resume = (Action.RESUME_SOURCE,) if resumes else ()
     match destination.sight:
         case State.PREPARED | State.READY:
             retire: tuple[Action, ...] = (Action.DISCARD_DESTINATION,)

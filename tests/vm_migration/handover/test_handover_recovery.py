@@ -1,11 +1,12 @@
 """Recovery: each row of docs/protocol/handover.md, and every pair of states, reachability and liveness."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from vm_migration.handover import ownership
-from vm_migration.handover.evidence import Absence, Process, SideView, Sight, reported, unreachable, view
+from vm_migration.handover.evidence import Absence, Process, SideView, Sight, reported, sight_of, unreachable, view
 from vm_migration.handover.record import Record
 from vm_migration.handover.recovery import Action, decide, outranked
 from vm_migration.handover.states import State
@@ -18,9 +19,9 @@ EPOCH = 5
 
 
 def side(sight: Sight, process: Process = ALIVE, *, pause: int = 1, whole: bool = False, epoch: int = 0) -> SideView:
-    above = sight in {State.TAKEN, State.RECLAIMED, PASSED}
+    above = sight in {State.TAKEN, State.RECLAIMED, PASSED, Absence.ABOVE}
     highest = epoch or (0 if sight is UNREACHABLE else EPOCH + above)
-    return SideView(A, sight, process, highest, pause, whole)
+    return SideView(A, sight, process, highest, pause, whole, isinstance(sight, State))
 
 
 ASK = (Action.ASK,)
@@ -170,7 +171,7 @@ def _may_run_after(source: SideView, destination: SideView, actions: tuple[Actio
 
 @pytest.mark.parametrize(("past_deadline", "over_bound"), [*product((False, True), repeat=2)])
 def test_every_pair_is_decided_and_no_decision_lets_both_run(*, past_deadline: bool, over_bound: bool) -> None:
-    ends = {State.ABORTED, State.LOST, State.TAKEN, State.OUTGOING, State.STOPPED, PASSED}
+    ends = {State.ABORTED, State.LOST, State.TAKEN, State.OUTGOING, State.STOPPED, PASSED, Absence.ABOVE}
     for source, destination in _every_pair():
         decision = decide(source, destination, past_deadline=past_deadline, over_pause_bound=over_bound)
         assert decision.reason
@@ -230,7 +231,8 @@ def _record(**facts: object) -> Record:
     [
         ({"attempt": A, "epoch": EPOCH, "state": State.READY, "highest_epoch": EPOCH}, State.READY),
         ({"attempt": "other", "highest_epoch": EPOCH + 1, "owned_epoch": EPOCH}, State.ACTIVE),
-        ({"attempt": "other", "highest_epoch": EPOCH + 2, "owned_epoch": EPOCH + 1}, State.TAKEN),
+        ({"attempt": "other", "highest_epoch": EPOCH + 2, "owned_epoch": EPOCH + 1}, Absence.ABOVE),
+        ({"attempt": "other", "highest_epoch": EPOCH + 2, "owned_epoch": 2, "released_epoch": EPOCH + 1}, PASSED),
         ({"attempt": "other", "highest_epoch": EPOCH + 1, "owned_epoch": 2, "released_epoch": EPOCH}, State.RETIRED),
         ({"attempt": "other", "highest_epoch": EPOCH + 1, "owned_epoch": 2}, PASSED),
         ({"attempt": None, "highest_epoch": EPOCH, "owned_epoch": 2}, NOTHING),
@@ -241,13 +243,35 @@ def test_a_journal_answers_for_an_attempt_that_it_left_behind(facts: dict[str, o
 
 
 def test_a_report_without_a_journal_is_unreachable() -> None:
-    def seen(state: State | None, highest: int) -> SideView:
-        return reported(A, EPOCH, state=state, highest_epoch=highest, pause=0, whole=False, process=UNKNOWN)
+    def seen(sight: Sight | None, highest: int) -> SideView:
+        return reported(A, EPOCH, sight=sight, highest_epoch=highest, pause=0, whole=False, process=UNKNOWN)
 
     assert seen(None, 0) == unreachable(A)
     assert seen(None, EPOCH).sight is NOTHING
     assert seen(None, EPOCH + 1).sight is PASSED
     assert seen(State.READY, EPOCH).sight is State.READY
+    assert seen(State.ACTIVE, EPOCH).held
+    assert not seen(State.ACTIVE, EPOCH + 1).held
+    assert seen(Absence.ABOVE, EPOCH + 1).sight is Absence.ABOVE
+    assert [sight_of(each) for each in ("", "READY", "above")] == [None, State.READY, Absence.ABOVE]
+    with pytest.raises(ValueError, match="sideways"):
+        sight_of("sideways")
+
+
+def test_nothing_follows_for_an_attempt_that_both_sides_left_behind() -> None:
+    old = [replace(side(sight), held=False) for sight in (State.RETIRED, State.ACTIVE, PASSED, Absence.ABOVE)]
+    for source, destination in product(old, repeat=2):
+        assert decide(source, destination).actions == NONE
+
+
+def test_a_taker_that_has_gone_on_is_obeyed_and_not_touched() -> None:
+    above = side(Absence.ABOVE)
+    assert decide(above, side(State.ACTIVE)).actions == (Action.PAUSE_DESTINATION, Action.RETIRE_DESTINATION)
+    assert decide(above, side(State.READY)).actions == DISCARD
+    assert decide(above, side(State.LOST)).actions == NONE
+    assert decide(side(State.ABORTED), above).actions == (Action.PAUSE_SOURCE, Action.RETIRE_SOURCE)
+    assert decide(side(UNREACHABLE), above).actions == NONE
+    assert decide(above, side(State.TAKEN)).actions == PAGE
 
 
 def test_only_another_hosts_durable_claim_above_the_owned_epoch_outranks() -> None:
