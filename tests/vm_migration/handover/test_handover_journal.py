@@ -468,3 +468,35 @@ def _appended(held: dict[str, Journal], who: str, confirmed: dict[int, Record]) 
 def _note(written: Record, confirmed: dict[int, Record]) -> None:
     assert written.sequence not in confirmed
     confirmed[written.sequence] = written
+
+
+def test_a_file_put_in_the_journals_place_stops_whoever_held_the_old_one(tmp_path: Path) -> None:
+    with Journal.create(tmp_path, OWNER) as journal:
+        copy = tmp_path / ".copy"
+        copy.write_bytes((tmp_path / MACHINE).read_bytes())
+        copy.rename(tmp_path / MACHINE)
+        with pytest.raises(JournalMoved):
+            journal.append(confirm(journal.last))
+
+
+def test_a_journal_replaced_while_somebody_waits_for_its_lock_is_opened_anew() -> None:
+    class Replaced(MemoryDisk):
+        """The file is compacted between its opening and its locking."""
+
+        done = False
+
+        def lock(self, file: int) -> None:
+            if not self.done and self.names(FOLDER) == [MACHINE]:
+                self.done = True
+                fresh = self.create(FOLDER / ".copy")
+                self.write(fresh, 0, self.read(file, 0))
+                self.rename(FOLDER / ".copy", FOLDER / MACHINE)
+                self.close(fresh)
+            super().lock(file)
+
+    disk = Replaced()
+    Journal.create(FOLDER, OWNER, disk=disk).close()
+    with Journal.open(FOLDER, MACHINE, disk=disk) as journal:
+        assert disk.done
+        journal.append(confirm(journal.last))
+    assert read_last(FOLDER, MACHINE, disk=disk).run_confirmed
