@@ -1,0 +1,171 @@
+"""viaduct.toml and the VIADUCT_* environment, read together and checked as one.
+
+::
+
+    --config FILE, or VIADUCT_CONFIG, or /etc/viaduct/viaduct.toml if it is there, or nothing
+    VIADUCT_SITE_NAME=home             overrides  [site] name; so for every key of [site], [mqtt], [tls] and [agent]
+    VIADUCT_INSECURE=1                 plaintext on loopback, for a site without [tls]
+
+Everything that is wrong is reported at once: file or variable, key, problem, allowed values. Other VIADUCT_* variables
+are left alone: hooks get some (vm_migration.daemon.hooks), and may call `viaduct` themselves.
+"""
+
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ValidationError
+
+from vm_migration.daemon.broker_url import Broker, BrokerTls, parse_broker
+from vm_migration.daemon.configuration_sections import (
+    AgentSection,
+    Document,
+    HooksSection,
+    HostSection,
+    MqttSection,
+    SiteSection,
+    TlsSection,
+)
+from vm_migration.errors import InvalidInput
+from vm_migration.link.address import split_address
+from vm_migration.link.tls import TlsFiles
+from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
+
+SYSTEM_FILE: Final = Path("/etc/viaduct/viaduct.toml")
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {
+    "site": SiteSection,
+    "mqtt": MqttSection,
+    "tls": TlsSection,
+    "agent": AgentSection,
+}
+VARIABLES: Final = {
+    f"VIADUCT_{section}_{key}".upper(): (section, key)
+    for section, model in _SECTIONS.items()
+    for key in model.model_fields
+}
+_TRUTH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a process of the site works with; checked."""
+
+    site: SiteSection
+    mqtt: MqttSection
+    host: Mapping[str, HostSection]
+    tls: TlsSection | None
+    agent: AgentSection | None
+    hooks: HooksSection
+    insecure: bool
+
+    def tls_files(self) -> TlsFiles | None:
+        """Return the TLS files, or None for plaintext on loopback, which somebody asked for.
+
+        Raises:
+            InvalidInput: No [tls], and nobody asked for plaintext.
+        """
+        if self.insecure:
+            return None
+        if self.tls is None:
+            raise InvalidInput(
+                "no-tls", "No certificate is configured", "Add [tls] to viaduct.toml, or use --insecure on loopback"
+            )
+        return TlsFiles(self.tls.ca, self.tls.certificate, self.tls.key)
+
+    def broker(self) -> Broker | None:
+        """Return the site's broker, or None where status is not published."""
+        if self.site.mqtt is None:
+            return None
+        mine = self.tls
+        tls = BrokerTls(
+            ca=self.mqtt.ca or (mine.ca if mine else None),
+            certificate=self.mqtt.certificate or (mine.certificate if mine else None),
+            key=self.mqtt.key or (mine.key if mine else None),
+        )
+        return parse_broker(self.site.mqtt, user=self.mqtt.user, password=self.mqtt.password, tls=tls)
+
+
+def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = False) -> Configuration:
+    """Read and check the configuration; `insecure` is the command line's wish for plaintext.
+
+    Raises:
+        InvalidDocument: Names everything that is wrong.
+    """
+    file = path or _configured_file(environment)
+    document = {} if file is None else read_toml(file)
+    origins = _overlay(document, environment)
+    text = "" if file is None else str(file)
+    faults = [*_open_secret(file, document, origins)]
+    if environment.get("VIADUCT_INSECURE", "").lower() not in _TRUTH:
+        faults.append(Fault("environment", "VIADUCT_INSECURE", "Neither yes nor no", "1 or 0"))
+    folder = Path() if file is None else file.parent
+    checked = None
+    try:
+        checked = Document.model_validate(document, context={"folder": folder.absolute()})
+    except ValidationError as error:
+        faults += [_placed(fault, origins) for fault in faults_of(error, text, Document)]
+    else:
+        faults += [_placed(fault, origins) for fault in _conflicts(checked, text)]
+    if faults or checked is None:
+        raise InvalidDocument(faults)
+    wanted = insecure or _TRUTH[environment.get("VIADUCT_INSECURE", "").lower()]
+    return Configuration(
+        checked.site, checked.mqtt, checked.host, checked.tls, checked.agent, checked.hooks, insecure=wanted
+    )
+
+
+def _configured_file(environment: Mapping[str, str]) -> Path | None:
+    named = environment.get("VIADUCT_CONFIG")
+    if named:
+        return Path(named)
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def _overlay(document: dict[str, object], environment: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values over the document's; return the variable of each key that came from one."""
+    origins = {}
+    for variable, (section, key) in VARIABLES.items():
+        value = environment.get(variable)
+        if value is None:
+            continue
+        table = document.setdefault(section, {})
+        if isinstance(table, dict):  # else the section's own fault says enough
+            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir"}
+            table[key] = str(Path(value).absolute()) if is_path and value else value
+            origins[f"{section}.{key}"] = variable
+    return origins
+
+
+def _placed(fault: Fault, origins: Mapping[str, str]) -> Fault:
+    variable = origins.get(fault.key)
+    return fault if variable is None else Fault("environment", variable, fault.problem, fault.allowed)
+
+
+def _open_secret(file: Path | None, document: Mapping[str, object], origins: Mapping[str, str]) -> Iterator[Fault]:
+    mqtt = document.get("mqtt")
+    if file is None or "mqtt.password" in origins or not isinstance(mqtt, dict) or "password" not in mqtt:
+        return
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        yield Fault(str(file), "mqtt.password", f"Everybody can read this file (mode {mode:04o})", "mode 0600 or 0640")
+
+
+def _conflicts(document: Document, file: str) -> Iterator[Fault]:
+    """Yield what is wrong between keys that are each right."""
+    if document.agent is not None and document.host and document.agent.host not in document.host:
+        yield Fault(file, "agent.host", f"There is no [host.{document.agent.host}]", ", ".join(document.host))
+    taken: dict[str, str] = {}
+    for name, host in document.host.items():
+        for side, address in (("source", host.source), ("dest", host.dest)):
+            key = f"host.{name}.{side}"
+            if address in taken and split_address(address)[1] != 0:
+                yield Fault(file, key, f"{address} is also {taken[address]}", "an address of its own")
+            taken[address] = key
+    if (document.mqtt.certificate is None) != (document.mqtt.key is None):
+        yield Fault(file, "mqtt.key", "A certificate and its key come together", "")
+    if document.mqtt.password is not None and document.mqtt.user is None:
+        yield Fault(file, "mqtt.user", "A password without a user", "")
+    if document.hooks.deadline <= 0:
+        yield Fault(file, "hooks.deadline", "No time at all", "above 0")

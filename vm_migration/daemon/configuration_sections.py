@@ -1,0 +1,199 @@
+"""The tables of viaduct.toml, as docs describe them. Paths are relative to the file that names them."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from vm_migration.daemon.broker_url import URL_ALLOWED, parse_broker
+from vm_migration.daemon.hooks import HookPoint
+from vm_migration.errors import InvalidInput
+from vm_migration.link.address import is_loopback, split_address
+from vm_migration.link.identity import NAME_ALLOWED, is_name
+from vmm.assembly.quantity_text import DURATIONS_ALLOWED, SIZES_ALLOWED, parse_duration, parse_size
+
+_ADDRESS_ALLOWED: Final = "host:port"
+_BULK_ALLOWED: Final = "an IP address or a host name, without a port"
+_STORE_ALLOWED: Final = "sqlite:///absolute/path or etcd://host:port"
+_COMMANDS_ALLOWED: Final = "a list of commands, each a text or a list of texts"
+_HOOK_SECONDS: Final = 30
+
+_Info = ValidationInfo[Mapping[str, Path] | None]
+"""With the folder that relative paths start from."""
+
+
+def _wrong(problem: str, allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{error}", {"error": problem, "allowed": allowed})
+
+
+def _text(read: Callable[[str, _Info], object], allowed: str) -> BeforeValidator:
+    """Return a reader of text; what it raises becomes a fault that says what is allowed."""
+
+    def validate(value: object, info: _Info) -> object:
+        if not isinstance(value, str):
+            raise _wrong("Wrong type", f"text: {allowed}")
+        try:
+            return read(value, info)
+        except InvalidInput as error:
+            raise _wrong(error.message, allowed) from None
+        except ValueError as error:
+            raise _wrong(str(error), "") from None
+
+    return BeforeValidator(validate)
+
+
+def _name(value: str, _: _Info) -> str:
+    if not is_name(value):
+        raise InvalidInput("", f'"{value[:80]}" is not a name')
+    return value
+
+
+def _address(value: str, _: _Info) -> str:
+    split_address(value)
+    return value
+
+
+def _bulk(value: str, _: _Info) -> str:
+    plain = value.strip("[]")
+    if not is_loopback(plain) and (not plain or any(sign in plain for sign in "/@ []")):
+        raise InvalidInput("", f'"{value[:80]}" is not an address')
+    return value
+
+
+def _broker(value: str, _: _Info) -> str:
+    parse_broker(value)
+    return value
+
+
+def _store(value: str, _: _Info) -> str:
+    if not value.startswith(("sqlite:///", "etcd://")):
+        raise InvalidInput("", f'"{value[:80]}" is not a store')
+    return value
+
+
+def _path(value: str, info: _Info) -> Path:
+    if not value or "\0" in value:
+        raise InvalidInput("", "An empty path")
+    return (info.context or {}).get("folder", Path()) / value
+
+
+def _seconds(value: str, _: _Info) -> float:
+    return parse_duration(value) / 1e9
+
+
+def _commands(value: object) -> object:
+    if not isinstance(value, list):
+        raise _wrong("Wrong type", _COMMANDS_ALLOWED)
+    return tuple(_command(command) for command in value)
+
+
+def _command(command: object) -> tuple[str, ...]:
+    if isinstance(command, list):
+        words = tuple(word for word in command if isinstance(word, str))
+        if len(words) != len(command):
+            raise _wrong("Wrong type", _COMMANDS_ALLOWED)
+    elif isinstance(command, str):
+        try:
+            words = tuple(shlex.split(command))
+        except ValueError as error:
+            raise _wrong(f'"{command[:80]}" cannot be split into words: {error}', _COMMANDS_ALLOWED) from None
+    else:
+        raise _wrong("Wrong type", _COMMANDS_ALLOWED)
+    if not words or not words[0]:
+        raise _wrong("An empty command", _COMMANDS_ALLOWED)
+    return words
+
+
+Name = Annotated[str, _text(_name, NAME_ALLOWED)]
+Address = Annotated[str, _text(_address, _ADDRESS_ALLOWED)]
+FilePath = Annotated[Path, _text(_path, "a path")]
+Commands = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_commands)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SiteSection(_Table):
+    """The site: its name, where its attempts are kept, its broker, and its orchestrator where one runs as a daemon."""
+
+    name: Name = "default"
+    store: Annotated[str, _text(_store, _STORE_ALLOWED)] | None = None
+    mqtt: Annotated[str, _text(_broker, URL_ALLOWED)] | None = None
+    orchestrator: Address | None = None
+
+
+class MqttSection(_Table):
+    """How to get into the broker; TLS files that are not given here are those of [tls]."""
+
+    user: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+
+
+class HostSection(_Table):
+    """Where a host's two agents listen; `bulk` is its address in the migration network, `dest`'s host without it."""
+
+    source: Address
+    dest: Address
+    bulk: Annotated[str, _text(_bulk, _BULK_ALLOWED)] | None = None
+
+    @property
+    def bulk_host(self) -> str:
+        """Where pages are sent to."""
+        return self.bulk.strip("[]") if self.bulk is not None else split_address(self.dest)[0]
+
+
+class TlsSection(_Table):
+    """The authority, and this process's own certificate and key."""
+
+    ca: FilePath
+    certificate: FilePath
+    key: FilePath
+
+
+class AgentSection(_Table):
+    """What both agents of a host read; the budget, in bytes, is all the RAM that machines may have here."""
+
+    host: Name
+    state_dir: FilePath = Path("/var/lib/viaduct")
+    run_dir: FilePath = Path("/run/viaduct")
+    memory_budget: Annotated[int, _text(lambda value, _: parse_size(value), SIZES_ALLOWED)]
+
+
+class HooksSection(_Table):
+    """The site's own commands; `deadline` is each one's, in seconds."""
+
+    before_prepare: Commands = ()
+    before_handoff: Commands = ()
+    after_active: Commands = ()
+    after_abort: Commands = ()
+    deadline: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _HOOK_SECONDS
+
+    def commands(self, point: HookPoint) -> tuple[tuple[str, ...], ...]:
+        """Return what runs at a point."""
+        match point:
+            case HookPoint.BEFORE_PREPARE:
+                return self.before_prepare
+            case HookPoint.BEFORE_HANDOFF:
+                return self.before_handoff
+            case HookPoint.AFTER_ACTIVE:
+                return self.after_active
+            case HookPoint.AFTER_ABORT:
+                return self.after_abort
+
+
+class Document(_Table):
+    """The whole file."""
+
+    site: SiteSection = SiteSection()
+    mqtt: MqttSection = MqttSection()
+    host: dict[Name, HostSection] = Field(default_factory=dict)
+    tls: TlsSection | None = None
+    agent: AgentSection | None = None
+    hooks: HooksSection = HooksSection()
