@@ -22,6 +22,7 @@ from vfio_host.iova_ranges import INTERRUPT_WINDOW, allowed, contains
 from vfio_host.memory_file import MemoryFile
 
 CAPABILITY_DIRTY_TRACKING: Final = 1
+_PERMISSIONS: Final = int(MapFlags.READ | MapFlags.WRITE)  # as a number: ~ of flags drops unknown bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Iommufd:
         EOPNOTSUPP for an unknown flag.
         """
         ioas = self._get(ioas_id, Ioas)
-        if flags & ~(MapFlags.READ | MapFlags.WRITE):
+        if int(flags) & ~_PERMISSIONS:
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to IOAS_MAP")
         if not flags or length <= 0 or (iova | length | offset) % PAGE_SIZE:
             raise CallRefused(errno.EINVAL, f"Mapping of {length} bytes at 0x{iova:x} has no permission or alignment")
@@ -185,7 +186,7 @@ class Iommufd:
         device, ioas = self._get(dev_id, BoundDevice), self._get(pt_id, Ioas)
         if device.iommu.mediated:
             raise CallRefused(errno.ENOENT, f"Device {dev_id} is mediated and has no IOMMU")
-        if flags & ~HwptFlags.DIRTY_TRACKING:
+        if int(flags) & ~int(HwptFlags.DIRTY_TRACKING):
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_ALLOC")
         wanted = HwptFlags.DIRTY_TRACKING in flags
         if wanted and not _tracks(device.iommu):
@@ -210,7 +211,7 @@ class Iommufd:
         EOPNOTSUPP for unknown flags or a table without tracking, EOVERFLOW for a wrap, EINVAL for alignment, ENOMEM
         when the bitmap does not fit this host. Zeros when tracking was never enabled, and for holes.
         """
-        if flags & ~GetDirtyFlags.NO_CLEAR:
+        if int(flags) & ~int(GetDirtyFlags.NO_CLEAR):
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_GET_DIRTY_BITMAP")
         hwpt = self._tracking_hwpt(hwpt_id)
         if iova + ((length - 1) & U64_MAX) > U64_MAX:

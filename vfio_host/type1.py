@@ -28,6 +28,8 @@ from vfio_host.memory_file import UserAddresses
 
 IOVA_PAGE_SIZES: Final = 0x4020_1000
 MAX_MAPPINGS: Final = 65535
+_PERMISSIONS: Final = int(MapFlags.READ | MapFlags.WRITE)  # as numbers: ~ of flags drops unknown bits
+_UNMAP_FLAGS: Final = int(UnmapFlags.ALL | UnmapFlags.GET_DIRTY_BITMAP)
 MAX_MAPPING_PAGES: Final = (1 << 31) - 1
 """DIRTY_BITMAP_PAGES_MAX: what one mapping may have while dirty pages are tracked."""
 
@@ -84,7 +86,7 @@ class Type1Container:
         ENOSPC past the limit of mappings, EFAULT where the caller has no memory.
         """
         table = self._live()
-        if not flags or flags & ~(MapFlags.READ | MapFlags.WRITE):
+        if not flags or int(flags) & ~_PERMISSIONS:
             raise CallRefused(errno.EINVAL, f"Flags {flags!r} are no permissions")
         if size <= 0 or (iova | size | vaddr) % PAGE_SIZE or iova + size - 1 > U64_MAX:
             raise CallRefused(errno.EINVAL, f"Mapping of {size} bytes at 0x{iova:x} is not aligned, or wraps")
@@ -106,7 +108,7 @@ class Type1Container:
         without tracking, a bitmap that is too small or too large; VADDR is not offered.
         """
         table = self._live()
-        if flags & ~(UnmapFlags.ALL | UnmapFlags.GET_DIRTY_BITMAP):
+        if int(flags) & ~_UNMAP_FLAGS:
             raise CallRefused(errno.EINVAL, f"Flags {flags!r} are not known to UNMAP_DMA")
         if UnmapFlags.ALL in flags:
             if UnmapFlags.GET_DIRTY_BITMAP in flags or iova or size:

@@ -88,6 +88,15 @@ class WriteWitness:
         return count, end if count < _REGIONS else walked
 
 
+def witness_available(address: int) -> bool:
+    """Tell whether this process may watch a mapping, by watching its first page for a moment."""
+    try:
+        WriteWitness(address, _PAGE).close()
+    except WitnessUnavailable:
+        return False
+    return True
+
+
 def _register(address: int, size: int) -> int:
     number = _SYS_USERFAULTFD.get(os.uname().machine)
     if number is None:
