@@ -40,6 +40,10 @@ class BatchAnswer:
             self._answers.append(self._answer(file, call, received))
         except CallRefused as refusal:
             self._answers.append(Failed(refusal.errno))
+        except OSError as error:  # this process's own limits: descriptors, above all
+            self._answers.append(Failed(error.errno or errno.EIO))
+        except MemoryError:
+            self._answers.append(Failed(errno.ENOMEM))
 
     def encoded(self) -> bytes:
         """Return the message."""
@@ -51,7 +55,11 @@ class BatchAnswer:
         outcome = file.call(call, received)
         if not isinstance(outcome, Opening):
             return outcome
-        self.descriptors.append(self._publish(outcome.file))
+        try:
+            self.descriptors.append(self._publish(outcome.file))
+        except OSError:
+            outcome.file.release()
+            raise
         return Opened(outcome.id, len(self.descriptors) - 1)
 
 

@@ -80,7 +80,7 @@ class HostLoop:
         self._stopped = True
 
     def _accept(self, _descriptor: int, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):  # the client may have gone again
+        with contextlib.suppress(OSError):  # the client has gone again, or there are no descriptors for now
             connection, _ = self._listener.accept()
             self._had_connection = True
             self._serve(connection, self._host.connect())
