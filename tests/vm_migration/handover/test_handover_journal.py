@@ -1,6 +1,7 @@
 """The journal on a real disk and on one that loses power, tears writes, fails flushes and runs full at every step."""
 
 import errno
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -154,6 +155,19 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     Journal.create(tmp_path / "journal", OWNER).close()
     assert (tmp_path / "journal" / MACHINE).stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_documented_command_shows_the_last_record_and_no_secret(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "protocol" / "handover.md").read_text()
+    command = next(each.strip() for each in page.splitlines() if each.startswith("    tr -d"))
+    with Journal.create(tmp_path, OWNER) as journal:
+        for change in (confirm, begin):
+            journal.append(change(journal.last))
+    shown = subprocess.run(
+        ["sh", "-c", command.replace("FILE", str(tmp_path / MACHINE))], check=True, capture_output=True, text=True
+    ).stdout
+    assert '"state": "OUTGOING"' in shown
+    assert (b"s" * 32).hex() not in shown
 
 
 def test_a_lock_that_is_kept_is_an_answer_and_not_a_wait() -> None:
