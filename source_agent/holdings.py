@@ -14,7 +14,8 @@ from vm_migration.handover.evidence import Process
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.journal_errors import JournalMoved
 from vm_migration.handover.record import Record
-from vm_migration.handover.states import ABSENT, ARRIVING, State
+from vm_migration.handover.states import ABSENT, ARRIVING
+from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineError
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
 from vm_migration.machine.software import SoftwareMachine
@@ -131,13 +132,7 @@ class Holdings:
 
     def memory_in_use(self) -> int:
         """Return the RAM of all machines of the run directory, arriving ones included, in bytes."""
-        total = 0
-        for directory in self.run.all():
-            try:
-                total += parse_specification(directory.specification()).memory.size
-            except (MachineError, ValueError):
-                continue
-        return total
+        return memory_in_use(self.run)
 
 
 def machine_uuid(text: str) -> UUID:
@@ -150,8 +145,3 @@ def machine_uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise InvalidInput("invalid-uuid", f"{text!r} is not a machine's UUID", "Name it by its UUID") from None
-
-
-def owes_a_process(record: Record) -> bool:
-    """Tell whether a record's state means that this host must have a process of the machine."""
-    return record.state not in ABSENT and record.state is not State.PREPARED

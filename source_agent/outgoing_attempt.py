@@ -39,6 +39,7 @@ from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.outgoing import OutgoingStream
+from vmm.process.control import Description
 from vmm.process.description import boot_id
 
 _log: Final = logs.get(__name__)
@@ -72,6 +73,7 @@ class OutgoingAttempt:
         self.board: Final = ProgressBoard(Progress())
         self.attempt: Final = custody.record.attempt or ""
         self.terms = terms
+        self.described: Description | None = None
         self._around: Final = around
         self._started_ns: Final = time.monotonic_ns()
         self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()

@@ -23,7 +23,6 @@ from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 
-
 _BARRIER_DEADLINE: Final = 2 * STALL
 """Seconds between a barrier and its acknowledgement: what lies in buffers is applied before it."""
 

@@ -102,6 +102,10 @@ class RunDirectory:
         """Return a machine's folder, whether or not it exists."""
         return MachineDirectory(machine, self._machines / str(machine))
 
+    def of_text(self, machine: str) -> MachineDirectory:
+        """Return the folder of a machine whose UUID a record or a checked request names."""
+        return self.of(UUID(machine))
+
     def create(self, machine: UUID) -> MachineDirectory:
         """Make a machine's folder, which only this user can enter.
 

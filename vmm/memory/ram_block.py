@@ -66,6 +66,10 @@ class RamBlock:
         if _libc.madvise(address, ctypes.c_size_t(count * PAGE_SIZE), _POPULATE_WRITE):
             raise MemoryError(f"Host could not give {count} pages of RAM: {os.strerror(ctypes.get_errno())}")
 
+    def populated_bytes(self) -> int:
+        """Return how much of the block holds memory."""
+        return os.fstat(self.descriptor).st_blocks * 512
+
     def extents(self) -> Iterator[tuple[int, int]]:
         """Yield runs (first page, count) that hold memory; what lies between them was never touched and is zero."""
         position = 0

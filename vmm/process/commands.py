@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness
+from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness, witness_available
 from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -47,7 +47,7 @@ class Commands:
         self._stopped_for_attempt = False
         self._last_executed_ns = 0
         self._witness: WriteWitness | None = None
-        self._witness_refused = False
+        self._witness_refused = not witness_available(machine.memory.block.address)
 
     def step(self) -> int:
         """Let the guest work once; return when it wants to work next."""
@@ -177,7 +177,9 @@ class Commands:
 
     def _describe(self) -> AnyReply:
         run_state = "incoming" if self._incoming else "running" if self.machine.running else "paused"
-        return describe(self.machine, self._identity, self._fence, run_state, self._pause)
+        return describe(
+            self.machine, self._identity, self._fence, run_state, self._pause, witness=not self._witness_refused
+        )
 
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:

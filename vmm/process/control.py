@@ -138,6 +138,10 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     controller: int
     released: int
     ram_bytes: int
+    populated_bytes: int
+    """What of RAM holds memory; the rest was never touched."""
+    witness: bool
+    """Whether the kernel can vouch for what both writers of RAM did not write."""
     boot_id: str
     pid: int
     instance: str

@@ -25,7 +25,9 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def describe(machine: Machine, identity: Identity, fence: Fence, run_state: str, pause: int) -> Description:
+def describe(
+    machine: Machine, identity: Identity, fence: Fence, run_state: str, pause: int, *, witness: bool
+) -> Description:
     """Return everything an agent may know without changing anything."""
     report = machine.report()
     blockers, warnings = machine.findings()
@@ -40,6 +42,8 @@ def describe(machine: Machine, identity: Identity, fence: Fence, run_state: str,
         controller=fence.controller,
         released=fence.released,
         ram_bytes=machine.memory.block.size,
+        populated_bytes=machine.memory.block.populated_bytes(),
+        witness=witness,
         boot_id=identity.boot_id,
         pid=identity.pid,
         instance=identity.instance,

@@ -1,0 +1,178 @@
+"""Destination, Bulk and Host over gRPC."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+import grpc
+import grpc.aio
+import msgspec
+
+from dest_agent.agent import DestAgent
+from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
+from vm_migration.api.v1.machine_pb2_grpc import HostServicer
+from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.errors import InvalidInput, Unauthorised
+from vm_migration.handover.record import AttemptKey, decode
+from vm_migration.link.identity import peer_identity
+from vm_migration.link.served import Context
+from vm_migration.machine.memory_use import memory_in_use
+from vm_migration.wire.ack import encode_ack
+from vmm.process.description import boot_id
+
+BULK_SERVICE: Final = "vm_migration.api.v1.Bulk"
+_PREPARE_MS_PER_GIB: Final = 3000.0
+
+
+class HostService(HostServicer):
+    """Answers what this host is."""
+
+    def __init__(self, agent: DestAgent) -> None:
+        self._agent: Final = agent
+
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
+        """Return the host's facts."""
+        del request, context
+        return types_pb2.HostFacts(
+            host=self._agent.host,
+            version=VERSION,
+            boot_id=boot_id(),
+            memory_budget_bytes=self._agent.memory_budget,
+            memory_in_use_bytes=memory_in_use(self._agent.run),
+            features=FEATURES,
+        )
+
+
+class DestinationService(DestinationServicer):
+    """Serves the arrivals of one agent; `control` and `bulk` are the addresses that sources are told."""
+
+    def __init__(self, agent: DestAgent, control: str, bulk: str) -> None:
+        self._agent: Final = agent
+        self._control: Final = control
+        self._bulk: Final = bulk
+
+    async def CheckIncoming(  # noqa: N802
+        self, request: destination_pb2.CheckIncomingRequest, context: Context
+    ) -> destination_pb2.CheckIncomingResponse:
+        """Return everything that speaks against taking the machine in."""
+        del context
+        found = await self._agent.check(request.requirements)
+        return destination_pb2.CheckIncomingResponse(
+            blockers=[types_pb2.Blocker(code=each.code, message=each.message) for each in found],
+            expected_prepare_ms=request.requirements.ram_bytes / (1 << 30) * _PREPARE_MS_PER_GIB,
+        )
+
+    async def Prepare(  # noqa: N802
+        self, request: destination_pb2.PrepareRequest, context: Context
+    ) -> destination_pb2.PrepareResponse:
+        """Make ready for an attempt."""
+        del context
+        attempt = await self._agent.prepare(_key(request.key), request)
+        return destination_pb2.PrepareResponse(
+            ticket=attempt.ticket,
+            control_address=self._control,
+            bulk_address=self._bulk,
+            prepare_ms=attempt.prepare_ms,
+            features=FEATURES,
+        )
+
+    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:  # noqa: N802
+        """Take a round's announcement from the source."""
+        attempt = self._agent.arriving(_key(request.key))
+        attempt.require_source(_name(context))
+        attempt.open_round(request.round, request.bitmap)
+        return types_pb2.Empty()
+
+    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:  # noqa: N802
+        """Load and verify, for the source."""
+        key = _key(request.key)
+        self._agent.arriving(key).require_source(_name(context))
+        finished = await self._agent.finish(key, request)
+        result = finished.result
+        return destination_pb2.FinishResponse(
+            pause=finished.pause,
+            ready=finished.ready,
+            pages_verified=0 if result is None else result.pages_verified,
+            pages_mismatched=0 if result is None else result.pages_mismatched + result.pages_unstated,
+            mismatched_pages=() if result is None else result.mismatched,
+            load_ms=finished.load_ms,
+            verify_ms=finished.verify_ms,
+        )
+
+    async def Handoff(  # noqa: N802
+        self, request: destination_pb2.HandoffRequest, context: Context
+    ) -> destination_pb2.HandoffResponse:
+        """Activate on the secret."""
+        del context
+        return await self._agent.hand_off(_key(request.key), request.pause, request.secret)
+
+    async def DescribeIncoming(  # noqa: N802
+        self, request: destination_pb2.DescribeIncomingRequest, context: Context
+    ) -> destination_pb2.IncomingReport:
+        """Return what the journal says."""
+        del context
+        return await self._agent.describe(_key(request.key))
+
+    async def Discard(  # noqa: N802
+        self, request: destination_pb2.DiscardRequest, context: Context
+    ) -> destination_pb2.IncomingReport:
+        """Give an arrival up on the source's proof."""
+        del context
+        key = _key(request.key)
+        try:
+            proof = decode(request.proof_record.encode())
+        except msgspec.DecodeError as error:
+            raise InvalidInput(
+                "bad-proof", f"Proof is no journal record: {error}", "Send the source's record"
+            ) from error
+        return self._agent.report(await self._agent.discard(key, proof), key.attempt)
+
+    async def NoteRetired(  # noqa: N802
+        self, request: destination_pb2.NoteRetiredRequest, context: Context
+    ) -> destination_pb2.IncomingReport:
+        """Record that the former source retired its copy."""
+        del context
+        key = _key(request.key)
+        return self._agent.report(await self._agent.note_retired(key), key.attempt)
+
+    async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
+        """Take one bulk stream's frames, and answer its barriers and heartbeats."""
+        told = _metadata(context)
+        attempt = self._agent.bulk_target(_text(told.get("viaduct-attempt")))
+        attempt.require_source(_name(context))
+        stream = _ordinal(_text(told.get("viaduct-stream")))
+        ticket = told.get("viaduct-ticket-bin", b"")
+        attempt.admit(ticket if isinstance(ticket, bytes) else b"", stream)
+        async for message in messages:
+            answer = attempt.take(message, stream)
+            if answer is not None:
+                yield encode_ack(answer)
+
+
+def add_bulk(service: DestinationService, server: grpc.aio.Server) -> None:
+    """Serve the raw bulk method: identity serializers, because a message is a frame."""
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(service.send)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(BULK_SERVICE, {"Send": handler}),))
+
+
+def _metadata(context: Context) -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
+
+
+def _name(context: Context) -> str | None:
+    identity = peer_identity(context)
+    return None if identity is None else identity.name
+
+
+def _ordinal(text: str) -> int:
+    if not text.isdecimal():
+        raise Unauthorised("no-stream", "Bulk stream names no ordinal")
+    return int(text)
+
+
+def _text(value: str | bytes | None) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _key(message: types_pb2.AttemptKey) -> AttemptKey:
+    return AttemptKey(message.machine, message.attempt, message.epoch, message.term)

@@ -1,0 +1,270 @@
+"""The source agent: machines and attempts of one host, and what it does after it was away.
+
+After a restart every journal of the host is read before anything is served: an attempt that was open and not released
+ends in ABORTED, a released one is handed over again, a machine that owes a run state is brought to it. No machine is
+started from a journal alone.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from source_agent.ending import abort_or_lose, resume_as_owed
+from source_agent.holdings import Holding, Holdings, machine_uuid
+from source_agent.outgoing_attempt import OutgoingAttempt, Surroundings
+from source_agent.progress import FailureText, Outcome, Phase, Progress
+from source_agent.terms import Terms
+from vm_migration.errors import InvalidInput, MigrationError, Refused
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.departure import begin
+from vm_migration.handover.journal import Journal
+from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed
+from vm_migration.handover.record import AttemptKey, Record
+from vm_migration.handover.secret import draw
+from vm_migration.handover.states import State
+from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.port import LaunchFailed, MachineError
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vm_migration.telemetry import logs
+from vmm.assembly.specification import MachineSpecification
+
+_KEPT_ATTEMPTS: Final = 64
+_log: Final = logs.get(__name__)
+
+MakeSurroundings = Callable[[str, str, int], Surroundings]
+"""What an attempt (attempt, machine, epoch) needs of its agent."""
+
+
+class SourceAgent:
+    """Creates machines and lets them go."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        state_dir: Path,
+        run_dir: Path,
+        memory_budget: int,
+        hash_bytes_per_s: float,
+        surroundings: MakeSurroundings,
+    ) -> None:
+        self.host: Final = host
+        self.memory_budget: Final = memory_budget
+        self.hash_bytes_per_s: Final = hash_bytes_per_s
+        self.holdings: Final = Holdings(state_dir / "journal", RunDirectory(run_dir))
+        self.rates: Final[dict[str, float]] = {}
+        self._surroundings: Final = surroundings
+        self._attempts: Final[dict[str, OutgoingAttempt]] = {}
+        self._names: Final[dict[str, str]] = {}
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._creating: Final = asyncio.Lock()
+
+    # machines
+
+    async def create(self, specification: MachineSpecification) -> Holding:
+        """Start a machine that this host owns.
+
+        Raises:
+            Refused: A machine of that name is here, or memory is short; nothing was started.
+            LaunchFailed: Its processes did not come up; nothing is left of them.
+        """
+        async with self._creating:
+            self._require_room(specification.memory.size)
+            if any(each.specification.name == specification.name for each in await self.holdings.all()):
+                text = f"A machine called {specification.name} is on {self.host} already"
+                raise Refused("machine-exists", text, "Choose another name, or destroy that machine first")
+            machine = uuid4()
+            directory = await self._launched(machine, specification)
+            instance = directory.instance()
+            first = create(
+                str(machine),
+                instance="" if instance is None else instance.name,
+                was_running=True,
+                specification=specification.to_json().decode(),
+            )
+            try:
+                journal = await asyncio.to_thread(self._first_journal, first)
+            except MigrationError:
+                await take_away(directory, None)
+                raise
+            custody = Custody(journal, directory)
+            await custody.attach(custody.record.owned_epoch)
+            answer = await custody.answer()
+            await custody.write(lambda record: run_confirmed(record, answer))
+            self.holdings.adopt(custody)
+        return await self.holdings.look(directory)
+
+    async def set_running(self, name: str, *, running: bool) -> Holding:
+        """Pause or resume a machine, journalled before its process is told; refused while an attempt is open."""
+        holding = await self.holdings.find(name)
+        async with self.holdings.hold(holding.record.machine) as custody:
+            await custody.write(lambda record: owe_run_state(record, running=running))
+            if running:
+                await custody.port.run(custody.record.owned_epoch)
+            else:
+                await custody.port.pause(for_attempt=False)
+            answer = await custody.answer()
+            await custody.write(lambda record: run_confirmed(record, answer))
+            return await self.holdings.look(custody.directory)
+
+    async def destroy(self, name: str) -> Holding:
+        """End a machine; refused while an attempt is open. Its tombstone stays."""
+        holding = await self.holdings.find(name)
+        machine = holding.record.machine
+        async with self.holdings.hold(machine) as custody:
+            record = await custody.write(destroyed)
+            await take_away(custody.directory, custody.port)
+        await self.holdings.drop(machine)
+        return Holding(record, holding.specification, None)
+
+    # attempts
+
+    async def begin(self, key: AttemptKey, destination: str, terms: Terms) -> OutgoingAttempt:
+        """Open an attempt, or answer with the one that is asked again.
+
+        Raises:
+            Refused: Another attempt is open, the machine is not as it is owed, or it is not this host's.
+        """
+        known = self._attempts.get(key.attempt)
+        if known is not None:
+            return known
+        if destination == self.host:
+            raise Refused("same-host", f"Machine is on {self.host} already", "Choose another destination")
+        holding = await self.holdings.look(self.holdings.run.of(machine_uuid(key.machine)))
+        async with self.holdings.hold(key.machine) as custody:
+            if custody.record.owns:
+                answer = await custody.answer()
+                await custody.write(lambda record: run_confirmed(record, answer))
+            secret, policy = draw(os.urandom), msgspec.json.encode(terms).decode()
+            record = await custody.write(
+                lambda last: begin(
+                    last, key, destination=destination, was_running=last.was_running, secret=secret, policy=policy
+                )
+            )
+            if record.state is not State.OUTGOING:
+                raise Refused("attempt-over", f"Attempt {key.attempt} came to {record.state}", "Begin a new one")
+            self._names[key.attempt] = holding.specification.name
+            attempt = self._admit(custody, terms, record)
+        self._run(attempt.run(), attempt)
+        return attempt
+
+    def attempt(self, key: AttemptKey) -> OutgoingAttempt:
+        """Return an attempt of this agent's life.
+
+        Raises:
+            InvalidInput: It is not known here.
+        """
+        attempt = self._attempts.get(key.attempt)
+        if attempt is None:
+            raise InvalidInput(
+                "unknown-attempt", f"Attempt {key.attempt} is not known at {self.host}", "See: viaduct list"
+            )
+        return attempt
+
+    def name_of(self, attempt: str) -> str:
+        """Return the name of the machine that an attempt moves."""
+        return self._names.get(attempt, "")
+
+    def learn_rate(self, destination: str, bytes_per_s: float) -> None:
+        """Remember what the link to a destination carried."""
+        if bytes_per_s > 0:
+            self.rates[destination] = bytes_per_s
+
+    # its own life
+
+    async def recover(self) -> None:
+        """Go on with what an earlier life left, as far as the journals decide it."""
+        for directory in self.holdings.run.all():
+            try:
+                await self._recover_one(str(directory.machine))
+            except (MigrationError, MachineError) as error:
+                _log.error("machine could not be recovered", machine=str(directory.machine), reason=str(error))
+
+    async def stop(self) -> None:
+        """Cancel what can be cancelled, and wait for what cannot for as long as the caller does."""
+        for attempt in self._attempts.values():
+            if attempt.open:
+                try:
+                    attempt.cancel()
+                except Refused as error:
+                    _log.warning("attempt goes on without this agent", attempt=attempt.attempt, reason=error.message)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=5.0)
+        for task in self._tasks:
+            task.cancel()
+        await self.holdings.close()
+
+    async def _recover_one(self, machine: str) -> None:
+        record = (await self.holdings.look(self.holdings.run.of(UUID(machine)))).record
+        if record.state is State.RELEASED:
+            async with self.holdings.hold(machine) as custody:
+                terms = msgspec.json.decode(custody.record.policy, type=Terms)
+                attempt = self._admit(custody, terms, custody.record)
+            self._run(attempt.go_on_handing_over(), attempt)
+        elif record.state in (State.OUTGOING, State.STOPPED):
+            async with self.holdings.hold(machine) as custody:
+                terms = msgspec.json.decode(custody.record.policy, type=Terms)
+                attempt = self._admit(custody, terms, custody.record)
+                state = await abort_or_lose(custody, "The source agent was restarted during the attempt")
+                attempt.board.show(_interrupted(attempt.board.progress, state))
+        elif record.owns and not record.run_confirmed:
+            async with self.holdings.hold(machine) as custody:
+                await resume_as_owed(custody)
+
+    def _admit(self, custody: Custody, terms: Terms, record: Record) -> OutgoingAttempt:
+        around = self._surroundings(record.attempt or "", record.machine, record.epoch)
+        attempt = OutgoingAttempt(custody, terms, around)
+        while len(self._attempts) >= _KEPT_ATTEMPTS:
+            oldest = next((key for key, each in self._attempts.items() if not each.open), None)
+            if oldest is None:
+                break
+            del self._attempts[oldest]
+            self._names.pop(oldest, None)
+        self._attempts[attempt.attempt] = attempt
+        return attempt
+
+    def _run(self, work: Coroutine[None, None, None], attempt: OutgoingAttempt) -> None:
+        task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(done, attempt))
+
+    def _ended(self, task: asyncio.Task[None], attempt: OutgoingAttempt) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
+        progress = attempt.board.progress
+        if progress.outcome is Outcome.COMPLETED and progress.bulk_ms > 0:
+            self.learn_rate(attempt.custody.record.peer, progress.wire_bytes * 1000 / progress.bulk_ms)
+
+    async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:
+        try:
+            return await launch(self.holdings.run, machine, specification, incoming=False)
+        except LaunchFailed as error:
+            raise Refused("launch-failed", str(error), "Look at the specification and the host") from error
+
+    def _first_journal(self, first: Record) -> Journal:
+        self.holdings.journals.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Journal.create(self.holdings.journals, first)
+
+    def _require_room(self, size: int) -> None:
+        used = self.holdings.memory_in_use()
+        if used + size > self.memory_budget:
+            text = f"{self.host} has {self.memory_budget - used} bytes left of its memory budget; {size} are needed"
+            raise Refused("no-memory", text, "Raise [agent] memory_budget, or move a machine away")
+
+
+def _interrupted(progress: Progress, state: State) -> Progress:
+    failure = FailureText("agent-restarted", "The source agent was restarted during the attempt", "Begin a new attempt")
+    lost = state is State.LOST
+    return Progress(
+        phase=Phase.LOST if lost else Phase.ABORTED,
+        outcome=Outcome.LOST if lost else Outcome.FAILED,
+        reason="",
+        sequence=progress.sequence + 1,
+        failure=failure,
+    )

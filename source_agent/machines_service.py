@@ -1,0 +1,87 @@
+"""Host and Machines over gRPC: what a person does to machines through this agent."""
+
+from typing import Final
+
+from source_agent.agent import SourceAgent
+from source_agent.report import machine_status
+from vm_migration.api.v1 import machine_pb2, types_pb2
+from vm_migration.api.v1.machine_pb2_grpc import HostServicer, MachinesServicer
+from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.errors import InvalidInput
+from vm_migration.link.served import Context
+from vmm.assembly.document_faults import InvalidDocument
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.process.description import boot_id
+
+
+class HostService(HostServicer):
+    """Answers what this host is."""
+
+    def __init__(self, agent: SourceAgent) -> None:
+        self._agent: Final = agent
+
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
+        """Return the host's facts."""
+        del request, context
+        return types_pb2.HostFacts(
+            host=self._agent.host,
+            version=VERSION,
+            boot_id=boot_id(),
+            memory_budget_bytes=self._agent.memory_budget,
+            memory_in_use_bytes=self._agent.holdings.memory_in_use(),
+            features=FEATURES,
+        )
+
+
+class MachinesService(MachinesServicer):
+    """Creates, shows, pauses, resumes and destroys machines."""
+
+    def __init__(self, agent: SourceAgent) -> None:
+        self._agent: Final = agent
+
+    async def CreateMachine(  # noqa: N802
+        self, request: machine_pb2.CreateMachineRequest, context: Context
+    ) -> types_pb2.MachineStatus:
+        """Start a machine."""
+        del context
+        holding = await self._agent.create(specification_of(request.specification))
+        return machine_status(holding, self._agent.host)
+
+    async def ListMachines(self, request: types_pb2.Empty, context: Context) -> machine_pb2.ListMachinesResponse:  # noqa: N802
+        """Return every machine of this host."""
+        del request, context
+        holdings = await self._agent.holdings.all()
+        return machine_pb2.ListMachinesResponse(machines=[machine_status(each, self._agent.host) for each in holdings])
+
+    async def GetMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+        """Return one machine."""
+        del context
+        return machine_status(await self._agent.holdings.find(request.machine), self._agent.host)
+
+    async def PauseMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+        """Pause a machine."""
+        del context
+        return machine_status(await self._agent.set_running(request.machine, running=False), self._agent.host)
+
+    async def ResumeMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+        """Resume a machine."""
+        del context
+        return machine_status(await self._agent.set_running(request.machine, running=True), self._agent.host)
+
+    async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+        """End a machine."""
+        del context
+        return machine_status(await self._agent.destroy(request.machine), self._agent.host)
+
+
+def specification_of(data: bytes) -> MachineSpecification:
+    """Read a specification that a peer sent.
+
+    Raises:
+        InvalidInput: With everything that is wrong with it.
+    """
+    try:
+        return parse_specification(data)
+    except InvalidDocument as error:
+        faults = "; ".join(str(fault) for fault in error.faults)
+        raise InvalidInput("invalid-specification", f"Specification is not valid: {faults}", "Correct it") from error

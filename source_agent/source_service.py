@@ -1,0 +1,196 @@
+"""Source over gRPC: the orchestrator's hands on attempts."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from source_agent.agent import SourceAgent
+from source_agent.expectation import Estimate, estimate
+from source_agent.holdings import Holding
+from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
+from source_agent.report import attempt_report, blocker, machine_status
+from source_agent.terms import Terms, terms_of
+from vm_migration.api.v1 import source_pb2, types_pb2
+from vm_migration.api.v1.source_pb2_grpc import SourceServicer
+from vm_migration.daemon.host_facts import VERSION
+from vm_migration.errors import InvalidInput
+from vm_migration.handover.ownership import match
+from vm_migration.handover.record import AttemptKey
+from vm_migration.link.served import Context
+from vm_migration.machine.port import MachineError
+from vmm.assembly.machine_state import STATE_FORMAT
+from vmm.process.control import Description, Observation
+
+_REPORT_EVERY: Final = 1.0
+
+
+class SourceService(SourceServicer):
+    """Serves the attempts of one agent."""
+
+    def __init__(self, agent: SourceAgent) -> None:
+        self._agent: Final = agent
+
+    async def CheckOutgoing(  # noqa: N802
+        self, request: source_pb2.CheckOutgoingRequest, context: Context
+    ) -> source_pb2.CheckOutgoingResponse:
+        """Return every blocker and warning, and what is expected; nothing is changed."""
+        del context
+        terms = terms_of(request.policy)
+        holding = await self._agent.holdings.find(request.machine)
+        found, blockers = None, self._ownership_blockers(holding, request.destination)
+        warnings: list[Observation] = []
+        if holding.description is not None:
+            blockers.extend(holding.description.blockers)
+            warnings.extend(holding.description.warnings)
+            found = self._estimate(holding, holding.description, request.destination, terms)
+            blockers.extend(found.blockers)
+            warnings.extend(found.warnings)
+        return source_pb2.CheckOutgoingResponse(
+            blockers=[blocker(each) for each in blockers],
+            warnings=[blocker(each) for each in warnings],
+            expected=None if found is None else _expected(found),
+            requirements=_requirements(holding),
+            status=machine_status(holding, self._agent.host),
+        )
+
+    async def Begin(self, request: source_pb2.BeginRequest, context: Context) -> source_pb2.BeginResponse:  # noqa: N802
+        """Open an attempt."""
+        del context
+        if not request.destination:
+            raise InvalidInput("invalid-request", "Begin names no destination", "Name one")
+        terms = terms_of(request.policy)
+        attempt = await self._agent.begin(_key(request.key), request.destination, terms)
+        record = attempt.custody.record
+        holding = await self._agent.holdings.look(attempt.custody.directory)
+        found = None
+        if holding.description is not None:
+            found = self._estimate(holding, holding.description, request.destination, terms)
+        return source_pb2.BeginResponse(
+            key=attempt.key(),
+            secret_hash=bytes.fromhex(record.secret_hash),
+            source=self._agent.host,
+            requirements=_requirements(holding),
+            expected=None if found is None else _expected(found),
+        )
+
+    async def Start(self, request: source_pb2.StartRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+        """Start the rounds."""
+        del context
+        attempt = await self._commanded(request.key)
+        attempt.start(StartOrder(request.control_address, request.bulk_address, request.ticket))
+        return await self._report(attempt)
+
+    async def GetAttempt(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+        """Return what an attempt has come to."""
+        del context
+        return await self._report(self._agent.attempt(_key(request.key)))
+
+    async def Watch(  # noqa: N802
+        self, request: source_pb2.AttemptRequest, context: Context
+    ) -> AsyncIterator[source_pb2.AttemptReport]:
+        """Yield a report at each change of phase, and at least one a second, until the attempt's end."""
+        del context
+        attempt = self._agent.attempt(_key(request.key))
+        while True:
+            shown = attempt.board.progress
+            yield await self._report(attempt)
+            if not attempt.open and attempt.board.progress is shown:
+                return
+            if attempt.board.progress is shown:
+                await attempt.board.next(_REPORT_EVERY)
+
+    async def Cancel(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+        """End an attempt before the point of no return."""
+        del context
+        attempt = await self._commanded(request.key)
+        attempt.cancel()
+        return await self._report(attempt)
+
+    async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+        """Switch over at the end of the round."""
+        del context
+        attempt = await self._commanded(request.key)
+        attempt.force()
+        return await self._report(attempt)
+
+    async def Tune(self, request: source_pb2.TuneRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+        """Change limits of a running attempt."""
+        del context
+        attempt = await self._commanded(request.key)
+        attempt.tune(
+            downtime_limit_ms=request.downtime_limit_ms, max_bandwidth_bytes_per_s=request.max_bandwidth_bytes_per_s
+        )
+        return await self._report(attempt)
+
+    async def _commanded(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
+        """Return the attempt that a mutating call names; the call must match the journal, and its term counts."""
+        key = _key(message)
+        attempt = self._agent.attempt(key)
+        await attempt.custody.write(lambda record: match(record, key))
+        return attempt
+
+    async def _report(self, attempt: OutgoingAttempt) -> source_pb2.AttemptReport:
+        description = None
+        if attempt.open:
+            try:
+                description = await attempt.custody.port.describe()
+            except MachineError:
+                description = None
+        report = attempt_report(
+            attempt.custody.record,
+            attempt.board.progress,
+            description or attempt.described,
+            host=self._agent.host,
+            name=self._agent.name_of(attempt.attempt),
+        )
+        attempt.described = description or attempt.described
+        return report
+
+    def _estimate(self, holding: Holding, description: Description, destination: str, terms: Terms) -> Estimate:
+        return estimate(
+            holding.specification,
+            description,
+            terms,
+            data_bytes=description.populated_bytes,
+            witness=description.witness,
+            measured_rate=self._agent.rates.get(destination),
+            hash_bytes_per_s=self._agent.hash_bytes_per_s,
+        )
+
+    def _ownership_blockers(self, holding: Holding, destination: str) -> list[Observation]:
+        record, found = holding.record, []
+        if destination == self._agent.host:
+            found.append(Observation(code="same-host", message=f"Machine is on {destination} already"))
+        if not record.closed:
+            text = f"Attempt {record.attempt} to {record.peer} is open ({record.state})"
+            found.append(Observation(code="attempt-open", message=text))
+        if holding.description is None:
+            found.append(Observation(code="machine-gone", message="Machine's process does not answer"))
+        if record.owns and not record.former_retired:
+            text = f"The former source has not told yet that it retired its copy of {record.machine}"
+            found.append(Observation(code="former-source-open", message=text))
+        return found
+
+
+def _key(message: types_pb2.AttemptKey) -> AttemptKey:
+    return AttemptKey(message.machine, message.attempt, message.epoch, message.term)
+
+
+def _requirements(holding: Holding) -> types_pb2.Requirements:
+    return types_pb2.Requirements(
+        machine=holding.record.machine,
+        name=holding.specification.name,
+        specification=holding.specification.to_json(),
+        ram_bytes=holding.specification.memory.size,
+        version=VERSION,
+        state_format=STATE_FORMAT,
+    )
+
+
+def _expected(found: Estimate) -> types_pb2.Expected:
+    forecast = found.forecast
+    return types_pb2.Expected(
+        total_ms=forecast.total_ms,
+        prepare_ms=forecast.prepare_ms,
+        downtime_ms=forecast.downtime_ms,
+        rounds=forecast.rounds,
+    )
