@@ -143,8 +143,7 @@ class StatusPublisher:
         """Connect and publish until it ends; return why it did."""
         reason = ""
         try:
-            self._version = await find_version(self._broker, self._version)
-            await self._serve(self._version)
+            await self._serve(await find_version(self._broker, self._version))
         except* BrokerGone as group:
             reason = str(_first(group))
         except* Exception as group:  # noqa: BLE001  # whatever it is, status is never worth a migration
@@ -157,6 +156,7 @@ class StatusPublisher:
             mqtt.connect(self._broker, self._identifier, self._offline, version) as connection,
             asyncio.TaskGroup() as tasks,
         ):
+            self._version = version
             watch = tasks.create_task(connection.lost(), name="broker-watch")
             await self._greet(connection)
             _log.info("broker connected", broker=str(self._broker), version=version.name)

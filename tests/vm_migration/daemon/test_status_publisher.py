@@ -16,11 +16,14 @@ import yaml
 
 from tests.vm_migration.daemon.mqtt_brokers import DEADLINE, Mosquitto, Received, RunningBroker, free_port
 from vm_migration.daemon import status_documents as documents
-from vm_migration.daemon.broker_url import parse_broker
+from vm_migration.daemon.broker import local_broker
+from vm_migration.daemon.broker_url import BrokerTls, parse_broker
 from vm_migration.daemon.outbox import NOTHING, Entry, Outbox
 from vm_migration.daemon.publication import Publication
 from vm_migration.daemon.status_publisher import FAREWELL_SECONDS, StatusPublisher, retry_seconds
 from vm_migration.daemon.status_topics import Topics
+from vm_migration.link.identity import Identity, Role
+from vm_migration.link.pki import create_authority, issue
 from vm_migration.telemetry import logs
 
 ROOT = Path(__file__).parents[3]
@@ -335,20 +338,30 @@ async def test_the_truth_has_the_last_word_over_an_older_pending_state(broker: R
     assert sequences(states) == [1, 2, 2]
 
 
-async def test_a_final_state_goes_after_its_time(broker: RunningBroker) -> None:
+async def test_a_final_state_expires_where_the_broker_sees_to_it(mosquitto: Mosquitto) -> None:
+    journal = Journal()
+    journal.add(documents.state_message(TOPICS, state(3, "completed"), time.time() + 3600))
+    async with publisher(mosquitto.running.url, journal) as status:
+        await connected(status)
+        async with mosquitto.running.reader() as reader:
+            [message] = await reader.until_topic("/state", 1)
+    assert message.retain
+    assert 3500 < int(str(message.properties["message-expiry-interval"])) <= 3600
+
+
+async def test_a_final_state_is_cleared_where_the_broker_does_not_expire_it() -> None:
     journal = Journal()
     journal.add(documents.state_message(TOPICS, state(3, "completed"), time.time() + 1.5))
-    async with broker.reader() as reader, publisher(broker.url, journal) as status:
-        await connected(status)
-        assert sequences(await reader.until_topic("/state", 1)) == [3]
-        if broker.kind == "amqtt":
+    async with local_broker() as url:
+        broker = RunningBroker("amqtt", "127.0.0.1", parse_broker(url).port)
+        async with broker.reader() as reader, publisher(url, journal) as status:
+            await connected(status)
+            assert sequences(await reader.until_topic("/state", 1)) == [3]
             cleared = (await reader.until(lambda messages: any(not message.payload for message in messages)))[-1]
             assert cleared.topic == TOPICS.state(ATTEMPT)
-        else:
-            await asyncio.sleep(2.1)  # the broker's own clock, in whole seconds, which nothing announces
-        async with broker.reader() as later:
-            await later.until_topic("/main/status")
-            assert not [message for message in later.messages if message.topic.endswith("/state")]
+            async with broker.reader() as later:
+                await later.until_topic("/main/status")
+                assert not [message for message in later.messages if message.topic.endswith("/state")]
 
 
 async def test_a_state_long_past_its_time_is_cleared_at_connect(broker: RunningBroker) -> None:
@@ -419,6 +432,29 @@ async def test_a_user_and_a_password_are_used(tmp_path: Path) -> None:
         await server.stop()
     assert WRONG not in written.getvalue() + repr(wrong)
     assert RIGHT not in repr(right)
+
+
+async def test_a_broker_under_tls_with_our_certificates(tmp_path: Path) -> None:
+    for name in ("pki", "other"):
+        create_authority(tmp_path / name, "home")
+    served = issue(tmp_path / "pki", Identity("home", Role.HOST, "broker"))
+    mine = issue(tmp_path / "pki", Identity("home", Role.ORCHESTRATOR, "main"))
+    files = f"cafile {served.ca}\ncertfile {served.certificate}\nkeyfile {served.key}"
+    server = Mosquitto(tmp_path, extra=f"{files}\nrequire_certificate true\nallow_anonymous true")
+    await server.start()
+    url = f"mqtts://127.0.0.1:{server.port}"
+    written = Written()
+    try:
+        right = parse_broker(url, tls=BrokerTls(mine.ca, mine.certificate, mine.key))
+        async with StatusPublisher(right, status_topic=STATUS, identifier="one") as status:
+            await connected(status)
+        assert "V5" in written.getvalue()
+        wrong = parse_broker(url, tls=BrokerTls(tmp_path / "other" / "ca.pem", mine.certificate, mine.key))
+        async with StatusPublisher(wrong, status_topic=STATUS, identifier="two") as status:
+            await written.until("broker away")
+            assert not status.connected
+    finally:
+        await server.stop()
 
 
 def test_retries_grow_to_half_a_minute_and_are_spread() -> None:

@@ -2,14 +2,14 @@
 
 import pytest
 
-from vm_migration.api.v1 import destination_pb2, machine_pb2, source_pb2
+from vm_migration.api.v1 import destination_pb2, machine_pb2, orchestrator_pb2, source_pb2
 from vm_migration.errors import Unauthorised
 from vm_migration.link.authorisation import authorise, permitted
 from vm_migration.link.identity import Identity, Role
 
 METHODS = [
     f"/{service.full_name}/{method.name}"
-    for module in (destination_pb2, machine_pb2, source_pb2)
+    for module in (destination_pb2, machine_pb2, orchestrator_pb2, source_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
@@ -22,6 +22,8 @@ READS = {
     "Watch",
     "CheckIncoming",
     "DescribeIncoming",
+    "ListAttempts",
+    "WatchAttempt",
 }
 
 
