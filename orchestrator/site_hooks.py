@@ -28,7 +28,8 @@ class SiteHooks:
         return _failed(await self._run(HookPoint.AFTER_ABORT, attempt))
 
     async def _run(self, point: HookPoint, attempt: Attempt) -> tuple[HookReport, ...]:
-        context = HookContext(attempt.attempt, attempt.machine, attempt.epoch, attempt.source)
+        owner = attempt.destination if point == HookPoint.AFTER_ACTIVE else attempt.source
+        context = HookContext(attempt.attempt, attempt.machine, attempt.epoch, owner)
         return await run_hooks(point, self._hooks.commands(point), context, self._hooks.deadline)
 
 

@@ -320,38 +320,58 @@ class FakeHost(HostServicer):
         )
 
 
-@contextlib.asynccontextmanager
-async def serve(world: World, host: str) -> AsyncIterator[AgentServer]:
-    """Serve both agents of a host on one loopback port."""
-    services = [
+def _source_services(world: World, host: str) -> list[Service]:
+    return [
         Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(host))),
         Service(f"{_API}.Machines", partial(add_MachinesServicer_to_server, FakeMachines(world, host))),
         Service(f"{_API}.Source", partial(add_SourceServicer_to_server, FakeSource(world, host))),
+    ]
+
+
+def _dest_services(world: World, host: str) -> list[Service]:
+    return [
+        Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(host))),
         Service(f"{_API}.Destination", partial(add_DestinationServicer_to_server, FakeDestination(world, host))),
     ]
-    async with AgentServer("127.0.0.1:0", None, services, grace=0.0) as server:
-        yield server
 
 
-@dataclass
 class FakeSite:
-    """Several hosts that share a world."""
+    """Several hosts that share a world, each with two agents on loopback."""
 
-    world: World
-    addresses: dict[str, HostAddresses]
-    servers: dict[str, AgentServer]
+    def __init__(self) -> None:
+        self.world = World()
+        self.addresses: dict[str, HostAddresses] = {}
+        self._stacks: dict[str, contextlib.AsyncExitStack] = {}
+
+    async def serve(self, host: str) -> None:
+        """Start both agents of a host."""
+        stack = self._stacks[host] = contextlib.AsyncExitStack()
+        source_agent, dest_agent = [
+            await stack.enter_async_context(AgentServer("127.0.0.1:0", None, services, grace=0.0))
+            for services in (_source_services(self.world, host), _dest_services(self.world, host))
+        ]
+        self.addresses[host] = HostAddresses(source_agent.address, dest_agent.address)
+
+    async def stop(self, host: str) -> None:
+        """Stop both agents of a host; its addresses stay configured."""
+        await self._stacks.pop(host).aclose()
+
+    async def close(self) -> None:
+        """Stop everything."""
+        for attempt in self.world.attempts.values():
+            if attempt.task is not None:
+                attempt.task.cancel()
+        for host in list(self._stacks):
+            await self.stop(host)
 
 
 @contextlib.asynccontextmanager
 async def fake_site(*hosts: str) -> AsyncIterator[FakeSite]:
-    """Serve some hosts; an address of a host that is not served is not there."""
-    world = World()
-    async with contextlib.AsyncExitStack() as stack:
-        servers = {host: await stack.enter_async_context(serve(world, host)) for host in hosts}
-        addresses = {host: HostAddresses(server.address, server.address) for host, server in servers.items()}
-        try:
-            yield FakeSite(world, addresses, servers)
-        finally:
-            for attempt in world.attempts.values():
-                if attempt.task is not None:
-                    attempt.task.cancel()
+    """Serve some hosts."""
+    site = FakeSite()
+    try:
+        for host in hosts:
+            await site.serve(host)
+        yield site
+    finally:
+        await site.close()

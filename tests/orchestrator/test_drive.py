@@ -133,7 +133,7 @@ async def test_a_silent_source_leaves_it_unresolved_and_open(site: FakeSite, aro
     site.world.script.hold_at = "pre-copy"
     _, task = await started(around, Order("guest", "host-b"))
     await site.world.script.reached.wait()
-    await site.servers["host-a"].__aexit__(None, None, None)
+    await site.stop("host-a")
     ended = await task
     assert (ended.outcome, ended.ended) == (Outcome.UNRESOLVED, False)
     row = around.store.get(ended.attempt)
@@ -146,7 +146,7 @@ async def test_a_silent_source_does_not_hide_that_the_destination_runs(site: Fak
     drive, task = await started(around, Order("guest", "host-b"))
     await site.world.script.reached.wait()
     site.world.incoming[drive.attempt.attempt] = "ACTIVE"
-    await site.servers["host-a"].__aexit__(None, None, None)
+    await site.stop("host-a")
     ended = await task
     assert ended.outcome == Outcome.COMPLETED
     assert around.store.owners()[0].host == "host-b"
@@ -199,7 +199,7 @@ async def test_orders_that_cannot_be_entered(site: FakeSite, around: Surrounding
     site.world.add("guest", "host-b")
     with pytest.raises(Refused, match=r"host-a.*host-b"):
         await admit(around, Order("guest", "host-b"))
-    await site.servers["host-b"].__aexit__(None, None, None)
+    await site.stop("host-b")
     with pytest.raises(Unreachable, match="host-b"):
         await admit(around, Order("nobody", "host-b"))
 

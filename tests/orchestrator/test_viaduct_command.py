@@ -134,7 +134,7 @@ async def test_a_machine_is_created_looked_at_moved_and_destroyed(viaduct: Run, 
 
 
 async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site: FakeSite) -> None:
-    await site.servers["host-b"].__aexit__(None, None, None)
+    await site.stop("host-b")
     listed = await viaduct("host", "list", "--json")
     hosts = listed.document["hosts"]
     assert isinstance(hosts, list)
@@ -218,7 +218,7 @@ async def test_a_name_that_is_taken_is_refused(viaduct: Run, site: FakeSite, tmp
 
 async def test_an_unreachable_destination_is_refused_before_anything(viaduct: Run, site: FakeSite) -> None:
     site.world.add("guest", "host-a")
-    await site.servers["host-b"].__aexit__(None, None, None)
+    await site.stop("host-b")
     said = await viaduct("migrate", "guest", "--to", "host-b", "--json")
     said.complains(3, "host-b")
     assert "unreachable" in [one["code"] for one in _dicts(said.document["blockers"])]

@@ -1,0 +1,181 @@
+"""The daemon's queue and API over sockets, asked by the desk that the command line uses."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.admission import Order, admit
+from orchestrator.api import NAME, OrchestratorService
+from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.client import PEER, RemoteDesk
+from orchestrator.drive import Drive, Surroundings
+from orchestrator.policy import MigrationPolicy
+from orchestrator.queueing import may_start
+from orchestrator.service import AttemptQueue
+from tests.orchestrator.fake_agents import FakeSite
+from vm_migration.api.v1 import types_pb2
+from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
+from vm_migration.errors import InvalidInput, Refused
+from vm_migration.link.channel import open_channel
+from vm_migration.link.server import AgentServer, Service
+
+
+@contextlib.asynccontextmanager
+async def daemon(around: Surroundings) -> AsyncIterator[RemoteDesk]:
+    async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(queue, around.store))
+        async with AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0) as server:
+            channel = open_channel(server.address, None, PEER)
+            yield RemoteDesk(channel, server.address)
+            await channel.close()
+
+
+@pytest.fixture
+async def desk(around: Surroundings) -> AsyncIterator[RemoteDesk]:
+    async with daemon(around) as running:
+        yield running
+
+
+async def _at(desk: RemoteDesk, attempt: Attempt, phase: Phase) -> Attempt:
+    async with contextlib.aclosing(desk.watch(attempt)) as changes:
+        async for change in changes:
+            if change.phase == phase:
+                return change
+    raise AssertionError(f"{attempt.attempt} never was in {phase}")
+
+
+async def test_what_is_submitted_is_driven_and_watched(site: FakeSite, desk: RemoteDesk) -> None:
+    site.world.add("guest", "host-a")
+    seen: list[Attempt] = []
+    ended = await desk.migrate(Order("guest", "host-b"), seen.append)
+    assert (ended.outcome, ended.driver) == (Outcome.COMPLETED, "orchestrator")
+    assert ended.report is not None
+    assert ended.report.downtime.downtime_ms == 21
+    assert seen[-1] == ended
+    events = await desk.events(ended)
+    assert [one.sequence for one in events] == list(range(1, len(events) + 1))
+    assert await desk.attempts(everything=False) == ()
+    assert (await desk.attempt(ended.attempt[:6])).attempt == ended.attempt
+
+
+async def test_asking_twice_is_asking_once(site: FakeSite, desk: RemoteDesk) -> None:
+    site.world.add("guest", "host-a")
+    order = Order("guest", "host-b")
+    site.world.script.hold_at = "pre-copy"
+    first, second = await desk.submit(order), await desk.submit(order)
+    assert first.attempt == second.attempt
+    await site.world.script.reached.wait()
+    with pytest.raises(Refused) as refusal:
+        await desk.submit(Order("guest", "host-b"))
+    assert refusal.value.code == "attempt-open"
+    site.world.script.go.set()
+    await _at(desk, first, Phase.COMPLETED)
+    assert site.world.calls.count("Begin host-a") == 1
+
+
+async def test_what_cannot_move_is_refused_at_once(site: FakeSite, desk: RemoteDesk) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.incoming_blockers = [types_pb2.Blocker(code="no-memory", message="Too little")]
+    refused = await desk.submit(Order("guest", "host-b"))
+    assert (refused.outcome, [one.code for one in refused.blockers]) == (Outcome.REFUSED, ["no-memory"])
+    with pytest.raises(InvalidInput):
+        await desk.submit(Order("nobody", "host-b"))
+    assert site.world.calls == []
+
+
+async def test_a_host_sends_one_machine_at_a_time_and_a_waiting_one_can_be_cancelled(
+    site: FakeSite, desk: RemoteDesk
+) -> None:
+    for name in ("one", "two", "three"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    first = await desk.submit(Order("one", "host-b"))
+    await site.world.script.reached.wait()
+    second, third = await desk.submit(Order("two", "host-b")), await desk.submit(Order("three", "host-b"))
+    assert {one.phase for one in (second, third)} == {Phase.QUEUED}
+    await desk.cancel(third)
+    assert (await _at(desk, third, Phase.ABORTED)).outcome == Outcome.CANCELLED
+    assert site.world.calls.count("Begin host-a") == 1
+    site.world.script.go.set()
+    for attempt in (first, second):
+        await _at(desk, attempt, Phase.COMPLETED)
+
+
+async def test_a_running_attempt_is_cancelled(site: FakeSite, desk: RemoteDesk) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    attempt = await desk.submit(Order("guest", "host-b"))
+    await site.world.script.reached.wait()
+    await desk.cancel(await _at(desk, attempt, Phase.PRE_COPY))
+    assert (await _at(desk, attempt, Phase.ABORTED)).outcome == Outcome.CANCELLED
+
+
+async def test_a_daemon_takes_over_what_another_driver_left(site: FakeSite, around: Surroundings) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    drive = Drive(await admit(around, Order("guest", "host-b")), around)
+    task = asyncio.create_task(drive.run())
+    await site.world.script.reached.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    async with daemon(replace(around, clock=lambda: around.clock() + 60)) as desk:
+        site.world.script.go.set()
+        ended = await _at(desk, drive.attempt, Phase.COMPLETED)
+    assert (ended.term, ended.driver) == (2, "orchestrator")
+
+
+async def test_a_daemon_that_stops_lets_go_and_the_next_one_goes_on(site: FakeSite, around: Surroundings) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    async with daemon(around) as desk:
+        attempt = await desk.submit(Order("guest", "host-b"))
+        await _at(desk, attempt, Phase.PRE_COPY)
+    assert around.store.get(attempt.attempt).driver == ""
+    async with daemon(around) as desk:
+        site.world.script.go.set()
+        ended = await _at(desk, attempt, Phase.COMPLETED)
+    assert ended.term == 2
+
+
+HOSTS = st.sampled_from(["a", "b", "c"])
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> list[Attempt]:
+    return [
+        Attempt(
+            attempt=str(number),
+            machine=str(number),
+            name=str(number),
+            source=draw(HOSTS),
+            destination=draw(HOSTS),
+            policy=MigrationPolicy(),
+            created_at=float(number),
+            updated_at=0.0,
+            priority=draw(st.integers(0, 3)),
+        )
+        for number in range(draw(st.integers(0, 8)))
+    ]
+
+
+@settings(max_examples=150)
+@given(waiting=attempts(), running=attempts())
+def test_no_host_is_asked_for_more_than_its_limits_and_none_idles(
+    waiting: list[Attempt], running: list[Attempt]
+) -> None:
+    active: list[Attempt] = []
+    for one in running:
+        active.extend(may_start([one], active))
+    chosen = may_start(waiting, active)
+    together = [*active, *chosen]
+    for sources in ([one.source for one in together], [one.destination for one in together]):
+        assert len(sources) == len(set(sources))
+    assert list(chosen) == sorted(chosen, key=lambda one: (-one.priority, one.created_at))
+    left = [one for one in waiting if one not in chosen]
+    assert may_start(left, together) == []
