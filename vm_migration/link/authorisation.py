@@ -40,6 +40,7 @@ _METHODS: Final[dict[str, frozenset[Role]]] = {
     # The source's, or the orchestrator's when the two hosts cannot reach each other.
     f"{_API}Destination/Handoff": _DRIVERS_AND_HOSTS,
     f"{_API}Destination/Discard": _DRIVERS_AND_HOSTS,
+    f"{_API}Destination/NoteRetired": _DRIVERS_AND_HOSTS,
     # The orchestrator's daemon.
     f"{_API}Orchestrator/ListAttempts": _READERS,
     f"{_API}Orchestrator/GetAttempt": _READERS,
