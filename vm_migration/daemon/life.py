@@ -65,8 +65,6 @@ def run(
     process: str, body: Callable[[Life], Awaitable[None]], *, stop_deadline: float = 10.0, debug: bool = False
 ) -> int:
     """Run a daemon to its end and return its exit code; `debug` shows tracebacks."""
-    # The core of gRPC writes to stderr on its own, in a form of its own, what we report as errors anyway.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logs.configure(process, "debug" if debug else "info", traces=debug)
     try:
         asyncio.run(_live(process, body, stop_deadline))
