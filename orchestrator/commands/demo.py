@@ -6,7 +6,7 @@ from rich.console import Console
 from orchestrator.commands.migrate import interrupts, result_answer
 from orchestrator.commands.options import RATE, SIZE
 from orchestrator.demo.play import Played, play
-from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu
+from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
 from orchestrator.demo.site import demo_site
 from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.progress import LiveProgress
@@ -40,19 +40,20 @@ async def demo(
     Everything is real and runs on this machine: daemons, mutual TLS, a broker. Nothing is left afterwards.
     """
     options = DemoOptions(memory, cpu_dirty_rate, dma_rate, backend, viommu, guest_iommu, seed, insecure)
+    wanted = specification(options)
     with LiveProgress(call.err) as progress:
 
         def say(words: str) -> None:
             progress.say(words)
-            if not call.json and words.startswith("type1"):
+            if words.startswith("type1"):
                 call.err.print(words)
 
         say("starts a broker, an orchestrator and the agents of two hosts")
-        async with demo_site(options) as (folder, configuration):
+        async with demo_site(options) as configuration:
             async with agents_of(configuration) as agents, open_desk(configuration) as desk:
                 played = await play(
-                    folder,
                     options,
+                    specification=wanted,
                     agents=agents,
                     desk=desk,
                     observe=progress.update,

@@ -6,7 +6,6 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -14,13 +13,13 @@ import msgspec
 from orchestrator.admission import Order
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
-from orchestrator.demo.scene import HOSTS, MACHINE, DemoOptions, specification_text
+from orchestrator.demo.scene import HOSTS, MACHINE, DemoOptions
 from orchestrator.desk import Desk, Observer
 from orchestrator.policy import MigrationPolicy
 from orchestrator.preflight import ask
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import AttemptFailed, MigrationError
-from vmm.assembly.specification import load_specification
+from vmm.assembly.specification import MachineSpecification
 
 Say = Callable[[str], None]
 _WORK_SECONDS: Final = 20.0
@@ -38,9 +37,9 @@ class Played:
 
 
 async def play(
-    folder: Path,
     options: DemoOptions,
     *,
+    specification: MachineSpecification,
     agents: Agents,
     desk: Desk,
     observe: Observer,
@@ -52,12 +51,8 @@ async def play(
     While it moves, `interruptible` is entered: an interrupt cancels the migration there, and ends the demo elsewhere.
 
     Raises:
-        InvalidDocument: The options make an impossible machine.
         MigrationError: What an agent or the orchestrator answered.
     """
-    path = folder / "machine.toml"
-    path.write_text(specification_text(options))
-    specification = load_specification(path)
     say("boots a machine")
     async with _created(agents, specification.to_json(), options.memory) as status:
         say("waits until guest and device work")

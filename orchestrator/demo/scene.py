@@ -1,11 +1,13 @@
 """What the demo writes before it starts anything: the machine's specification and everybody's configuration. Pure."""
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from vm_migration.link.tls import TlsFiles
 from vmm.assembly.quantity_text import format_rate, format_size
+from vmm.assembly.specification import MachineSpecification, check_specification
 
 SITE: Final = "demo"
 MACHINE: Final = "qat-guest"
@@ -48,7 +50,7 @@ def specification_text(options: DemoOptions) -> str:
 
     A tracker that reports everything dirty for ever is refused on `auto`, as it should be: type1 says `on`.
     """
-    working_set = min(_LARGEST_WORKING_SET, options.memory // 4)
+    working_set = min(_LARGEST_WORKING_SET, options.memory // 2)
     enable = "on" if options.backend == "type1" else "auto"
     viommu = 'model = "none"' if options.viommu == "none" else f'mode = "{options.viommu}"'
     return f"""name = "{MACHINE}"
@@ -69,6 +71,15 @@ backend = "{options.backend}"
 enable_migration = "{enable}"
 dma_rate = "{format_rate(options.dma_rate)}"
 """
+
+
+def specification(options: DemoOptions) -> MachineSpecification:
+    """Return the machine's specification, checked.
+
+    Raises:
+        InvalidDocument: The options make an impossible machine.
+    """
+    return check_specification(tomllib.loads(specification_text(options)), "the demo's machine")
 
 
 def site_text(folder: Path, broker: str, addresses: Addresses) -> str:

@@ -26,8 +26,8 @@ from vm_migration.link.tls import TlsFiles
 
 
 @contextlib.asynccontextmanager
-async def demo_site(options: DemoOptions) -> AsyncIterator[tuple[Path, Configuration]]:
-    """Run the site; yield its folder and the operator's configuration. Nothing of it is left afterwards."""
+async def demo_site(options: DemoOptions) -> AsyncIterator[Configuration]:
+    """Run the site; yield the operator's configuration. Nothing of it is left afterwards."""
     with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
         folder = Path(name)
         identities = {} if options.insecure else _identities(folder / "pki")
@@ -36,7 +36,7 @@ async def demo_site(options: DemoOptions) -> AsyncIterator[tuple[Path, Configura
             daemons = _daemons(folder, site, identities, options)
             async with running(folder, daemons):
                 path = _write(folder, OPERATOR, site + tls_text(identities.get(OPERATOR)))
-                yield folder, load(path, {}, insecure=options.insecure)
+                yield load(path, {}, insecure=options.insecure)
 
 
 def _identities(folder: Path) -> dict[str, TlsFiles]:
