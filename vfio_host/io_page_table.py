@@ -18,7 +18,7 @@ from typing import Final
 
 from vfio_host.dirty_bits import DirtyBits, bitmap_bytes
 from vfio_host.errors import DmaFault
-from vfio_host.interface.calls import PAGE_SIZE
+from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.memory_file import MemoryFile
 
 _PAGE_SHIFT: Final = PAGE_SIZE.bit_length() - 1

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, IovaRanges, MapFlags
+from vfio_host.interface.calls import IovaRanges
+from vfio_host.interface.numbers import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.iova_ranges import INTERRUPT_WINDOW, allowed, contains
 from vfio_host.memory_file import MemoryFile

@@ -11,15 +11,14 @@ from typing import Final
 
 from vfio_host.dirty_bits import all_ones, bitmap_bytes
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import (
+from vfio_host.interface.calls import Type1Info, Unmapped
+from vfio_host.interface.numbers import (
     MAX_DIRTY_BITMAP_BYTES,
     PAGE_SIZE,
     U64_MAX,
     DirtyPagesFlags,
     MapFlags,
-    Type1Info,
     UnmapFlags,
-    Unmapped,
 )
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.iommufd import DeviceIommu

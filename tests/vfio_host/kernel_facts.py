@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from vfio_host.interface import calls
-from vfio_host.interface.calls import Answer, DeviceConfiguration, Failed, HostConfiguration, MapFlags
+from vfio_host.interface.calls import Answer, DeviceConfiguration, Failed, HostConfiguration
+from vfio_host.interface.numbers import MapFlags
 
 Value = None | bool | int | str | list[list[str]]
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.vfio_host.host_process import QAT, new_memory
 from vfio_host.errors import CallRefused
-from vfio_host.interface import calls
-from vfio_host.interface.calls import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP, AnyCall, Call
+from vfio_host.interface import calls, numbers
+from vfio_host.interface.calls import AnyCall, Call
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP
 from vfio_host.process.host import Host
 from vfio_host.process.open_file import OpenFile, Opening, Received
 
@@ -26,13 +27,13 @@ FIELDS: dict[object, st.SearchStrategy[object]] = {
     bool: st.booleans(),
     bytes: st.binary(max_size=80),
     str: st.sampled_from(["", "qat0", "/dev/null", DEV_IOMMU, DEV_VFIO, VFIO_CDEV + "qat0", VFIO_GROUP + "qat0"]),
-    calls.MapFlags: st.integers(0, 9).map(calls.MapFlags),
-    calls.UnmapFlags: st.integers(0, 9).map(calls.UnmapFlags),
-    calls.HwptFlags: st.integers(0, 5).map(calls.HwptFlags),
-    calls.GetDirtyFlags: st.integers(0, 3).map(calls.GetDirtyFlags),
-    calls.DirtyPagesFlags: st.integers(0, 9).map(calls.DirtyPagesFlags),
-    calls.DeviceState: st.sampled_from(calls.DeviceState),
-    calls.Feature: st.sampled_from(calls.Feature),
+    numbers.MapFlags: st.integers(0, 9).map(numbers.MapFlags),
+    numbers.UnmapFlags: st.integers(0, 9).map(numbers.UnmapFlags),
+    numbers.HwptFlags: st.integers(0, 5).map(numbers.HwptFlags),
+    numbers.GetDirtyFlags: st.integers(0, 3).map(numbers.GetDirtyFlags),
+    numbers.DirtyPagesFlags: st.integers(0, 9).map(numbers.DirtyPagesFlags),
+    numbers.DeviceState: st.sampled_from(numbers.DeviceState),
+    numbers.Feature: st.sampled_from(numbers.Feature),
 }
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
+from vfio_host.interface.numbers import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vfio_host.iommufd import DeviceIommu, Iommufd
 from vfio_host.memory_file import MemoryFile
 

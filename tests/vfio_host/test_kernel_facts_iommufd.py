@@ -26,7 +26,8 @@ from tests.vfio_host.kernel_facts import (
 from tests.vfio_host.kernels import Handle, Kernel, StartHost, open_path
 from tests.vfio_host.ring_driver import INPUTS, MEMORY_BYTES, REGISTERS, RingDriver, packed
 from vfio_host.interface import calls
-from vfio_host.interface.calls import DEV_IOMMU, VFIO_CDEV, Answer, AnyCall, GetDirtyFlags, HwptFlags
+from vfio_host.interface.calls import Answer, AnyCall
+from vfio_host.interface.numbers import DEV_IOMMU, VFIO_CDEV, GetDirtyFlags, HwptFlags
 from vfio_host.memory_file import MemoryFile
 
 RINGS_IOVA = 0

@@ -23,17 +23,8 @@ from tests.vfio_host.kernel_facts import (
 )
 from tests.vfio_host.kernels import DirectKernel, Handle, Kernel, StartHost, open_path
 from vfio_host.interface import calls
-from vfio_host.interface.calls import (
-    DEV_VFIO,
-    VFIO_GROUP,
-    Answer,
-    AnyCall,
-    DeviceConfiguration,
-    DirtyPagesFlags,
-    Feature,
-    HostConfiguration,
-    UnmapFlags,
-)
+from vfio_host.interface.calls import Answer, AnyCall, DeviceConfiguration, HostConfiguration
+from vfio_host.interface.numbers import DEV_VFIO, VFIO_GROUP, DirtyPagesFlags, Feature, UnmapFlags
 
 VADDR = 0x7F10_0000_0000
 NEEDED = SIZE // PAGE // 8

@@ -8,8 +8,8 @@ import pytest
 
 from vfio_host.devices.migration_state import next_state, path, supported
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import DeviceState as S
-from vfio_host.interface.calls import MigrationFlags as F
+from vfio_host.interface.numbers import DeviceState as S
+from vfio_host.interface.numbers import MigrationFlags as F
 
 ALL = F.STOP_COPY | F.P2P | F.PRE_COPY
 FLAGS = [F(1), F(3), F(5), F(7)]

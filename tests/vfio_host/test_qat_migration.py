@@ -13,8 +13,8 @@ from vfio_host.devices.migration_driver import DataStream, MigrationDriver
 from vfio_host.devices.qat import Qat
 from vfio_host.devices.qat_state import SETUP_BYTES, QatState, decode, encode
 from vfio_host.errors import CallRefused, StateInvalid
-from vfio_host.interface.calls import DeviceState as S
 from vfio_host.interface.calls import PrecopyInfo
+from vfio_host.interface.numbers import DeviceState as S
 from vfio_host.interface.qat import IN_FLIGHT, MAX_RING_ENTRIES, REQUEST, STATE_BYTES, Register, Status
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile

@@ -16,9 +16,10 @@ import pytest
 
 from tests.vfio_host.host_process import DEADLINE, Client, HostProcess, new_memory
 from tests.vfio_host.ring_driver import INPUTS, MEMORY_BYTES, OUTPUTS, REGISTERS, RingDriver, compressible, packed
-from vfio_host.interface import calls
-from vfio_host.interface.calls import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP, DeviceState, Failed, Feature, MapFlags
+from vfio_host.interface import calls, numbers
+from vfio_host.interface.calls import Failed
 from vfio_host.interface.channel import Channel, ChannelClosed
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP, DeviceState, Feature, MapFlags
 from vfio_host.interface.qat import IN_FLIGHT, STATE_BYTES, Register, Status
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness
 from vfio_host.memory_file import MemoryFile
@@ -40,7 +41,7 @@ class Machine:
         both = MapFlags.READ | MapFlags.WRITE
         mapping = calls.IoasMapFile(ioas_id=ioas, flags=both, file=0, start=0, length=MEMORY_BYTES, iova=0)
         self.iommu.done(mapping, (memory,))
-        flags = calls.HwptFlags.DIRTY_TRACKING
+        flags = numbers.HwptFlags.DIRTY_TRACKING
         self.hwpt = self.iommu.number(calls.HwptAlloc(flags=flags, dev_id=dev_id, pt_id=ioas))
         self.device.done(calls.AttachPt(pt_id=self.hwpt))
         self.completion, self.doorbell = os.eventfd(0), os.eventfd(0)
@@ -125,7 +126,7 @@ def test_a_device_does_jobs_by_doorbell_and_eventfd_and_sets_dirty_bits(machine:
     assert [(a.job, a.status) for a in machine.driver.collect()] == [(job, Status.OK) for job in range(40)]
     assert machine.driver.view[OUTPUTS + 39 * 65536 : OUTPUTS + 40 * 65536] == plain
     query = calls.HwptGetDirtyBitmap(
-        hwpt_id=machine.hwpt, flags=calls.GetDirtyFlags.NONE, iova=OUTPUTS, length=4 << 20, page_size=4096
+        hwpt_id=machine.hwpt, flags=numbers.GetDirtyFlags.NONE, iova=OUTPUTS, length=4 << 20, page_size=4096
     )
     answer = machine.iommu.call(query)
     assert isinstance(answer, calls.Data)
@@ -249,7 +250,7 @@ def test_a_client_that_does_not_read_its_answers_stops_only_itself(machine: Mach
     deaf = host.connect()
     iommu = machine.root.open(DEV_IOMMU)
     query = calls.HwptGetDirtyBitmap(
-        hwpt_id=machine.hwpt, flags=calls.GetDirtyFlags.NO_CLEAR, iova=0, length=1 << 36, page_size=4096
+        hwpt_id=machine.hwpt, flags=numbers.GetDirtyFlags.NO_CLEAR, iova=0, length=1 << 36, page_size=4096
     )
     body = calls.encode(calls.Batch((query,)))
     machine.iommu.channel.send(body)
@@ -264,7 +265,7 @@ def test_a_client_that_does_not_read_its_answers_stops_only_itself(machine: Mach
 
 def test_a_bitmap_that_does_not_fit_an_answer_is_refused_before_it_is_cleared(machine: Machine) -> None:
     query = calls.HwptGetDirtyBitmap(
-        hwpt_id=machine.hwpt, flags=calls.GetDirtyFlags.NONE, iova=0, length=1 << 44, page_size=4096
+        hwpt_id=machine.hwpt, flags=numbers.GetDirtyFlags.NONE, iova=0, length=1 << 44, page_size=4096
     )
     assert machine.iommu.call(query) == Failed(errno.ENOMEM)
 

@@ -16,7 +16,8 @@ from vfio_host.devices.migration_state import path
 from vfio_host.devices.qat import Qat
 from vfio_host.devices.qat_state import SETUP_BYTES, check_setup, setup_part
 from vfio_host.errors import CallRefused, StateInvalid
-from vfio_host.interface.calls import DeviceState, MigrationFlags, PrecopyInfo
+from vfio_host.interface.calls import PrecopyInfo
+from vfio_host.interface.numbers import DeviceState, MigrationFlags
 from vfio_host.interface.qat import STATE_BYTES
 
 FLAGS: Final = MigrationFlags.STOP_COPY | MigrationFlags.P2P | MigrationFlags.PRE_COPY

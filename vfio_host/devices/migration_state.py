@@ -17,7 +17,7 @@ import errno
 from typing import Final
 
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import DeviceState, MigrationFlags
+from vfio_host.interface.numbers import DeviceState, MigrationFlags
 
 _STOP: Final = DeviceState.STOP
 _RUN: Final = DeviceState.RUNNING

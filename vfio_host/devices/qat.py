@@ -20,7 +20,7 @@ from typing import Final
 from vfio_host.devices.compression import Compression, Decompression, begin
 from vfio_host.devices.qat_state import QatState, decode, encode
 from vfio_host.errors import DmaFault
-from vfio_host.interface.calls import U64_MAX
+from vfio_host.interface.numbers import U64_MAX
 from vfio_host.interface.qat import (
     COMPLETION,
     CONTROL_ENABLE,

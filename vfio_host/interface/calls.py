@@ -9,92 +9,19 @@ stops at no error: each call stands for one ioctl of a sequence, and the caller 
 Source: semantics 3.3, 3.4, 7.1, 7.4 (Linux vfio.h and iommufd.h); numbers of flags are the kernel's.
 """
 
-from enum import IntEnum, IntFlag
 from typing import Final
 
 import msgspec
 
-# Paths that can be opened; devices are VFIO_CDEV + name, type1 groups are VFIO_GROUP + name.
-DEV_IOMMU: Final = "/dev/iommu"
-DEV_VFIO: Final = "/dev/vfio/vfio"
-VFIO_CDEV: Final = "/dev/vfio/devices/"
-VFIO_GROUP: Final = "/dev/vfio/group/"
-
-PAGE_SIZE: Final = 4096
-MAX_DIRTY_BITMAP_BYTES: Final = 1 << 28
-"""type1's limit for one bitmap (semantics 3.2)."""
-U64_MAX: Final = (1 << 64) - 1
-
-
-class MapFlags(IntFlag):
-    """IOMMU_IOAS_MAP and VFIO_IOMMU_MAP_DMA."""
-
-    READ = 1
-    WRITE = 2
-    VADDR = 4
-
-
-class UnmapFlags(IntFlag):
-    """VFIO_IOMMU_UNMAP_DMA."""
-
-    NONE = 0
-    GET_DIRTY_BITMAP = 1
-    ALL = 2
-    VADDR = 4
-
-
-class HwptFlags(IntFlag):
-    """IOMMU_HWPT_ALLOC."""
-
-    NONE = 0
-    DIRTY_TRACKING = 2
-
-
-class GetDirtyFlags(IntFlag):
-    """IOMMU_HWPT_GET_DIRTY_BITMAP."""
-
-    NONE = 0
-    NO_CLEAR = 1
-
-
-class DirtyPagesFlags(IntFlag):
-    """VFIO_IOMMU_DIRTY_PAGES; exactly one."""
-
-    START = 1
-    STOP = 2
-    GET_BITMAP = 4
-
-
-class DeviceState(IntEnum):
-    """enum vfio_device_mig_state."""
-
-    ERROR = 0
-    STOP = 1
-    RUNNING = 2
-    STOP_COPY = 3
-    RESUMING = 4
-    RUNNING_P2P = 5
-    PRE_COPY = 6
-    PRE_COPY_P2P = 7
-
-
-class MigrationFlags(IntFlag):
-    """What a device's migration supports (VFIO_MIGRATION_*)."""
-
-    STOP_COPY = 1
-    P2P = 2
-    PRE_COPY = 4
-
-
-class Feature(IntEnum):
-    """VFIO_DEVICE_FEATURE indexes."""
-
-    MIGRATION = 1
-    MIG_DEVICE_STATE = 2
-    DMA_LOGGING_START = 6
-    DMA_LOGGING_STOP = 7
-    DMA_LOGGING_REPORT = 8
-    MIG_DATA_SIZE = 9
+from vfio_host.interface.numbers import (
+    DeviceState,
+    DirtyPagesFlags,
+    Feature,
+    GetDirtyFlags,
+    HwptFlags,
+    MapFlags,
+    UnmapFlags,
+)
 
 
 class Call(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -10,9 +10,10 @@ from typing import Final
 
 from vfio_host.dirty_bits import bitmap_bytes
 from vfio_host.errors import CallRefused
-from vfio_host.interface import calls
-from vfio_host.interface.calls import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE, Answer, AnyCall, Failed, Opened
+from vfio_host.interface import calls, numbers
+from vfio_host.interface.calls import Answer, AnyCall, Failed, Opened
 from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, close_all
+from vfio_host.interface.numbers import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE
 from vfio_host.process.open_file import OpenFile, Opening, Received
 
 _OPENING: Final = calls.Open | calls.GroupGetDevice | calls.SetDeviceState
@@ -88,7 +89,7 @@ def _payload(call: AnyCall) -> int:
     match call:
         case calls.HwptGetDirtyBitmap():
             return bitmap_bytes(-(-call.length // max(call.page_size, 1)))
-        case calls.DirtyPages() | calls.UnmapDma(flags=calls.UnmapFlags.GET_DIRTY_BITMAP):
+        case calls.DirtyPages() | calls.UnmapDma(flags=numbers.UnmapFlags.GET_DIRTY_BITMAP):
             size = bitmap_bytes(-(-call.size // PAGE_SIZE))
             return size if size <= MAX_DIRTY_BITMAP_BYTES else 0
         case calls.ReadData():

@@ -9,7 +9,8 @@ from typing import Final
 from vfio_host.devices.migration_driver import DataStream, MigrationDriver
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
-from vfio_host.interface.calls import U64_MAX, Answer, AnyCall, Data, Done, Feature, Number
+from vfio_host.interface.calls import Answer, AnyCall, Data, Done, Number
+from vfio_host.interface.numbers import U64_MAX, Feature
 from vfio_host.interface.qat import STATE_BYTES, Register
 from vfio_host.iommufd import Iommufd
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call

@@ -5,17 +5,8 @@ from typing import Final
 
 from vfio_host.errors import CallRefused, ConfigurationInvalid
 from vfio_host.interface import calls
-from vfio_host.interface.calls import (
-    DEV_IOMMU,
-    DEV_VFIO,
-    VFIO_CDEV,
-    VFIO_GROUP,
-    Answer,
-    AnyCall,
-    Data,
-    Done,
-    HostConfiguration,
-)
+from vfio_host.interface.calls import Answer, AnyCall, Data, Done, HostConfiguration
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP
 from vfio_host.iommufd import Iommufd
 from vfio_host.memory_file import MemoryFiles, UserAddresses
 from vfio_host.process.device_file import DeviceFile

@@ -4,7 +4,7 @@ import errno
 from typing import Final
 
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import PAGE_SIZE
+from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness
 from vfio_host.memory_file import MemoryFile
 

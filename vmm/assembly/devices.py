@@ -3,13 +3,8 @@
 import os
 from dataclasses import dataclass
 
-from vfio_host.interface.calls import (
-    MAX_DIRTY_BITMAP_BYTES,
-    PAGE_SIZE,
-    DeviceConfiguration,
-    HostConfiguration,
-    MigrationFlags,
-)
+from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
+from vfio_host.interface.numbers import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE, MigrationFlags
 from vmm.assembly.specification import DeviceSpecification, MachineSpecification
 from vmm.memory.guest_physical import GuestMemory
 from vmm.vfio.blockers import DeviceFacts, bitmap_limit

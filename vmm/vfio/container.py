@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from vfio_host.interface.calls import PAGE_SIZE, Answer, AnyCall, Failed
+from vfio_host.interface.calls import Answer, AnyCall, Failed
+from vfio_host.interface.numbers import PAGE_SIZE
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.vfio.dirty_tracker import Tracker
 from vmm.vfio.host_port import Descriptor

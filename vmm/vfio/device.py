@@ -4,16 +4,11 @@ import errno
 from typing import Final
 
 from vfio_host.interface.calls import (
-    VFIO_CDEV,
-    VFIO_GROUP,
     Answer,
     AnyCall,
     Data,
-    DeviceState,
-    Feature,
     GetFeature,
     GroupGetDevice,
-    MigrationFlags,
     Number,
     ReadData,
     RegionRead,
@@ -23,6 +18,7 @@ from vfio_host.interface.calls import (
     SetEventfds,
     WriteData,
 )
+from vfio_host.interface.numbers import VFIO_CDEV, VFIO_GROUP, DeviceState, Feature, MigrationFlags
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
 
 _CHUNK: Final = 1 << 20

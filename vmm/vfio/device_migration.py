@@ -12,7 +12,7 @@ A device in a P2P state starts no access of its own, so no device can write to a
 
 from collections.abc import Callable, Sequence
 
-from vfio_host.interface.calls import DeviceState, MigrationFlags
+from vfio_host.interface.numbers import DeviceState, MigrationFlags
 from vmm.vfio.device import VfioDevice
 
 

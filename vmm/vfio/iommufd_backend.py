@@ -4,27 +4,22 @@ import errno
 from typing import Final
 
 from vfio_host.interface.calls import (
-    DEV_IOMMU,
-    PAGE_SIZE,
-    U64_MAX,
     Answer,
     AnyCall,
     AttachPt,
     BindIommufd,
     Data,
     Failed,
-    GetDirtyFlags,
     GetHwInfo,
     HwptAlloc,
-    HwptFlags,
     HwptGetDirtyBitmap,
     HwptSetDirtyTracking,
     IoasAlloc,
     IoasMapFile,
     IoasUnmap,
-    MapFlags,
     Number,
 )
+from vfio_host.interface.numbers import DEV_IOMMU, PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vmm.vfio.container import Run
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
 

@@ -4,24 +4,26 @@ import errno
 from typing import Final
 
 from vfio_host.interface.calls import (
-    DEV_VFIO,
-    MAX_DIRTY_BITMAP_BYTES,
-    PAGE_SIZE,
     Answer,
     AnyCall,
     Data,
     DirtyPages,
-    DirtyPagesFlags,
     Failed,
     GetInfo,
     GroupSetContainer,
     MapDma,
-    MapFlags,
     SetIommu,
     Type1Info,
     UnmapDma,
-    UnmapFlags,
     Unmapped,
+)
+from vfio_host.interface.numbers import (
+    DEV_VFIO,
+    MAX_DIRTY_BITMAP_BYTES,
+    PAGE_SIZE,
+    DirtyPagesFlags,
+    MapFlags,
+    UnmapFlags,
 )
 from vmm.vfio.container import BitmapTooLarge, Run
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort

@@ -13,7 +13,6 @@ from vfio_host.interface.calls import (
     DirtyPages,
     Done,
     Failed,
-    GetDirtyFlags,
     GetHwInfo,
     GetInfo,
     GroupSetContainer,
@@ -25,9 +24,9 @@ from vfio_host.interface.calls import (
     Number,
     Type1Info,
     UnmapDma,
-    UnmapFlags,
     Unmapped,
 )
+from vfio_host.interface.numbers import GetDirtyFlags, UnmapFlags
 from vmm.vfio.container import Container, Run
 from vmm.vfio.dirty_tracker import Tracker
 from vmm.vfio.host_port import HostCallFailed, OpenObject
