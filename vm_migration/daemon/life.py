@@ -13,12 +13,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TextIO
-
-import sdnotify  # type: ignore[import-untyped]  # it ships no types
 
 from vm_migration.errors import InternalError, InvalidInput, MigrationError
 from vm_migration.link.boundary import innermost
@@ -131,9 +130,14 @@ def report_error(error: BaseException, stream: TextIO, *, debug: bool = False) -
 
 
 def _notify(state: str) -> None:
-    if "NOTIFY_SOCKET" not in os.environ:
+    """Tell the service manager, where one listens (sd_notify(3)); @ stands for the null byte of an abstract name."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
         return
-    notifier = sdnotify.SystemdNotifier()
-    notifier.notify(state)
-    if notifier.socket is not None:
-        notifier.socket.close()
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+            manager.sendto(state.encode(), address)
+    except OSError as error:
+        _log.warning("service manager not told", state=state, exc_info=error)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import signal
 import socket
 import sys
@@ -99,11 +100,13 @@ async def test_it_says_when_it_serves_and_stops_in_good_order(number: signal.Sig
     assert (code, events(log), rest) == (0, ["ready", "stopping", "stopped"], "")
 
 
-async def test_the_service_manager_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_the_service_manager_is_told(tmp_path: Path, abstract: bool) -> None:
+    place = f"@viaduct-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+        manager.bind(place.replace("@", "\0"))
         manager.settimeout(DEADLINE)
-        daemon = await start("good", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        daemon = await start("good", environment={"NOTIFY_SOCKET": place})
         assert await asyncio.to_thread(manager.recv, 100) == b"READY=1"
         daemon.process.terminate()
         assert await asyncio.to_thread(manager.recv, 100) == b"STOPPING=1"
@@ -144,6 +147,15 @@ async def test_a_fault_of_ours_shows_no_traceback() -> None:
     assert code == InternalError.exit_code
     assert [json.loads(line)["error"] for line in lines[:-2]] == ["KeyError"]
     assert lines[-2:] == ["Internal error: KeyError.", "Run with --debug and report it."]
+
+
+async def test_a_service_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
+    daemon = await start("good", environment={"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    await daemon.ready()
+    daemon.process.terminate()
+    code, log, _ = await daemon.end()
+    assert code == 0
+    assert "service manager not told" in events(log)
 
 
 @pytest.mark.parametrize(

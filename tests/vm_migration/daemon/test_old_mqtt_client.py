@@ -44,9 +44,9 @@ async def finished(*command: str, **environment: str) -> str:
 
 async def test_it_publishes_through_asyncio_mqtt(broker: RunningBroker, tmp_path: Path) -> None:
     packages = tmp_path / "packages"
-    wanted = ("asyncio-mqtt==0.16.2", "paho-mqtt<2")
     install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check")
-    await finished(*install, "--target", str(packages), *wanted)
+    locked = ROOT / "tests" / "asyncio-mqtt.lock"
+    await finished(*install, "--no-deps", "--require-hashes", "--target", str(packages), "-r", str(locked))
     async with broker.reader() as reader:
         # Without site-packages (-S) there is no aiomqtt, as on a machine that has the old package only.
         path = os.pathsep.join([str(packages), str(ROOT)])
