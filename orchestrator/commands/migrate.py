@@ -26,7 +26,6 @@ from orchestrator.site import open_desk
 from vm_migration.errors import Refused
 
 _CLOSING = {
-    Outcome.COMPLETED: "",
     Outcome.FAILED: "The machine runs on its source; migrate again",
     Outcome.CANCELLED: "The machine runs on its source",
     Outcome.REFUSED: "Nothing was done; see all of it: viaduct preflight",
@@ -85,7 +84,7 @@ def _complaint(attempt: Attempt, exit_code: int) -> Complaint | None:
     if outcome is None or outcome == Outcome.COMPLETED:
         return None
     what = f"Migration of {attempt.name} from {attempt.source or 'its host'} to {attempt.destination}"
-    if attempt.error is None:
+    if attempt.error is None or outcome == Outcome.CANCELLED:
         return complain(outcome.value, f"{what} was {outcome.value}", _CLOSING[outcome], exit_code)
     verb = {"failed": "failed", "unresolved": "is unresolved", "lost": "lost it"}.get(outcome, f"was {outcome.value}")
     message = f"{what} {verb}: {attempt.error.message}"

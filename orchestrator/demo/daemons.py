@@ -111,8 +111,11 @@ async def _stop(folder: Path, processes: Sequence[asyncio.subprocess.Process]) -
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(STOP_SECONDS):
             await asyncio.gather(*(process.wait() for process in processes))
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
     await asyncio.to_thread(end_leftovers, folder)
-    await asyncio.gather(*(process.wait() for process in processes))
 
 
 def end_leftovers(folder: Path) -> list[str]:

@@ -1,11 +1,17 @@
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.drive import Drive, Surroundings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.status import KEEP_SECONDS, StoreOutbox, publishing
 from orchestrator.store.store import Ownership, Store
+from tests.orchestrator.fake_agents import FakeSite
+from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
+from vm_migration.daemon.broker_url import parse_broker
 from vm_migration.daemon.status_topics import Topics
 
 
@@ -63,6 +69,57 @@ async def test_what_a_dead_driver_left_is_adopted(tmp_path: Path) -> None:
         assert store.pending("cli-host-2", 10) == ()
         store.adopt_outbox("cli-host-2", 200.0, 10.0)
         assert len(store.pending("cli-host-2", 10)) == 2
+
+
+async def test_a_migration_is_published_whole_and_in_order(
+    site: FakeSite, around: Surroundings, tmp_path: Path
+) -> None:
+    broker = Mosquitto(tmp_path)
+    await broker.start()
+    site.world.add("guest", "host-a")
+    async with broker.running.reader() as reader:
+        where = parse_broker(broker.running.url)
+        async with publishing(around.store, around.driver, "home", where, time.time) as status:
+            ended = await _drive(replace(around, observe=status.observe))
+            messages = await reader.until(
+                lambda seen: any(one.topic.endswith("/owner") for one in seen) and "completed" in _phases(seen)
+            )
+        await reader.until(lambda seen: seen[-1].topic.endswith(f"orchestrator/{around.driver}/status"))
+    await broker.stop()
+    events = [one.document for one in messages if one.topic.endswith(f"migration/{ended.attempt}/event")]
+    assert [one["sequence"] for one in events] == list(range(1, len(events) + 1))
+    assert [one["phase"] for one in events] == [one.phase.value for one in around.store.events(ended.attempt)]
+    (owner,) = [one.document for one in messages if one.topic.endswith("machine/guest/owner")]
+    assert (owner["host"], owner["epoch"]) == ("host-b", 2)
+    states = [one.document for one in messages if one.topic.endswith("/state")]
+    assert (states[-1]["outcome"], states[-1]["percent"]) == ("completed", 100)
+
+
+async def test_what_a_dead_broker_missed_comes_with_the_next_driver(
+    site: FakeSite, around: Surroundings, tmp_path: Path
+) -> None:
+    broker = Mosquitto(tmp_path, port=free_port())
+    where = parse_broker(broker.running.url)
+    site.world.add("guest", "host-a")
+    async with publishing(around.store, around.driver, "home", where, time.time) as status:
+        ended = await _drive(replace(around, observe=status.observe))
+    assert ended.outcome == Outcome.COMPLETED
+    await broker.start()
+    async with (
+        broker.running.reader() as reader,
+        publishing(around.store, "cli-later-1", "home", where, time.time),
+    ):
+        events = await reader.until_topic("/event", len(around.store.events(ended.attempt)))
+    await broker.stop()
+    assert [one.document["sequence"] for one in events] == list(range(1, len(events) + 1))
+
+
+def _phases(messages: list[Received]) -> set[object]:
+    return {one.document["phase"] for one in messages if one.topic.endswith("/event")}
+
+
+async def _drive(around: Surroundings) -> Attempt:
+    return await Drive(await admit(around, Order("guest", "host-b")), around).run()
 
 
 async def test_without_a_broker_nobody_is_told_and_nothing_fails(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -277,6 +278,17 @@ async def test_ctrl_c_cancels_before_the_point_of_no_return_and_waits_after_it(
         site.world.script.go.set()
     await driving.communicate()
     assert driving.returncode == exit_code
+
+
+async def test_a_port_in_use_is_refused(config: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        daemon = await _driver("orchestrator", "--listen", address)
+        _, err = await daemon.communicate()
+    assert daemon.returncode == 3
+    last_words = [line for line in err.decode().splitlines() if not line.startswith("{")]
+    assert len(last_words) == 2
+    assert address in last_words[0]
 
 
 async def _driver(*words: str) -> asyncio.subprocess.Process:
