@@ -116,7 +116,7 @@ class IncomingAttempt:
             raise Refused("not-whole", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         started = time.monotonic_ns()
-        await self.custody.port.load(state)
+        await self.custody.port.load(state, pause)
         loaded = time.monotonic_ns()
         result = self._image.verify() if verify else None
         verified = time.monotonic_ns()

@@ -99,8 +99,8 @@ class MachinePort(Protocol):
     async def save(self) -> bytes:
         """Return the state of a machine paused for an attempt."""
 
-    async def load(self, state: bytes) -> None:
-        """Load a state into an incoming machine."""
+    async def load(self, state: bytes, pause: int) -> None:
+        """Load the state of a stop into an incoming machine, whose own stops are counted on from it."""
 
     async def run(self, epoch: int) -> int:
         """Run the machine; return when the guest had executed, on its host's monotonic clock."""

@@ -90,9 +90,9 @@ class SoftwareMachine:
         """Return the state of a machine paused for an attempt."""
         return (await self._ask(control.Save(), control.State)).state
 
-    async def load(self, state: bytes) -> None:
-        """Load a state into an incoming machine."""
-        await self._ask(control.Load(state=state), control.Done)
+    async def load(self, state: bytes, pause: int) -> None:
+        """Load the state of a stop into an incoming machine."""
+        await self._ask(control.Load(state=state, pause=pause), control.Done)
 
     async def run(self, epoch: int) -> int:
         """Run the machine; return when the guest had executed."""

@@ -109,6 +109,7 @@ class Commands:
             case control.Load():
                 self._require(self._incoming, "Only an incoming machine loads a state")
                 self.machine.load(request.state)
+                self._pause = request.pause
             case control.Run():
                 return self._run(request.epoch), ()
             case control.StayPaused():

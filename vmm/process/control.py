@@ -66,9 +66,10 @@ class Save(Request, frozen=True, tag=True, kw_only=True):
 
 
 class Load(Request, frozen=True, tag=True, kw_only=True):
-    """Load a state into an incoming machine, which stays still -> Done."""
+    """Load a state into an incoming machine, which stays still -> Done. Its stops are counted on from `pause`."""
 
     state: bytes
+    pause: int
 
 
 class Run(Request, frozen=True, tag=True, kw_only=True):

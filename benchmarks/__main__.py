@@ -1,0 +1,84 @@
+"""Runs the measured comparisons, prints them as a table and writes them as JSON.
+
+Usage: python -m benchmarks [--runs 5] [--only NAME ...]
+"""
+
+import argparse
+import asyncio
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import convergence, demo_time, dirty_rate, throughput
+from benchmarks.figures import Row
+
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time")
+_CONVERGENCE_RUNS: Final = 20
+
+
+def main() -> int:
+    """Measure, show, write; 1 when a measure that must be reached was not."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs of each comparison (default 5)")
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    if "dirty-rate" in arguments.only:
+        rows += asyncio.run(dirty_rate.measure(arguments.runs))
+    if "throughput" in arguments.only:
+        with tempfile.TemporaryDirectory(prefix="viaduct-bench-") as folder:
+            rows += asyncio.run(throughput.measure(Path(folder), arguments.runs))
+    if "convergence" in arguments.only:
+        rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
+    if "demo-time" in arguments.only:
+        rows += demo_time.measure(arguments.runs)
+    show(rows)
+    write(rows)
+    return 1 if any(row.reached is False for row in rows) else 0
+
+
+def show(rows: list[Row]) -> None:
+    """Print the table."""
+    table = Table(title=f"Viaduct on {machine()['cpus']} CPUs, {machine()['kernel']}")
+    for column in ("measure", "median", "min", "max", "runs", "must reach", ""):
+        table.add_column(column, justify="left" if column in ("measure", "") else "right")
+    for row in rows:
+        figures = row.document()
+        verdict = {True: "reached", False: "MISSED", None: ""}[row.reached]
+        must = "" if row.must is None else f"{row.must:g}"
+        table.add_row(
+            f"{row.name} ({row.unit})", *(f"{figures[key]:.3g}" for key in ("median", "min", "max")),
+            str(figures["runs"]), must, verdict,
+        )  # fmt: skip
+    Console().print(table)
+
+
+def write(rows: list[Row]) -> None:
+    """Write the results beside the earlier ones."""
+    now = datetime.datetime.now(tz=datetime.UTC)
+    document = {
+        "schema": "viaduct.bench.v1",
+        "date": now.isoformat(timespec="seconds"),
+        "machine": machine(),
+        "rows": [row.document() for row in rows],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{now:%Y-%m-%d}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def machine() -> dict[str, object]:
+    """Describe what was measured on."""
+    return {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
