@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TextIO, TypeVar
 
 import click
 import msgspec
@@ -21,6 +21,7 @@ from rich.console import Console
 from orchestrator.errors import Complaint
 from vm_migration.daemon.configuration import Configuration, load
 
+_PIPE_WIDTH = 1000
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 
@@ -43,7 +44,7 @@ class Invocation:
     config: Path | None = None
     debug: bool = False
     exit_code: int = 0
-    out: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
+    out: Console = field(default_factory=lambda: _console(sys.stdout))
     err: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
 
     def configuration(self, *, insecure: bool = False) -> Configuration:
@@ -64,6 +65,11 @@ class Invocation:
         if answer.complaint is not None:
             answer.complaint.write(sys.stderr)
         self.exit_code = answer.exit_code
+
+
+def _console(stream: TextIO) -> Console:
+    """Return a console for answers; into a pipe nothing is wrapped, so that a line stays a line."""
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 def print_document(document: msgspec.Struct) -> None:

@@ -5,6 +5,7 @@ Nothing here has a side effect. An agent that does not answer is a blocker of it
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Notice, merged, notices
@@ -14,7 +15,8 @@ from orchestrator.result import expected_document, notice_documents
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 
-ANY = "any"
+ANY: Final = "any"
+SAME_HOST: Final = "same-host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,13 @@ async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, polic
         MigrationError: An agent failed otherwise than by not answering.
     """
     request = source_pb2.CheckOutgoingRequest(machine=machine.machine, destination=host, policy=policy.message())
-    blockers: tuple[Notice, ...] = ()
-    if host == machine.host:
-        blockers = (Notice("same-host", f"{machine.name} is on {host} already"),)
     try:
         outgoing = await agents.check_outgoing(machine.host, request)
     except Unreachable as error:
-        return Candidate(host, (*blockers, _unreachable(error)), (), None, shared_clock=False)
-    blockers, warnings = merged(blockers, notices(outgoing.blockers)), notices(outgoing.warnings)
+        return Candidate(host, (_unreachable(error),), (), None, shared_clock=False)
+    blockers, warnings = notices(outgoing.blockers), notices(outgoing.warnings)
+    if host == machine.host and SAME_HOST not in {one.code for one in blockers}:
+        blockers = (Notice(SAME_HOST, f"{machine.name} is on {host} already"), *blockers)
     expected, shared = outgoing.expected, False
     if host != machine.host:
         question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
