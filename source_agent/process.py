@@ -18,6 +18,7 @@ from vm_migration.api.v1.source_pb2_grpc import add_SourceServicer_to_server
 from vm_migration.daemon.configuration import Configuration, load
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
 from vm_migration.daemon.host_place import HostPlace, own_place
+from vm_migration.daemon.large_buffers import keep_large_buffers
 from vm_migration.daemon.life import Life, run
 from vm_migration.daemon.presence import presence
 from vm_migration.link.server import AgentServer, Service
@@ -42,6 +43,7 @@ async def serve(config: Path | None, insecure: bool, life: Life) -> None:
         InvalidDocument, InvalidInput: The configuration is not usable.
         Refused: The address is in use.
     """
+    keep_large_buffers()
     configuration = load(config, os.environ, insecure=insecure)
     place = own_place(configuration)
     agent = SourceAgent(

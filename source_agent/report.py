@@ -3,7 +3,8 @@
 from source_agent.holdings import Holding
 from source_agent.progress import CANCELLABLE, Progress
 from vm_migration.api.v1 import source_pb2, types_pb2
-from vm_migration.handover.record import Record
+from vm_migration.handover.record import Record, encode
+from vm_migration.handover.states import State
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.downtime import Downtime
 from vmm.process.control import Description, GuestFigures, Observation
@@ -56,6 +57,7 @@ def attempt_report(
         sequence=progress.sequence,
         bulk_ms=progress.bulk_ms,
         cancel_allowed=progress.phase in CANCELLABLE,
+        record=encode(record.public()).decode() if record.state in (State.ABORTED, State.LOST) else "",
         warnings=[blocker(warning) for warning in progress.warnings],
     )
     if progress.downtime is not None:

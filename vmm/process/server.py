@@ -32,6 +32,8 @@ class MachineServer:
         self._selector: Final = selectors.DefaultSelector()
         self._listener: Final = listen(path)
         self._channels: Final[dict[Channel, Controller]] = {}
+        self._wake: Final = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._watch(self._wake, lambda: None)
         self._watch(self._listener.fileno(), self._accept)
         for index, assembled in enumerate(self._machine.devices):
             self._watch(assembled.completion, self._interrupt(index, assembled.completion))
@@ -54,6 +56,7 @@ class MachineServer:
     def stop(self) -> None:
         """End the loop at its next turn; safe in a signal handler."""
         self._commands.ended = True
+        os.eventfd_write(self._wake, 1)  # a select that waits for ever is taken up again after a signal
 
     def close(self) -> None:
         """Close every socket."""
@@ -61,6 +64,7 @@ class MachineServer:
             self._drop(channel)
         self._listener.close()
         self._selector.close()
+        os.close(self._wake)
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
