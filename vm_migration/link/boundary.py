@@ -1,7 +1,8 @@
 """Where a call enters a daemon: who may make it, and how its failure leaves.
 
-Every call passes here once. A MigrationError leaves as vm_migration.link.status says. Anything else is our own fault:
-it is logged here and leaves without its text, which may hold what the peer must not see.
+Every call passes here once. A MigrationError leaves as vm_migration.link.status says, and what a machine's process did
+as the kind that tells the caller what to do about it. Anything else is our own fault: it is logged here and leaves
+without its text, which may hold what the peer must not see.
 """
 
 import contextlib
@@ -12,9 +13,10 @@ from typing import Final, NamedTuple, TypeVar, cast
 import grpc
 import grpc.aio
 
-from vm_migration.errors import InternalError, MigrationError
+from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unreachable
 from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.status import to_status
+from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
 
 Guard = Callable[[str, Identity | None], None]
@@ -108,9 +110,22 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
+def of_machine(error: MachineError) -> MigrationError:
+    """Return what a failure of a machine's process means to whoever asked for something."""
+    match error:
+        case MachineGone():
+            return Unreachable("machine-silent", str(error), "Look at the machine: viaduct machine show")
+        case CutOff():
+            return Stale("machine-cut-off", f"Machine obeys another controller: {error}", "Ask again")
+        case _:
+            return Refused("machine-refused", f"Machine's process refused: {error}", "Look at the logs in its folder")
+
+
 def _outward(error: Exception, method: str) -> MigrationError:
     cause = innermost(error)
     if isinstance(cause, MigrationError):
         return cause
+    if isinstance(cause, MachineError):
+        return of_machine(cause)
     _log.error("call failed", method=method, exc_info=error)
     return InternalError("internal", "The agent failed in this call", "See its log")
