@@ -32,10 +32,10 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     arguments = parser.parse_args()
     rows: list[Row] = []
-    if "dirty-rate" in arguments.only:
-        rows += asyncio.run(dirty_rate.measure(arguments.runs))
-    if "throughput" in arguments.only:
-        with tempfile.TemporaryDirectory(prefix="viaduct-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="viaduct-bench-") as folder:
+        if "dirty-rate" in arguments.only:
+            rows += asyncio.run(dirty_rate.measure(Path(folder), arguments.runs))
+        if "throughput" in arguments.only:
             rows += asyncio.run(throughput.measure(Path(folder), arguments.runs))
     if "convergence" in arguments.only:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
@@ -59,7 +59,9 @@ def show(rows: list[Row]) -> None:
             f"{row.name} ({row.unit})", *(f"{figures[key]:.3g}" for key in ("median", "min", "max")),
             str(figures["runs"]), must, verdict,
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 120)
+    console.print(table)
 
 
 def write(rows: list[Row]) -> None:
