@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
 from vfio_host.interface.calls import IovaRanges
 from vfio_host.interface.numbers import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
@@ -24,18 +25,6 @@ from vfio_host.memory_file import MemoryFile
 
 CAPABILITY_DIRTY_TRACKING: Final = 1
 _PERMISSIONS: Final = int(MapFlags.READ | MapFlags.WRITE)  # as a number: ~ of flags drops unknown bits
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceIommu:
-    """What the host's IOMMU offers in front of one device; `mediated` devices have none of their own."""
-
-    dirty_tracking: bool = True
-    address_width: int = 48
-    second_stage: bool = True
-    interrupt_remapping: bool = True
-    mediated: bool = False
-    leaf_size: int = PAGE_SIZE
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +108,7 @@ class Iommufd:
         device = self._get(dev_id, BoundDevice)
         if device.iommu.mediated:
             raise CallRefused(errno.ENOENT, f"Device {dev_id} is mediated and has no IOMMU")
-        return CAPABILITY_DIRTY_TRACKING if _tracks(device.iommu) else 0
+        return CAPABILITY_DIRTY_TRACKING if device.iommu.tracks else 0
 
     # ---- address spaces ----
 
@@ -190,7 +179,7 @@ class Iommufd:
         if int(flags) & ~int(HwptFlags.DIRTY_TRACKING):
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_ALLOC")
         wanted = HwptFlags.DIRTY_TRACKING in flags
-        if wanted and not _tracks(device.iommu):
+        if wanted and not device.iommu.tracks:
             raise CallRefused(errno.EOPNOTSUPP, f"IOMMU of device {dev_id} does not track dirty pages")
         if not device.iommu.second_stage:
             raise CallRefused(errno.EINVAL, f"IOMMU of device {dev_id} has no second-stage tables")
@@ -277,7 +266,7 @@ class Iommufd:
     def _check_attach(self, iommu: DeviceIommu, hwpt: Hwpt) -> None:
         if iommu.mediated and not hwpt.implicit:
             raise CallRefused(errno.EINVAL, "A mediated device attaches to an address space, not to a page table")
-        unfit = hwpt.address_width > iommu.address_width or (hwpt.dirty_tracking and not _tracks(iommu))
+        unfit = hwpt.address_width > iommu.address_width or (hwpt.dirty_tracking and not iommu.tracks)
         if not iommu.mediated and (unfit or not iommu.second_stage):
             raise CallRefused(errno.EINVAL, "Page table does not suit the device's IOMMU")
         low, high = INTERRUPT_WINDOW
@@ -291,10 +280,6 @@ class Iommufd:
         hwpt.devices -= 1
         if hwpt.implicit and hwpt.devices == 0:
             hwpt.ioas.hwpts.remove(hwpt)
-
-
-def _tracks(iommu: DeviceIommu) -> bool:
-    return iommu.dirty_tracking and iommu.second_stage and not iommu.mediated
 
 
 def _tables(ioas: Ioas) -> Iterator[IoPageTable]:

@@ -9,6 +9,7 @@ and tests/golden/kernel-facts.json. It knows no sockets. A refused call changes 
 import errno
 from typing import Final
 
+from vfio_host.device_iommu import DeviceIommu
 from vfio_host.dirty_bits import all_ones, bitmap_bytes
 from vfio_host.errors import CallRefused
 from vfio_host.interface.calls import Type1Info, Unmapped
@@ -21,7 +22,6 @@ from vfio_host.interface.numbers import (
     UnmapFlags,
 )
 from vfio_host.io_page_table import IoPageTable
-from vfio_host.iommufd import DeviceIommu
 from vfio_host.iova_ranges import allowed, contains
 from vfio_host.memory_file import UserAddresses
 

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
+from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
 from vfio_host.interface.numbers import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
-from vfio_host.iommufd import DeviceIommu, Iommufd
+from vfio_host.iommufd import Iommufd
 from vfio_host.memory_file import MemoryFile
 
 PAGE, MIB = 4096, 1 << 20

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
 from vfio_host.interface.numbers import U64_MAX, DirtyPagesFlags, MapFlags, UnmapFlags
-from vfio_host.iommufd import DeviceIommu
 from vfio_host.memory_file import MemoryFile, UserAddresses
 from vfio_host.type1 import MAX_MAPPING_PAGES, MAX_MAPPINGS, Type1Container
 

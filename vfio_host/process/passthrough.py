@@ -4,11 +4,11 @@ import contextlib
 import os
 from typing import Final, Protocol
 
+from vfio_host.device_iommu import DeviceIommu
 from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.devices.qat import Qat
 from vfio_host.errors import ConfigurationInvalid
 from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
-from vfio_host.iommufd import DeviceIommu
 
 
 class DoorbellWatcher(Protocol):
