@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from vm_migration.errors import Unreachable
+from vm_migration.errors import Stale, Unreachable
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.record import Record
 from vm_migration.machine.port import MachineGone
-from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
 from vm_migration.machine.software import SoftwareMachine
 from vmm.process.control import Description
 
@@ -35,6 +35,7 @@ class Custody:
         self.port = SoftwareMachine(directory.path)
         self._journal: Final = journal
         self._lock: Final = asyncio.Lock()
+        self._closed = False
 
     @classmethod
     async def open(cls, journals: Path, run: RunDirectory, machine: str) -> "Custody":
@@ -48,15 +49,20 @@ class Custody:
 
     @property
     def record(self) -> Record:
-        """The journal's last record, as this controller wrote or restated it."""
+        """The journal's last record, as this controller wrote or restated it; see `uncertain`."""
         return self._journal.last
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether a record that may or may not be durable follows `record`, on which nothing may be founded then."""
+        return self._journal.uncertain is not None
 
     async def write(self, change: Change) -> Record:
         """Append what `change` makes of the last record, unless it is that very record; durable when this returns.
 
         Raises:
             Refused: What the change refuses; nothing was written.
-            JournalMoved: Another controller has opened the journal; this custody is over.
+            Stale: Another controller has opened the journal, or this custody was closed; it is over.
             JournalUncertain: Whether it is durable is unknown.
         """
         return await asyncio.shield(asyncio.create_task(self._write(change), name="journal write"))
@@ -101,15 +107,19 @@ class Custody:
 
     def process(self) -> Process:
         """Look at the journalled instance by its ids."""
-        instance = self.directory.instance()
-        if instance is None or instance.name != self.record.instance:
-            return Process.UNKNOWN if self.directory.path.exists() and instance is None else Process.GONE
-        return Process.ALIVE if self.directory.alive() else Process.GONE
+        living = instance_lives(self.record.instance)
+        if living is None:
+            return Process.UNKNOWN
+        return Process.ALIVE if living else Process.GONE
 
     async def close(self) -> None:
-        """Let go of both; the machine goes on as it is."""
+        """Let go of both once a write under way has ended; the machine goes on as it is."""
+        async with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._journal.close()
         await self.port.close()
-        self._journal.close()
 
     async def _write(self, change: Change) -> Record:
         async with self._lock:
@@ -120,4 +130,6 @@ class Custody:
         following = change(last)
         if following is last:
             return last
+        if self._closed:
+            raise Stale("custody-over", f"This agent has let go of machine {last.machine}", "Ask again")
         return self._journal.append(following)

@@ -56,7 +56,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def to_status(error: MigrationError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Return status code, details and trailing metadata of an error; one of a package's own kinds leaves as its root."""
+    """Return status code, details and trailing metadata of an error; a package's own kind leaves as its root."""
     name, code = next(_BY_CLASS[kind] for kind in type(error).__mro__ if kind in _BY_CLASS)
     hint = _clipped(error.hint).encode()
     return code, _clipped(error.message), ((KIND, name), (CODE, error.code), (HINT, hint))

@@ -50,6 +50,8 @@ async def launch(
         directory = run.create(machine)
     except FileExistsError as error:
         raise LaunchFailed(f"Machine {machine} has a folder in the run directory already") from error
+    except OSError as error:
+        raise LaunchFailed(f"Machine {machine} can have no folder in the run directory: {error}") from error
     started: list[ProcessId] = []
     try:
         (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
@@ -61,10 +63,12 @@ async def launch(
         ready = await _start("vmm.process.main", arguments, directory.path / "vmm.log", started, deadline)
         vmm = started[-1]
         directory.write_instance(Instance(boot_id(), vmm, host, str(ready.get("instance", ""))))
-    except BaseException:
+    except BaseException as error:
         for process in reversed(started):
             await end_process(process, kill=True)
         directory.remove()
+        if isinstance(error, OSError):
+            raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
         raise
     return directory
 
@@ -126,7 +130,8 @@ def _tail(log: Path) -> str:
 
 def _signal(process: ProcessId, number: signal.Signals) -> None:
     if lives(process):
-        os.kill(process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
+            os.kill(process.pid, number)
 
 
 def _wait_gone(process: ProcessId, deadline: float) -> bool:
@@ -137,6 +142,8 @@ def _wait_gone(process: ProcessId, deadline: float) -> bool:
     try:
         if not lives(process):
             return True
-        return bool(select.select([descriptor], [], [], deadline)[0])
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        return bool(ended.poll(deadline * 1000))
     finally:
         os.close(descriptor)

@@ -141,14 +141,32 @@ def identify(pid: int) -> ProcessId:
 
 
 def lives(process: ProcessId) -> bool:
-    """Tell whether that very process lives; one that has ended and waits to be reaped does not."""
-    return _started(process.pid) == process.started
+    """Tell whether that very process lives; one that has ended and waits to be reaped does not.
+
+    One of which nothing can be learnt, for want of a descriptor as it may be, counts as living: nothing is concluded
+    from an absence.
+    """
+    try:
+        return _started(process.pid) == process.started
+    except OSError:
+        return True
+
+
+def instance_lives(name: str) -> bool | None:
+    """Tell whether the machine process lives whose `Instance.name` a journal holds; None when it holds none.
+
+    The name says all: a folder that somebody took away proves nothing.
+    """
+    parts = name.split(":")
+    if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        return None
+    return parts[0] == boot_id() and lives(ProcessId(int(parts[1]), int(parts[2])))
 
 
 def _started(pid: int) -> int | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else int(fields[19])

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,13 +25,16 @@ _Reply = TypeVar("_Reply")
 class SoftwareMachine:
     """Implements `vm_migration.machine.port.MachinePort`.
 
-    Requests go one at a time, on a thread of their own, so that the agent's loop never waits for a machine.
+    Requests go one at a time, on a thread of their own, so that the agent's loop never waits for a machine. A
+    connection that broke is made anew for the next request, and attached as the one before: a machine that was silent
+    for a while is still commanded.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path: Final = directory / control.CONTROL_SOCKET
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._channel: Channel | None = None
+        self._attached: control.Attach | None = None
         self._pages = 0
 
     async def describe(self) -> Description:
@@ -40,7 +43,10 @@ class SoftwareMachine:
 
     async def attach(self, epoch: int, controller: int) -> Description:
         """Command the machine from here on."""
-        return self._seen(await self._ask(control.Attach(epoch=epoch, controller=controller), Description))
+        request = control.Attach(epoch=epoch, controller=controller)
+        description = self._seen(await self._ask(request, Description))
+        self._attached = request
+        return description
 
     async def ram(self) -> RamBlock:
         """Return RAM, mapped into this process."""
@@ -125,16 +131,25 @@ class SoftwareMachine:
         raise MachineGone(f"Machine at {self._path} answered {type(reply).__name__} to {type(request).__name__}")
 
     async def _exchange(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._blocking, request, deadline)
+        try:
+            asked = self._thread.submit(self._blocking, request, deadline)
+        except RuntimeError as error:
+            raise MachineGone(f"The connection to the machine at {self._path} was closed") from error
+        try:
+            return await asyncio.wrap_future(asked)
+        except asyncio.CancelledError:
+            asked.add_done_callback(_close_unclaimed)
+            raise
 
     def _blocking(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
         try:
-            if self._channel is None:
-                self._channel = connect(self._path, deadline)
-            self._channel.set_deadline(deadline)
-            self._channel.send(control.encode(request))
-            body, descriptors = self._channel.receive()
-            return control.reply_decoder.decode(body), descriptors
+            channel = self._channel
+            if channel is None:
+                channel = self._channel = connect(self._path, deadline)
+                if self._attached is not None and not isinstance(request, control.Attach):
+                    _exchanged(channel, self._attached)  # where it is refused, so is any command that follows
+            channel.set_deadline(deadline)
+            return _exchanged(channel, request)
         except (ChannelError, msgspec.DecodeError) as error:
             self._disconnect()
             raise MachineGone(f"Machine at {self._path} does not answer: {error}") from error
@@ -153,6 +168,18 @@ class SoftwareMachine:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+
+
+def _exchanged(channel: Channel, request: AnyRequest) -> tuple[AnyReply, list[int]]:
+    channel.send(control.encode(request))
+    body, descriptors = channel.receive()
+    return control.reply_decoder.decode(body), descriptors
+
+
+def _close_unclaimed(asked: Future[tuple[AnyReply, list[int]]]) -> None:
+    """Close the descriptors of an answer for which nobody waits any more."""
+    if not asked.cancelled() and asked.exception() is None:
+        close_all(asked.result()[1])
 
 
 def _reason(reply: AnyReply) -> str:

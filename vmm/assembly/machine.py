@@ -5,6 +5,7 @@ Everything happens on one thread, between two steps of the guest: that is what m
 stopped. Order of a start: devices, then vCPUs.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +22,7 @@ from vmm.memory.ram_block import RamBlock
 from vmm.vfio import device_migration
 from vmm.vfio.blockers import Finding, judge
 from vmm.vfio.dirty_tracker import is_exact
-from vmm.vfio.host_port import HostPort
+from vmm.vfio.host_port import HostCallFailed, HostPort
 from vmm.viommu.errors import StateRefused
 from vmm.viommu.intel import VtdConfiguration, VtdUnit
 
@@ -148,7 +149,12 @@ class Machine:
         Raises:
             HostCallFailed: The machine stands still.
         """
-        device_migration.start(self._vfio)
+        try:
+            device_migration.start(self._vfio)
+        except HostCallFailed:
+            with contextlib.suppress(HostCallFailed):  # the first failure is the one to tell
+                device_migration.halt(self._vfio)
+            raise
         for index, assembled in enumerate(self.devices):
             self._guest.interrupt(index)
             assembled.ring_doorbell()

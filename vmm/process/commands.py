@@ -28,6 +28,8 @@ class Controller:
 
     epoch: int | None = None
     number: int | None = None
+    attachment: int = 0
+    """Counts attaches: a controller that came back on a new connection cuts its old one off too."""
 
 
 class _NotNow(Exception):
@@ -43,6 +45,8 @@ class Commands:
         self._identity: Final = identity
         self._incoming = incoming
         self._fence = Fence()
+        self._attachment = 0
+        self._loaded = False
         self._pause = 0
         self._stopped_for_attempt = False
         self._last_executed_ns = 0
@@ -71,7 +75,9 @@ class Commands:
 
     def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
         self._fence = self._fence.attach(request.epoch, request.controller)
+        self._attachment += 1
         controller.epoch, controller.number = request.epoch, request.controller
+        controller.attachment = self._attachment
         return self._describe()
 
     def _require_command(self, controller: Controller) -> None:
@@ -79,6 +85,8 @@ class Commands:
             raise FencedOff("This connection has not attached")
         if not self._fence.admits(controller.epoch, controller.number):
             raise FencedOff(f"Controller {controller.number} was cut off by {self._fence.controller}")
+        if controller.attachment != self._attachment:
+            raise FencedOff(f"Controller {controller.number} has come back on another connection")
 
     def _command(self, request: AnyRequest) -> _Reply:  # noqa: C901, PLR0911, PLR0912 - one row a request
         match request:
@@ -108,8 +116,9 @@ class Commands:
                 return control.State(state=self.machine.save()), ()
             case control.Load():
                 self._require(self._incoming, "Only an incoming machine loads a state")
+                self._loaded = False
                 self.machine.load(request.state)
-                self._pause = request.pause
+                self._loaded, self._pause = True, request.pause
             case control.Run():
                 return self._run(request.epoch), ()
             case control.StayPaused():
@@ -134,15 +143,17 @@ class Commands:
 
     def _run(self, epoch: int) -> AnyReply:
         self._fence.require_run(epoch)
+        self._require_whole()
         if not self.machine.running:
+            self._stopped_for_attempt = False
             self.machine.start()
             self._incoming = False
-            self._stopped_for_attempt = False
             self.step()
         return control.Running(executed_ns=self._last_executed_ns)
 
     def _stay_paused(self, epoch: int) -> None:
         self._fence.require_run(epoch)
+        self._require_whole()
         self._require(not self.machine.running, "Machine runs")
         if self._stopped_for_attempt:
             self.machine.stop(for_attempt=False)
@@ -181,6 +192,9 @@ class Commands:
         return describe(
             self.machine, self._identity, self._fence, run_state, self._pause, witness=not self._witness_refused
         )
+
+    def _require_whole(self) -> None:
+        self._require(not self._incoming or self._loaded, "An incoming machine comes to life on a whole state only")
 
     def _require(self, holds: bool, reason: str) -> None:
         if not holds:

@@ -1,5 +1,6 @@
 """What a machine process says of itself."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ class Identity:
     instance: str
 
 
+@functools.cache
 def boot_id() -> str:
     """Return which boot of the host this is; processes of one boot share one monotonic clock."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

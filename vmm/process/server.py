@@ -83,7 +83,7 @@ class MachineServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except BlockingIOError:
+        except OSError:  # nobody is there any more, or no descriptor is left: the guest goes on all the same
             return
         if len(self._channels) >= _CONNECTIONS or not _same_user(connection):
             connection.close()
