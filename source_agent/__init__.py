@@ -1,1 +1,6 @@
 """The daemon that creates machines and lets them go."""
+
+import os
+
+# What the C core of gRPC writes to stderr is neither our log nor our two lines; it reads this once, when it is imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -6,6 +6,7 @@ started from a journal alone.
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -166,6 +167,10 @@ class SourceAgent:
             )
         return attempt
 
+    def knows(self, attempt: str) -> bool:
+        """Tell whether an attempt is one of this agent's life."""
+        return attempt in self._attempts
+
     def name_of(self, attempt: str) -> str:
         """Return the name of the machine that an attempt moves."""
         return self._names.get(attempt, "")
@@ -212,6 +217,7 @@ class SourceAgent:
                 attempt = self._admit(custody, terms, custody.record)
                 state = await abort_or_lose(custody, "The source agent was restarted during the attempt")
                 attempt.board.show(_interrupted(attempt.board.progress, state))
+            self._run(attempt.tell_destination(), attempt)
         elif record.owns and not record.run_confirmed:
             async with self.holdings.hold(machine) as custody:
                 await resume_as_owed(custody)
@@ -238,7 +244,11 @@ class SourceAgent:
         if not task.cancelled() and task.exception() is not None:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
         progress = attempt.board.progress
-        if progress.outcome is Outcome.COMPLETED and progress.bulk_ms > 0:
+        if progress.outcome is not Outcome.COMPLETED:
+            # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an
+            # attempt that was cut off hold the mapping of the machine's RAM.
+            gc.collect()
+        elif progress.bulk_ms > 0:
             self.learn_rate(attempt.custody.record.peer, progress.wire_bytes * 1000 / progress.bulk_ms)
 
     async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:

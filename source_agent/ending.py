@@ -16,6 +16,7 @@ from vm_migration.handover.evidence import InstanceGone
 from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import encode
 from vm_migration.handover.states import State
+from vm_migration.machine.launch import take_away
 from vm_migration.telemetry import logs
 
 _DISCARD_WAITS: Final = (0.1, 0.5, 1.0)
@@ -32,6 +33,7 @@ async def abort_or_lose(custody: Custody, reason: str) -> State:
     process = await custody.answer_or_proof()
     if isinstance(process, InstanceGone):
         record = await custody.write(lambda last: lost(last, process=process, destination=None, reason=reason))
+        await take_away(custody.directory, None)  # its folder counts against the host's memory, and its name is taken
         return record.state
     await custody.write(lambda last: aborted(last, reason=reason, process=process))
     await resume_as_owed(custody)

@@ -232,7 +232,11 @@ class OutgoingAttempt:
             self._put(replace(self._now, reason=f"ownership is open: {unresolved}", failure=_text(failure)))
             return
         self._show_end(failure, state)
-        if self._order.done():
+        await self.tell_destination()
+
+    async def tell_destination(self) -> None:
+        """Prove the end to the destination, if rounds were ever ordered; its address is journalled before a byte is sent."""
+        if self.terms.control_address:
             async with self._link() as link:
                 await tell_to_discard(link, self.key(), self.custody)
 

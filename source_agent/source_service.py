@@ -12,7 +12,7 @@ from source_agent.terms import Terms, terms_of
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer
 from vm_migration.daemon.host_facts import VERSION
-from vm_migration.errors import InvalidInput
+from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
 from vm_migration.handover.record import AttemptKey
 from vm_migration.link.served import Context
@@ -57,8 +57,10 @@ class SourceService(SourceServicer):
         del context
         if not request.destination:
             raise InvalidInput("invalid-request", "Begin names no destination", "Name one")
-        terms = terms_of(request.policy)
-        attempt = await self._agent.begin(_key(request.key), request.destination, terms)
+        terms, key = terms_of(request.policy), _key(request.key)
+        if not self._agent.knows(key.attempt):
+            self._require_movable(await self._agent.holdings.find(key.machine), request.destination, terms)
+        attempt = await self._agent.begin(key, request.destination, terms)
         record = attempt.custody.record
         holding = await self._agent.holdings.look(attempt.custody.directory)
         found = None
@@ -155,6 +157,15 @@ class SourceService(SourceServicer):
             measured_rate=self._agent.rates.get(destination),
             hash_bytes_per_s=self._agent.hash_bytes_per_s,
         )
+
+    def _require_movable(self, holding: Holding, destination: str, terms: Terms) -> None:
+        """Refuse what the machine itself refuses, whoever asks: preflight is a service, this is the rule."""
+        description = holding.description
+        if description is None:
+            return
+        found = self._estimate(holding, description, destination, terms)
+        for each in (*description.blockers, *found.blockers):
+            raise Refused(each.code, each.message, f"See all of it: viaduct preflight {holding.specification.name}")
 
     def _ownership_blockers(self, holding: Holding, destination: str) -> list[Observation]:
         record, found = holding.record, []

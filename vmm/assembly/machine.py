@@ -12,7 +12,7 @@ from typing import Final
 from vmm.assembly import machine_state
 from vmm.assembly.devices import assemble, facts_of
 from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
-from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState
+from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState, Origin
 from vmm.assembly.memory_image import MemorySource, fill
 from vmm.assembly.specification import MachineSpecification
 from vmm.guest.guest import GuestReport, GuestStateRefused
@@ -165,6 +165,7 @@ class Machine:
         return machine_state.encode(
             MachineState(
                 version=STATE_FORMAT,
+                origin=self._origin(),
                 viommu=b"" if self._unit is None else self._unit.save(),
                 devices=tuple(device_migration.save(self._vfio).items()),
                 guest=self._guest.save(),
@@ -181,6 +182,7 @@ class Machine:
         state = machine_state.decode(data)
         if (self._unit is None) != (state.viommu == b""):
             raise InvalidState("State and specification differ in whether there is a vIOMMU")
+        self.memory_source = MemorySource(state.origin.kind, state.origin.files, state.origin.sha256)
         try:
             if self._unit is not None:
                 self._unit.load(state.viommu)
@@ -193,6 +195,12 @@ class Machine:
     def report_host_writes(self) -> bytes | None:
         """Return the host process's witness."""
         return self._host.report_writes()
+
+    def _origin(self) -> Origin:
+        source = self.memory_source
+        if source is None:
+            raise AssertionError("A machine that never booted and never loaded has nothing to save")
+        return Origin(source.kind, source.files, source.sha256)
 
     def _assemble_viommu(self) -> VtdUnit | None:
         viommu = self.specification.viommu

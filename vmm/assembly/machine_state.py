@@ -4,7 +4,7 @@ The format is canonical and versioned: decode then encode gives the same bytes. 
 devices are loaded into address spaces that it has rebuilt (semantics 4.16).
 """
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -15,10 +15,19 @@ class InvalidState(Exception):
     """A state is not one that this machine can load. Nothing of it was loaded."""
 
 
+class Origin(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What RAM started from, wherever the machine is by now."""
+
+    kind: Literal["image", "mixture"]
+    files: tuple[str, ...]
+    sha256: str
+
+
 class MachineState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The parts, each in its own owner's format."""
 
     version: int
+    origin: Origin
     viommu: bytes
     devices: tuple[tuple[str, bytes], ...]
     guest: bytes
