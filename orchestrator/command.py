@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from orchestrator.errors import USAGE, complaint
+from orchestrator.errors import USAGE, complaint, error_document
 from orchestrator.invocation import Invocation, print_document
 from vm_migration.errors import InternalError
 
@@ -92,7 +92,7 @@ def _said(invocation: Invocation, error: BaseException) -> int:
         traceback.print_exception(error)
     said = complaint(error)
     if invocation.json:
-        print_document(said.document())
+        print_document(error_document(said))
     said.write(sys.stderr)
     return said.exit_code
 

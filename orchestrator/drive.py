@@ -24,7 +24,8 @@ from orchestrator.preflight import ask
 from orchestrator.store.claim import HEARTBEAT_SECONDS
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
-from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unreachable
+from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
+from vm_migration.link.boundary import innermost
 
 _Answer = TypeVar("_Answer")
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -99,7 +100,7 @@ class Drive:
                 await self._to_an_end()
                 beat.cancel()
         except* MigrationError as errors:
-            raise _first(errors) from None
+            raise innermost(errors) from None
         return self.attempt
 
     async def _to_an_end(self) -> None:
@@ -363,12 +364,6 @@ def blocked(blockers: tuple[Notice, ...]) -> Fault:
 
 def _fault(error: MigrationError) -> Fault:
     return Fault(error.code, error.message, error.hint)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    for error in errors.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    return InternalError("empty-group", "An error group without an error", "Please report this")
 
 
 async def _stopped(task: "asyncio.Task[_Answer]") -> None:

@@ -18,7 +18,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from orchestrator.errors import Complaint
+from vm_migration.daemon.complaint import Complaint
 from vm_migration.daemon.configuration import Configuration, load
 
 _PIPE_WIDTH = 1000

@@ -19,10 +19,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TextIO
 
-from vm_migration.errors import InternalError, InvalidInput, MigrationError
+from vm_migration.daemon.complaint import complaint
+from vm_migration.errors import InternalError
 from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
-from vmm.assembly.document_faults import InvalidDocument
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _log: Final = logs.get(__name__)
@@ -111,22 +111,14 @@ def _signals(life: Life, task: asyncio.Future[None]) -> Iterator[None]:
 
 
 def report_error(error: BaseException, stream: TextIO, *, debug: bool = False) -> int:
-    """Write what went wrong, and what to do, each in one line; return the exit code.
-
-    A document's faults are one line each, since there may be many.
-    """
+    """Write what went wrong and what to do, each in one line; return the exit code."""
     if debug:
         traceback.print_exception(error, file=stream)
-    cause = innermost(error)
-    if isinstance(cause, InvalidDocument):
-        stream.write(f"{cause}\nCorrect what is named and try again.\n")
-        return InvalidInput.exit_code
-    if not isinstance(cause, MigrationError):
-        _log.error("failed", exc_info=cause)
-        cause = InternalError("internal", f"Internal error: {type(cause).__name__}", "Run with --debug and report it")
-    stream.write(f"{cause.message}.\n{cause.hint or 'See the log'}.\n")
-    stream.flush()
-    return cause.exit_code
+    told = complaint(error)
+    if told.exit_code == InternalError.exit_code:
+        _log.error("failed", exc_info=innermost(error))
+    told.write(stream)
+    return told.exit_code
 
 
 def _notify(state: str) -> None:

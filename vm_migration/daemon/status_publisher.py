@@ -27,6 +27,7 @@ from vm_migration.daemon.mqtt_version import BrokerGone, Version, find_version
 from vm_migration.daemon.outbox import NOTHING, Outbox
 from vm_migration.daemon.publication import Publication
 from vm_migration.daemon.status_documents import presence_message
+from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
 
 PROGRESS_SECONDS: Final = 1.0
@@ -145,10 +146,10 @@ class StatusPublisher:
         try:
             await self._serve(await find_version(self._broker, self._version))
         except* BrokerGone as group:
-            reason = str(_first(group))
+            reason = str(innermost(group))
         except* Exception as group:  # noqa: BLE001  # whatever it is, status is never worth a migration
             reason = "a fault of ours"
-            _log.error("status not published", exc_info=_first(group))
+            _log.error("status not published", exc_info=innermost(group))
         return reason
 
     async def _serve(self, version: Version) -> None:
@@ -223,10 +224,3 @@ class StatusPublisher:
         wall = self._clock()
         due += [each.expires_at - wall for each in self._expiring.values() if each.expires_at is not None]
         return max(0.0, min(due)) + 0.001 if due else None
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -104,8 +104,8 @@ class Boundary(grpc.aio.ServerInterceptor):
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the one error of a group, however deep, or the error itself: TaskGroup wraps what its tasks raise."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    """Return the first error of a group, however deep, or the error itself: one fault is told, not its echoes."""
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 

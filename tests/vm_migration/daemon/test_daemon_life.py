@@ -139,14 +139,15 @@ async def test_a_second_signal_does_not_wait() -> None:
 async def test_an_error_is_two_lines_and_its_exit_code() -> None:
     code, lines, _ = await (await start("refused")).end()
     assert code == Refused.exit_code
-    assert lines == ["Another process listens on 127.0.0.1:7001.", "Stop it."]
+    assert lines == ["error: Another process listens on 127.0.0.1:7001", "  fix: Stop it"]
 
 
 async def test_a_fault_of_ours_shows_no_traceback() -> None:
     code, lines, _ = await (await start("broken")).end()
     assert code == InternalError.exit_code
     assert [json.loads(line)["error"] for line in lines[:-2]] == ["KeyError"]
-    assert lines[-2:] == ["Internal error: KeyError.", "Run with --debug and report it."]
+    assert lines[-2] == "error: Internal error: KeyError"
+    assert "--debug" in lines[-1]
 
 
 async def test_a_service_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
@@ -173,12 +174,13 @@ async def test_a_service_manager_that_is_gone_is_no_reason_to_fail(tmp_path: Pat
 def test_exit_codes_are_the_contract_s(kind: type[MigrationError], code: int) -> None:
     stream = io.StringIO()
     assert report_error(kind("code", "What happened", "What to do"), stream) == code
-    assert stream.getvalue() == "What happened.\nWhat to do.\n"
+    assert stream.getvalue() == "error: What happened\n  fix: What to do\n"
 
 
 def test_a_document_s_faults_are_all_shown() -> None:
     stream = io.StringIO()
     error = InvalidDocument([Fault("a.toml", "x", "Unknown key", "y"), Fault("a.toml", "z", "Wrong type", "text")])
     assert report_error(error, stream) == 2
-    assert stream.getvalue().count("\n") == 4
+    assert stream.getvalue().startswith("error: a.toml: 2 faults: ")
+    assert stream.getvalue().count("\n") == 2
     assert "x: Unknown key (allowed: y)" in stream.getvalue()
