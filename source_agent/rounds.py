@@ -110,11 +110,10 @@ class Rounds:
         )
 
     async def send_last(self) -> RoundMeasurement:
-        """Send everything that is left of a machine that stands still, and the digests that are still to be told."""
+        """Send everything that is left of a machine that stands still."""
         started_ns, wire_before = time.monotonic_ns(), self.wire_bytes
         await self._harvest()
-        announced = None if self._verify == "none" else self._stated.missing()
-        counts = await self._send(announced)
+        counts = await self._send(None)
         return RoundMeasurement(
             round=self.number,
             dirty_pages=counts.pages,
@@ -124,6 +123,12 @@ class Rounds:
             ms=(time.monotonic_ns() - started_ns) / 1e6,
             dirtied_pages=0,
         )
+
+    async def send_digests(self) -> None:
+        """Tell the digests that no witness vouches for, of RAM as it stands at the pause, in a round without pages."""
+        missing = self._stated.missing()
+        if self._verify != "none" and missing:
+            await self._send(missing)
 
     @property
     def verified_by(self) -> str:
@@ -154,8 +159,7 @@ class Rounds:
             key=self._key, round=opened.number, bitmap=encode_bitmap(opened.bitmap)
         )
         await self._link.open_round(request)
-        digested = self._verify != "none" and (self.witnessed or announced is not None)
-        told = None if announced is None else announced - opened.bitmap
+        digested = self._verify != "none" and self.witnessed
         holes = self._holes()
         async with asyncio.TaskGroup() as group:
             for (stream, bulk), share in zip(self._lanes, opened.shares, strict=True):
@@ -165,11 +169,13 @@ class Rounds:
                     share,
                     holes=holes,
                     digested=digested,
-                    announced=told if stream.stream == 0 else None,
+                    announced=announced if stream.stream == 0 else None,
                 )
                 group.create_task(self._send_share(bulk, part), name=f"bulk stream {stream.stream}")
         if digested:
             self._stated.state(opened.bitmap)
+        if announced is not None:
+            self._stated.state(announced)
         return self.counts
 
     async def _send_share(self, bulk: BulkStream, part: OutgoingRound) -> None:

@@ -2,8 +2,10 @@
 
 ::
 
-    pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages, digests -> device state
-         -> destination loads and verifies -> READY(pause)
+    pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages -> device state saved
+         -> digests of what no witness vouches for -> destination loads and verifies -> READY(pause)
+
+What is hashed at the pause is counted as verification, and saving, sending and loading the state as device state.
 
 Nothing here releases the machine. Whatever fails is raised, and the attempt ends in ABORTED at its owner's hands.
 """
@@ -71,6 +73,8 @@ async def stop_and_make_ready(
     last_round = await rounds.send_last()
     last_round_ns = time.monotonic_ns()
     state = await custody.port.save()
+    save_ns = time.monotonic_ns() - last_round_ns
+    await rounds.send_digests()
     request = destination_pb2.FinishRequest(
         key=key,
         pause=stop.pause,
@@ -94,7 +98,7 @@ async def stop_and_make_ready(
         paused_ns=paused_ns,
         last_round=last_round,
         last_round_ns=last_round_ns,
-        device_state_ns=min(verified_ns, last_round_ns + round(answer.load_ms * 1e6)),
+        device_state_ns=min(verified_ns, last_round_ns + save_ns + round(answer.load_ms * 1e6)),
         verified_ns=verified_ns,
         pages_verified=answer.pages_verified,
     )
