@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -155,11 +156,12 @@ class DestAgent:
             last = await self._last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
                 return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=boot_id())
-            custody = await self._custody(key)
-            response = await self._activate(custody, pause, secret)
-            self._remember(key.attempt, response)
-            record = custody.record
-            await self._let_go(key.attempt, custody)
+            activating(match(last, key), pause=pause, secret=secret)  # refused before the journal is even opened
+            async with self._held(key) as custody:
+                response = await self._activate(custody, pause, secret)
+                self._remember(key.attempt, response)
+                record = custody.record
+                await self._let_go(key.attempt)
         self._spawn(self._after_active(record), f"after_active of {key.attempt}")
         return response
 
@@ -176,13 +178,13 @@ class DestAgent:
                 raise InvalidInput("unknown-attempt", f"Attempt {key.attempt} is not known here") from None
             if last.attempt != key.attempt or last.state not in OPEN:
                 return last
-            custody = await self._custody(key)
             source = view(proof, key.attempt, key.epoch)
-            record = await custody.write(
-                lambda last: discarded(last, source=source, reason=f"Source is {source.sight}: {proof.reason}")
-            )
-            await take_away(custody.directory, custody.port)
-            await self._let_go(key.attempt, custody)
+            async with self._held(key) as custody:
+                record = await custody.write(
+                    lambda last: discarded(last, source=source, reason=f"Source is {source.sight}: {proof.reason}")
+                )
+                await take_away(custody.directory, custody.port)
+                await self._let_go(key.attempt)
             return record
 
     async def note_retired(self, key: AttemptKey) -> Record:
@@ -191,11 +193,8 @@ class DestAgent:
             last = await self._last(key.machine)
             if last.owned_epoch != key.epoch or not last.owns or last.former_retired:
                 return last
-            custody = await Custody.open(self._journals, self.run, key.machine)
-            try:
+            async with self._opened(key.machine) as custody:
                 return await custody.write(former_retired)
-            finally:
-                await custody.close()
 
     async def describe(self, key: AttemptKey) -> destination_pb2.IncomingReport:
         """Return what the journal says of an attempt; no journal is told as highest epoch 0."""
@@ -228,14 +227,13 @@ class DestAgent:
             try:
                 record = await self._last(machine)
                 if record.state is State.PREPARED and not record.whole:
-                    custody = await Custody.open(self._journals, self.run, machine)
-                    await give_up(custody, "The destination agent was restarted while the image was arriving")
-                    await custody.close()
+                    async with self._opened(machine) as custody:
+                        reason = "The destination agent was restarted while the image was arriving"
+                        await give_up(custody, reason, attached=False)
                 elif record.state is State.ACTIVATING and directory.alive():
-                    custody = await Custody.open(self._journals, self.run, machine)
-                    await custody.attach(record.epoch)
-                    await self._confirm(custody)
-                    await custody.close()
+                    async with self._opened(machine) as custody:
+                        await custody.attach(record.epoch)
+                        await self._confirm(custody)
             except (MigrationError, MachineError) as error:
                 _log.error("arrival could not be recovered", machine=machine, reason=str(error))
 
@@ -256,7 +254,7 @@ class DestAgent:
                 if record.whole:
                     continue
                 await give_up(arriving.custody, f"The source began attempt {key.attempt}")
-                await self._let_go(attempt, arriving.custody)
+                await self._let_go(attempt)
 
     async def _activate(self, custody: Custody, pause: int, secret: bytes) -> destination_pb2.HandoffResponse:
         started = time.monotonic_ns()
@@ -281,22 +279,33 @@ class DestAgent:
         await custody.write(lambda last: active(last, process=answer))
         return executed_ns
 
-    async def _custody(self, key: AttemptKey) -> Custody:
+    @asynccontextmanager
+    async def _held(self, key: AttemptKey) -> AsyncIterator[Custody]:
+        """Hold what is arriving, or what an earlier life of this agent left of it."""
         arriving = self._arriving.get(key.attempt)
         if arriving is not None:
             match(arriving.custody.record, key)
-            return arriving.custody
-        custody = await Custody.open(self._journals, self.run, key.machine)
-        match(custody.record, key)
-        if custody.directory.alive():
-            await custody.attach(custody.record.epoch)
-        return custody
+            yield arriving.custody
+            return
+        async with self._opened(key.machine) as custody:
+            match(custody.record, key)
+            if custody.directory.alive():
+                await custody.attach(custody.record.epoch)
+            yield custody
 
-    async def _let_go(self, attempt: str, custody: Custody) -> None:
+    @asynccontextmanager
+    async def _opened(self, machine: str) -> AsyncIterator[Custody]:
+        custody = await Custody.open(self._journals, self.run, machine)
+        try:
+            yield custody
+        finally:
+            await custody.close()
+
+    async def _let_go(self, attempt: str) -> None:
         arriving = self._arriving.pop(attempt, None)
         if arriving is not None:
             arriving.let_go_of_ram()
-        await custody.close()
+            await arriving.custody.close()
 
     async def _last(self, machine: str) -> Record:
         return await asyncio.to_thread(read_last, self._journals, machine)

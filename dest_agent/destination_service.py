@@ -1,4 +1,4 @@
-"""Destination, Bulk and Host over gRPC."""
+"""Destination and Bulk over gRPC."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
@@ -10,37 +10,16 @@ import msgspec
 from dest_agent.agent import DestAgent
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
-from vm_migration.api.v1.machine_pb2_grpc import HostServicer
-from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.daemon.host_facts import FEATURES
 from vm_migration.errors import InvalidInput, Unauthorised
-from vm_migration.handover.record import AttemptKey, decode
+from vm_migration.handover.record import decode
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
-from vm_migration.machine.memory_use import memory_in_use
+from vm_migration.transfer.forecast import prepare_ms_expected
 from vm_migration.wire.ack import encode_ack
-from vmm.process.description import boot_id
+from vm_migration.wire.attempt_key import attempt_key
 
 BULK_SERVICE: Final = "vm_migration.api.v1.Bulk"
-_PREPARE_MS_PER_GIB: Final = 3000.0
-
-
-class HostService(HostServicer):
-    """Answers what this host is."""
-
-    def __init__(self, agent: DestAgent) -> None:
-        self._agent: Final = agent
-
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
-        """Return the host's facts."""
-        del request, context
-        return types_pb2.HostFacts(
-            host=self._agent.host,
-            version=VERSION,
-            boot_id=boot_id(),
-            memory_budget_bytes=self._agent.memory_budget,
-            memory_in_use_bytes=memory_in_use(self._agent.run),
-            features=FEATURES,
-        )
 
 
 class DestinationService(DestinationServicer):
@@ -59,7 +38,7 @@ class DestinationService(DestinationServicer):
         found = await self._agent.check(request.requirements)
         return destination_pb2.CheckIncomingResponse(
             blockers=[types_pb2.Blocker(code=each.code, message=each.message) for each in found],
-            expected_prepare_ms=request.requirements.ram_bytes / (1 << 30) * _PREPARE_MS_PER_GIB,
+            expected_prepare_ms=prepare_ms_expected(request.requirements.ram_bytes),
         )
 
     async def Prepare(  # noqa: N802
@@ -67,7 +46,7 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.PrepareResponse:
         """Make ready for an attempt."""
         del context
-        attempt = await self._agent.prepare(_key(request.key), request)
+        attempt = await self._agent.prepare(attempt_key(request.key), request)
         return destination_pb2.PrepareResponse(
             ticket=attempt.ticket,
             control_address=self._control,
@@ -78,14 +57,14 @@ class DestinationService(DestinationServicer):
 
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:  # noqa: N802
         """Take a round's announcement from the source."""
-        attempt = self._agent.arriving(_key(request.key))
+        attempt = self._agent.arriving(attempt_key(request.key))
         attempt.require_source(_name(context))
         attempt.open_round(request.round, request.bitmap)
         return types_pb2.Empty()
 
     async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:  # noqa: N802
         """Load and verify, for the source."""
-        key = _key(request.key)
+        key = attempt_key(request.key)
         self._agent.arriving(key).require_source(_name(context))
         finished = await self._agent.finish(key, request)
         result = finished.result
@@ -104,21 +83,21 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.HandoffResponse:
         """Activate on the secret."""
         del context
-        return await self._agent.hand_off(_key(request.key), request.pause, request.secret)
+        return await self._agent.hand_off(attempt_key(request.key), request.pause, request.secret)
 
     async def DescribeIncoming(  # noqa: N802
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Return what the journal says."""
         del context
-        return await self._agent.describe(_key(request.key))
+        return await self._agent.describe(attempt_key(request.key))
 
     async def Discard(  # noqa: N802
         self, request: destination_pb2.DiscardRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Give an arrival up on the source's proof."""
         del context
-        key = _key(request.key)
+        key = attempt_key(request.key)
         try:
             proof = decode(request.proof_record.encode())
         except msgspec.DecodeError as error:
@@ -132,7 +111,7 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.IncomingReport:
         """Record that the former source retired its copy."""
         del context
-        key = _key(request.key)
+        key = attempt_key(request.key)
         return self._agent.report(await self._agent.note_retired(key), key.attempt)
 
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
@@ -172,7 +151,3 @@ def _ordinal(text: str) -> int:
 
 def _text(value: str | bytes | None) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _key(message: types_pb2.AttemptKey) -> AttemptKey:
-    return AttemptKey(message.machine, message.attempt, message.epoch, message.term)

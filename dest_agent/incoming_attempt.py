@@ -86,8 +86,10 @@ class IncomingAttempt:
         """Take a round's announcement.
 
         Raises:
-            AttemptFailed: It does not follow from what came before; the attempt cannot go on.
+            AttemptFailed: It does not follow from what came before, or the machine's process has ended; the attempt
+                cannot go on.
         """
+        self._require_process()
         try:
             self._image.open_round(number, decode_bitmap(self._ram.pages, bitmap))
         except (TransferError, WireError, ValueError) as error:
@@ -105,25 +107,35 @@ class IncomingAttempt:
             raise _bad("frame", error) from error
 
     async def finish(self, *, pause: int, number: int, state: bytes, was_running: bool, verify: bool) -> Finished:
-        """Load and verify; READY is durable when this returns with nothing mismatched.
+        """Verify and load; READY is durable when this returns with nothing mismatched.
+
+        A damaged image is not even loaded: its tables would be walked, and what they say of it is not why it is wrong.
 
         Raises:
             Refused: The round that the source names is not closed here.
+            AttemptFailed: The machine's process has ended; nothing is written.
             MachineError: The machine process refused the state.
         """
+        self._require_process()
         if not self._image.whole or self._image.round != number:
             text = f"Round {number} is not whole here: {self._image.stale_pages} pages are missing"
             raise Refused("not-whole", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         started = time.monotonic_ns()
-        await self.custody.port.load(state, pause)
-        loaded = time.monotonic_ns()
         result = self._image.verify() if verify else None
         verified = time.monotonic_ns()
-        finished = Finished(pause, result, (loaded - started) / 1e6, (verified - loaded) / 1e6)
-        if finished.ready:
-            await self.custody.write(lambda record: ready(record, pause=pause, was_running=was_running))
-        return finished
+        if result is not None and not result.whole:
+            return Finished(pause, result, 0.0, (verified - started) / 1e6)
+        await self.custody.port.load(state, pause)
+        loaded = time.monotonic_ns()
+        await self.custody.write(lambda record: ready(record, pause=pause, was_running=was_running))
+        return Finished(pause, result, (loaded - verified) / 1e6, (verified - started) / 1e6)
+
+    def _require_process(self) -> None:
+        """Check that what fills is still a machine's memory: the mapping here outlives the process."""
+        if not self.custody.directory.alive():
+            text = f"The process that machine {self.custody.record.machine} was to run in has ended"
+            raise AttemptFailed("process-gone", text, "The machine goes on at its source; try again")
 
     def let_go_of_ram(self) -> None:
         """Close the descriptor of the machine's RAM; the mapping goes with this attempt."""

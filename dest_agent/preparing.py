@@ -81,10 +81,10 @@ async def bring_up(
         raise
 
 
-async def give_up(custody: Custody, reason: str) -> None:
-    """End an arrival that holds no whole image: DISCARDED, and the process taken away."""
+async def give_up(custody: Custody, reason: str, *, attached: bool = True) -> None:
+    """End an arrival that holds no whole image: DISCARDED, and the process taken away, by its id where not attached."""
     await custody.write(lambda record: given_up(record, reason=reason))
-    await take_away(custody.directory, custody.port)
+    await take_away(custody.directory, custody.port if attached else None)
 
 
 def _first_journal(journals: Path, first: Record) -> Journal:

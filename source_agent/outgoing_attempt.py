@@ -193,6 +193,9 @@ class OutgoingAttempt:
         except TimeoutError:
             text = f"Destination was not ready within {bound_ms} ms of the pause"
             raise AttemptFailed("pause-bound", text, "Raise --downtime-limit") from None
+        except PagesDiffer:
+            self._put(replace(self._now, verified_by=rounds.verified_by))
+            raise
         self._put(
             replace(
                 self._now,
@@ -235,7 +238,7 @@ class OutgoingAttempt:
         await self.tell_destination()
 
     async def tell_destination(self) -> None:
-        """Prove the end to the destination, if rounds were ever ordered; its address is journalled before a byte is sent."""
+        """Prove the end to the destination; its address is journalled before a byte is sent."""
         if self.terms.control_address:
             async with self._link() as link:
                 await tell_to_discard(link, self.key(), self.custody)

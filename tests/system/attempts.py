@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from vmm.assembly.specification import MachineSpecification, check_specification
 
 MIB = 1 << 20
 DEADLINE = 30.0
-SLOW = 12 * MIB
+SLOW = 24 * MIB
 """Bytes a second at which a small machine's first round takes seconds, so that it has a middle."""
 
 
@@ -39,7 +39,7 @@ def specification(name: str, **changes: object) -> MachineSpecification:
 
 
 def policy(
-    *, limit_ms: int = 2000, bandwidth: int = 0, verify: types_pb2.VerifyMode = types_pb2.VERIFY_MODE_AUTO
+    *, limit_ms: int = 2000, bandwidth: int = 0, verify: types_pb2.VerifyMode.ValueType = types_pb2.VERIFY_MODE_AUTO
 ) -> types_pb2.Policy:
     """Return a policy that a busy test machine can keep."""
     return types_pb2.Policy(
@@ -63,7 +63,7 @@ class Attempt:
     source: str
     destination: str
     begun: source_pb2.BeginResponse
-    verify: types_pb2.VerifyMode
+    verify: types_pb2.VerifyMode.ValueType
     prepared: destination_pb2.PrepareResponse = field(default_factory=destination_pb2.PrepareResponse)
 
     @property
@@ -98,13 +98,13 @@ class Attempt:
     async def end(self) -> source_pb2.AttemptReport:
         return await self.until(lambda report: bool(report.outcome))
 
-    async def _reports(self) -> AsyncIterator[source_pb2.AttemptReport]:
+    async def _reports(self) -> AsyncGenerator[source_pb2.AttemptReport, None]:
         async for report in self.agents.watch(self.source, self.key):
             yield report
 
 
 def prepare_request(
-    begun: source_pb2.BeginResponse, verify: types_pb2.VerifyMode = types_pb2.VERIFY_MODE_AUTO
+    begun: source_pb2.BeginResponse, verify: types_pb2.VerifyMode.ValueType = types_pb2.VERIFY_MODE_AUTO
 ) -> destination_pb2.PrepareRequest:
     return destination_pb2.PrepareRequest(
         key=begun.key,

@@ -27,7 +27,7 @@ def site(shared_site: Site) -> Iterator[Site]:
     """The site, of which every test leaves the hosts as it found them: empty."""
     shared_site.run("host-a", "host-b")
     yield shared_site
-    left = shared_site.remains()
+    left = shared_site.remains_at_last()
     if left:
         shared_site.close()
     assert left == []

@@ -41,7 +41,9 @@ def ended(pid: int, seconds: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([descriptor], [], [], seconds)[0])
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
     finally:
         os.close(descriptor)
 
@@ -49,6 +51,6 @@ def ended(pid: int, seconds: float) -> bool:
 def ram_file(pid: int, name: str) -> Path:
     """Return the memory file of a machine's RAM, as its process holds it."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        if os.readlink(link).startswith(f"/memfd:viaduct-ram-{name}"):
+        if str(link.readlink()).startswith(f"/memfd:viaduct-ram-{name}"):
             return link
     raise AssertionError(f"Process {pid} holds no RAM of {name}")

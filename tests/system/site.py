@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,9 +115,18 @@ class Site:
 
     # its end
 
+    def remains_at_last(self) -> list[str]:
+        """Return what is still left when the last attempts have tidied up behind themselves."""
+        until = time.monotonic() + STOP_SECONDS
+        while (left := self.remains()) and time.monotonic() < until:
+            time.sleep(0.02)  # /proc has no event for it
+        return left
+
     def remains(self) -> list[str]:
         """Return what a test has left behind, in words; nothing is expected."""
-        folders = [f"run directory of {machine} on {host}" for host in self.budgets for machine in self.machines_at(host)]
+        folders = [
+            f"run directory of {machine} on {host}" for host in self.budgets for machine in self.machines_at(host)
+        ]
         processes = [f"process {pid}: {words}" for pid, words in naming(self.folder, set(self.agent_pids())).items()]
         held = [f"RAM mapped by {agent}" for pid, agent in self.agent_pids().items() if mapping_ram(pid, "")]
         return folders + processes + held
