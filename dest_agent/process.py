@@ -1,6 +1,7 @@
 """`viaduct-dest-agent`: the daemon of a host that takes machines in."""
 
 from functools import partial
+from typing import Final
 
 from dest_agent.agent import AfterActive, DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
@@ -12,6 +13,9 @@ from vm_migration.daemon.host_place import HostPlace
 from vm_migration.handover.record import Record
 from vm_migration.link.address import join_address, split_address
 from vm_migration.link.server import Service
+from vm_migration.telemetry import logs
+
+_log: Final = logs.get(__name__)
 
 
 def main() -> None:
@@ -49,7 +53,10 @@ def _after_active(configuration: Configuration, place: HostPlace) -> AfterActive
     async def hook(record: Record) -> None:
         point = HookPoint.AFTER_ACTIVE
         context = HookContext(attempt=record.attempt or "", machine=record.machine, epoch=record.epoch, host=place.host)
-        await run_hooks(point, configuration.hooks.commands(point), context, configuration.hooks.deadline)
+        commands = configuration.hooks.commands(point)
+        for report in await run_hooks(point, commands, context, configuration.hooks.deadline):
+            if not report.ok:
+                _log.warning("hook failed", point=point, report=str(report), attempt=record.attempt)
 
     return hook
 

@@ -40,9 +40,6 @@ class Hooks(Protocol):
     async def before_prepare(self, attempt: Attempt) -> None:
         """Run what must succeed; raises MigrationError to end the attempt."""
 
-    async def after_active(self, attempt: Attempt) -> tuple[Notice, ...]:
-        """Run what follows a completed attempt; what failed is returned."""
-
     async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
         """Run what follows an aborted attempt; what failed is returned."""
 
@@ -278,9 +275,9 @@ class Drive:
         else:
             attempt = replace(attempt, warnings=merged(attempt.warnings, await self._discard(attempt)))
         await self._write(attempt, owner=owner)
-        hooks = self._around.hooks
-        after = hooks.after_active if attempt.phase == Phase.COMPLETED else hooks.after_abort
-        failed = await after(self.attempt)
+        if attempt.phase == Phase.COMPLETED:
+            return
+        failed = await self._around.hooks.after_abort(self.attempt)
         if failed:
             await self._write(replace(self.attempt, warnings=merged(self.attempt.warnings, failed)))
 

@@ -1,4 +1,7 @@
-"""The site's own commands around a migration that the orchestrator runs; `before_handoff` is the agents'."""
+"""The site's own commands around a migration, as far as whoever drives it runs them.
+
+`before_handoff` is the source agent's, `after_active` the destination agent's, which stands where the machine is.
+"""
 
 from orchestrator.attempt import Attempt, Notice
 from vm_migration.daemon.configuration import Configuration
@@ -19,17 +22,12 @@ class SiteHooks:
         """
         await self._run(HookPoint.BEFORE_PREPARE, attempt)
 
-    async def after_active(self, attempt: Attempt) -> tuple[Notice, ...]:
-        """Run what follows the destination's start; what failed is returned."""
-        return _failed(await self._run(HookPoint.AFTER_ACTIVE, attempt))
-
     async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
         """Run what follows an aborted attempt; what failed is returned."""
         return _failed(await self._run(HookPoint.AFTER_ABORT, attempt))
 
     async def _run(self, point: HookPoint, attempt: Attempt) -> tuple[HookReport, ...]:
-        owner = attempt.destination if point == HookPoint.AFTER_ACTIVE else attempt.source
-        context = HookContext(attempt.attempt, attempt.machine, attempt.epoch, owner)
+        context = HookContext(attempt.attempt, attempt.machine, attempt.epoch, attempt.source)
         return await run_hooks(point, self._hooks.commands(point), context, self._hooks.deadline)
 
 

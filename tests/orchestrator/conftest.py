@@ -26,13 +26,9 @@ class RecordedHooks:
         if self.refusal is not None:
             raise self.refusal
 
-    async def after_active(self, attempt: Attempt) -> tuple[Notice, ...]:
-        self.ran.append("after_active")
-        return (Notice("hook-failed", "announce-address exited 1"),)
-
     async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
         self.ran.append("after_abort")
-        return ()
+        return (Notice("hook-failed", "tell-operator exited 1"),)
 
 
 @pytest.fixture
