@@ -46,20 +46,15 @@ class IncomingAttempt:
         self.source: Final = source
         self.ticket: Final = ticket
         self.prepare_ms = 0.0
-        self._ram: Final = ram
+        self._ram: RamBlock | None = ram
         self._free_streams: Final = set(range(streams))
         attempt = UUID(custody.record.attempt or "")
-        self._image: Final = IncomingImage(ram.words, attempt, streams, full=full)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every page that was announced is in RAM."""
-        return self._image.whole
+        self._image: IncomingImage | None = IncomingImage(ram.words, attempt, streams, full=full)
 
     @property
     def stale_pages(self) -> int:
         """How many announced pages have not come."""
-        return self._image.stale_pages
+        return 0 if self._image is None else self._image.stale_pages
 
     def require_source(self, name: str | None) -> None:
         """Check who speaks for the source; None is a plaintext peer, which has no name.
@@ -90,8 +85,9 @@ class IncomingAttempt:
                 cannot go on.
         """
         self._require_process()
+        image = self._filling()
         try:
-            self._image.open_round(number, decode_bitmap(self._ram.pages, bitmap))
+            image.open_round(number, decode_bitmap(image.pages, bitmap))
         except (TransferError, WireError, ValueError) as error:
             raise _bad("round", error) from error
 
@@ -101,8 +97,9 @@ class IncomingAttempt:
         Raises:
             AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
         """
+        image = self._filling()
         try:
-            return self._image.apply(decode(message), stream)
+            return image.apply(decode(message), stream)
         except (TransferError, WireError) as error:
             raise _bad("frame", error) from error
 
@@ -117,12 +114,13 @@ class IncomingAttempt:
             MachineError: The machine process refused the state.
         """
         self._require_process()
-        if not self._image.whole or self._image.round != number:
-            text = f"Round {number} is not whole here: {self._image.stale_pages} pages are missing"
+        image = self._filling()
+        if not image.whole or image.round != number:
+            text = f"Round {number} is not whole here: {image.stale_pages} pages are missing"
             raise Refused("not-whole", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         started = time.monotonic_ns()
-        result = self._image.verify() if verify else None
+        result = image.verify() if verify else None
         verified = time.monotonic_ns()
         if result is not None and not result.whole:
             return Finished(pause, result, 0.0, (verified - started) / 1e6)
@@ -138,8 +136,20 @@ class IncomingAttempt:
             raise AttemptFailed("process-gone", text, "The machine goes on at its source; try again")
 
     def let_go_of_ram(self) -> None:
-        """Close the descriptor of the machine's RAM; the mapping goes with this attempt."""
-        self._ram.close()
+        """Give the mapping of the machine's RAM up; frames that come later are refused.
+
+        Streams may still know this attempt, and so may the traceback of what ended it: the mapping must not wait for
+        either.
+        """
+        if self._ram is not None:
+            self._ram.close()
+        self._ram, self._image = None, None
+
+    def _filling(self) -> IncomingImage:
+        if self._image is None:
+            text = f"Attempt {self.custody.record.attempt} is no longer arriving here"
+            raise Refused("not-arriving", text, "Ask for its state")
+        return self._image
 
 
 def _bad(what: str, error: Exception) -> AttemptFailed:

@@ -245,8 +245,8 @@ class SourceAgent:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
         progress = attempt.board.progress
         if progress.outcome is not Outcome.COMPLETED:
-            # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an
-            # attempt that was cut off hold the mapping of the machine's RAM.
+            # Task groups leave cycles of errors and the frames that these came through, and the frames of an attempt
+            # that was cut off hold the mapping of the machine's RAM.
             gc.collect()
         elif progress.bulk_ms > 0:
             self.learn_rate(attempt.custody.record.peer, progress.wire_bytes * 1000 / progress.bulk_ms)
