@@ -1,0 +1,200 @@
+"""A machine alone: its two real processes, commanded over the real control socket."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachineRefused
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, lives
+from vm_migration.machine.software import SoftwareMachine
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.memory.dirty_bitmap import DirtyBitmap
+
+MIB = 1 << 20
+
+
+def specification(**device: object) -> MachineSpecification:
+    document = {
+        "name": "alone",
+        "memory": {"size": 64 * MIB},
+        "guest": {"cpu_dirty_rate": 10 * MIB, "working_set": 16 * MIB},
+        "device": [{"name": "qat0", "model": "qat", "address": "00:04.0", "dma_rate": 8 * MIB, **device}],
+    }
+    return parse_specification(json.dumps(document).encode())
+
+
+@pytest.fixture
+async def directory(tmp_path: Path) -> AsyncIterator[MachineDirectory]:
+    started = await launch(RunDirectory(tmp_path), uuid4(), specification(), incoming=False)
+    yield started
+    await take_away(started, None)
+
+
+@pytest.fixture
+async def machine(directory: MachineDirectory) -> AsyncIterator[SoftwareMachine]:
+    port = SoftwareMachine(directory.path)
+    await port.attach(1, 1)
+    yield port
+    await port.close()
+
+
+async def dirtied(machine: SoftwareMachine, pages: int) -> DirtyBitmap:
+    """Harvest until so many pages were seen; the machine's own work is the event that is waited for."""
+    seen = (await machine.harvest()).cpu
+    while seen.count() < pages:
+        harvest = await machine.harvest()
+        assert harvest.failure is None
+        seen.merge(harvest.cpu | harvest.dma)
+    return seen
+
+
+async def test_harvests_miss_nothing_that_the_kernel_saw(machine: SoftwareMachine) -> None:
+    await machine.start_tracking()
+    assert await machine.report_writes() is not None, "this machine's kernel has the witness"
+    seen = await dirtied(machine, 2000)
+    await machine.pause(for_attempt=True)
+    last = await machine.harvest()
+    seen.merge(last.cpu | last.dma)
+    written = await machine.report_writes()
+    assert written is not None
+    assert not written - seen
+    assert not (await machine.harvest()).cpu, "nothing writes after both writers have stopped"
+
+
+async def test_a_pause_stops_both_writers_and_a_run_goes_on_without_an_error(machine: SoftwareMachine) -> None:
+    await machine.start_tracking()
+    await dirtied(machine, 500)
+    stop = await machine.pause(for_attempt=True)
+    assert (stop.pause, stop.was_running) == (1, True)
+    assert await machine.confirm_stopped() == 1
+    before = (await machine.describe()).guest.jobs_done
+    executed = await machine.run(1)
+    assert executed > stop.last_executed_ns
+    await dirtied(machine, 1500)
+    guest = (await machine.describe()).guest
+    assert guest.errors == 0
+    assert guest.jobs_done >= before
+
+
+async def test_a_newer_controller_cuts_the_older_off(machine: SoftwareMachine, directory: MachineDirectory) -> None:
+    newer = SoftwareMachine(directory.path)
+    await newer.attach(1, 2)
+    with pytest.raises(CutOff):
+        await machine.pause(for_attempt=False)
+    assert (await newer.describe()).run_state == "running"
+    stale = SoftwareMachine(directory.path)
+    with pytest.raises(CutOff):
+        await stale.attach(1, 1)
+    with pytest.raises(CutOff):
+        await stale.pause(for_attempt=False)
+    await newer.close()
+    await stale.close()
+
+
+async def test_a_released_machine_never_runs_at_that_epoch_again(machine: SoftwareMachine) -> None:
+    with pytest.raises(MachineRefused, match="runs"):
+        await machine.release(2)
+    await machine.pause(for_attempt=True)
+    await machine.release(2)
+    for epoch in (1, 2):
+        with pytest.raises(CutOff):
+            await machine.run(epoch)
+    with pytest.raises(CutOff):
+        await machine.stay_paused(2)
+    await machine.run(3)
+
+
+async def test_a_paused_machine_stays_paused_through_an_attempt_that_ends(machine: SoftwareMachine) -> None:
+    await machine.pause(for_attempt=False)
+    await machine.start_tracking()
+    stop = await machine.pause(for_attempt=True)
+    assert not stop.was_running
+    await machine.stay_paused(1)
+    await machine.stop_tracking()
+    assert (await machine.describe()).run_state == "paused"
+    await machine.run(1)
+    assert (await machine.describe()).guest.errors == 0
+
+
+@pytest.mark.parametrize("device", [{}, {"backend": "type1", "enable_migration": "on"}])
+async def test_a_state_that_was_saved_is_loaded_by_an_equal_machine(tmp_path: Path, device: dict[str, object]) -> None:
+    run, made = RunDirectory(tmp_path), specification(**device)
+    source = await launch(run, uuid4(), made, incoming=False)
+    target = await launch(run, uuid4(), made, incoming=True)
+    one, other = SoftwareMachine(source.path), SoftwareMachine(target.path)
+    try:
+        await one.attach(1, 1)
+        await other.attach(2, 1)
+        await one.start_tracking()
+        await dirtied(one, 1000)
+        stop = await one.pause(for_attempt=True)
+        ram, copy = await one.ram(), await other.ram()
+        copy.words[:] = ram.words
+        await other.load(await one.save(), stop.pause)
+        done = (await one.describe()).guest.jobs_done
+        await other.run(2)
+        await other.start_tracking()
+        await dirtied(other, 1000)
+        guest = (await other.describe()).guest
+        assert guest.errors == 0
+        assert guest.jobs_done > done
+        assert (await other.pause(for_attempt=True)).pause == stop.pause + 1
+        ram.close()
+        copy.close()
+    finally:
+        await take_away(source, one)
+        await take_away(target, other)
+        await one.close()
+        await other.close()
+
+
+async def test_an_incoming_machine_refuses_what_is_no_state_and_does_not_run_it(tmp_path: Path) -> None:
+    target = await launch(RunDirectory(tmp_path), uuid4(), specification(), incoming=True)
+    port = SoftwareMachine(target.path)
+    try:
+        await port.attach(1, 1)
+        with pytest.raises(MachineRefused, match="cannot be read"):
+            await port.load(b"nonsense", 1)
+        assert (await port.describe()).run_state == "incoming"
+    finally:
+        await take_away(target, port)
+        await port.close()
+
+
+async def test_sigterm_ends_a_machine_that_waits_and_its_host_process_follows(tmp_path: Path) -> None:
+    target = await launch(RunDirectory(tmp_path), uuid4(), specification(), incoming=True)
+    instance = target.instance()
+    assert instance is not None
+    gone = [os.pidfd_open(process.pid) for process in (instance.vmm, instance.host)]
+    os.kill(instance.vmm.pid, signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+    for descriptor in gone:
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        async with asyncio.timeout(10):
+            await ended.wait()
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    assert not lives(instance.vmm)
+    port = SoftwareMachine(target.path)
+    with pytest.raises(MachineGone):
+        await port.describe()
+    await port.close()
+    await take_away(target, None)
+
+
+async def test_a_machine_that_cannot_come_up_leaves_nothing(tmp_path: Path) -> None:
+    document = specification().model_dump(mode="json")
+    document["memory"]["image"] = str(tmp_path / "missing.img")
+    run = RunDirectory(tmp_path / "run")
+    wrong = parse_specification(json.dumps(document).encode())
+    with pytest.raises(LaunchFailed, match=r"missing\.img"):
+        await launch(run, uuid4(), wrong, incoming=False)
+    assert list(run.all()) == []
