@@ -10,14 +10,19 @@ from typing import Final
 from source_agent.precopy import FIXED_STANDSTILL_MS
 from source_agent.terms import Terms
 from vm_migration.transfer.convergence import StandstillCosts
-from vm_migration.transfer.forecast import Forecast, PerpetualStandstill, Workload, expected, standstill_expected
+from vm_migration.transfer.forecast import (
+    Forecast,
+    PerpetualStandstill,
+    Workload,
+    expected,
+    prepare_ms_expected,
+    standstill_expected,
+)
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import Description, Observation
 
 ASSUMED_RATE: Final = 400_000_000.0
 """Bytes per second; what one stream moves over 10 Gbit/s or loopback on a small host, on the safe side."""
-PREPARE_MS_PER_GIB: Final = 3000.0
-"""First touch of the destination's memory, about 10 us a page on nested hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def estimate(
         rate = min(rate, terms.max_bandwidth_bytes_per_s)
     costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, hash_bytes_per_s)
     workload = _workload(specification, description, terms, data_bytes, witness=witness)
-    prepare_ms = description.ram_bytes / (1 << 30) * PREPARE_MS_PER_GIB
+    prepare_ms = prepare_ms_expected(description.ram_bytes)
     forecast = expected(workload, rate, prepare_ms, terms.convergence(), costs)
     standstill = standstill_expected(workload, rate, terms.downtime_limit_ms, costs)
     warnings = []

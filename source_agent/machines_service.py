@@ -1,36 +1,15 @@
-"""Host and Machines over gRPC: what a person does to machines through this agent."""
+"""Machines over gRPC: what a person does to machines through this agent."""
 
 from typing import Final
 
 from source_agent.agent import SourceAgent
 from source_agent.report import machine_status
 from vm_migration.api.v1 import machine_pb2, types_pb2
-from vm_migration.api.v1.machine_pb2_grpc import HostServicer, MachinesServicer
-from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.api.v1.machine_pb2_grpc import MachinesServicer
 from vm_migration.errors import InvalidInput
 from vm_migration.link.served import Context
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.process.description import boot_id
-
-
-class HostService(HostServicer):
-    """Answers what this host is."""
-
-    def __init__(self, agent: SourceAgent) -> None:
-        self._agent: Final = agent
-
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
-        """Return the host's facts."""
-        del request, context
-        return types_pb2.HostFacts(
-            host=self._agent.host,
-            version=VERSION,
-            boot_id=boot_id(),
-            memory_budget_bytes=self._agent.memory_budget,
-            memory_in_use_bytes=self._agent.holdings.memory_in_use(),
-            features=FEATURES,
-        )
 
 
 class MachinesService(MachinesServicer):

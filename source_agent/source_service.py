@@ -14,9 +14,9 @@ from vm_migration.api.v1.source_pb2_grpc import SourceServicer
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
-from vm_migration.handover.record import AttemptKey
 from vm_migration.link.served import Context
 from vm_migration.machine.port import MachineError
+from vm_migration.wire.attempt_key import attempt_key
 from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.process.control import Description, Observation
 
@@ -57,7 +57,7 @@ class SourceService(SourceServicer):
         del context
         if not request.destination:
             raise InvalidInput("invalid-request", "Begin names no destination", "Name one")
-        terms, key = terms_of(request.policy), _key(request.key)
+        terms, key = terms_of(request.policy), attempt_key(request.key)
         if not self._agent.knows(key.attempt):
             self._require_movable(await self._agent.holdings.find(key.machine), request.destination, terms)
         attempt = await self._agent.begin(key, request.destination, terms)
@@ -84,14 +84,14 @@ class SourceService(SourceServicer):
     async def GetAttempt(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
         """Return what an attempt has come to."""
         del context
-        return await self._report(self._agent.attempt(_key(request.key)))
+        return await self._report(self._agent.attempt(attempt_key(request.key)))
 
     async def Watch(  # noqa: N802
         self, request: source_pb2.AttemptRequest, context: Context
     ) -> AsyncIterator[source_pb2.AttemptReport]:
         """Yield a report at each change of phase, and at least one a second, until the attempt's end."""
         del context
-        attempt = self._agent.attempt(_key(request.key))
+        attempt = self._agent.attempt(attempt_key(request.key))
         while True:
             shown = attempt.board.progress
             yield await self._report(attempt)
@@ -125,7 +125,7 @@ class SourceService(SourceServicer):
 
     async def _commanded(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
         """Return the attempt that a mutating call names; the call must match the journal, and its term counts."""
-        key = _key(message)
+        key = attempt_key(message)
         attempt = self._agent.attempt(key)
         await attempt.custody.write(lambda record: match(record, key))
         return attempt
@@ -180,10 +180,6 @@ class SourceService(SourceServicer):
             text = f"The former source has not told yet that it retired its copy of {record.machine}"
             found.append(Observation(code="former-source-open", message=text))
         return found
-
-
-def _key(message: types_pb2.AttemptKey) -> AttemptKey:
-    return AttemptKey(message.machine, message.attempt, message.epoch, message.term)
 
 
 def _requirements(holding: Holding) -> types_pb2.Requirements:

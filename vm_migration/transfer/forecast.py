@@ -16,6 +16,8 @@ from vmm.memory.quantities import PAGE_SIZE
 _LIMIT_MARGIN: Final = 1.25
 _LIMIT_STEP_MS: Final = 50
 _MIN_RATE: Final = 1.0
+_PREPARE_MS_PER_GIB: Final = 3000.0
+"""First touch of the destination's memory, about 10 us a page on nested hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ class PerpetualStandstill:
             f"Machine would stand still for about {self.standstill_ms:.0f} ms, because the tracker of a container "
             f"reports all mapped memory dirty for ever; a downtime limit of {self.limit_needed_ms} ms would be needed"
         )
+
+
+def prepare_ms_expected(ram_bytes: int) -> float:
+    """Return how long a destination takes to make a machine's memory its own, before the first page is sent."""
+    return ram_bytes / (1 << 30) * _PREPARE_MS_PER_GIB
 
 
 def standstill_expected(

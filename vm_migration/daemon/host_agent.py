@@ -1,0 +1,80 @@
+"""The process of an agent: its command line, and serving what it offers until it is told to stop.
+
+The two agents of a host differ in what they do for machines, and in nothing of this.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+from vm_migration.daemon.configuration import Configuration, load
+from vm_migration.daemon.host_place import HostPlace, own_place
+from vm_migration.daemon.host_service import host_service
+from vm_migration.daemon.large_buffers import keep_large_buffers
+from vm_migration.daemon.life import Life, run
+from vm_migration.daemon.presence import presence
+from vm_migration.link.server import AgentServer, Service
+
+Side = Literal["source", "dest"]
+
+
+class Agent(Protocol):
+    """What lives behind the services."""
+
+    async def recover(self) -> None:
+        """Go on with what an earlier life left; before anybody can call."""
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An agent, where it listens, and the services that speak for it beside Host."""
+
+    agent: Agent
+    address: str
+    services: Sequence[Service]
+
+
+Make = Callable[[Configuration, HostPlace], Offer]
+
+
+def run_host_agent(side: Side, about: str | None, make: Make) -> None:
+    """Read the command line, run the agent until it is told to stop, and exit."""
+    program = f"viaduct-{side}-agent"
+    parser = argparse.ArgumentParser(prog=program, description=about)
+    parser.add_argument("--config", type=Path, help="viaduct.toml (also VIADUCT_CONFIG)")
+    parser.add_argument("--insecure", action="store_true", help="plaintext, on loopback only (also VIADUCT_INSECURE=1)")
+    parser.add_argument("--debug", action="store_true", help="tracebacks on errors")
+    arguments = parser.parse_args()
+    body = partial(_serve, side, make, arguments.config, arguments.insecure)
+    sys.exit(run(program, body, debug=arguments.debug))
+
+
+async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, life: Life) -> None:
+    """Serve until the daemon is told to stop.
+
+    Raises:
+        InvalidDocument, InvalidInput: The configuration is not usable.
+        Refused: The address is in use.
+    """
+    keep_large_buffers()
+    configuration = load(config, os.environ, insecure=insecure)
+    place = own_place(configuration)
+    offer = make(configuration, place)
+    services = [host_service(place), *offer.services]
+    await offer.agent.recover()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(AgentServer(offer.address, configuration.tls_files(), services))
+        stack.push_async_callback(offer.agent.stop)
+        await stack.enter_async_context(presence(configuration, place.host, side))
+        life.ready(address=server.address, host=place.host)
+        await life.stopped()
+        await server.drain()

@@ -1,0 +1,39 @@
+"""Host over gRPC: what both agents of a host answer about it."""
+
+from functools import partial
+from typing import Final
+
+from vm_migration.api.v1 import types_pb2
+from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
+from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.daemon.host_place import HostPlace
+from vm_migration.link.served import Context
+from vm_migration.link.server import Service
+from vm_migration.machine.memory_use import memory_in_use
+from vm_migration.machine.run_directory import RunDirectory
+from vmm.process.description import boot_id
+
+
+class HostService(HostServicer):
+    """Answers what this host is."""
+
+    def __init__(self, place: HostPlace) -> None:
+        self._place: Final = place
+        self._machines: Final = RunDirectory(place.run_dir)
+
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
+        """Return the host's facts."""
+        del request, context
+        return types_pb2.HostFacts(
+            host=self._place.host,
+            version=VERSION,
+            boot_id=boot_id(),
+            memory_budget_bytes=self._place.memory_budget,
+            memory_in_use_bytes=memory_in_use(self._machines),
+            features=FEATURES,
+        )
+
+
+def host_service(place: HostPlace) -> Service:
+    """Return the service as a server takes it."""
+    return Service("vm_migration.api.v1.Host", partial(add_HostServicer_to_server, HostService(place)))
