@@ -64,6 +64,7 @@ class Rounds:
         self._unsent: Final = UnsentSet(ram.pages)
         self._stated: Final = StatedDigests(ram.pages)
         self._last_harvest_ns = time.monotonic_ns()
+        self._holes: DirtyBitmap | None = None
 
     @property
     def wire_bytes(self) -> int:
@@ -160,7 +161,7 @@ class Rounds:
         )
         await self._link.open_round(request)
         digested = self._verify != "none" and self.witnessed
-        holes = self._holes()
+        holes = self._holes_for(opened.bitmap, reread=announced is not None)
         async with asyncio.TaskGroup() as group:
             for (stream, bulk), share in zip(self._lanes, opened.shares, strict=True):
                 part = stream.round(
@@ -193,7 +194,19 @@ class Rounds:
         self._unsent.acknowledge(ack.place.round, ack.place.stream)
         self.bulk_ended_ns = time.monotonic_ns()
 
-    def _holes(self) -> DirtyBitmap:
+    def _holes_for(self, sent: DirtyBitmap, *, reread: bool) -> DirtyBitmap:
+        """Return the pages that were never touched, which need not be read.
+
+        They are looked up once, after the first harvest; from then on a page that a harvest names is touched. Digests
+        told at the pause look them up anew: a write that the dirty map missed must not pass for a hole.
+        """
+        if self._holes is None or reread:
+            self._holes = self._untouched()
+        else:
+            self._holes.remove(sent)
+        return self._holes
+
+    def _untouched(self) -> DirtyBitmap:
         holes = DirtyBitmap.full(self._ram.pages)
         for first, count in self._ram.extents():
             holes.clear_run(first, count)
