@@ -4,6 +4,7 @@ from typing import Final
 
 from source_agent.agent import SourceAgent
 from source_agent.report import machine_status
+from source_agent.retaken import retaken
 from vm_migration.api.v1 import machine_pb2, types_pb2
 from vm_migration.api.v1.machine_pb2_grpc import MachinesServicer
 from vm_migration.errors import InvalidInput
@@ -40,17 +41,22 @@ class MachinesService(MachinesServicer):
     async def PauseMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
         """Pause a machine."""
         del context
-        return machine_status(await self._agent.set_running(request.machine, running=False), self._agent.host)
+        return await self._set_running(request.machine, running=False)
 
     async def ResumeMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
         """Resume a machine."""
         del context
-        return machine_status(await self._agent.set_running(request.machine, running=True), self._agent.host)
+        return await self._set_running(request.machine, running=True)
 
     async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
         """End a machine."""
         del context
-        return machine_status(await self._agent.destroy(request.machine), self._agent.host)
+        holding = await retaken(lambda: self._agent.destroy(request.machine))
+        return machine_status(holding, self._agent.host)
+
+    async def _set_running(self, machine: str, *, running: bool) -> types_pb2.MachineStatus:
+        holding = await retaken(lambda: self._agent.set_running(machine, running=running))
+        return machine_status(holding, self._agent.host)
 
 
 def specification_of(data: bytes) -> MachineSpecification:
