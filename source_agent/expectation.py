@@ -7,9 +7,8 @@ which a warning then says. Everything else is asked of the machine.
 from dataclasses import dataclass
 from typing import Final
 
-from source_agent.precopy import FIXED_STANDSTILL_MS
 from source_agent.terms import Terms
-from vm_migration.transfer.convergence import StandstillCosts
+from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS, StandstillCosts
 from vm_migration.transfer.forecast import (
     Forecast,
     PerpetualStandstill,

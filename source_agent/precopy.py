@@ -14,6 +14,7 @@ from source_agent.terms import Terms
 from vm_migration.errors import AttemptFailed
 from vm_migration.machine.port import MachinePort
 from vm_migration.transfer.convergence import (
+    FIXED_STANDSTILL_MS,
     Continue,
     Fail,
     RoundMeasurement,
@@ -24,8 +25,6 @@ from vm_migration.transfer.convergence import (
 )
 from vmm.memory.quantities import PAGE_SIZE
 
-FIXED_STANDSTILL_MS: Final = 50.0
-"""Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, as measured."""
 _SHOW_EVERY: Final = 0.2
 
 

@@ -24,6 +24,8 @@ from vmm.memory.quantities import PAGE_SIZE
 
 SHRINKS_BY: Final = 0.2
 """The least share by which another round must make the remainder smaller to be worth it."""
+FIXED_STANDSTILL_MS: Final = 50.0
+"""Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, as measured."""
 _SAMPLE_BYTES: Final = 4 << 20
 _SAMPLE_MS: Final = 100.0
 _DROP: Final = 0.5
