@@ -85,11 +85,13 @@ class IncomingAttempt:
                 cannot go on.
         """
         self._require_process()
-        image = self._filling()
         try:
-            image.open_round(number, decode_bitmap(image.pages, bitmap))
+            self._filling().open_round(number, decode_bitmap(self._filling().pages, bitmap))
         except (TransferError, WireError, ValueError) as error:
-            raise _bad("round", error) from error
+            refusal = _bad("round", error)
+        else:
+            return
+        raise refusal  # without a cause: see `take`
 
     def take(self, message: bytes, stream: int) -> Ack | None:
         """Take one message of a bulk stream.
@@ -97,11 +99,12 @@ class IncomingAttempt:
         Raises:
             AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
         """
-        image = self._filling()
         try:
-            return image.apply(decode(message), stream)
+            return self._filling().apply(decode(message), stream)
         except (TransferError, WireError) as error:
-            raise _bad("frame", error) from error
+            refusal = _bad("frame", error)
+        # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
+        raise refusal
 
     async def finish(self, *, pause: int, number: int, state: bytes, was_running: bool, verify: bool) -> Finished:
         """Verify and load; READY is durable when this returns with nothing mismatched.
