@@ -7,34 +7,43 @@ started from a journal alone.
 
 import asyncio
 import gc
+import itertools
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-import msgspec
-
-from source_agent.ending import abort_or_lose, resume_as_owed
-from source_agent.holdings import Holding, Holdings, machine_uuid
+from source_agent.ending import resume_as_owed
+from source_agent.holdings import Holding, Holdings, machine_uuid, name_in
+from source_agent.insisting import pause_before
 from source_agent.outgoing_attempt import OutgoingAttempt, Surroundings
-from source_agent.progress import FailureText, Outcome, Phase, Progress
+from source_agent.progress import Outcome
 from source_agent.terms import Terms
-from vm_migration.errors import InvalidInput, MigrationError, Refused
+from source_agent.terms import decode as decode_terms
+from source_agent.terms import encode as encode_terms
+from vm_migration.errors import InvalidInput, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
-from vm_migration.handover.journal import Journal
-from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed
+from vm_migration.handover.journal import Journal, machines, read_last
+from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed, with_term
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import draw
-from vm_migration.handover.states import State
+from vm_migration.handover.states import LEAVING, State
 from vm_migration.machine.launch import launch, take_away
-from vm_migration.machine.port import LaunchFailed, MachineError
+from vm_migration.machine.port import LaunchFailed
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
 from vm_migration.telemetry import logs
 from vmm.assembly.specification import MachineSpecification
 
 _KEPT_ATTEMPTS: Final = 64
+_RECOVERY_PATIENCE: Final = 15.0
+"""Seconds for which a start waits for what earlier attempts come to; what takes longer goes on beside the service."""
+_RECOVER_EVERY: Final = 10.0
+_STOP_PATIENCE: Final = 5.0
+_TELL_PATIENCE: Final = 2.0
+_EMPTY: Final = frozenset({State.RETIRED, State.LOST, State.DESTROYED})
+"""Nothing of the machine belongs to this side any more."""
 _log: Final = logs.get(__name__)
 
 MakeSurroundings = Callable[[str, str, int], Surroundings]
@@ -63,6 +72,8 @@ class SourceAgent:
         self._attempts: Final[dict[str, OutgoingAttempt]] = {}
         self._names: Final[dict[str, str]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._telling: Final[set[asyncio.Task[None]]] = set()
+        self._stopping = False
         self._creating: Final = asyncio.Lock()
 
     # machines
@@ -90,14 +101,14 @@ class SourceAgent:
             )
             try:
                 journal = await asyncio.to_thread(self._first_journal, first)
-            except MigrationError:
+            except Exception:
                 await take_away(directory, None)
                 raise
             custody = Custody(journal, directory)
+            self.holdings.adopt(custody)
             await custody.attach(custody.record.owned_epoch)
             answer = await custody.answer()
             await custody.write(lambda record: run_confirmed(record, answer))
-            self.holdings.adopt(custody)
         return await self.holdings.look(directory)
 
     async def set_running(self, name: str, *, running: bool) -> Holding:
@@ -131,17 +142,22 @@ class SourceAgent:
         Raises:
             Refused: Another attempt is open, the machine is not as it is owed, or it is not this host's.
         """
-        known = self._attempts.get(key.attempt)
+        known = await self._known(key)
         if known is not None:
             return known
+        if self._stopping:
+            raise Refused("stopping", f"The source agent of {self.host} is being stopped", "Ask again in a moment")
         if destination == self.host:
             raise Refused("same-host", f"Machine is on {self.host} already", "Choose another destination")
         holding = await self.holdings.look(self.holdings.run.of(machine_uuid(key.machine)))
         async with self.holdings.hold(key.machine) as custody:
+            known = await self._known(key)
+            if known is not None:  # asked twice at once
+                return known
             if custody.record.owns:
                 answer = await custody.answer()
                 await custody.write(lambda record: run_confirmed(record, answer))
-            secret, policy = draw(os.urandom), msgspec.json.encode(terms).decode()
+            secret, policy = draw(os.urandom), encode_terms(terms)
             record = await custody.write(
                 lambda last: begin(
                     last, key, destination=destination, was_running=last.was_running, secret=secret, policy=policy
@@ -152,6 +168,18 @@ class SourceAgent:
             self._names[key.attempt] = holding.specification.name
             attempt = self._admit(custody, terms, record)
         self._run(attempt.run(), attempt)
+        return attempt
+
+    async def _known(self, key: AttemptKey) -> OutgoingAttempt | None:
+        attempt = self._attempts.get(key.attempt)
+        if attempt is None:
+            return None
+        record = attempt.record
+        if record.machine != key.machine or key.epoch not in (0, record.epoch):
+            text = f"Attempt {key.attempt} is of machine {record.machine} at epoch {record.epoch}"
+            raise Stale("stale-epoch", text, "Ask for its state")
+        if attempt.open:
+            await attempt.custody.write(lambda last: with_term(last, key.term))
         return attempt
 
     def attempt(self, key: AttemptKey) -> OutgoingAttempt:
@@ -183,44 +211,80 @@ class SourceAgent:
     # its own life
 
     async def recover(self) -> None:
-        """Go on with what an earlier life left, as far as the journals decide it."""
-        for directory in self.holdings.run.all():
-            try:
-                await self._recover_one(str(directory.machine))
-            except (MigrationError, MachineError) as error:
-                _log.error("machine could not be recovered", machine=str(directory.machine), reason=str(error))
+        """Go on with what an earlier life left, as far as the journals decide it; the silent are asked again later."""
+        for machine in await asyncio.to_thread(machines, self.holdings.journals):
+            if not await self._recovered(machine):
+                self._spawn(self._recover_later(machine), f"recovery of {machine}")
+        await asyncio.gather(*map(self._until_settled, list(self._attempts.values())))
 
     async def stop(self) -> None:
-        """Cancel what can be cancelled, and wait for what cannot for as long as the caller does."""
+        """Cancel what can be cancelled, and wait for what cannot for a moment; the next start goes on with the rest."""
+        self._stopping = True
         for attempt in self._attempts.values():
             if attempt.open:
                 try:
                     attempt.cancel()
                 except Refused as error:
                     _log.warning("attempt goes on without this agent", attempt=attempt.attempt, reason=error.message)
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=5.0)
-        for task in self._tasks:
+        for waiting, patience in ((self._tasks, _STOP_PATIENCE), (self._telling, _TELL_PATIENCE)):
+            if waiting:
+                await asyncio.wait(set(waiting), timeout=patience)
+        rest = self._tasks | self._telling
+        for task in rest:
             task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         await self.holdings.close()
 
+    async def _recovered(self, machine: str) -> bool:
+        try:
+            await self._recover_one(machine)
+        except Exception as error:  # noqa: BLE001 - one machine that cannot be recovered must not keep the others away
+            _log.error("machine could not be recovered", machine=machine, exc_info=error)
+            return False
+        return True
+
+    async def _recover_later(self, machine: str) -> None:
+        for retry in itertools.count():
+            await asyncio.sleep(pause_before(retry, _RECOVER_EVERY))
+            if await self._recovered(machine):
+                return
+
+    async def _until_settled(self, attempt: OutgoingAttempt) -> None:
+        try:
+            async with asyncio.timeout(_RECOVERY_PATIENCE):
+                while attempt.open and attempt.record.state is not State.RELEASED:
+                    await attempt.board.next(_RECOVERY_PATIENCE)
+        except TimeoutError:
+            _log.error("attempt of an earlier life is still open", attempt=attempt.attempt)
+
     async def _recover_one(self, machine: str) -> None:
-        record = (await self.holdings.look(self.holdings.run.of(UUID(machine)))).record
-        if record.state is State.RELEASED:
+        record = await asyncio.to_thread(read_last, self.holdings.journals, machine)
+        left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy
+        if record.state in LEAVING or left:
             async with self.holdings.hold(machine) as custody:
-                terms = msgspec.json.decode(custody.record.policy, type=Terms)
-                attempt = self._admit(custody, terms, custody.record)
-            self._run(attempt.go_on_handing_over(), attempt)
-        elif record.state in (State.OUTGOING, State.STOPPED):
-            async with self.holdings.hold(machine) as custody:
-                terms = msgspec.json.decode(custody.record.policy, type=Terms)
-                attempt = self._admit(custody, terms, custody.record)
-                state = await abort_or_lose(custody, "The source agent was restarted during the attempt")
-                attempt.board.show(_interrupted(attempt.board.progress, state))
-            self._run(attempt.tell_destination(), attempt)
-        elif record.owns and not record.run_confirmed:
+                record = custody.record
+                terms = decode_terms(record.policy)
+                attempt = self._admit(custody, terms, record)
+                self._names[attempt.attempt] = name_in(record)
+            if record.state in LEAVING:
+                self._run(attempt.recover(), attempt)
+            else:
+                attempt.show_outcome()
+                self._tell(attempt)
+        if record.owns and not record.run_confirmed:
             async with self.holdings.hold(machine) as custody:
                 await resume_as_owed(custody)
+        if record.state in _EMPTY:
+            await self._sweep(record)
+
+    async def _sweep(self, record: Record) -> None:
+        """Free what a machine that is not here any more has left, where an earlier life did not come to it."""
+        directory = self.holdings.run.of_text(record.machine)
+        instance = directory.instance()
+        named = instance is not None and instance.name == record.instance
+        if named or (instance is not None and record.state is State.DESTROYED):
+            _log.warning("freeing what is left of a machine", machine=record.machine, state=record.state)
+            await take_away(directory, None)
 
     def _admit(self, custody: Custody, terms: Terms, record: Record) -> OutgoingAttempt:
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
@@ -235,21 +299,40 @@ class SourceAgent:
         return attempt
 
     def _run(self, work: Coroutine[None, None, None], attempt: OutgoingAttempt) -> None:
-        task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
-        self._tasks.add(task)
+        task = self._spawn(work, f"attempt {attempt.attempt}")
         task.add_done_callback(lambda done: self._ended(done, attempt))
 
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     def _ended(self, task: asyncio.Task[None], attempt: OutgoingAttempt) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
         progress = attempt.board.progress
         if progress.outcome is not Outcome.COMPLETED:
-            # Task groups leave cycles of errors and the frames that these came through, and the frames of an attempt
-            # that was cut off hold the mapping of the machine's RAM.
+            # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an
+            # attempt that was cut off hold the mapping of the machine's RAM.
             gc.collect()
         elif progress.bulk_ms > 0:
-            self.learn_rate(attempt.custody.record.peer, progress.wire_bytes * 1000 / progress.bulk_ms)
+            self.learn_rate(attempt.record.peer, progress.wire_bytes * 1000 / progress.bulk_ms)
+        if not attempt.open:
+            self._tell(attempt)
+
+    def _tell(self, attempt: OutgoingAttempt) -> None:
+        task = asyncio.create_task(self._told(attempt), name=f"news of {attempt.attempt}")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _told(self, attempt: OutgoingAttempt) -> None:
+        try:
+            await attempt.tell()
+        except Exception as error:  # noqa: BLE001 - the attempt is over; its news can wait for the next start
+            _log.error("destination could not be told", attempt=attempt.attempt, exc_info=error)
+        if attempt.record.state in _EMPTY:
+            await self.holdings.let_go(attempt.custody)
 
     async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:
         try:
@@ -266,15 +349,3 @@ class SourceAgent:
         if used + size > self.memory_budget:
             text = f"{self.host} has {self.memory_budget - used} bytes left of its memory budget; {size} are needed"
             raise Refused("no-memory", text, "Raise [agent] memory_budget, or move a machine away")
-
-
-def _interrupted(progress: Progress, state: State) -> Progress:
-    failure = FailureText("agent-restarted", "The source agent was restarted during the attempt", "Begin a new attempt")
-    lost = state is State.LOST
-    return Progress(
-        phase=Phase.LOST if lost else Phase.ABORTED,
-        outcome=Outcome.LOST if lost else Outcome.FAILED,
-        reason="",
-        sequence=progress.sequence + 1,
-        failure=failure,
-    )

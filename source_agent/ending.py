@@ -1,43 +1,80 @@
-"""How an attempt ends before the point of no return.
+"""How an attempt ends that does not complete.
 
-ABORTED is durable before the guest resumes and before the destination is told to discard. With the machine's process
-proven gone no cancel, error or timer aborts: LOST, or, once stopped, whatever the destination's journal allows.
+::
+
+    before RELEASED   process alive   ABORTED durable, then the guest resumes
+                      process gone    OUTGOING: LOST      STOPPED: what the destination's journal allows
+    after RELEASED    only where the destination is LOST: RECLAIMED, then the guest resumes
+
+ABORTED is durable before the guest resumes and before the destination is told to discard. Each step is idempotent, and
+repeated until it succeeds: a process that is silent now may answer later, and its guest must not stay stopped.
 """
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from typing import Final
 
 from source_agent.destination_link import DestinationLink
+from source_agent.insisting import pause_before
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import MigrationError
+from vm_migration.errors import MigrationError, Unreachable, Unresolved
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.departure import aborted, lost
-from vm_migration.handover.evidence import InstanceGone
+from vm_migration.handover.departure import aborted, lost, reclaimed, released
+from vm_migration.handover.evidence import InstanceGone, Process, SideView, reported, sight_of, unreachable, view
 from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import encode
+from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
 from vm_migration.machine.launch import take_away
 from vm_migration.telemetry import logs
 
-_DISCARD_WAITS: Final = (0.1, 0.5, 1.0)
+_LONGEST_WAIT: Final = 10.0
 _log: Final = logs.get(__name__)
 
 
-async def abort_or_lose(custody: Custody, reason: str) -> State:
-    """Write ABORTED and bring the machine back as it was, or LOST where its process is gone; return which.
+LinkTo = Callable[[], DestinationLink]
+
+
+async def settle(custody: Custody, link: LinkTo | None, key: types_pb2.AttemptKey, reason: str) -> State:
+    """Bring an attempt that failed to the end that both journals and both processes allow; return its state.
+
+    ABORTED: the machine is as it was. LOST: nobody has it whole. RELEASED: the only whole copy is the destination's,
+    which is owed the secret. `link` opens a link to the destination; None where it was never named.
 
     Raises:
         Unreachable: The process lives and does not answer: nothing was written.
-        Refused: STOPPED with the process gone: the destination may hold the only whole copy.
+        MachineError: ABORTED is durable, and the machine not confirmed to be as it was.
+        Unresolved: The destination may hold the only whole copy, and cannot be asked now.
     """
+    state = custody.record.state
+    if state in (State.RELEASED, State.LOST):
+        return state
+    process = await custody.answer_or_proof()
+    if not isinstance(process, InstanceGone):
+        await custody.write(lambda last: aborted(last, reason=reason, process=process))
+        await resume_as_owed(custody)
+        return State.ABORTED
+    if state is State.STOPPED and link is not None:
+        async with link() as opened:
+            return await _settle_with_destination(custody, process, opened, key)
+    return await _lose(custody, process, None, reason)
+
+
+async def take_back(custody: Custody) -> State:
+    """Own a released machine again, whose destination is LOST; return RECLAIMED, or LOST where it is gone here too.
+
+    Raises:
+        Unreachable: The process lives and does not answer.
+        MachineError: RECLAIMED is durable, and the machine not confirmed to be as it was.
+    """
+    there = SideView(custody.record.attempt or "", State.LOST, Process.GONE)
     process = await custody.answer_or_proof()
     if isinstance(process, InstanceGone):
-        record = await custody.write(lambda last: lost(last, process=process, destination=None, reason=reason))
-        await take_away(custody.directory, None)  # its folder counts against the host's memory, and its name is taken
-        return record.state
-    await custody.write(lambda last: aborted(last, reason=reason, process=process))
+        return await _lose(custody, process, there, "The destination lost its image, and the source's is gone")
+    await custody.write(lambda last: reclaimed(last, destination=there, process=process))
     await resume_as_owed(custody)
-    return State.ABORTED
+    return State.RECLAIMED
 
 
 async def resume_as_owed(custody: Custody) -> None:
@@ -57,16 +94,64 @@ async def resume_as_owed(custody: Custody) -> None:
 
 
 async def tell_to_discard(link: DestinationLink, key: types_pb2.AttemptKey, custody: Custody) -> None:
-    """Prove to the destination that the attempt ended here; it may hear of it later, when it asks."""
-    record = custody.record
-    request = destination_pb2.DiscardRequest(
-        key=key, proof_state=record.state, proof_record=encode(record.public()).decode()
-    )
-    for wait in _DISCARD_WAITS:
+    """Prove to the destination that the attempt ended here, until it has heard: it keeps a whole image until then."""
+    for retry in itertools.count():
         try:
-            await link.discard(request)
-        except MigrationError as error:
+            await link.discard(_proof(key, custody))
+        except Unreachable as error:
             _log.warning("destination did not hear of the end", code=error.code, reason=error.message)
-            await asyncio.sleep(wait)
+        except MigrationError as error:
+            _log.warning("destination has nothing to discard", code=error.code, reason=error.message)
+            return
         else:
             return
+        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))
+
+
+async def _settle_with_destination(
+    custody: Custody, gone: InstanceGone, link: DestinationLink, key: types_pb2.AttemptKey
+) -> State:
+    """Decide for a machine that had stopped when its process went: a whole copy may be at the destination."""
+    here = view(custody.record, key.attempt, key.epoch, Process.GONE)
+    there = await _look(link, key)
+    decision = decide(here, there, past_deadline=True, over_pause_bound=True)
+    if Action.RELEASE_SOURCE in decision.actions:
+        await custody.write(lambda last: released(last, destination=there, process=gone))
+        return State.RELEASED
+    if decision.actions == (Action.LOSE_SOURCE,):
+        return await _lose(custody, gone, there, decision.reason)
+    if {Action.FINISH_OR_GIVE_UP, Action.LOSE_DESTINATION} & set(decision.actions):
+        await link.discard(_proof(key, custody))  # no proof of an end: the destination settles its own side with it
+    if decision.needs_person:
+        _log.error("the journals contradict each other", machine=key.machine, attempt=key.attempt)
+    raise Unresolved("ownership-open", f"{decision.reason} ({there.sight} at {custody.record.peer})")
+
+
+async def _look(link: DestinationLink, key: types_pb2.AttemptKey) -> SideView:
+    try:
+        report = await link.describe(destination_pb2.DescribeIncomingRequest(key=key))
+        sight = sight_of(report.state)
+    except (MigrationError, ValueError):
+        return unreachable(key.attempt)
+    return reported(
+        key.attempt,
+        key.epoch,
+        sight=sight,
+        highest_epoch=report.highest_epoch,
+        pause=report.pause,
+        whole=report.whole,
+        process=Process.ALIVE if report.process_alive else Process.GONE,
+    )
+
+
+async def _lose(custody: Custody, gone: InstanceGone, destination: SideView | None, reason: str) -> State:
+    await custody.write(lambda last: lost(last, process=gone, destination=destination, reason=reason))
+    await take_away(custody.directory, None)  # its folder counts against the host's memory, and its name is taken
+    return State.LOST
+
+
+def _proof(key: types_pb2.AttemptKey, custody: Custody) -> destination_pb2.DiscardRequest:
+    record = custody.record
+    return destination_pb2.DiscardRequest(
+        key=key, proof_state=record.state, proof_record=encode(record.public()).decode()
+    )

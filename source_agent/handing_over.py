@@ -4,20 +4,23 @@
 
     process confirmed stopped at that pause -> RELEASED durable -> release(epoch) -> Handoff(secret), repeated until
     answered -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
+             -> LOST seen: the destination never ran and never will; source_agent.ending takes the machine back
 
 After RELEASED this host never runs the machine again, except through RECLAIMED; so the hand-off is asked again as long
 as it takes.
 """
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from source_agent.destination_link import DestinationLink
+from source_agent.insisting import pause_before
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import MigrationError, Unresolved
+from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import released
 from vm_migration.handover.evidence import Process, SideView
@@ -27,8 +30,7 @@ from vm_migration.machine.launch import take_away
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
-_BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_NOTE_TRIES: Final = 5
+_LONGEST_WAIT: Final = 10.0
 _log: Final = logs.get(__name__)
 
 
@@ -52,9 +54,14 @@ async def release(custody: Custody, attempt: str, pause: int) -> None:
     """
     process = await custody.answer_or_proof()
     ready = SideView(attempt=attempt, sight=State.READY, process=Process.ALIVE, pause=pause)
-    record = await custody.write(lambda last: released(last, destination=ready, process=process))
+    await custody.write(lambda last: released(last, destination=ready, process=process))
+    await fence_off(custody)
+
+
+async def fence_off(custody: Custody) -> None:
+    """Have the process of a released machine refuse to run it; idempotent."""
     try:
-        await custody.port.release(record.epoch)
+        await custody.port.release(custody.record.epoch)
     except MachineError as error:
         # A process that is gone runs nothing; one that is silent keeps its image paused, and the journal rules.
         _log.warning("machine process did not confirm its release", reason=str(error))
@@ -62,14 +69,13 @@ async def release(custody: Custody, attempt: str, pause: int) -> None:
 
 async def hand_over(
     link: DestinationLink, key: types_pb2.AttemptKey, pause: int, secret: bytes, tell: Callable[[str], None]
-) -> Handed:
-    """Give the secret away until the destination answers that it is active.
+) -> Handed | None:
+    """Give the secret away until the destination answers that it is active, or, with None, that it is LOST.
 
     `tell` is given what the hand-off waits for.
     """
     request = destination_pb2.HandoffRequest(key=key, pause=pause, secret=secret)
-    tries = 0
-    while True:
+    for retry in itertools.count():
         sent_ns = time.monotonic_ns()
         try:
             answer = await link.handoff(request)
@@ -85,29 +91,35 @@ async def hand_over(
                     boot_id=answer.boot_id,
                     activate_ns=round(answer.activate_ms * 1e6),
                 )
+            if answer.state == State.LOST:
+                return None
             tell(f"waits for {link.peer}, which says {answer.state}")
-        await asyncio.sleep(_BACKOFF[min(tries, len(_BACKOFF) - 1)])
-        tries += 1
+        await asyncio.sleep(pause_before(retry))
+    raise AssertionError("The count of retries has no end")
 
 
-async def retire(custody: Custody, link: DestinationLink, key: types_pb2.AttemptKey) -> None:
-    """Give the paused image up, now that the destination is ACTIVE, and tell the new owner so.
+async def retire(custody: Custody, key: types_pb2.AttemptKey) -> None:
+    """Give the paused image up, now that the destination is ACTIVE; idempotent.
 
     Raises:
-        Unresolved: The journal refused; the image stays.
+        MigrationError: The journal refused; the image stays.
     """
     view = SideView(attempt=key.attempt, sight=State.ACTIVE, process=Process.ALIVE, highest_epoch=key.epoch)
-    try:
-        await custody.write(lambda record: retired(record, view))
-    except MigrationError as error:
-        raise Unresolved(error.code, f"Machine could not be retired: {error.message}", error.hint) from error
+    await custody.write(lambda record: retired(record, view))
     await take_away(custody.directory, custody.port)
+
+
+async def tell_retired(link: DestinationLink, key: types_pb2.AttemptKey) -> None:
+    """Tell the new owner that this host has retired its copy, until it has heard: it begins no attempt before."""
     request = destination_pb2.NoteRetiredRequest(key=key)
-    for wait in _BACKOFF[:_NOTE_TRIES]:
+    for retry in itertools.count():
         try:
             await link.note_retired(request)
-        except MigrationError as error:
+        except Unreachable as error:
             _log.warning("new owner did not hear of the retirement", code=error.code, reason=error.message)
-            await asyncio.sleep(wait)
+        except MigrationError as error:
+            _log.warning("new owner does not want to hear", code=error.code, reason=error.message)
+            return
         else:
             return
+        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))

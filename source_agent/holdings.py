@@ -16,11 +16,15 @@ from vm_migration.handover.journal_errors import JournalMoved
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ABSENT, ARRIVING
 from vm_migration.machine.memory_use import memory_in_use
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.port import MachineError, MachineGone
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
 from vm_migration.machine.software import SoftwareMachine
+from vm_migration.telemetry import logs
+from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Description
+
+_log: Final = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,10 @@ class Holdings:
             MachineGone: Its folder holds no specification.
         """
         record = await asyncio.to_thread(read_last, self.journals, str(directory.machine))
-        specification = parse_specification(directory.specification())
+        try:
+            specification = parse_specification(directory.specification())
+        except InvalidDocument as error:
+            raise MachineGone(f"Machine {directory.machine} has no valid specification: {error}") from error
         port = SoftwareMachine(directory.path)
         try:
             description = await port.describe() if directory.alive() else None
@@ -65,7 +72,8 @@ class Holdings:
         for directory in self.run.all():
             try:
                 holding = await self.look(directory)
-            except (Unreachable, MachineError):
+            except (Unreachable, MachineError) as error:
+                _log.warning("folder of a machine that cannot be told", path=str(directory.path), reason=str(error))
                 continue
             if holding.record.state not in ARRIVING | ABSENT:
                 found.append(holding)
@@ -104,14 +112,21 @@ class Holdings:
     async def custody(self, machine: str) -> Custody:
         """Return the machine's custody, opened and attached where its process lives."""
         custody = self._custodies.get(machine)
+        if custody is not None and custody.uncertain and custody.record.closed:
+            await self.drop(machine)  # opened anew, it knows again what is durable
+            custody = None
         if custody is not None:
             last = await asyncio.to_thread(read_last, self.journals, machine)
             if last.controller == custody.record.controller:
                 return custody
             await self.drop(machine)
         custody = await Custody.open(self.journals, self.run, machine)
-        if custody.process() is Process.ALIVE:
-            await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
+        try:
+            if custody.process() is Process.ALIVE:
+                await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
+        except BaseException:
+            await custody.close()
+            raise
         self._custodies[machine] = custody
         return custody
 
@@ -125,6 +140,11 @@ class Holdings:
         if custody is not None:
             await custody.close()
 
+    async def let_go(self, custody: Custody) -> None:
+        """Let go of this custody, if it is still the machine's."""
+        if self._custodies.get(custody.record.machine) is custody:
+            await self.drop(custody.record.machine)
+
     async def close(self) -> None:
         """Let go of all."""
         for machine in list(self._custodies):
@@ -133,6 +153,14 @@ class Holdings:
     def memory_in_use(self) -> int:
         """Return the RAM of all machines of the run directory, arriving ones included, in bytes."""
         return memory_in_use(self.run)
+
+
+def name_in(record: Record) -> str:
+    """Return the name in a journalled specification, empty where there is none."""
+    try:
+        return parse_specification(record.specification.encode()).name
+    except InvalidDocument:
+        return ""
 
 
 def machine_uuid(text: str) -> UUID:

@@ -6,10 +6,12 @@
       |                 |                  |             |
       '-----------------'------------------'-------------'-----> aborted (ABORTED durable, then the guest resumes)
 
-Up to READY the work is one task that can be cancelled at any point; past it, nothing cancels.
+Up to READY the work is one task that can be cancelled at any point; past it, nothing cancels. What an end needs is
+repeated until it succeeds (source_agent.ending): a machine never stays stopped because one answer did not come.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -20,8 +22,9 @@ from uuid import UUID
 import msgspec
 
 from source_agent.destination_link import DestinationLink
-from source_agent.ending import abort_or_lose, tell_to_discard
-from source_agent.handing_over import hand_over, release, retire
+from source_agent.ending import settle, take_back, tell_to_discard
+from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired
+from source_agent.insisting import insist
 from source_agent.precopy import Precopy
 from source_agent.progress import CANCELLABLE, ENDED, FailureText, Outcome, Phase, Progress, ProgressBoard
 from source_agent.rounds import Rounds
@@ -29,11 +32,11 @@ from source_agent.standstill import downtime_of
 from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
 from source_agent.terms import Terms
 from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused
+from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
+from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
-from vm_migration.link.boundary import innermost
 from vm_migration.link.tls import TlsFiles
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
@@ -75,6 +78,7 @@ class OutgoingAttempt:
         self.terms = terms
         self.described: Description | None = None
         self._around: Final = around
+        self._record = custody.record
         self._started_ns: Final = time.monotonic_ns()
         self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
         self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
@@ -129,28 +133,57 @@ class OutgoingAttempt:
     async def run(self) -> None:
         """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
         async with AsyncExitStack() as stack:
-            self._until_ready = asyncio.create_task(self._make_ready(stack), name=f"attempt {self.attempt}")
             try:
-                link, ready = await self._until_ready
+                link, ready = await self._readied(stack)
                 await self._past_return(link, ready)
             except asyncio.CancelledError:
                 if not self._cancelled:
                     raise
-                await self._end(Cancelled("cancelled", "Migration was cancelled", "The machine runs on its source"))
+                failure: MigrationError = _as_asked()
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
-                await self._end(innermost(error))
+                failure = self._failure(error)
+            else:
+                return
             finally:
                 # Both lead to the mapping of the machine's RAM, which must go when the attempt is over.
                 self._until_ready, self._precopy = None, None
+            await self._end(failure)
 
-    async def go_on_handing_over(self) -> None:
-        """Go on with an attempt that an earlier life of this agent released."""
-        record = self.custody.record
-        self._put(replace(self._now, phase=Phase.HANDING_OVER, reason="the agent restarted after the release"))
+    async def recover(self) -> None:
+        """Bring an attempt of an earlier life of this agent to the end that the journals allow."""
+        text = "The source agent was restarted during the attempt"
+        await self._end(AttemptFailed("agent-restarted", text, "Begin a new attempt"))
+
+    def show_outcome(self) -> None:
+        """Show what the journal says of an attempt of an earlier life that is over."""
+        record = self.record
+        if record.state is State.RETIRED:
+            self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
+        else:
+            failure = AttemptFailed("attempt-failed", record.reason or "Attempt failed", "Begin a new attempt")
+            self._show_end(failure, record.state)
+
+    async def tell(self) -> None:
+        """Tell the destination how it ended, until it has heard; its address is journalled before a byte is sent."""
+        state = self.record.state
+        if not self.terms.control_address or state not in (State.ABORTED, State.LOST, State.RETIRED):
+            return
         async with self._link() as link:
-            await hand_over(link, self.key(), record.pause, bytes.fromhex(record.secret), self._waiting)
-            await retire(self.custody, link, self.key())
-        self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
+            if state is State.RETIRED:
+                await tell_retired(link, self.key())
+            else:
+                await tell_to_discard(link, self.key(), self.custody)
+        with contextlib.suppress(Stale):  # somebody else has the journal by now; he may tell once more
+            await self.custody.write(lambda last: self._nothing_left_to_tell(last, state))
+
+    async def _readied(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
+        self._until_ready = asyncio.create_task(self._make_ready(stack), name=f"attempt {self.attempt}")
+        if self._cancelled:
+            self._until_ready.cancel()
+        found = await self._until_ready
+        if self._cancelled:  # the wish came after the task's last step, and before the release
+            raise _as_asked()
+        return found
 
     async def _make_ready(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
         order = await self._ordered()
@@ -212,43 +245,62 @@ class OutgoingAttempt:
     async def _past_return(self, link: DestinationLink, ready: Ready) -> None:
         self._put(replace(self._now, phase=Phase.RELEASING, reason="gives the machine up"))
         await release(self.custody, self.attempt, ready.stop.pause)
+        await self._hand_over(link, ready)
+
+    async def _hand_over(self, link: DestinationLink, ready: Ready | None) -> None:
+        record = self.custody.record
         self._put(replace(self._now, phase=Phase.HANDING_OVER, reason="hands the machine over"))
-        secret = bytes.fromhex(self.custody.record.secret)
-        handed = await hand_over(link, self.key(), ready.stop.pause, secret, self._waiting)
-        standstill = downtime_of(ready, handed, boot_id()) if ready.stop.was_running else None
+        handed = await hand_over(link, self.key(), record.pause, bytes.fromhex(record.secret), self._waiting)
+        if handed is None:
+            state = await insist(lambda: take_back(self.custody), self._waiting)
+            text = "The destination lost its image before it took over"
+            self._show_end(AttemptFailed("destination-lost", text, "The machine stays at its source; try again"), state)
+            return
+        standstill = None
+        if ready is not None and record.was_running:
+            standstill = downtime_of(ready, handed, boot_id())
         self._put(replace(self._now, downtime=standstill, total_ms=self._elapsed_ms(), reason="frees the paused copy"))
-        await retire(self.custody, link, self.key())
+        await insist(lambda: retire(self.custody, self.key()), self._waiting)
         self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
 
     # how it ends otherwise
 
-    async def _end(self, error: BaseException) -> None:
-        if self.custody.record.state is State.RELEASED:
-            _log.error("released and not handed over", attempt=self.attempt, exc_info=error)
-            self._put(replace(self._now, reason=f"released, not handed over: {error}"))
-            return
-        failure = self._failure(error)
+    async def _end(self, failure: MigrationError) -> None:
+        self._put(replace(self._now, failure=_text(failure)))
         try:
-            state = await abort_or_lose(self.custody, failure.message)
-        except (MigrationError, MachineError) as unresolved:
-            _log.error("attempt could not be ended", attempt=self.attempt, reason=str(unresolved))
-            self._put(replace(self._now, reason=f"ownership is open: {unresolved}", failure=_text(failure)))
-            return
-        self._show_end(failure, state)
-        await self.tell_destination()
-
-    async def tell_destination(self) -> None:
-        """Prove the end to the destination; its address is journalled before a byte is sent."""
-        if self.terms.control_address:
+            state = await insist(
+                lambda: self._settled(failure), lambda reason: self._waiting(f"not ended yet: {reason}")
+            )
+            if state is not State.RELEASED:
+                self._show_end(failure, state)
+                return
+            self._put(replace(self._now, failure=None))
             async with self._link() as link:
-                await tell_to_discard(link, self.key(), self.custody)
+                await fence_off(self.custody)
+                await self._hand_over(link, None)
+        except Stale as error:
+            _log.error("somebody else has the machine in hand", attempt=self.attempt, reason=error.message)
+            self._waiting(f"this agent has no say any more: {error.message}")
+
+    async def _settled(self, failure: MigrationError) -> State:
+        link = self._link if self.terms.control_address else None
+        return await settle(self.custody, link, self.key(), failure.message)
 
     def _failure(self, error: BaseException) -> MigrationError:
+        while isinstance(error, BaseExceptionGroup):  # streams that fail together fail for one reason
+            error = error.exceptions[0]
+        if self._cancelled and not isinstance(error, Stale):
+            return _as_asked()
         if isinstance(error, MigrationError):
             return error
         if not isinstance(error, MachineError | TransferError | OSError):
             _log.error("attempt failed by our own fault", attempt=self.attempt, exc_info=error)
         return AttemptFailed("attempt-failed", f"Attempt failed: {error}", "The machine stays at its source; try again")
+
+    def _nothing_left_to_tell(self, last: Record, state: State) -> Record:
+        if last.attempt != self.attempt or last.state is not state:
+            return last
+        return msgspec.structs.replace(last, policy="")
 
     def _show_end(self, failure: MigrationError, state: State) -> None:
         outcome = Outcome.CANCELLED if isinstance(failure, Cancelled) else Outcome.FAILED
@@ -272,9 +324,16 @@ class OutgoingAttempt:
         """Whether the attempt has not come to an end."""
         return self._now.phase not in ENDED
 
+    @property
+    def record(self) -> Record:
+        """The last record of the machine's journal that speaks of this attempt."""
+        if self.custody.record.attempt == self.attempt:
+            self._record = self.custody.record
+        return self._record
+
     def key(self) -> types_pb2.AttemptKey:
         """Return the attempt's key, as the journal has it."""
-        record = self.custody.record
+        record = self.record
         return types_pb2.AttemptKey(machine=record.machine, attempt=self.attempt, epoch=record.epoch, term=record.term)
 
     @property
@@ -282,6 +341,7 @@ class OutgoingAttempt:
         return self.board.progress
 
     def _put(self, progress: Progress) -> None:
+        self._record = self.record
         self.board.show(progress)
 
     def _waiting(self, reason: str) -> None:
@@ -290,7 +350,7 @@ class OutgoingAttempt:
     def _link(self) -> DestinationLink:
         terms = self.terms
         return DestinationLink(
-            host=self.custody.record.peer,
+            host=self.record.peer,
             control=terms.control_address,
             bulk=terms.bulk_address,
             tls=self._around.tls,
@@ -299,6 +359,10 @@ class OutgoingAttempt:
 
     def _elapsed_ms(self) -> float:
         return (time.monotonic_ns() - self._started_ns) / 1e6
+
+
+def _as_asked() -> Cancelled:
+    return Cancelled("cancelled", "Migration was cancelled", "The machine runs on its source")
 
 
 def _text(failure: MigrationError) -> FailureText:

@@ -80,7 +80,7 @@ async def stop_and_make_ready(
         pause=stop.pause,
         round=rounds.number,
         device_state=state,
-        was_running=stop.was_running,
+        was_running=custody.record.was_running,  # a guest that an attempt stopped no longer tells
         verify=verify,
     )
     answer = await link.finish(request, bound_ms / 1000)

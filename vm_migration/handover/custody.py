@@ -19,7 +19,7 @@ from vm_migration.errors import Stale, Unreachable
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.record import Record
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.port import MachineGone, MachinePort
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
 from vm_migration.machine.software import SoftwareMachine
 from vmm.process.control import Description
@@ -32,7 +32,7 @@ class Custody:
 
     def __init__(self, journal: Journal, directory: MachineDirectory) -> None:
         self.directory: Final = directory
-        self.port = SoftwareMachine(directory.path)
+        self.port: MachinePort = SoftwareMachine(directory.path)
         self._journal: Final = journal
         self._lock: Final = asyncio.Lock()
         self._closed = False

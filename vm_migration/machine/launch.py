@@ -17,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from vm_migration.machine.port import LaunchFailed, MachineError
+from vm_migration.machine.port import LaunchFailed, MachineError, MachinePort
 from vm_migration.machine.run_directory import (
     Instance,
     MachineDirectory,
@@ -26,7 +26,6 @@ from vm_migration.machine.run_directory import (
     identify,
     lives,
 )
-from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.devices import host_configuration
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import HOST_SOCKET, SPECIFICATION_FILE
@@ -73,7 +72,7 @@ async def launch(
     return directory
 
 
-async def take_away(directory: MachineDirectory, machine: SoftwareMachine | None) -> None:
+async def take_away(directory: MachineDirectory, machine: MachinePort | None) -> None:
     """End a machine's processes, by request where one commands it, else by their ids, and remove its folder."""
     if machine is not None:
         with contextlib.suppress(MachineError):  # it is ended by its id below
