@@ -1,0 +1,10 @@
+"""What the guest's corpus is made of; read once."""
+
+import pytest
+
+from vmm.guest.host_material import Material, read_material
+
+
+@pytest.fixture(scope="module")
+def material() -> Material:
+    return read_material()
