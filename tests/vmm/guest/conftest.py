@@ -5,6 +5,6 @@ import pytest
 from vmm.guest.host_material import Material, read_material
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def material() -> Material:
     return read_material()
