@@ -15,6 +15,7 @@ import click
 from orchestrator.errors import USAGE, complaint, error_document
 from orchestrator.invocation import Invocation, print_document
 from vm_migration.errors import InternalError
+from vm_migration.telemetry import logs
 
 GROUP: Final = "viaduct.commands"
 
@@ -98,7 +99,9 @@ def _said(invocation: Invocation, error: BaseException) -> int:
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process; what is logged goes to stderr, as stdout is for the answer alone."""
+    debug = "--debug" in sys.argv
+    logs.configure("viaduct", "debug" if debug else "warning", traces=debug)
     sys.exit(run(sys.argv[1:]))
 
 

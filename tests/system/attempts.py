@@ -103,6 +103,11 @@ class Attempt:
             yield report
 
 
+def endless() -> types_pb2.Policy:
+    """Return a policy under which the rounds do not end: the guest writes more than the bandwidth carries."""
+    return policy(limit_ms=100, bandwidth=SLOW)
+
+
 def prepare_request(
     begun: source_pb2.BeginResponse, verify: types_pb2.VerifyMode.ValueType = types_pb2.VERIFY_MODE_AUTO
 ) -> destination_pb2.PrepareRequest:
@@ -134,6 +139,15 @@ async def started(
     await attempt.prepare()
     await attempt.start()
     return attempt
+
+
+async def in_the_middle(agents: Agents, source: str, machine: str) -> None:
+    """Wait until an attempt that somebody else drives has sent some of its first round."""
+    async with asyncio.timeout(DEADLINE):
+        while not (status := await agents.get_machine(source, machine)).attempt:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.02)
+    key = types_pb2.AttemptKey(machine=machine, attempt=status.attempt)
+    await Attempt(agents, source, "", source_pb2.BeginResponse(key=key), types_pb2.VERIFY_MODE_AUTO).in_the_middle()
 
 
 async def migrated(

@@ -47,7 +47,7 @@ async def running(site: Site, *arguments: str) -> AsyncIterator[asyncio.subproce
             await process.communicate()
 
 
-async def ended(process: asyncio.subprocess.Process) -> Ended:
+async def finished(process: asyncio.subprocess.Process) -> Ended:
     """Wait for a command's end."""
     async with asyncio.timeout(DEADLINE):
         out, err = await process.communicate()
@@ -58,4 +58,4 @@ async def ended(process: asyncio.subprocess.Process) -> Ended:
 async def viaduct(site: Site, *arguments: str) -> Ended:
     """Run a command to its end."""
     async with running(site, *arguments) as process:
-        return await ended(process)
+        return await finished(process)

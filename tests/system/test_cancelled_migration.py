@@ -5,12 +5,11 @@ import pytest
 from orchestrator.agents import Agents
 from tests.system.attempts import (
     DEADLINE,
-    SLOW,
     begin,
+    endless,
     jobs_done,
     machine,
     migrated,
-    policy,
     require_whole,
     specification,
     started,
@@ -24,7 +23,7 @@ from vm_migration.errors import Refused
 async def test_a_cancel_in_precopy_is_heard_at_once_and_leaves_nothing(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("kept")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         arriving = site.instance("host-b", uuid)
         asked = time.monotonic()

@@ -6,16 +6,17 @@ import signal
 from orchestrator.agents import Agents
 from tests.system.attempts import (
     DEADLINE,
-    SLOW,
+    endless,
+    in_the_middle,
     jobs_done,
     machine,
     migrated,
-    policy,
     require_whole,
     specification,
     started,
     works,
 )
+from tests.system.command import finished, running
 from tests.system.processes import ended
 from tests.system.site import Site
 
@@ -25,7 +26,7 @@ async def test_a_killed_source_agent_leaves_the_machine_running_and_aborts_when_
 ) -> None:
     async with machine(site, agents, specification("orphaned")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         stale = site.instance("host-b", uuid)
         site.source("host-a").kill()
@@ -51,7 +52,7 @@ async def test_a_killed_source_agent_leaves_the_machine_running_and_aborts_when_
 async def test_the_restarted_source_agent_has_its_stale_arrival_discarded(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("told")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         stale = site.instance("host-b", uuid)
         site.source("host-a").kill()
@@ -65,7 +66,7 @@ async def test_the_restarted_source_agent_has_its_stale_arrival_discarded(site: 
 async def test_a_killed_destination_agent_aborts_and_a_second_attempt_completes(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("unheard")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         stale = site.instance("host-b", uuid)
         site.dest("host-b").kill()
@@ -85,7 +86,7 @@ async def test_a_killed_destination_agent_aborts_and_a_second_attempt_completes(
 async def test_a_destination_whose_machine_process_dies_aborts(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("stillborn")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         arriving = site.instance("host-b", uuid)
         os.kill(arriving.vmm.pid, signal.SIGKILL)
@@ -100,13 +101,25 @@ async def test_a_destination_whose_machine_process_dies_aborts(site: Site, agent
 async def test_a_source_whose_machine_process_dies_is_lost_and_nothing_is_left(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("gone")) as created:
         uuid = created.machine
-        attempt = await started(agents, uuid, "host-a", "host-b", policy(bandwidth=SLOW))
+        attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         own, arriving = site.instance("host-a", uuid), site.instance("host-b", uuid)
         os.kill(own.vmm.pid, signal.SIGKILL)
         report = await attempt.end()
         assert (report.outcome, report.state, report.error.code) == ("lost", "LOST", "machine-lost")
+        assert site.machines_at("host-a") == []
         assert ended(own.host.pid, DEADLINE)
         assert ended(arriving.vmm.pid, DEADLINE)
         assert ended(arriving.host.pid, DEADLINE)
         assert site.states("host-b", uuid)[-1] == "DISCARDED"
+
+
+async def test_the_command_says_that_a_machine_is_lost(site: Site, agents: Agents) -> None:
+    async with machine(site, agents, specification("mourned")) as created:
+        uuid = created.machine
+        bound = ("--max-bandwidth", "24MiB/s", "--downtime-limit", "100ms")
+        async with running(site, "migrate", "mourned", "--to", "host-b", *bound, "--json") as command:
+            await in_the_middle(agents, "host-a", uuid)
+            os.kill(site.instance("host-a", uuid).vmm.pid, signal.SIGKILL)
+            lost = await finished(command)
+        assert (lost.exit_code, lost.document["outcome"]) == (7, "lost"), lost.err
