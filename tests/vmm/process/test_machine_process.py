@@ -47,7 +47,8 @@ async def machine(directory: MachineDirectory) -> AsyncIterator[SoftwareMachine]
 
 async def dirtied(machine: SoftwareMachine, pages: int) -> DirtyBitmap:
     """Harvest until so many pages were seen; the machine's own work is the event that is waited for."""
-    seen = (await machine.harvest()).cpu
+    first = await machine.harvest()
+    seen = first.cpu | first.dma
     while seen.count() < pages:
         harvest = await machine.harvest()
         assert harvest.failure is None
