@@ -4,34 +4,33 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from dest_agent.admission import Admission, specification_in
 from dest_agent.incoming_attempt import Finished, IncomingAttempt
 from dest_agent.preparing import bring_up, give_up, journal_prepared
-from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.daemon.host_facts import VERSION, speaks
+from dest_agent.settling import end, recover, take_over
+from vm_migration.api.v1 import destination_pb2
 from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Refused
-from vm_migration.handover.arrival import activating, active, discarded
+from vm_migration.handover.arrival import activating
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import view
-from vm_migration.handover.journal import read_last
+from vm_migration.handover.journal import machines, read_last
 from vm_migration.handover.journal_errors import JournalUnreadable
 from vm_migration.handover.ownership import former_retired, match
 from vm_migration.handover.record import AttemptKey, Record
-from vm_migration.handover.states import OPEN, State
+from vm_migration.handover.states import ARRIVING, OPEN, State
 from vm_migration.machine.launch import take_away
-from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineError
-from vm_migration.machine.run_directory import RunDirectory
+from vm_migration.machine.run_directory import RunDirectory, instance_lives
 from vm_migration.telemetry import logs
-from vmm.assembly.document_faults import InvalidDocument
-from vmm.assembly.machine_state import STATE_FORMAT
-from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.process.control import Observation
+from vmm.assembly.specification import MachineSpecification
 from vmm.process.description import boot_id
 
 _KEPT: Final = 64
+_GIVEN_UP: Final = frozenset({State.DISCARDED, State.LOST})
 _log: Final = logs.get(__name__)
 
 AfterActive = Callable[[Record], Awaitable[None]]
@@ -44,8 +43,8 @@ class DestAgent:
         self, *, host: str, state_dir: Path, run_dir: Path, memory_budget: int, after_active: AfterActive
     ) -> None:
         self.host: Final = host
-        self.memory_budget: Final = memory_budget
         self.run: Final = RunDirectory(run_dir)
+        self.admission: Final = Admission(host, self.run, memory_budget)
         self._journals: Final = state_dir / "journal"
         self._after_active: Final = after_active
         self._arriving: Final[dict[str, IncomingAttempt]] = {}
@@ -55,51 +54,40 @@ class DestAgent:
 
     # before anything is taken in
 
-    async def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
-        """Return everything that speaks against taking a machine in; nothing is changed."""
-        found = []
-        if not speaks(requirements.version) or requirements.state_format != STATE_FORMAT:
-            text = f"Source has version {requirements.version}, {self.host} has {VERSION}"
-            found.append(Observation(code="version", message=text))
-        left = self.memory_budget - memory_in_use(self.run)
-        if requirements.ram_bytes > left:
-            text = f"{self.host} has {left} bytes left of its memory budget; {requirements.ram_bytes} are needed"
-            found.append(Observation(code="no-memory", message=text))
-        for directory in self.run.all():
-            same_id = str(directory.machine) == requirements.machine
-            if directory.alive() and (same_id or _name_in(directory.path) == requirements.name):
-                text = f"A machine {requirements.name} ({directory.machine}) is on {self.host} already"
-                found.append(Observation(code="machine-exists", message=text))
-        return found
-
     async def prepare(self, key: AttemptKey, request: destination_pb2.PrepareRequest) -> IncomingAttempt:
         """Make ready for an attempt; the same one asked again is answered with what is ready.
 
         Raises:
             Refused: It does not fit; nothing was allocated.
         """
-        specification = _specification(request.requirements)
+        specification = specification_in(request.requirements)
+        if request.requirements.machine != key.machine:
+            raise InvalidInput("invalid-requirements", f"Requirements are of another machine than {key.machine}")
         async with self._lock(key.machine):
             known = self._arriving.get(key.attempt)
             if known is not None:
+                await known.custody.write(lambda record: match(record, key))
                 return known
             await self._make_way(key)
-            blockers = await self.check(request.requirements)
-            if blockers:
-                text = "; ".join(each.message for each in blockers)
-                raise Refused(blockers[0].code, text, "Choose another destination, or make room")
-            custody = await journal_prepared(self._journals, self.run, key, request)
-            if custody.record.state is not State.PREPARED or custody.record.instance:
-                state = custody.record.state
-                await custody.close()
-                raise Refused("attempt-over", f"Attempt {key.attempt} came to {state} here", "Begin a new one")
-            try:
-                attempt = await bring_up(custody, self.run, specification, request)
-            except BaseException:
-                await custody.close()
-                raise
-            self._arriving[key.attempt] = attempt
-            return attempt
+            with self.admission.place(request.requirements):
+                return await self._prepared(key, specification, request)
+
+    async def _prepared(
+        self, key: AttemptKey, specification: MachineSpecification, request: destination_pb2.PrepareRequest
+    ) -> IncomingAttempt:
+        custody = await journal_prepared(self._journals, self.run, key, request)
+        record = custody.record
+        if record.state is not State.PREPARED or record.instance:
+            await custody.close()
+            text = f"Attempt {key.attempt} came to {record.state} here, in an earlier life of this agent"
+            raise Refused("attempt-over", text, "Begin a new one")
+        try:
+            attempt = await bring_up(custody, self.run, specification, request)
+        except BaseException:
+            await custody.close()
+            raise
+        self._arriving[key.attempt] = attempt
+        return attempt
 
     def arriving(self, key: AttemptKey) -> IncomingAttempt:
         """Return the arrival that a source's call names; the call must match the journal exactly.
@@ -127,11 +115,16 @@ class DestAgent:
     # the machine's coming to life, or not
 
     async def finish(self, key: AttemptKey, request: destination_pb2.FinishRequest) -> Finished:
-        """Load and verify an arrival."""
+        """Load and verify an arrival; asked again, what it came to is answered."""
         async with self._lock(key.machine):
             attempt = self.arriving(key)
+            attempt.asked = request
+            return await self._finished(attempt, request)
+
+    async def _finished(self, attempt: IncomingAttempt, request: destination_pb2.FinishRequest) -> Finished:
+        if attempt.finished is None or attempt.finished.pause != request.pause:
             try:
-                return await attempt.finish(
+                attempt.finished = await attempt.finish(
                     pause=request.pause,
                     number=request.round,
                     state=request.device_state,
@@ -141,13 +134,17 @@ class DestAgent:
             except MachineError as error:
                 text = f"Machine could not be loaded at {self.host}: {error}"
                 raise AttemptFailed("load-failed", text, "The machine goes on at its source") from error
+        return attempt.finished
 
     async def hand_off(self, key: AttemptKey, pause: int, secret: bytes) -> destination_pb2.HandoffResponse:
         """Activate a READY machine on its secret; a repeated call answers and does nothing.
 
+        The answer says LOST where the image is gone: it never ran here and never will.
+
         Raises:
             Unauthorised: The secret is not the attempt's.
             Refused: The machine is not READY at that pause.
+            Unresolved: Its process went while it was being activated.
         """
         async with self._lock(key.machine):
             known = self._activated.get(key.attempt)
@@ -156,36 +153,56 @@ class DestAgent:
             last = await self._last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
                 return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=boot_id())
-            activating(match(last, key), pause=pause, secret=secret)  # refused before the journal is even opened
+            if match(last, key).state is not State.LOST:
+                activating(match(last, key), pause=pause, secret=secret)  # refused before the journal is even opened
+            started = time.monotonic_ns()
             async with self._held(key) as custody:
-                response = await self._activate(custody, pause, secret)
-                self._remember(key.attempt, response)
+                was_active = custody.record.state is State.ACTIVE
+                executed_ns = await take_over(custody, pause, secret)
                 record = custody.record
+                response = destination_pb2.HandoffResponse(
+                    state=record.state,
+                    boot_id=boot_id(),
+                    executed_at_ns=executed_ns,
+                    activated_at_ns=time.monotonic_ns(),
+                    activate_ms=(time.monotonic_ns() - started) / 1e6,
+                )
+                self._remember(key.attempt, response)
                 await self._let_go(key.attempt)
-        self._spawn(self._after_active(record), f"after_active of {key.attempt}")
+        if record.state is State.ACTIVE and not was_active:
+            self._spawn(self._after_active(record), f"after_active of {key.attempt}")
         return response
 
     async def discard(self, key: AttemptKey, proof: Record) -> Record:
         """Give an arrival up, on the source's proof that the attempt ended there.
 
+        A source that stands STOPPED and whose process is gone has no such proof; it is told what the arrival is.
+
         Raises:
             Refused: The proof shows no end; the image is kept.
         """
+        if proof.machine != key.machine:
+            raise InvalidInput("bad-proof", f"Proof is of machine {proof.machine}, not {key.machine}")
         async with self._lock(key.machine):
             try:
                 last = await self._last(key.machine)
             except JournalUnreadable:
                 raise InvalidInput("unknown-attempt", f"Attempt {key.attempt} is not known here") from None
             if last.attempt != key.attempt or last.state not in OPEN:
+                await self._sweep(last)
                 return last
             source = view(proof, key.attempt, key.epoch)
+            arriving = self._arriving.get(key.attempt)
             async with self._held(key) as custody:
-                record = await custody.write(
-                    lambda last: discarded(last, source=source, reason=f"Source is {source.sight}: {proof.reason}")
-                )
-                await take_away(custody.directory, custody.port)
-                await self._let_go(key.attempt)
+                finish = None if arriving is None or arriving.asked is None else partial(self._repeat_finish, arriving)
+                record = await end(custody, source, f"Source is {source.sight}: {proof.reason}", finish)
+                if record.state in _GIVEN_UP:
+                    await self._let_go(key.attempt)
             return record
+
+    async def _repeat_finish(self, arriving: IncomingAttempt) -> None:
+        if arriving.asked is not None:
+            await self._finished(arriving, arriving.asked)
 
     async def note_retired(self, key: AttemptKey) -> Record:
         """Record that the former source retired its copy; from now on this owner may begin attempts of its own."""
@@ -208,12 +225,12 @@ class DestAgent:
         """Return a record as its peers are told."""
         held = record.attempt == attempt
         arriving = self._arriving.get(attempt)
-        directory = self.run.of_text(record.machine)
+        living = instance_lives(record.instance)
         return destination_pb2.IncomingReport(
             state=record.state if held else "",
             highest_epoch=record.highest_epoch,
             pause=record.pause if held else 0,
-            process_alive=directory.alive(),
+            process_alive=self.run.of_text(record.machine).alive() if living is None else living,
             whole=held and record.whole,
             stale_pages=0 if arriving is None else arriving.stale_pages,
         )
@@ -222,20 +239,29 @@ class DestAgent:
 
     async def recover(self) -> None:
         """After a restart: what was arriving and not whole is given up; what was being activated is."""
-        for directory in self.run.all():
-            machine = str(directory.machine)
+        for machine in await asyncio.to_thread(machines, self._journals):
             try:
-                record = await self._last(machine)
-                if record.state is State.PREPARED and not record.whole:
-                    async with self._opened(machine) as custody:
-                        reason = "The destination agent was restarted while the image was arriving"
-                        await give_up(custody, reason, attached=False)
-                elif record.state is State.ACTIVATING and directory.alive():
-                    async with self._opened(machine) as custody:
-                        await custody.attach(record.epoch)
-                        await self._confirm(custody)
-            except (MigrationError, MachineError) as error:
-                _log.error("arrival could not be recovered", machine=machine, reason=str(error))
+                await self._recover_one(machine)
+            except Exception as error:  # noqa: BLE001 - one arrival must not keep the agent away from the others
+                _log.error("arrival could not be recovered", machine=machine, exc_info=error)
+
+    async def _recover_one(self, machine: str) -> None:
+        last = await self._last(machine)
+        if last.state in ARRIVING:
+            async with self._opened(machine) as custody:
+                if await recover(custody):
+                    self._spawn(self._after_active(custody.record), f"after_active of {custody.record.attempt}")
+        await self._sweep(last)
+
+    async def _sweep(self, last: Record) -> None:
+        """Free what an arrival that was given up has left, where an earlier life, or call, did not come to it."""
+        if last.state not in _GIVEN_UP:
+            return
+        await self._let_go(last.attempt or "")
+        directory = self.run.of_text(last.machine)
+        instance = directory.instance()
+        if instance is not None and instance.name == last.instance:
+            await take_away(directory, None)
 
     async def stop(self) -> None:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
@@ -255,29 +281,6 @@ class DestAgent:
                     continue
                 await give_up(arriving.custody, f"The source began attempt {key.attempt}")
                 await self._let_go(attempt)
-
-    async def _activate(self, custody: Custody, pause: int, secret: bytes) -> destination_pb2.HandoffResponse:
-        started = time.monotonic_ns()
-        await custody.write(lambda record: activating(record, pause=pause, secret=secret))
-        executed_ns = await self._confirm(custody)
-        return destination_pb2.HandoffResponse(
-            state=custody.record.state,
-            boot_id=boot_id(),
-            executed_at_ns=executed_ns,
-            activated_at_ns=time.monotonic_ns(),
-            activate_ms=(time.monotonic_ns() - started) / 1e6,
-        )
-
-    async def _confirm(self, custody: Custody) -> int:
-        """Start the guest, or leave it paused as it was, and write ACTIVE on the process's own word."""
-        record, executed_ns = custody.record, 0
-        if record.was_running:
-            executed_ns = await custody.port.run(record.epoch)
-        else:
-            await custody.port.stay_paused(record.epoch)
-        answer = await custody.answer()
-        await custody.write(lambda last: active(last, process=answer))
-        return executed_ns
 
     @asynccontextmanager
     async def _held(self, key: AttemptKey) -> AsyncIterator[Custody]:
@@ -328,18 +331,3 @@ class DestAgent:
 
     def _lock(self, machine: str) -> asyncio.Lock:
         return self._locks.setdefault(machine, asyncio.Lock())
-
-
-def _specification(requirements: types_pb2.Requirements) -> MachineSpecification:
-    try:
-        return parse_specification(requirements.specification)
-    except InvalidDocument as error:
-        text = "; ".join(str(fault) for fault in error.faults)
-        raise InvalidInput("invalid-specification", f"Specification is not valid here: {text}") from error
-
-
-def _name_in(path: Path) -> str:
-    try:
-        return parse_specification((path / "specification.json").read_bytes()).name
-    except (OSError, InvalidDocument):
-        return ""

@@ -35,7 +35,7 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.CheckIncomingResponse:
         """Return everything that speaks against taking the machine in."""
         del context
-        found = await self._agent.check(request.requirements)
+        found = self._agent.admission.check(request.requirements)
         return destination_pb2.CheckIncomingResponse(
             blockers=[types_pb2.Blocker(code=each.code, message=each.message) for each in found],
             expected_prepare_ms=prepare_ms_expected(request.requirements.ram_bytes),

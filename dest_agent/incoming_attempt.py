@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from vm_migration.api.v1.destination_pb2 import FinishRequest
 from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
@@ -46,6 +47,8 @@ class IncomingAttempt:
         self.source: Final = source
         self.ticket: Final = ticket
         self.prepare_ms = 0.0
+        self.asked: FinishRequest | None = None
+        self.finished: Finished | None = None
         self._ram: RamBlock | None = ram
         self._free_streams: Final = set(range(streams))
         attempt = UUID(custody.record.attempt or "")
@@ -85,6 +88,8 @@ class IncomingAttempt:
                 cannot go on.
         """
         self._require_process()
+        if self.custody.record.whole:
+            raise Refused("already-whole", "The last round is over here; what came is not written again")
         try:
             self._filling().open_round(number, decode_bitmap(self._filling().pages, bitmap))
         except (TransferError, WireError, ValueError) as error:

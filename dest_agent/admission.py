@@ -1,0 +1,84 @@
+"""Whether a machine fits on this host, and keeping its place until its processes show it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from vm_migration.api.v1 import types_pb2
+from vm_migration.daemon.host_facts import VERSION, speaks
+from vm_migration.errors import InvalidInput, Refused
+from vm_migration.machine.memory_use import memory_in_use
+from vm_migration.machine.run_directory import RunDirectory
+from vmm.assembly.document_faults import InvalidDocument
+from vmm.assembly.machine_state import STATE_FORMAT
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.process.control import SPECIFICATION_FILE, Observation
+
+
+class Admission:
+    """The host's memory budget, and the names that are taken."""
+
+    def __init__(self, host: str, run: RunDirectory, memory_budget: int) -> None:
+        self.memory_budget: Final = memory_budget
+        self._host: Final = host
+        self._run: Final = run
+        self._promised: Final[dict[str, int]] = {}
+
+    def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
+        """Return everything that speaks against taking a machine in; nothing is changed."""
+        found = []
+        if not speaks(requirements.version) or requirements.state_format != STATE_FORMAT:
+            text = f"Source has version {requirements.version}, {self._host} has {VERSION}"
+            found.append(Observation(code="version", message=text))
+        left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._run, but=self._promised)
+        if requirements.ram_bytes > left:
+            text = f"{self._host} has {left} bytes left of its memory budget; {requirements.ram_bytes} are needed"
+            found.append(Observation(code="no-memory", message=text))
+        for directory in self._run.all():
+            same_id = str(directory.machine) == requirements.machine
+            if directory.alive() and (same_id or _name_in(directory.path) == requirements.name):
+                text = f"A machine {requirements.name} ({directory.machine}) is on {self._host} already"
+                found.append(Observation(code="machine-exists", message=text))
+        return found
+
+    @contextmanager
+    def place(self, requirements: types_pb2.Requirements) -> Iterator[None]:
+        """Keep a machine's memory for it while it is brought up, so that no other arrival is given it meanwhile.
+
+        Raises:
+            Refused: It does not fit.
+        """
+        blockers = self.check(requirements)
+        if blockers:
+            text = "; ".join(each.message for each in blockers)
+            raise Refused(blockers[0].code, text, "Choose another destination, or make room")
+        self._promised[requirements.machine] = requirements.ram_bytes
+        try:
+            yield
+        finally:
+            del self._promised[requirements.machine]
+
+
+def specification_in(requirements: types_pb2.Requirements) -> MachineSpecification:
+    """Read the specification of a machine that asks to be taken in.
+
+    Raises:
+        InvalidInput: It is not valid here, or asks for other memory than its requirements say.
+    """
+    try:
+        specification = parse_specification(requirements.specification)
+    except InvalidDocument as error:
+        text = "; ".join(str(fault) for fault in error.faults)
+        raise InvalidInput("invalid-specification", f"Specification is not valid here: {text}") from error
+    if specification.memory.size != requirements.ram_bytes:
+        text = f"{requirements.ram_bytes} bytes are asked for, the specification has {specification.memory.size}"
+        raise InvalidInput("invalid-requirements", text)
+    return specification
+
+
+def _name_in(path: Path) -> str:
+    try:
+        return parse_specification((path / SPECIFICATION_FILE).read_bytes()).name
+    except (OSError, InvalidDocument):
+        return ""

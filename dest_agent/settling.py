@@ -1,0 +1,129 @@
+"""What a destination does with an arrival beside filling it: activate it, give it up, own up to having lost it.
+
+Each step is idempotent. The process is looked at before anything is promised on its behalf: an image whose process is
+gone never ran and never will, and LOST says so, which gives the machine back to its source. Once ACTIVATING is written
+nobody could know that any more.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from vm_migration.errors import MigrationError, Unresolved
+from vm_migration.handover.arrival import activating, active, discarded, given_up, lost
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.evidence import InstanceGone, Process, SideView, unreachable, view
+from vm_migration.handover.record import Record
+from vm_migration.handover.recovery import Action, decide
+from vm_migration.handover.states import State
+from vm_migration.machine.launch import take_away
+from vm_migration.machine.port import MachineError
+from vm_migration.telemetry import logs
+
+Finish = Callable[[], Awaitable[None]]
+_log = logs.get(__name__)
+
+
+async def take_over(custody: Custody, pause: int, secret: bytes) -> int:
+    """Activate on the secret; ACTIVE, or LOST where the image is gone, is durable when this returns.
+
+    Returns when the guest had executed on this host's monotonic clock, 0 where it was not started now.
+
+    Raises:
+        Unauthorised: The secret is not the attempt's.
+        Refused: The machine is not READY at that pause.
+        Unresolved: The process went while it was being activated.
+        MachineError: The process does not answer; ask again.
+    """
+    gone = custody.process() is Process.GONE
+    if custody.record.state is State.READY and gone:
+        await lose(custody, "The machine's process ended before it was handed over")
+    if custody.record.state is State.LOST:
+        return 0
+    await custody.write(lambda record: activating(record, pause=pause, secret=secret))
+    if custody.record.state is State.ACTIVE:
+        return 0
+    if gone:
+        raise _nobody_knows(custody.record)
+    return await confirm(custody)
+
+
+async def confirm(custody: Custody) -> int:
+    """Start the guest, or leave it paused as it was, and write ACTIVE on the process's own word."""
+    record, executed_ns = custody.record, 0
+    if record.was_running:
+        executed_ns = await custody.port.run(record.epoch)
+    else:
+        await custody.port.stay_paused(record.epoch)
+    answer = await custody.answer()
+    await custody.write(lambda last: active(last, process=answer))
+    return executed_ns
+
+
+async def lose(custody: Custody, reason: str) -> None:
+    """Write LOST for an image that is gone, and take away what is left of it."""
+    await custody.write(lambda last: lost(last, process=InstanceGone(last.instance), reason=reason))
+    await take_away(custody.directory, None)
+
+
+async def end(custody: Custody, source: SideView, reason: str, finish: Finish | None) -> Record:
+    """End an arrival on the source's proof, or, for a source that stands STOPPED without a process, say what it is.
+
+    Such a source asks for READY, LOST or DISCARDED: `finish` repeats what it asked for last, where that was the end.
+
+    Raises:
+        Refused: The source shows no end, and is not STOPPED: the image is kept.
+    """
+    if source.sight is State.STOPPED and custody.record.state in (State.PREPARED, State.READY):
+        return await _own_up(custody, finish)
+    record = await custody.write(lambda last: discarded(last, source=source, reason=reason))
+    await take_away(custody.directory, custody.port)
+    return record
+
+
+async def recover(custody: Custody) -> bool:
+    """After a restart of the agent, with the source not heard: do what this side alone decides.
+
+    Returns whether the machine became ACTIVE.
+
+    Raises:
+        Unresolved: The process went while it was being activated.
+    """
+    record = custody.record
+    process = custody.process()
+    here = view(record, record.attempt or "", record.epoch, process)
+    decision = decide(unreachable(here.attempt), here, past_deadline=True)
+    if Action.DISCARD_DESTINATION in decision.actions:
+        await custody.write(lambda last: given_up(last, reason="The destination agent was restarted during the copy"))
+        await take_away(custody.directory, None)
+    elif Action.LOSE_DESTINATION in decision.actions:
+        await lose(custody, "The machine's process ended while the destination agent was away")
+    elif Action.ACTIVATE_DESTINATION in decision.actions:
+        await custody.attach(record.epoch)
+        await confirm(custody)
+        return True
+    elif Action.RECOVER in decision.actions:
+        raise _nobody_knows(record)
+    return False
+
+
+async def _own_up(custody: Custody, finish: Finish | None) -> Record:
+    if custody.process() is Process.GONE:
+        await lose(custody, "The machine's process ended before it was handed over")
+        return custody.record
+    if custody.record.whole and custody.record.state is State.PREPARED and finish is not None:
+        try:
+            await finish()
+        except (MigrationError, MachineError) as error:
+            _log.warning("arrival cannot be finished", machine=custody.record.machine, reason=str(error))
+    if custody.record.state is State.PREPARED:
+        reason = "The source's machine is gone, and what came of it is not whole"
+        await custody.write(lambda last: given_up(last, reason=reason, mismatched=True))
+        await take_away(custody.directory, custody.port)
+    return custody.record
+
+
+def _nobody_knows(record: Record) -> Unresolved:
+    return Unresolved(
+        "activation-unknown",
+        f"The process of machine {record.machine} ended while it was being activated: nobody can know whether it ran",
+        "viaduct recover --fenced HOST --may-miss-writes",
+    )
