@@ -1,6 +1,7 @@
 """Daemons of a test site: started until they say that they are ready, stopped or killed by their own id."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -86,7 +87,6 @@ def environment() -> dict[str, str]:
 def _start(daemon: Daemon, address: Path) -> socket.socket:
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     notify.bind(str(address))
-    notify.settimeout(READY_SECONDS)
     with (daemon.folder / f"{daemon.name}.log").open("ab") as log:
         daemon.process = subprocess.Popen(
             daemon.command,
@@ -99,8 +99,15 @@ def _start(daemon: Daemon, address: Path) -> socket.socket:
 
 
 def _await_ready(daemon: Daemon, notify: socket.socket) -> None:
+    """Wait for the daemon's word, or for its end."""
+    life = os.pidfd_open(daemon.pid)
     try:
-        while b"READY=1" not in notify.recv(4096).split(b"\n"):
-            pass
-    except TimeoutError:
-        raise AssertionError(f"{daemon.name} was not ready in time:\n{daemon.log[-2000:]}") from None
+        poll = select.poll()
+        for descriptor in (notify.fileno(), life):
+            poll.register(descriptor, select.POLLIN)
+        while (notify.fileno(), select.POLLIN) in poll.poll(READY_SECONDS * 1000):
+            if b"READY=1" in notify.recv(4096).split(b"\n"):
+                return
+    finally:
+        os.close(life)
+    raise AssertionError(f"{daemon.name} ended, or was not ready in time:\n{daemon.log[-2000:]}")

@@ -17,7 +17,7 @@ from source_agent.source_service import SourceService
 from source_agent.terms import Terms
 from tests.system.attempts import prepare_request
 from tests.system.processes import ram_file
-from tests.system.site import Site
+from tests.system.site import OWN_HOST, Site
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.handover.record import AttemptKey
 from vm_migration.machine.port import Harvest
@@ -70,15 +70,15 @@ class UnwitnessedMachine(ForgetfulMachine):
 
 @contextlib.asynccontextmanager
 async def own_agent(site: Site) -> AsyncIterator[SourceAgent]:
-    """Be host-a's source agent, which does not run beside us; its destinations are real."""
+    """Be the source agent of a host of its own; its destinations are real."""
 
     async def no_hook() -> None:
         return
 
-    place = site.folder / "host-a"
-    surroundings = Surroundings(site.identities["host-a"], no_hook, HASHING)
+    place = site.folder / OWN_HOST
+    surroundings = Surroundings(site.identities[OWN_HOST], no_hook, HASHING)
     agent = SourceAgent(
-        host="host-a",
+        host=OWN_HOST,
         state_dir=place / "state",
         run_dir=place / "run",
         memory_budget=1 << 30,
@@ -101,12 +101,12 @@ async def prepared(
     begun = source_pb2.BeginResponse(
         key=attempt.key(),
         secret_hash=bytes.fromhex(record.secret_hash),
-        source="host-a",
+        source=OWN_HOST,
         requirements=(await _requirements(agent, machine)),
     )
     async with site.agents() as agents:
         answer = await agents.prepare("host-b", prepare_request(begun))
-    own = ram_file(site.instance("host-a", machine).vmm.pid, name)
+    own = ram_file(site.instance(OWN_HOST, machine).vmm.pid, name)
     copy = ram_file(site.instance("host-b", machine).vmm.pid, name)
     port = kind(attempt.custody.directory.path, own, copy)
     await attempt.custody.port.close()

@@ -21,10 +21,13 @@ from vm_migration.link.tls import TlsFiles
 from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory
 
 SITE = "test"
+OWN_HOST = "host-of-the-test"
+"""Has no daemons: the test itself is its source agent."""
 ROLES = {
     "host-a": Role.HOST,
     "host-b": Role.HOST,
     "host-c": Role.HOST,
+    OWN_HOST: Role.HOST,
     "operator": Role.OPERATOR,
     "viewer": Role.VIEWER,
 }
