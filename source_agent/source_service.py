@@ -8,6 +8,7 @@ from source_agent.expectation import Estimate, estimate
 from source_agent.holdings import Holding
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
 from source_agent.report import attempt_report, blocker, machine_status
+from source_agent.retaken import retaken
 from source_agent.terms import Terms, terms_of
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer
@@ -60,8 +61,8 @@ class SourceService(SourceServicer):
         terms, key = terms_of(request.policy), attempt_key(request.key)
         if not self._agent.knows(key.attempt):
             self._require_movable(await self._agent.holdings.find(key.machine), request.destination, terms)
-        attempt = await self._agent.begin(key, request.destination, terms)
-        record = attempt.custody.record
+        attempt = await retaken(lambda: self._agent.begin(key, request.destination, terms))
+        record = attempt.record
         holding = await self._agent.holdings.look(attempt.custody.directory)
         found = None
         if holding.description is not None:
@@ -138,7 +139,7 @@ class SourceService(SourceServicer):
             except MachineError:
                 description = None
         report = attempt_report(
-            attempt.custody.record,
+            attempt.record,
             attempt.board.progress,
             description or attempt.described,
             host=self._agent.host,
