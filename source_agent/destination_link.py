@@ -89,13 +89,14 @@ class BulkStream:
         return AttemptFailed("stream-stalled", f"Bulk stream to {self._peer} did not move", "Look at the link")
 
     async def _end(self, error: Exception | None) -> Exception:
-        if isinstance(error, grpc.aio.AioRpcError):
+        if isinstance(error, grpc.aio.AioRpcError) and not _own_guess(error):
             return from_rpc_error(error, self._peer)
         try:
             async with asyncio.timeout(STALL):
                 await self._call.read()
         except grpc.aio.AioRpcError as ended:
-            return from_rpc_error(ended, self._peer)
+            if not _own_guess(ended):
+                return from_rpc_error(ended, self._peer)
         except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError):
             pass
         return AttemptFailed("stream-closed", f"{self._peer} closed the bulk stream", "Look at its log")
@@ -156,6 +157,14 @@ class DestinationLink:
     async def note_retired(self, request: destination_pb2.NoteRetiredRequest) -> destination_pb2.IncomingReport:
         """Tell the new owner that this host has retired its copy."""
         return await call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+
+
+def _own_guess(error: grpc.aio.AioRpcError) -> bool:
+    """Say whether this side made the status up: a write that meets the end of a stream hides what the peer said.
+
+    grpc.aio then sets INTERNAL itself, before the peer's status is read (grpc.aio._call, `_write`).
+    """
+    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()
 
 
 async def send_all(stream: BulkStream, frames: Iterable[Frame]) -> None:
