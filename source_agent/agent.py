@@ -73,6 +73,7 @@ class SourceAgent:
         self._names: Final[dict[str, str]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._telling: Final[set[asyncio.Task[None]]] = set()
+        self._retrying: Final[set[asyncio.Task[None]]] = set()
         self._stopping = False
         self._creating: Final = asyncio.Lock()
 
@@ -214,7 +215,7 @@ class SourceAgent:
         """Go on with what an earlier life left, as far as the journals decide it; the silent are asked again later."""
         for machine in await asyncio.to_thread(machines, self.holdings.journals):
             if not await self._recovered(machine):
-                self._spawn(self._recover_later(machine), f"recovery of {machine}")
+                self._spawn(self._recover_later(machine), f"recovery of {machine}", self._retrying)
         await asyncio.gather(*map(self._until_settled, list(self._attempts.values())))
 
     async def stop(self) -> None:
@@ -229,7 +230,7 @@ class SourceAgent:
         for waiting, patience in ((self._tasks, _STOP_PATIENCE), (self._telling, _TELL_PATIENCE)):
             if waiting:
                 await asyncio.wait(set(waiting), timeout=patience)
-        rest = self._tasks | self._telling
+        rest = self._tasks | self._telling | self._retrying
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
@@ -299,13 +300,15 @@ class SourceAgent:
         return attempt
 
     def _run(self, work: Coroutine[None, None, None], attempt: OutgoingAttempt) -> None:
-        task = self._spawn(work, f"attempt {attempt.attempt}")
+        task = self._spawn(work, f"attempt {attempt.attempt}", self._tasks)
         task.add_done_callback(lambda done: self._ended(done, attempt))
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+    def _spawn(
+        self, work: Coroutine[None, None, None], name: str, among: set[asyncio.Task[None]]
+    ) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        among.add(task)
+        task.add_done_callback(among.discard)
         return task
 
     def _ended(self, task: asyncio.Task[None], attempt: OutgoingAttempt) -> None:
@@ -322,9 +325,7 @@ class SourceAgent:
             self._tell(attempt)
 
     def _tell(self, attempt: OutgoingAttempt) -> None:
-        task = asyncio.create_task(self._told(attempt), name=f"news of {attempt.attempt}")
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._spawn(self._told(attempt), f"news of {attempt.attempt}", self._telling)
 
     async def _told(self, attempt: OutgoingAttempt) -> None:
         try:

@@ -1,0 +1,191 @@
+"""A machine in an agent's hands whose process is a real one that does nothing, and whose port is a fake."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.disk import Disk, RealDisk
+from vm_migration.handover.journal import Journal
+from vm_migration.handover.record import Record
+from vm_migration.machine.port import Harvest, MachineGone, MachineRefused, Stop
+from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory, identify
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.ram_block import RamBlock
+from vmm.process.control import Description, GuestFigures, Tracking
+from vmm.process.description import boot_id
+
+MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
+DRAWN = "drawn"
+
+
+@dataclass
+class FakeMachine:
+    """Implements `vm_migration.machine.port.MachinePort`; `calls` says what was done to it, in order."""
+
+    process: "subprocess.Popen[bytes]"
+    controller: int = 1
+    running: bool = True
+    pause_number: int = 0
+    released: int = -1
+    silent: int = 0
+    """So many requests more are not answered."""
+    calls: list[str] = field(default_factory=list)
+    before_run: Callable[[], None] = lambda: None
+
+    def end(self) -> None:
+        """Let the process die."""
+        self.process.kill()
+        self.process.wait()
+
+    def _asked(self, name: str) -> None:
+        if self.silent:
+            self.silent -= 1
+            raise MachineGone(f"{name} was not answered")
+        if self.process.poll() is not None:
+            raise MachineGone("Nobody listens")
+        if name != "describe":
+            self.calls.append(name)
+
+    async def describe(self) -> Description:
+        self._asked("describe")
+        return Description(
+            machine=MACHINE,
+            name="fake",
+            run_state="running" if self.running else "paused",
+            pause=self.pause_number,
+            epoch=1,
+            controller=self.controller,
+            released=self.released,
+            ram_bytes=4096,
+            populated_bytes=0,
+            witness=False,
+            boot_id=boot_id(),
+            pid=self.process.pid,
+            instance=DRAWN,
+            specification="{}",
+            guest=GuestFigures(errors=0, jobs_done=0, dirty_bytes_per_s=0.0, dma_bytes_per_s=0.0),
+            memory_kind="image",
+            memory_files=(),
+            memory_sha256="",
+            blockers=(),
+            warnings=(),
+            tracking=Tracking(exact=True, mapped_bytes=0),
+            device_state_bytes=0,
+        )
+
+    async def attach(self, epoch: int, controller: int) -> Description:
+        self._asked(f"attach {epoch} {controller}")
+        self.controller = controller
+        return await self.describe()
+
+    async def ram(self) -> RamBlock:
+        self._asked("ram")
+        return RamBlock.create("fake", 4096)
+
+    async def populate(self, first: int, count: int) -> None:
+        self._asked(f"populate {first} {count}")
+
+    async def start_tracking(self) -> None:
+        self._asked("start tracking")
+
+    async def stop_tracking(self) -> None:
+        self._asked("stop tracking")
+
+    async def harvest(self) -> Harvest:
+        self._asked("harvest")
+        return Harvest(DirtyBitmap(1), DirtyBitmap(1), None)
+
+    async def report_writes(self) -> DirtyBitmap | None:
+        self._asked("report writes")
+        return None
+
+    async def pause(self, *, for_attempt: bool) -> Stop:
+        self._asked("pause for an attempt" if for_attempt else "pause")
+        was_running, self.running = self.running, False
+        self.pause_number += 1
+        return Stop(self.pause_number, was_running, 1)
+
+    async def confirm_stopped(self) -> int | None:
+        self._asked("confirm stopped")
+        return None if self.running else self.pause_number
+
+    async def save(self) -> bytes:
+        self._asked("save")
+        return b"state"
+
+    async def load(self, state: bytes, pause: int) -> None:
+        self._asked("load")
+        self.pause_number = pause
+
+    async def run(self, epoch: int) -> int:
+        self._asked(f"run {epoch}")
+        if epoch <= self.released:
+            raise MachineRefused(f"Released at {self.released}")
+        self.before_run()
+        self.running = True
+        return 17
+
+    async def stay_paused(self, epoch: int) -> None:
+        self._asked(f"stay paused {epoch}")
+
+    async def release(self, epoch: int) -> None:
+        self._asked(f"release {epoch}")
+        self.released = epoch
+
+    async def destroy(self) -> None:
+        self._asked("destroy")
+        self.end()
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Held:
+    """A machine's folder, its journal in a custody, and its process."""
+
+    folder: Path
+    custody: Custody
+    machine: FakeMachine
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.folder / "run")
+
+    @property
+    def directory(self) -> MachineDirectory:
+        return self.custody.directory
+
+
+@contextmanager
+def held(
+    folder: Path, first: Record, *later: Callable[[Record], Record], running: bool, disk: Disk | None = None
+) -> Iterator[Held]:
+    """Yield a machine whose journal holds a first record, with this process's name in it, and what was made of it."""
+    journals = folder / "journal"
+    journals.mkdir(parents=True, exist_ok=True)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        identity = identify(process.pid)
+        instance = Instance(boot_id(), identity, identity, DRAWN)
+        directory = RunDirectory(folder / "run").create(UUID(MACHINE))
+        directory.write_instance(instance)
+        (directory.path / "specification.json").write_text(first.specification)
+        journal = Journal.create(journals, with_instance(first, instance.name), disk=disk or RealDisk())
+        for change in later:
+            journal.append(change(journal.last))
+        custody = Custody(journal, directory)
+        machine = FakeMachine(process, running=running, pause_number=journal.last.pause)
+        custody.port = machine
+        try:
+            yield Held(folder, custody, machine)
+        finally:
+            process.kill()
+
+
+def with_instance(record: Record, name: str) -> Record:
+    facts = {field: getattr(record, field) for field in record.__struct_fields__}
+    return Record(**{**facts, "instance": name})

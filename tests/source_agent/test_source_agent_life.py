@@ -1,0 +1,167 @@
+"""The source agent as a whole: Begin asked twice, restarts over damaged folders, and its stop."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import pytest
+
+from source_agent import holdings
+from source_agent.agent import SourceAgent
+from source_agent.outgoing_attempt import Surroundings
+from source_agent.progress import Outcome
+from tests.fakes.fake_machine import MACHINE, Held
+from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
+from vm_migration.errors import Refused, Stale
+from vm_migration.handover import custody
+from vm_migration.handover.journal import read_last
+from vm_migration.handover.record import AttemptKey, Record
+from vm_migration.handover.states import State
+
+KEY = AttemptKey(MACHINE, A, 0, 1)
+
+
+async def nothing() -> None:
+    pass
+
+
+def agent_of(folder: Path) -> SourceAgent:
+    return SourceAgent(
+        host="host-a",
+        state_dir=folder,
+        run_dir=folder / "run",
+        memory_budget=1 << 30,
+        hash_bytes_per_s=1e9,
+        surroundings=lambda _attempt, _machine, _epoch: Surroundings(None, nothing, 1e9),
+    )
+
+
+@pytest.fixture
+def adopted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Adopt"]:
+    with ExitStack() as stack:
+        yield Adopt(tmp_path, monkeypatch, stack)
+
+
+class Adopt:
+    """Machines that an agent finds when it starts, commanded through their fakes."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, stack: ExitStack) -> None:
+        self.folder = folder
+        self._monkeypatch = monkeypatch
+        self._stack = stack
+
+    def machine(self, state: State) -> Held:
+        machine = self._stack.enter_context(leaving(self.folder, state))
+        self._monkeypatch.setattr(custody, "SoftwareMachine", lambda _path: machine.machine)
+        self._monkeypatch.setattr(holdings, "SoftwareMachine", lambda _path: machine.machine)
+        return machine
+
+
+def last(folder: Path) -> Record:
+    return read_last(folder / "journal", MACHINE)
+
+
+async def test_begin_asked_twice_at_once_is_one_attempt(adopted: Adopt) -> None:
+    adopted.machine(State.OWNER)
+    agent = agent_of(adopted.folder)
+    first, second = await asyncio.gather(agent.begin(KEY, "host-b", TERMS), agent.begin(KEY, "host-b", TERMS))
+    assert first is second
+    assert await agent.begin(AttemptKey(MACHINE, A, 2, 5), "host-b", TERMS) is first
+    assert last(adopted.folder).term == 5
+    for key in (AttemptKey(MACHINE, A, 2, 4), AttemptKey(MACHINE, A, 7, 5), AttemptKey(str(uuid4()), A, 0, 5)):
+        with pytest.raises(Stale):
+            await agent.begin(key, "host-b", TERMS)
+    with pytest.raises(Refused) as refusal:
+        await agent.begin(AttemptKey(MACHINE, B, 0, 1), "host-b", TERMS)
+    assert refusal.value.code == "attempt-open"
+    await agent.stop()
+    assert last(adopted.folder).state is State.ABORTED
+
+
+async def test_an_agent_that_stops_begins_nothing_and_ends_what_can_be_ended(adopted: Adopt) -> None:
+    machine = adopted.machine(State.OWNER)
+    agent = agent_of(adopted.folder)
+    attempt = await agent.begin(KEY, "host-b", TERMS)
+    await agent.stop()
+    assert attempt.board.progress.outcome is Outcome.CANCELLED
+    assert machine.machine.running
+    with pytest.raises(Refused) as refusal:
+        await agent.begin(AttemptKey(MACHINE, B, 0, 1), "host-b", TERMS)
+    assert refusal.value.code == "stopping"
+
+
+@pytest.mark.parametrize("state", [State.OUTGOING, State.STOPPED])
+async def test_a_start_ends_what_was_open_before_it_serves(adopted: Adopt, state: State) -> None:
+    machine = adopted.machine(state)
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert last(adopted.folder).state is State.ABORTED
+    assert machine.machine.running
+    shown = agent.attempt(KEY).board.progress
+    assert shown.failure is not None
+    assert (shown.outcome, shown.failure.code) == (Outcome.FAILED, "agent-restarted")
+    await agent.stop()
+
+
+async def test_a_folder_that_nobody_can_read_keeps_no_other_machine_away(adopted: Adopt) -> None:
+    adopted.machine(State.OUTGOING)
+    damaged = uuid4()
+    (adopted.folder / "run" / "machines" / str(damaged)).mkdir()
+    (adopted.folder / "run" / "machines" / str(damaged) / "specification.json").write_text("{}")
+    (adopted.folder / "journal" / str(damaged)).write_bytes(b"damaged")
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert last(adopted.folder).state is State.ABORTED
+    assert [each.record.machine for each in await agent.holdings.all()] == [MACHINE]
+    await agent.stop()
+
+
+async def test_a_machine_that_died_while_the_agent_was_away_is_lost_and_swept(adopted: Adopt) -> None:
+    machine = adopted.machine(State.OUTGOING)
+    machine.machine.end()
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert last(adopted.folder).state is State.LOST
+    assert not machine.directory.path.exists()
+    await agent.stop()
+
+
+async def test_what_retired_and_was_not_freed_is_freed(adopted: Adopt) -> None:
+    machine = adopted.machine(State.RELEASED)
+    await machine.custody.write(_retired)
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert not machine.directory.path.exists()
+    assert machine.machine.process.poll() is not None
+    await agent.stop()
+
+
+async def test_a_run_state_that_is_owed_is_brought_about(adopted: Adopt) -> None:
+    machine = adopted.machine(State.OWNER)
+    machine.machine.running = False
+    await machine.custody.write(_owing)
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert machine.machine.running
+    assert last(adopted.folder).run_confirmed
+    await agent.stop()
+
+
+async def test_the_specification_names_the_machine(adopted: Adopt) -> None:
+    adopted.machine(State.STOPPED)
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert '"fake"' in SPECIFICATION
+    assert agent.name_of(A) == "fake"
+    await agent.stop()
+
+
+def _owing(record: Record) -> Record:
+    return msgspec.structs.replace(record, run_confirmed=False)
+
+
+def _retired(record: Record) -> Record:
+    return msgspec.structs.replace(record, state=State.RETIRED, policy="")
