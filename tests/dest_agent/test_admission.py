@@ -1,0 +1,74 @@
+"""What does not fit is refused before anything is allocated, and no memory is promised twice."""
+
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from dest_agent.admission import Admission, specification_in
+from tests.dest_agent.arrivals import MIB, SPECIFICATION, arriving, requirements
+from tests.fakes.fake_machine import MACHINE
+from vm_migration.api.v1 import types_pb2
+from vm_migration.daemon.host_facts import VERSION
+from vm_migration.errors import InvalidInput, Refused
+from vm_migration.handover.states import State
+from vm_migration.machine.run_directory import RunDirectory
+from vmm.assembly.machine_state import STATE_FORMAT
+
+OTHER = str(uuid4())
+
+
+def asked(name: str = "another", machine: str = OTHER, size: int = 64) -> types_pb2.Requirements:
+    found = requirements(name, machine)
+    found.version, found.state_format, found.ram_bytes = VERSION, STATE_FORMAT, size * MIB
+    return found
+
+
+def codes(admission: Admission, wanted: types_pb2.Requirements) -> list[str]:
+    return [each.code for each in admission.check(wanted)]
+
+
+def test_a_machine_that_fits(tmp_path: Path) -> None:
+    assert codes(Admission("host-b", RunDirectory(tmp_path), 64 * MIB), asked()) == []
+
+
+def test_everything_that_speaks_against_it_is_said_at_once(tmp_path: Path) -> None:
+    with arriving(tmp_path, State.READY) as machine:
+        admission = Admission("host-b", machine.run, 100 * MIB)
+        wanted = asked("fake")
+        wanted.state_format += 1
+        assert codes(admission, wanted) == ["version", "no-memory", "machine-exists"]
+        assert codes(admission, asked("fake", MACHINE, 1)) == ["machine-exists"]
+        assert codes(admission, asked(size=32)) == []
+        machine.machine.end()
+        assert codes(admission, asked("fake", MACHINE, 1)) == []
+
+
+def test_memory_that_is_being_brought_up_is_not_given_away_twice(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    admission = Admission("host-b", run, 100 * MIB)
+    with admission.place(asked()):
+        assert codes(admission, asked("third", str(uuid4()))) == ["no-memory"]
+        directory = run.create(UUID(OTHER))  # its folder shows up: it is not counted twice
+        (directory.path / "specification.json").write_bytes(SPECIFICATION)
+        assert codes(admission, asked("third", str(uuid4()), 36)) == []
+        with pytest.raises(Refused) as refusal, admission.place(asked("third", str(uuid4()))):
+            pytest.fail("it does not fit")
+        assert refusal.value.code == "no-memory"
+    assert codes(admission, asked("third", str(uuid4()), 36)) == []
+    directory.remove()
+    assert codes(admission, asked("third", str(uuid4()))) == []
+
+
+def test_a_specification_is_read_again_here() -> None:
+    assert specification_in(requirements()).name == "fake"
+    larger = requirements()
+    larger.ram_bytes += 1
+    with pytest.raises(InvalidInput) as caught:
+        specification_in(larger)
+    assert caught.value.code == "invalid-requirements"
+    broken = requirements()
+    broken.specification = b'{"name": "fake"}'
+    with pytest.raises(InvalidInput) as caught:
+        specification_in(broken)
+    assert caught.value.code == "invalid-specification"
