@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
 
-from source_agent.ending import resume_as_owed
+from source_agent.ending import bring_to_owed
 from source_agent.holdings import Holding, Holdings, machine_uuid, name_in
 from source_agent.insisting import pause_before
 from source_agent.outgoing_attempt import OutgoingAttempt, Surroundings
@@ -106,10 +106,16 @@ class SourceAgent:
                 await take_away(directory, None)
                 raise
             custody = Custody(journal, directory)
+            try:
+                await custody.attach(custody.record.owned_epoch)
+                answer = await custody.answer()
+                await custody.write(lambda record: run_confirmed(record, answer))
+            except Exception:
+                await custody.write(destroyed)
+                await take_away(directory, None)
+                await custody.close()
+                raise
             self.holdings.adopt(custody)
-            await custody.attach(custody.record.owned_epoch)
-            answer = await custody.answer()
-            await custody.write(lambda record: run_confirmed(record, answer))
         return await self.holdings.look(directory)
 
     async def set_running(self, name: str, *, running: bool) -> Holding:
@@ -274,7 +280,7 @@ class SourceAgent:
                 self._tell(attempt)
         if record.owns and not record.run_confirmed:
             async with self.holdings.hold(machine) as custody:
-                await resume_as_owed(custody)
+                record = await bring_to_owed(custody)
         if record.state in _EMPTY:
             await self._sweep(record)
 

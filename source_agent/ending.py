@@ -23,7 +23,7 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import aborted, lost, reclaimed, released
 from vm_migration.handover.evidence import InstanceGone, Process, SideView, reported, sight_of, unreachable, view
 from vm_migration.handover.ownership import run_confirmed
-from vm_migration.handover.record import encode
+from vm_migration.handover.record import Record, encode
 from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
 from vm_migration.machine.launch import take_away
@@ -91,6 +91,20 @@ async def resume_as_owed(custody: Custody) -> None:
     await port.stop_tracking()
     answer = await custody.answer()
     await custody.write(lambda last: run_confirmed(last, answer))
+
+
+async def bring_to_owed(custody: Custody) -> Record:
+    """Bring a machine that this host owns to the run state it owes; one that died after an attempt is LOST.
+
+    Raises:
+        Unreachable, MachineError: It is not confirmed to be as it is owed.
+    """
+    process = await custody.answer_or_proof()
+    if not isinstance(process, InstanceGone):
+        await resume_as_owed(custody)
+    elif custody.record.state in (State.ABORTED, State.RECLAIMED):
+        await _lose(custody, process, None, "The machine's process ended")
+    return custody.record
 
 
 async def tell_to_discard(link: DestinationLink, key: types_pb2.AttemptKey, custody: Custody) -> None:

@@ -17,6 +17,7 @@ from tests.fakes.fake_machine import MACHINE, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
 from vm_migration.errors import Refused, Stale
 from vm_migration.handover import custody
+from vm_migration.handover.departure import aborted
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
@@ -165,3 +166,14 @@ def _owing(record: Record) -> Record:
 
 def _retired(record: Record) -> Record:
     return msgspec.structs.replace(record, state=State.RETIRED, policy="")
+
+
+async def test_a_machine_that_died_owing_its_run_state_is_lost_after_an_attempt_only(adopted: Adopt) -> None:
+    machine = adopted.machine(State.OUTGOING)
+    await machine.custody.write(lambda record: aborted(record, reason="cancelled"))
+    machine.machine.end()
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert last(adopted.folder).state is State.LOST
+    assert not machine.directory.path.exists()
+    await agent.stop()

@@ -1,6 +1,7 @@
 """RAM as one block of shared memory, which other processes map by its descriptor."""
 
 import ctypes
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -76,7 +77,9 @@ class RamBlock:
         while position < self.size:
             try:
                 start = os.lseek(self.descriptor, position, os.SEEK_DATA)
-            except OSError:  # ENXIO: no data past here
+            except OSError as error:
+                if error.errno != errno.ENXIO:  # a page is taken for zero only where the kernel says so
+                    raise
                 return
             end = os.lseek(self.descriptor, start, os.SEEK_HOLE)
             first = start // PAGE_SIZE

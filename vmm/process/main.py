@@ -10,12 +10,12 @@ from pathlib import Path
 
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine import Machine
-from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.memory.ram_block import RamBlock
+from vmm.assembly.specification import parse_specification
 from vmm.process.commands import Commands
 from vmm.process.control import CONTROL_SOCKET, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection
+from vmm.process.ram import make_ram
 from vmm.process.server import MachineServer
 from vmm.vfio.host_port import HostCallFailed, HostGone
 
@@ -40,7 +40,7 @@ def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
         HostGone, HostCallFailed: The host process is missing or lacks a device.
     """
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
-    block = _ram(specification)
+    block = make_ram(specification)
     host = HostConnection(directory / HOST_SOCKET)
     machine = Machine(specification, block, host)
     identity = Identity(
@@ -63,15 +63,6 @@ def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
     finally:
         server.close()
     return 0
-
-
-def _ram(specification: MachineSpecification) -> RamBlock:
-    memory = specification.memory
-    if memory.backing == "file" and memory.path is not None:
-        descriptor = os.open(memory.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(descriptor, memory.size)
-        return RamBlock.adopt(descriptor)
-    return RamBlock.create(f"viaduct-ram-{specification.name}", memory.size)
 
 
 def _parser() -> argparse.ArgumentParser:
