@@ -78,7 +78,7 @@ async def take_back(custody: Custody) -> State:
 
 
 async def resume_as_owed(custody: Custody) -> None:
-    """Bring devices and vCPUs back as they were, tracking off; idempotent.
+    """Bring devices and vCPUs to the run state that is owed, tracking off; idempotent.
 
     Raises:
         MachineError: The machine is not confirmed to be as it was; Begin is refused until it is.
@@ -86,6 +86,8 @@ async def resume_as_owed(custody: Custody) -> None:
     record, port = custody.record, custody.port
     if record.was_running:
         await port.run(record.owned_epoch)
+    elif (await custody.answer()).running:  # somebody asked for a pause, and it did not come to it
+        await port.pause(for_attempt=False)
     else:
         await port.stay_paused(record.owned_epoch)
     await port.stop_tracking()

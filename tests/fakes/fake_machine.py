@@ -131,6 +131,8 @@ class FakeMachine:
 
     async def stay_paused(self, epoch: int) -> None:
         self._asked(f"stay paused {epoch}")
+        if self.running:
+            raise MachineRefused("Machine runs")
 
     async def release(self, epoch: int) -> None:
         self._asked(f"release {epoch}")

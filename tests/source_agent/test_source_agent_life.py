@@ -19,6 +19,7 @@ from vm_migration.errors import Refused, Stale
 from vm_migration.handover import custody
 from vm_migration.handover.departure import aborted
 from vm_migration.handover.journal import read_last
+from vm_migration.handover.ownership import owe_run_state
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
 
@@ -147,6 +148,16 @@ async def test_a_run_state_that_is_owed_is_brought_about(adopted: Adopt) -> None
     agent = agent_of(adopted.folder)
     await agent.recover()
     assert machine.machine.running
+    assert last(adopted.folder).run_confirmed
+    await agent.stop()
+
+
+async def test_a_pause_that_was_cut_off_is_brought_about(adopted: Adopt) -> None:
+    machine = adopted.machine(State.OWNER)
+    await machine.custody.write(lambda record: owe_run_state(record, running=False))
+    agent = agent_of(adopted.folder)
+    await agent.recover()
+    assert not machine.machine.running
     assert last(adopted.folder).run_confirmed
     await agent.stop()
 
