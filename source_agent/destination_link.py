@@ -5,7 +5,6 @@ that was pulled closes nothing.
 """
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
@@ -165,9 +164,3 @@ def _own_guess(error: grpc.aio.AioRpcError) -> bool:
     grpc.aio then sets INTERNAL itself, before the peer's status is read (grpc.aio._call, `_write`).
     """
     return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()
-
-
-async def send_all(stream: BulkStream, frames: Iterable[Frame]) -> None:
-    """Send frames in their order."""
-    for frame in frames:
-        await stream.send(frame)

@@ -200,7 +200,7 @@ class OutgoingAttempt:
         ram = await machine.ram()
         stack.callback(ram.close)
         rounds = Rounds(machine, ram, link, lanes, self.key(), verify=self.terms.verify)
-        self._precopy = Precopy(rounds, machine, self.board, self.terms, self._around.hash_bytes_per_s)
+        self._precopy = Precopy(rounds, self.custody, self.board, self.terms, self._around.hash_bytes_per_s)
         self._put(replace(self._now, phase=Phase.PRE_COPY, reason="sends memory while the machine runs"))
         standstill_ms, forced = await self._precopy.run(self._elapsed_ms)
         return link, await self._stop(link, rounds, standstill_ms, forced=forced)
@@ -221,7 +221,14 @@ class OutgoingAttempt:
         try:
             async with asyncio.timeout(bound_ms / 1000):
                 ready = await stop_and_make_ready(
-                    self.custody, link, rounds, self.key(), stop, bound_ms=bound_ms, verify=self.terms.verify != "none"
+                    self.custody,
+                    link,
+                    rounds,
+                    self.key(),
+                    stop,
+                    bound_ms=bound_ms,
+                    verify=self.terms.verify != "none",
+                    verifying=self._verifying,
                 )
         except TimeoutError:
             text = f"Destination was not ready within {bound_ms} ms of the pause"
@@ -241,6 +248,9 @@ class OutgoingAttempt:
             )
         )
         return ready
+
+    def _verifying(self) -> None:
+        self._put(replace(self._now, phase=Phase.VERIFYING, reason="waits until the destination has verified"))
 
     async def _past_return(self, link: DestinationLink, ready: Ready) -> None:
         self._put(replace(self._now, phase=Phase.RELEASING, reason="gives the machine up"))

@@ -12,7 +12,9 @@ from source_agent.progress import ProgressBoard
 from source_agent.rounds import Rounds
 from source_agent.terms import Terms
 from vm_migration.errors import AttemptFailed
-from vm_migration.machine.port import MachinePort
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.evidence import Process
+from vm_migration.machine.port import MachineGone
 from vm_migration.transfer.convergence import (
     FIXED_STANDSTILL_MS,
     Continue,
@@ -32,11 +34,11 @@ class Precopy:
     """Runs the rounds of one attempt."""
 
     def __init__(
-        self, rounds: Rounds, machine: MachinePort, board: ProgressBoard, terms: Terms, hash_bytes_per_s: float
+        self, rounds: Rounds, custody: Custody, board: ProgressBoard, terms: Terms, hash_bytes_per_s: float
     ) -> None:
         self.forced = False
         self._rounds: Final = rounds
-        self._machine: Final = machine
+        self._custody: Final = custody
         self._board: Final = board
         self._hash_bytes_per_s: Final = hash_bytes_per_s
         self._terms = terms
@@ -64,7 +66,7 @@ class Precopy:
             raise AttemptFailed("timeout", text, "Raise --timeout, or use --on-timeout force") from None
 
     async def _until_time(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
-        description = await self._machine.describe()
+        description = await self._custody.port.describe()
         costs = StandstillCosts(
             fixed_ms=FIXED_STANDSTILL_MS,
             device_state_bytes=description.device_state_bytes,
@@ -88,16 +90,17 @@ class Precopy:
                     raise AttemptFailed(code, message, "Raise the limits, or ask for less load")
 
     async def _one_round(self) -> None:
-        watcher = asyncio.create_task(self._watch(), name="round's progress")
-        try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(self._watch(), name="round's progress")
             measured = await self._rounds.send_round()
-        finally:
             watcher.cancel()
         await self._show(measured)
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_SHOW_EVERY)
+            if self._custody.process() is Process.GONE:  # its memory could be sent to the end, and for nothing
+                raise MachineGone("Machine's process ended while its memory was sent")
             counts = self._rounds.counts
             done = counts.sent_pages + counts.zero_pages
             self._board.show(
@@ -110,7 +113,7 @@ class Precopy:
             )
 
     async def _show(self, measured: RoundMeasurement) -> None:
-        description = await self._machine.describe()
+        description = await self._custody.port.describe()
         progress = self._board.progress
         self._board.show(
             replace(

@@ -11,6 +11,7 @@ Nothing here releases the machine. Whatever fails is raised, and the attempt end
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from source_agent.destination_link import DestinationLink
@@ -61,8 +62,9 @@ async def stop_and_make_ready(
     *,
     bound_ms: int,
     verify: bool,
+    verifying: Callable[[], None],
 ) -> Ready:
-    """Bring a machine that has just stopped to READY at the destination.
+    """Bring a machine that has just stopped to READY at the destination; `verifying` is called once all pages are sent.
 
     Raises:
         PagesDiffer: Verification refused it.
@@ -74,6 +76,7 @@ async def stop_and_make_ready(
     last_round_ns = time.monotonic_ns()
     state = await custody.port.save()
     save_ns = time.monotonic_ns() - last_round_ns
+    verifying()
     await rounds.send_digests()
     request = destination_pb2.FinishRequest(
         key=key,
