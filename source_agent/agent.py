@@ -1,4 +1,4 @@
-"""The source agent: machines and attempts of one host, and what it does after it was away.
+"""The source agent: the attempts of one host, and what it does after it was away.
 
 After a restart every journal of the host is read before anything is served: an attempt that was open and not released
 ends in ABORTED, a released one is handed over again, a machine that owes a run state is brought to it. No machine is
@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
-from uuid import UUID, uuid4
 
 from source_agent.ending import bring_to_owed
-from source_agent.holdings import Holding, Holdings, machine_uuid, name_in
+from source_agent.holdings import Holdings, machine_uuid, name_in
 from source_agent.insisting import pause_before
+from source_agent.machines import Machines
 from source_agent.outgoing_attempt import OutgoingAttempt, Surroundings
 from source_agent.progress import Outcome
 from source_agent.terms import Terms
@@ -25,16 +25,14 @@ from source_agent.terms import encode as encode_terms
 from vm_migration.errors import InvalidInput, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
-from vm_migration.handover.journal import Journal, machines, read_last
-from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed, with_term
+from vm_migration.handover.journal import machines, read_last
+from vm_migration.handover.ownership import run_confirmed, with_term
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import draw
 from vm_migration.handover.states import LEAVING, State
-from vm_migration.machine.launch import launch, take_away
-from vm_migration.machine.port import LaunchFailed
-from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vm_migration.machine.launch import take_away
+from vm_migration.machine.run_directory import RunDirectory
 from vm_migration.telemetry import logs
-from vmm.assembly.specification import MachineSpecification
 
 _KEPT_ATTEMPTS: Final = 64
 _RECOVERY_PATIENCE: Final = 15.0
@@ -51,7 +49,7 @@ MakeSurroundings = Callable[[str, str, int], Surroundings]
 
 
 class SourceAgent:
-    """Creates machines and lets them go."""
+    """Lets machines go."""
 
     def __init__(
         self,
@@ -64,9 +62,9 @@ class SourceAgent:
         surroundings: MakeSurroundings,
     ) -> None:
         self.host: Final = host
-        self.memory_budget: Final = memory_budget
         self.hash_bytes_per_s: Final = hash_bytes_per_s
         self.holdings: Final = Holdings(state_dir / "journal", RunDirectory(run_dir))
+        self.machines: Final = Machines(host, self.holdings, memory_budget)
         self.rates: Final[dict[str, float]] = {}
         self._surroundings: Final = surroundings
         self._attempts: Final[dict[str, OutgoingAttempt]] = {}
@@ -75,71 +73,6 @@ class SourceAgent:
         self._telling: Final[set[asyncio.Task[None]]] = set()
         self._retrying: Final[set[asyncio.Task[None]]] = set()
         self._stopping = False
-        self._creating: Final = asyncio.Lock()
-
-    # machines
-
-    async def create(self, specification: MachineSpecification) -> Holding:
-        """Start a machine that this host owns.
-
-        Raises:
-            Refused: A machine of that name is here, or memory is short; nothing was started.
-            LaunchFailed: Its processes did not come up; nothing is left of them.
-        """
-        async with self._creating:
-            self._require_room(specification.memory.size)
-            if any(each.specification.name == specification.name for each in await self.holdings.all()):
-                text = f"A machine called {specification.name} is on {self.host} already"
-                raise Refused("machine-exists", text, "Choose another name, or destroy that machine first")
-            machine = uuid4()
-            directory = await self._launched(machine, specification)
-            instance = directory.instance()
-            first = create(
-                str(machine),
-                instance="" if instance is None else instance.name,
-                was_running=True,
-                specification=specification.to_json().decode(),
-            )
-            try:
-                journal = await asyncio.to_thread(self._first_journal, first)
-            except Exception:
-                await take_away(directory, None)
-                raise
-            custody = Custody(journal, directory)
-            try:
-                await custody.attach(custody.record.owned_epoch)
-                answer = await custody.answer()
-                await custody.write(lambda record: run_confirmed(record, answer))
-            except Exception:
-                await custody.write(destroyed)
-                await take_away(directory, None)
-                await custody.close()
-                raise
-            self.holdings.adopt(custody)
-        return await self.holdings.look(directory)
-
-    async def set_running(self, name: str, *, running: bool) -> Holding:
-        """Pause or resume a machine, journalled before its process is told; refused while an attempt is open."""
-        holding = await self.holdings.find(name)
-        async with self.holdings.hold(holding.record.machine) as custody:
-            await custody.write(lambda record: owe_run_state(record, running=running))
-            if running:
-                await custody.port.run(custody.record.owned_epoch)
-            else:
-                await custody.port.pause(for_attempt=False)
-            answer = await custody.answer()
-            await custody.write(lambda record: run_confirmed(record, answer))
-            return await self.holdings.look(custody.directory)
-
-    async def destroy(self, name: str) -> Holding:
-        """End a machine; refused while an attempt is open. Its tombstone stays."""
-        holding = await self.holdings.find(name)
-        machine = holding.record.machine
-        async with self.holdings.hold(machine) as custody:
-            record = await custody.write(destroyed)
-            await take_away(custody.directory, custody.port)
-        await self.holdings.drop(machine)
-        return Holding(record, holding.specification, None)
 
     # attempts
 
@@ -340,19 +273,3 @@ class SourceAgent:
             _log.error("destination could not be told", attempt=attempt.attempt, exc_info=error)
         if attempt.record.state in _EMPTY:
             await self.holdings.let_go(attempt.custody)
-
-    async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:
-        try:
-            return await launch(self.holdings.run, machine, specification, incoming=False)
-        except LaunchFailed as error:
-            raise Refused("launch-failed", str(error), "Look at the specification and the host") from error
-
-    def _first_journal(self, first: Record) -> Journal:
-        self.holdings.journals.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Journal.create(self.holdings.journals, first)
-
-    def _require_room(self, size: int) -> None:
-        used = self.holdings.memory_in_use()
-        if used + size > self.memory_budget:
-            text = f"{self.host} has {self.memory_budget - used} bytes left of its memory budget; {size} are needed"
-            raise Refused("no-memory", text, "Raise [agent] memory_budget, or move a machine away")

@@ -109,6 +109,17 @@ async def retire(custody: Custody, key: types_pb2.AttemptKey) -> None:
     await take_away(custody.directory, custody.port)
 
 
+async def told_retired(link: DestinationLink, key: types_pb2.AttemptKey, seconds: float) -> bool:
+    """Tell the new owner once, so that it may begin attempts as soon as this one is shown as completed."""
+    try:
+        async with asyncio.timeout(seconds):
+            await link.note_retired(destination_pb2.NoteRetiredRequest(key=key))
+    except (MigrationError, TimeoutError) as error:
+        _log.warning("new owner did not hear of the retirement at once", reason=str(error))
+        return False
+    return True
+
+
 async def tell_retired(link: DestinationLink, key: types_pb2.AttemptKey) -> None:
     """Tell the new owner that this host has retired its copy, until it has heard: it begins no attempt before."""
     request = destination_pb2.NoteRetiredRequest(key=key)

@@ -24,7 +24,7 @@ class MachinesService(MachinesServicer):
     ) -> types_pb2.MachineStatus:
         """Start a machine."""
         del context
-        holding = await self._agent.create(specification_of(request.specification))
+        holding = await self._agent.machines.create(specification_of(request.specification))
         return machine_status(holding, self._agent.host)
 
     async def ListMachines(self, request: types_pb2.Empty, context: Context) -> machine_pb2.ListMachinesResponse:  # noqa: N802
@@ -51,11 +51,11 @@ class MachinesService(MachinesServicer):
     async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
         """End a machine."""
         del context
-        holding = await retaken(lambda: self._agent.destroy(request.machine))
+        holding = await retaken(lambda: self._agent.machines.destroy(request.machine))
         return machine_status(holding, self._agent.host)
 
     async def _set_running(self, machine: str, *, running: bool) -> types_pb2.MachineStatus:
-        holding = await retaken(lambda: self._agent.set_running(machine, running=running))
+        holding = await retaken(lambda: self._agent.machines.set_running(machine, running=running))
         return machine_status(holding, self._agent.host)
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from source_agent.destination_link import DestinationLink
 from source_agent.ending import settle, take_back, tell_to_discard
-from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired
+from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired, told_retired
 from source_agent.insisting import insist
 from source_agent.precopy import Precopy
 from source_agent.progress import CANCELLABLE, ENDED, FailureText, Outcome, Phase, Progress, ProgressBoard
@@ -47,6 +47,7 @@ from vmm.process.description import boot_id
 
 _log: Final = logs.get(__name__)
 
+_NEWS_SECONDS: Final = 1.0
 BeforeHandoff = Callable[[], Awaitable[None]]
 
 
@@ -83,6 +84,7 @@ class OutgoingAttempt:
         self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
         self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
         self._cancelled = False
+        self._heard = False
         self._precopy: Precopy | None = None
 
     # the orchestrator's hands
@@ -169,9 +171,9 @@ class OutgoingAttempt:
         if not self.terms.control_address or state not in (State.ABORTED, State.LOST, State.RETIRED):
             return
         async with self._link() as link:
-            if state is State.RETIRED:
+            if state is State.RETIRED and not self._heard:
                 await tell_retired(link, self.key())
-            else:
+            elif state is not State.RETIRED:
                 await tell_to_discard(link, self.key(), self.custody)
         with contextlib.suppress(Stale):  # somebody else has the journal by now; he may tell once more
             await self.custody.write(lambda last: self._nothing_left_to_tell(last, state))
@@ -271,6 +273,7 @@ class OutgoingAttempt:
             standstill = downtime_of(ready, handed, boot_id())
         self._put(replace(self._now, downtime=standstill, total_ms=self._elapsed_ms(), reason="frees the paused copy"))
         await insist(lambda: retire(self.custody, self.key()), self._waiting)
+        self._heard = await told_retired(link, self.key(), _NEWS_SECONDS)
         self._put(replace(self._now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
 
     # how it ends otherwise

@@ -13,7 +13,7 @@ from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE, Held
 from tests.source_agent.departures import SECRET, TERMS, A, B, leaving
 from vm_migration.api.v1.destination_pb2 import IncomingReport
-from vm_migration.errors import Refused
+from vm_migration.errors import Refused, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
 from vm_migration.handover.record import AttemptKey, Record
@@ -106,9 +106,21 @@ async def test_a_released_attempt_is_handed_over_again_and_fenced_again(tmp_path
             assert machine.machine.calls == ["release 2", "destroy"]
             with pytest.raises(Refused):
                 attempt.cancel()
+            assert destination.retired == 1  # before it is shown as completed: the next attempt may begin at once
             await attempt.tell()
             assert destination.retired == 1
             assert machine.custody.record.policy == ""  # nothing is left to be told
+
+
+async def test_a_new_owner_that_did_not_hear_at_once_is_told_later(tmp_path: Path) -> None:
+    with leaving(tmp_path, State.RELEASED) as machine:
+        silences: list[str | Exception] = [Unreachable("silent", "Not now"), Unreachable("silent", "Not now"), "ACTIVE"]
+        async with served(FakeDestination(handoffs=["ACTIVE"], notes=silences)) as destination:
+            attempt = attempt_of(machine, towards(destination))
+            await attempt.recover()
+            assert attempt.board.progress.phase is Phase.COMPLETED
+            await attempt.tell()
+            assert destination.retired == 3
 
 
 async def test_a_destination_that_lost_its_image_gives_the_machine_back(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ async def agent(site: Site) -> AsyncIterator[SourceAgent]:
 
 @asynccontextmanager
 async def created(agent: SourceAgent, agents: Agents, name: str) -> AsyncIterator[str]:
-    holding = await agent.create(specification(name))
+    holding = await agent.machines.create(specification(name))
     machine = holding.record.machine
     try:
         yield machine
     finally:
         if any(each.record.machine == machine for each in await agent.holdings.all()):
-            await agent.destroy(machine)
+            await agent.machines.destroy(machine)
         else:
             await agents.act_on_machine("host-b", machine, "destroy")
 

@@ -1,0 +1,108 @@
+"""What a person does to the machines of a host: create, pause, resume, destroy."""
+
+import asyncio
+from typing import Final
+from uuid import UUID, uuid4
+
+from source_agent.holdings import Holding, Holdings
+from vm_migration.errors import Refused
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.journal import Journal
+from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed
+from vm_migration.handover.record import Record
+from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.port import LaunchFailed
+from vm_migration.machine.run_directory import MachineDirectory
+from vmm.assembly.specification import MachineSpecification
+
+
+class Machines:
+    """Goes through each machine's journal, and is refused while an attempt is open there."""
+
+    def __init__(self, host: str, holdings: Holdings, memory_budget: int) -> None:
+        self._host: Final = host
+        self._holdings: Final = holdings
+        self._memory_budget: Final = memory_budget
+        self._creating: Final = asyncio.Lock()
+
+    async def create(self, specification: MachineSpecification) -> Holding:
+        """Start a machine that this host owns.
+
+        Raises:
+            Refused: A machine of that name is here, or memory is short; nothing was started.
+            LaunchFailed: Its processes did not come up; nothing is left of them.
+        """
+        async with self._creating:
+            self._require_room(specification.memory.size)
+            if any(each.specification.name == specification.name for each in await self._holdings.all()):
+                text = f"A machine called {specification.name} is on {self._host} already"
+                raise Refused("machine-exists", text, "Choose another name, or destroy that machine first")
+            machine = uuid4()
+            directory = await self._launched(machine, specification)
+            instance = directory.instance()
+            first = create(
+                str(machine),
+                instance="" if instance is None else instance.name,
+                was_running=True,
+                specification=specification.to_json().decode(),
+            )
+            self._holdings.adopt(await self._in_custody(directory, first))
+        return await self._holdings.look(directory)
+
+    async def set_running(self, name: str, *, running: bool) -> Holding:
+        """Pause or resume a machine, journalled before its process is told; refused while an attempt is open."""
+        holding = await self._holdings.find(name)
+        async with self._holdings.hold(holding.record.machine) as custody:
+            await custody.write(lambda record: owe_run_state(record, running=running))
+            if running:
+                await custody.port.run(custody.record.owned_epoch)
+            else:
+                await custody.port.pause(for_attempt=False)
+            answer = await custody.answer()
+            await custody.write(lambda record: run_confirmed(record, answer))
+            return await self._holdings.look(custody.directory)
+
+    async def destroy(self, name: str) -> Holding:
+        """End a machine; refused while an attempt is open. Its tombstone stays."""
+        holding = await self._holdings.find(name)
+        machine = holding.record.machine
+        async with self._holdings.hold(machine) as custody:
+            record = await custody.write(destroyed)
+            await take_away(custody.directory, custody.port)
+        await self._holdings.drop(machine)
+        return Holding(record, holding.specification, None)
+
+    async def _in_custody(self, directory: MachineDirectory, first: Record) -> Custody:
+        """Write a new machine's journal and take command; nothing is left of the machine when this fails."""
+        try:
+            journal = await asyncio.to_thread(self._first_journal, first)
+        except Exception:
+            await take_away(directory, None)
+            raise
+        custody = Custody(journal, directory)
+        try:
+            await custody.attach(custody.record.owned_epoch)
+            answer = await custody.answer()
+            await custody.write(lambda record: run_confirmed(record, answer))
+        except Exception:
+            await custody.write(destroyed)
+            await take_away(directory, None)
+            await custody.close()
+            raise
+        return custody
+
+    async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:
+        try:
+            return await launch(self._holdings.run, machine, specification, incoming=False)
+        except LaunchFailed as error:
+            raise Refused("launch-failed", str(error), "Look at the specification and the host") from error
+
+    def _first_journal(self, first: Record) -> Journal:
+        self._holdings.journals.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Journal.create(self._holdings.journals, first)
+
+    def _require_room(self, size: int) -> None:
+        used = self._holdings.memory_in_use()
+        if used + size > self._memory_budget:
+            text = f"{self._host} has {self._memory_budget - used} bytes left of its memory budget; {size} are needed"
+            raise Refused("no-memory", text, "Raise [agent] memory_budget, or move a machine away")
