@@ -1,5 +1,6 @@
 """Source over gRPC: the orchestrator's hands on attempts."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -7,6 +8,7 @@ from source_agent.agent import SourceAgent
 from source_agent.expectation import Estimate, estimate
 from source_agent.holdings import Holding
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
+from source_agent.progress import Phase
 from source_agent.report import attempt_report, blocker, machine_status
 from source_agent.retaken import retaken
 from source_agent.terms import Terms, terms_of
@@ -22,6 +24,7 @@ from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.process.control import Description, Observation
 
 _REPORT_EVERY: Final = 1.0
+_WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
 
 
 class SourceService(SourceServicer):
@@ -132,21 +135,16 @@ class SourceService(SourceServicer):
         return attempt
 
     async def _report(self, attempt: OutgoingAttempt) -> source_pb2.AttemptReport:
-        description = None
-        if attempt.open:
-            try:
-                description = await attempt.custody.port.describe()
-            except MachineError:
-                description = None
-        report = attempt_report(
+        if attempt.board.progress.phase in _WORKING:  # while it stands still, nobody but the attempt asks it anything
+            with contextlib.suppress(MachineError):
+                attempt.described = await attempt.custody.port.describe()
+        return attempt_report(
             attempt.record,
             attempt.board.progress,
-            description or attempt.described,
+            attempt.described,
             host=self._agent.host,
             name=self._agent.name_of(attempt.attempt),
         )
-        attempt.described = description or attempt.described
-        return report
 
     def _estimate(self, holding: Holding, description: Description, destination: str, terms: Terms) -> Estimate:
         return estimate(
