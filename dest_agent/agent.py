@@ -30,6 +30,7 @@ from vmm.assembly.specification import MachineSpecification
 from vmm.process.description import boot_id
 
 _KEPT: Final = 64
+_HOOKS_GRACE: Final = 5.0
 _GIVEN_UP: Final = frozenset({State.DISCARDED, State.LOST})
 _log: Final = logs.get(__name__)
 
@@ -265,6 +266,8 @@ class DestAgent:
 
     async def stop(self) -> None:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
+        if self._tasks:  # hooks, which a machine that has just come to life may need
+            await asyncio.wait(set(self._tasks), timeout=_HOOKS_GRACE)
         for task in self._tasks:
             task.cancel()
         for attempt in list(self._arriving.values()):

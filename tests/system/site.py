@@ -41,6 +41,8 @@ class Site:
     folder: Path
     budgets: dict[str, str]
     broker: str = ""
+    hooks: str = ""
+    """The `[hooks]` section that everybody reads, where there is one."""
     identities: dict[str, TlsFiles] = field(default_factory=dict)
     addresses: dict[str, HostAddresses] = field(default_factory=dict)
     daemons: dict[tuple[str, str], Daemon] = field(default_factory=dict)
@@ -159,6 +161,7 @@ class Site:
             f'[site]\nname = "{SITE}"\nstore = "sqlite://{self.folder}/orchestrator.db"\n{mqtt}{hosts}'
             f'[tls]\nca = "{files.ca}"\ncertificate = "{files.certificate}"\nkey = "{files.key}"\n'
         )
+        text += self.hooks
         if name not in self.budgets:
             return text
         place = self.folder / name
