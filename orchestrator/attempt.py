@@ -168,7 +168,8 @@ class Attempt:
 def with_report(attempt: Attempt, report: source_pb2.AttemptReport) -> Attempt:
     """Return the attempt as a newer report of its source tells it; an older report changes nothing.
 
-    An outcome of the source ends the attempt; `failed` and `cancelled` end it in `aborted`.
+    An outcome of the source ends the attempt; `failed` and `cancelled` end it in `aborted`. An error counts with the
+    outcome only: while the source still brings an end about, it tells why already.
     """
     known = attempt.report
     if attempt.ended or (known is not None and report.sequence < known.sequence):
@@ -176,7 +177,7 @@ def with_report(attempt: Attempt, report: source_pb2.AttemptReport) -> Attempt:
     told = _phase_told(report)
     phase = told if may_follow(attempt.phase, told) else attempt.phase
     error = attempt.error
-    if error is None and report.HasField("error") and report.error.code:
+    if error is None and report.outcome and report.HasField("error") and report.error.code:
         error = Fault(report.error.code, report.error.message, report.error.hint)
     return replace(
         attempt,

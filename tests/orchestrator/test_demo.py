@@ -114,7 +114,8 @@ async def test_the_whole_of_it(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    demo = await _demo(tmp_path, *SMALL)
+    # Large enough that boot, first work and Prepare outlast any delay in seeing that the machine's process is there.
+    demo = await _demo(tmp_path, *SMALL, "--memory", "512MiB")
     async with asyncio.timeout(30):
         while not _named(tmp_path, "vmm.process"):  # noqa: ASYNC110 - another process starts it
             await asyncio.sleep(0.1)
