@@ -30,7 +30,7 @@ class DestinationService(DestinationServicer):
         self._control: Final = control
         self._bulk: Final = bulk
 
-    async def CheckIncoming(  # noqa: N802
+    async def CheckIncoming(
         self, request: destination_pb2.CheckIncomingRequest, context: Context
     ) -> destination_pb2.CheckIncomingResponse:
         """Return everything that speaks against taking the machine in."""
@@ -41,7 +41,7 @@ class DestinationService(DestinationServicer):
             expected_prepare_ms=prepare_ms_expected(request.requirements.ram_bytes),
         )
 
-    async def Prepare(  # noqa: N802
+    async def Prepare(
         self, request: destination_pb2.PrepareRequest, context: Context
     ) -> destination_pb2.PrepareResponse:
         """Make ready for an attempt."""
@@ -55,14 +55,14 @@ class DestinationService(DestinationServicer):
             features=FEATURES,
         )
 
-    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:  # noqa: N802
+    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
         """Take a round's announcement from the source."""
         attempt = self._agent.arriving(attempt_key(request.key))
         attempt.require_source(_name(context))
         attempt.open_round(request.round, request.bitmap)
         return types_pb2.Empty()
 
-    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:  # noqa: N802
+    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:
         """Load and verify, for the source."""
         key = attempt_key(request.key)
         self._agent.arriving(key).require_source(_name(context))
@@ -78,21 +78,21 @@ class DestinationService(DestinationServicer):
             verify_ms=finished.verify_ms,
         )
 
-    async def Handoff(  # noqa: N802
+    async def Handoff(
         self, request: destination_pb2.HandoffRequest, context: Context
     ) -> destination_pb2.HandoffResponse:
         """Activate on the secret."""
         del context
         return await self._agent.hand_off(attempt_key(request.key), request.pause, request.secret)
 
-    async def DescribeIncoming(  # noqa: N802
+    async def DescribeIncoming(
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Return what the journal says."""
         del context
         return await self._agent.describe(attempt_key(request.key))
 
-    async def Discard(  # noqa: N802
+    async def Discard(
         self, request: destination_pb2.DiscardRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Give an arrival up on the source's proof."""
@@ -106,7 +106,7 @@ class DestinationService(DestinationServicer):
             ) from error
         return self._agent.report(await self._agent.discard(key, proof), key.attempt)
 
-    async def NoteRetired(  # noqa: N802
+    async def NoteRetired(
         self, request: destination_pb2.NoteRetiredRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Record that the former source retired its copy."""

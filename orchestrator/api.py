@@ -26,7 +26,7 @@ class OrchestratorService(OrchestratorServicer):
         self._queue = queue
         self._store = store
 
-    async def SubmitMigration(self, request: api.SubmitMigrationRequest, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+    async def SubmitMigration(self, request: api.SubmitMigrationRequest, context: object) -> api.AttemptRecord:
         """Check and queue."""
         del context
         try:
@@ -42,13 +42,13 @@ class OrchestratorService(OrchestratorServicer):
         )
         return record_of(await self._queue.submit(order))
 
-    async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:  # noqa: N802 - the name on the wire
+    async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:
         """Return open attempts, or all."""
         del context
         rows = await asyncio.to_thread(self._store.attempts, everything=request.all)
         return api.ListAttemptsResponse(attempts=[record_of(row) for row in rows])
 
-    async def GetAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+    async def GetAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Return one attempt with its events."""
         del context
         row = await asyncio.to_thread(self._store.find, request.attempt)
@@ -56,14 +56,14 @@ class OrchestratorService(OrchestratorServicer):
         record.events.extend(event_message(event) for event in self._store.events(row.attempt))
         return record
 
-    async def WatchAttempt(self, request: api.AttemptName, context: object) -> AsyncGenerator[api.AttemptRecord, None]:  # noqa: N802 - the name on the wire
+    async def WatchAttempt(self, request: api.AttemptName, context: object) -> AsyncGenerator[api.AttemptRecord, None]:
         """Yield an attempt until it ends."""
         del context
         row = await asyncio.to_thread(self._store.find, request.attempt)
         async for change in self._queue.watch(row.attempt):
             yield record_of(change)
 
-    async def CancelAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:  # noqa: N802 - the name on the wire
+    async def CancelAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Cancel one attempt."""
         del context
         row = await asyncio.to_thread(self._store.find, request.attempt)

@@ -19,7 +19,7 @@ class MachinesService(MachinesServicer):
     def __init__(self, agent: SourceAgent) -> None:
         self._agent: Final = agent
 
-    async def CreateMachine(  # noqa: N802
+    async def CreateMachine(
         self, request: machine_pb2.CreateMachineRequest, context: Context
     ) -> types_pb2.MachineStatus:
         """Start a machine."""
@@ -27,28 +27,28 @@ class MachinesService(MachinesServicer):
         holding = await self._agent.machines.create(specification_of(request.specification))
         return machine_status(holding, self._agent.host)
 
-    async def ListMachines(self, request: types_pb2.Empty, context: Context) -> machine_pb2.ListMachinesResponse:  # noqa: N802
+    async def ListMachines(self, request: types_pb2.Empty, context: Context) -> machine_pb2.ListMachinesResponse:
         """Return every machine of this host."""
         del request, context
         holdings = await self._agent.holdings.all()
         return machine_pb2.ListMachinesResponse(machines=[machine_status(each, self._agent.host) for each in holdings])
 
-    async def GetMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+    async def GetMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
         """Return one machine."""
         del context
         return machine_status(await self._agent.holdings.find(request.machine), self._agent.host)
 
-    async def PauseMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+    async def PauseMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
         """Pause a machine."""
         del context
         return await self._set_running(request.machine, running=False)
 
-    async def ResumeMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+    async def ResumeMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
         """Resume a machine."""
         del context
         return await self._set_running(request.machine, running=True)
 
-    async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:  # noqa: N802
+    async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
         """End a machine."""
         del context
         holding = await retaken(lambda: self._agent.machines.destroy(request.machine))

@@ -33,7 +33,7 @@ class SourceService(SourceServicer):
     def __init__(self, agent: SourceAgent) -> None:
         self._agent: Final = agent
 
-    async def CheckOutgoing(  # noqa: N802
+    async def CheckOutgoing(
         self, request: source_pb2.CheckOutgoingRequest, context: Context
     ) -> source_pb2.CheckOutgoingResponse:
         """Return every blocker and warning, and what is expected; nothing is changed."""
@@ -56,7 +56,7 @@ class SourceService(SourceServicer):
             status=machine_status(holding, self._agent.host),
         )
 
-    async def Begin(self, request: source_pb2.BeginRequest, context: Context) -> source_pb2.BeginResponse:  # noqa: N802
+    async def Begin(self, request: source_pb2.BeginRequest, context: Context) -> source_pb2.BeginResponse:
         """Open an attempt."""
         del context
         if not request.destination:
@@ -78,19 +78,19 @@ class SourceService(SourceServicer):
             expected=None if found is None else _expected(found),
         )
 
-    async def Start(self, request: source_pb2.StartRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+    async def Start(self, request: source_pb2.StartRequest, context: Context) -> source_pb2.AttemptReport:
         """Start the rounds."""
         del context
         attempt = await self._commanded(request.key)
         attempt.start(StartOrder(request.control_address, request.bulk_address, request.ticket))
         return await self._report(attempt)
 
-    async def GetAttempt(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+    async def GetAttempt(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
         """Return what an attempt has come to."""
         del context
         return await self._report(self._agent.attempt(attempt_key(request.key)))
 
-    async def Watch(  # noqa: N802
+    async def Watch(
         self, request: source_pb2.AttemptRequest, context: Context
     ) -> AsyncIterator[source_pb2.AttemptReport]:
         """Yield a report at each change of phase, and at least one a second, until the attempt's end."""
@@ -104,21 +104,21 @@ class SourceService(SourceServicer):
             if attempt.board.progress is shown:
                 await attempt.board.next(_REPORT_EVERY)
 
-    async def Cancel(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+    async def Cancel(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
         """End an attempt before the point of no return."""
         del context
         attempt = await self._commanded(request.key)
         attempt.cancel()
         return await self._report(attempt)
 
-    async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+    async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
         """Switch over at the end of the round."""
         del context
         attempt = await self._commanded(request.key)
         attempt.force()
         return await self._report(attempt)
 
-    async def Tune(self, request: source_pb2.TuneRequest, context: Context) -> source_pb2.AttemptReport:  # noqa: N802
+    async def Tune(self, request: source_pb2.TuneRequest, context: Context) -> source_pb2.AttemptReport:
         """Change limits of a running attempt."""
         del context
         attempt = await self._commanded(request.key)

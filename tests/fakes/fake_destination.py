@@ -30,23 +30,23 @@ class FakeDestination(DestinationServicer):
     retired: int = 0
     address: str = ""
 
-    async def CheckIncoming(  # noqa: N802
+    async def CheckIncoming(
         self, request: destination_pb2.CheckIncomingRequest, context: Context
     ) -> destination_pb2.CheckIncomingResponse:
         raise NotImplementedError
 
-    async def Prepare(  # noqa: N802
+    async def Prepare(
         self, request: destination_pb2.PrepareRequest, context: Context
     ) -> destination_pb2.PrepareResponse:
         raise NotImplementedError
 
-    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:  # noqa: N802
+    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
         raise NotImplementedError
 
-    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:  # noqa: N802
+    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:
         raise NotImplementedError
 
-    async def DescribeIncoming(  # noqa: N802
+    async def DescribeIncoming(
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         del request, context
@@ -54,14 +54,14 @@ class FakeDestination(DestinationServicer):
             raise Unreachable("silent", "Nothing is known")
         return self.report
 
-    async def Handoff(  # noqa: N802
+    async def Handoff(
         self, request: destination_pb2.HandoffRequest, context: Context
     ) -> destination_pb2.HandoffResponse:
         del context
         self.secrets.append(request.secret)
         return destination_pb2.HandoffResponse(state=_next(self.handoffs), boot_id="elsewhere", activate_ms=2.0)
 
-    async def Discard(  # noqa: N802
+    async def Discard(
         self, request: destination_pb2.DiscardRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         del context
@@ -70,7 +70,7 @@ class FakeDestination(DestinationServicer):
         self.report = self.after_discard or self.report
         return destination_pb2.IncomingReport(state=state)
 
-    async def NoteRetired(  # noqa: N802
+    async def NoteRetired(
         self, request: destination_pb2.NoteRetiredRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         del request, context

@@ -21,7 +21,7 @@ class HostService(HostServicer):
         self._place: Final = place
         self._machines: Final = RunDirectory(place.run_dir)
 
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:
         """Return the host's facts."""
         del request, context
         return types_pb2.HostFacts(

@@ -38,7 +38,7 @@ class Incoming(DestinationServicer):
 
     act: Callable[[], None] = lambda: None
 
-    async def CheckIncoming(  # noqa: N802  # named by the .proto file
+    async def CheckIncoming(
         self,
         request: destination.CheckIncomingRequest,
         context: grpc.aio.ServicerContext[destination.CheckIncomingRequest, destination.CheckIncomingResponse],
@@ -54,7 +54,7 @@ class Outgoing(SourceServicer):
 
     silent: bool = False
 
-    async def Watch(  # noqa: N802  # named by the .proto file
+    async def Watch(
         self,
         request: source.AttemptRequest,
         context: grpc.aio.ServicerContext[source.AttemptRequest, source.AttemptReport],
