@@ -12,6 +12,7 @@ from typing import Final
 from vfio_host.device_iommu import DeviceIommu
 from vfio_host.dirty_bits import all_ones, bitmap_bytes
 from vfio_host.errors import CallRefused
+from vfio_host.interface.bitmaps import sparse
 from vfio_host.interface.calls import Type1Info, Unmapped
 from vfio_host.interface.numbers import (
     MAX_DIRTY_BITMAP_BYTES,
@@ -114,11 +115,11 @@ class Type1Container:
                 raise CallRefused(errno.EINVAL, "Unmap of everything takes no range and gives no bitmap")
             return Unmapped(size=table.unmap(0, U64_MAX + 1))
         self._check_range(iova, size)
-        bitmap = b""
+        bitmap = None
         if UnmapFlags.GET_DIRTY_BITMAP in flags:
             self._check_bitmap(size, pgsize, bitmap_size)
             self._check_uncut(iova, size)
-            bitmap = self._bitmap(iova, size, clear=False)
+            bitmap = sparse(self._bitmap(iova, size, clear=False), size // PAGE_SIZE)
         self._check_uncut(iova, size)
         return Unmapped(size=table.unmap(iova, size), bitmap=bitmap)
 

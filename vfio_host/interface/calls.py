@@ -119,7 +119,7 @@ class HwptSetDirtyTracking(Call, frozen=True, tag=True, kw_only=True):
 
 
 class HwptGetDirtyBitmap(Call, frozen=True, tag=True, kw_only=True):
-    """IOMMU_HWPT_GET_DIRTY_BITMAP -> bitmap, little-endian, bit i for the page at iova + i * page_size."""
+    """IOMMU_HWPT_GET_DIRTY_BITMAP -> Bitmap; bit i for the page at iova + i * page_size."""
 
     hwpt_id: int
     flags: GetDirtyFlags
@@ -177,7 +177,7 @@ class UnmapDma(Call, frozen=True, tag=True, kw_only=True):
 
 
 class DirtyPages(Call, frozen=True, tag=True, kw_only=True):
-    """VFIO_IOMMU_DIRTY_PAGES -> bitmap for GET_BITMAP."""
+    """VFIO_IOMMU_DIRTY_PAGES -> Bitmap for GET_BITMAP."""
 
     flags: DirtyPagesFlags
     iova: int = 0
@@ -236,6 +236,32 @@ class GetFeature(Call, frozen=True, tag=True, kw_only=True):
     probe: bool = False
 
 
+class DmaLoggingStart(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_FEATURE SET DMA_LOGGING_START: log writes to ranges (iova, length) -> Number, the page size used.
+
+    ENOTTY without a log, EINVAL for no range, misalignment or overlap, E2BIG for too many, EOVERFLOW for a wrap; a
+    device may refuse ranges that are wider than its log with EINVAL. Until STOP a second START is EINVAL.
+    """
+
+    page_size: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+class DmaLoggingStop(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_FEATURE SET DMA_LOGGING_STOP."""
+
+
+class DmaLoggingReport(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_FEATURE GET DMA_LOGGING_REPORT -> Bitmap; what is reported is cleared.
+
+    EINVAL for a page size below 4096 or no power of two, EOVERFLOW for a wrap.
+    """
+
+    iova: int
+    length: int
+    page_size: int
+
+
 class SetDeviceState(Call, frozen=True, tag=True, kw_only=True):
     """VFIO_DEVICE_FEATURE SET MIG_DEVICE_STATE -> Opened with the data descriptor, or None when there is none."""
 
@@ -268,6 +294,7 @@ AnyCall = (
     | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo | MapDma | UnmapDma | DirtyPages
     | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds
     | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
+    | DmaLoggingStart | DmaLoggingStop | DmaLoggingReport
 )  # fmt: skip
 
 
@@ -296,11 +323,24 @@ class Type1Info(msgspec.Struct, frozen=True, tag=True):
     unmap_all: bool
 
 
+class Bitmap(msgspec.Struct, frozen=True, tag=True):
+    """A dirty bitmap of `bits` bits: runs that are all ones, and stretches of little-endian bytes; all else is zeros.
+
+    A kernel writes the whole bitmap into the caller's memory; here a terabyte that is all dirty is one run.
+    """
+
+    bits: int
+    runs: tuple[tuple[int, int], ...] = ()
+    """(first bit, count), ascending."""
+    parts: tuple[tuple[int, bytes], ...] = ()
+    """(first byte, bytes), ascending; they may touch bits of runs."""
+
+
 class Unmapped(msgspec.Struct, frozen=True, tag=True):
     """Bytes unmapped, and the dirty bitmap where one was asked for."""
 
     size: int
-    bitmap: bytes = b""
+    bitmap: Bitmap | None = None
 
 
 class PrecopyInfo(msgspec.Struct, frozen=True, tag=True):
@@ -332,7 +372,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     errno: int
 
 
-Answer = Opened | IovaRanges | Type1Info | Unmapped | PrecopyInfo | Number | Data | Done | Failed
+Answer = Opened | IovaRanges | Type1Info | Unmapped | Bitmap | PrecopyInfo | Number | Data | Done | Failed
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -359,6 +399,8 @@ class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_remapping: bool = True
     address_width: int = 48
     second_stage: bool = True
+    page_size: int = 4096
+    """The host's page size: 4, 16 or 64 KiB."""
 
 
 class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
@@ -368,3 +410,9 @@ class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     iommu_dirty_tracking: bool = True
     mediated: bool = False
+    dma_log: bool = False
+    """The device has a DMA logger."""
+    log_width: int = 48
+    """How many address bits its logger can cover in one range."""
+    local_memory: int = 0
+    """Bytes of the device's own memory, which is its state."""

@@ -75,6 +75,10 @@ class MigrationFlags(IntFlag):
     PRE_COPY = 4
 
 
+MAX_LOGGING_RANGES: Final = PAGE_SIZE // 16
+"""DMA_LOGGING_START's limit: as many ranges as fit into a page (semantics 2.6)."""
+
+
 class Feature(IntEnum):
     """VFIO_DEVICE_FEATURE indexes."""
 

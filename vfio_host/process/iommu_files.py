@@ -6,7 +6,9 @@ from typing import Final
 
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
-from vfio_host.interface.calls import Answer, AnyCall, Data, Done, Number
+from vfio_host.interface.bitmaps import sparse
+from vfio_host.interface.calls import Answer, AnyCall, Done, Number
+from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.iommufd import Iommufd
 from vfio_host.memory_file import MemoryFiles, UserAddresses
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
@@ -63,7 +65,8 @@ class IommuFile(OpenFile):
             case calls.HwptSetDirtyTracking():
                 context.set_dirty_tracking(call.hwpt_id, enable=call.enable)
             case calls.HwptGetDirtyBitmap():
-                return Data(context.dirty_bitmap(call.hwpt_id, call.flags, call.iova, call.length, call.page_size))
+                bits = context.dirty_bitmap(call.hwpt_id, call.flags, call.iova, call.length, call.page_size)
+                return sparse(bits, call.length // call.page_size)
             case calls.Destroy():
                 context.destroy(call.id)
             case _:
@@ -100,7 +103,7 @@ class ContainerFile(OpenFile):
                 bitmap = container.dirty_pages(
                     call.flags, call.iova, call.size, pgsize=call.pgsize, bitmap_size=call.bitmap_size
                 )
-                return Done() if bitmap is None else Data(bitmap)
+                return Done() if bitmap is None else sparse(bitmap, call.size // PAGE_SIZE)
             case _:
                 raise no_such_call(self, call)
         return Done()

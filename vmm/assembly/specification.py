@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
 from vmm.assembly.quantity_text import RATES_ALLOWED, SIZES_ALLOWED, parse_rate, parse_size
 from vmm.assembly.specification_conflicts import conflicts
+from vmm.rules import Rules, RuleSet
 
 _MAX_QUANTITY: Final = 1 << 63
 _MAX_DOCUMENT: Final = 1 << 20
@@ -94,10 +95,35 @@ class ViommuSpecification(Table):
     reports_max_iova: bool = True
     caching_mode: bool = True
     dma_translation: bool = True
+    first_stage: bool = False
+    """Offer first-stage tables to the guest (x-flts); a passed-through device behind them would need nesting."""
+
+
+class UserDriverSpecification(Table):
+    """A driver in the guest's user space that takes a device and gives it back (semantics 4.1, 4.14).
+
+    To take: the default domain -> blocked -> its own paging domain. To give back: paging -> blocked -> the default.
+    """
+
+    device: Name
+    cycle_ms: int = Field(default=0, ge=0, le=3_600_000)
+    """How often it takes the device by itself; 0: only when told to (`viaduct lab`)."""
+    hold_ms: int = Field(default=200, ge=1, le=3_600_000)
+    """How long it keeps it."""
+
+
+class ChurnSpecification(Table):
+    """Buffers that the guest kernel maps and unmaps for a device beside its workload."""
+
+    device: Name
+    maps_per_s: int = Field(default=1000, ge=1, le=1_000_000)
+    buffer: Size = 64 << 10
+    live: int = Field(default=32, ge=1, le=4096)
+    """How many buffers are mapped at a time."""
 
 
 class GuestSpecification(Table):
-    """The guest's kernel command line and its CPU load; rates in bytes per second."""
+    """The guest's kernel command line, its CPU load and how it treats its devices; rates in bytes per second."""
 
     iommu: Literal["pt", "nopt"] = "nopt"
     vcpus: int = Field(default=1, ge=1, le=256)
@@ -105,28 +131,52 @@ class GuestSpecification(Table):
     working_set: Size = 256 << 20
     pattern: Literal["uniform", "zipf", "sequential"] = "uniform"
     seed: int = Field(default=1, ge=0, lt=1 << 63)
+    user_driver: UserDriverSpecification | None = None
+    churn: ChurnSpecification | None = None
+    dma_after_unmap: bool = False
+    """The guest's driver of the first device unmaps buffers that the device still writes: a guest's own bug."""
 
 
 class RulesSpecification(Table):
-    """Which version of the hypervisor's rules the machine follows."""
+    """Which version of the hypervisor's rules the machine follows: `vmm.rules` says what each switch stands for."""
 
     set: Literal["merged", "vfio-viommu-v3"] = "merged"
+    query_before_unmap: bool = True
+    no_clear_on_unmap_query: bool = True
+    unmap_by_mapping: bool = True
+    track_region_del: bool = True
+    fail_on_query_error: bool = True
+    large_memory_blocker: bool = True
+    relaxed_viommu_check: bool = True
+    type1_is_not_iommu_dirty_tracking: bool = True
+    type1_dirty_pages_supported: bool = True
+    logger_ranges_cover_iova_space: bool = True
+    interrupt_only_viommu_allowed: bool = True
+    address_width_blocker: bool = True
+    unmap_events_carry_address: bool = True
+
+    def rules(self) -> Rules:
+        """Return the rules that the machine is built with."""
+        return Rules(**{**self.model_dump(), "set": RuleSet(self.set)})
 
 
 class DeviceSpecification(Table):
     """One passed-through device."""
 
     name: Name
-    model: Literal["qat"]
+    model: Literal["qat", "nic", "gpu", "plain"]
     address: Address
     backend: Literal["iommufd", "type1"] = "iommufd"
     host_iommu_dirty_tracking: bool = True
     """For iommufd only: without the key, false on type1."""
     device_dirty_tracking: bool = False
+    """The device has a DMA logger; only `nic` can, and it has one where the key is left out."""
     enable_migration: Literal["auto", "on", "off"] = "auto"
     mediated: bool = False
     bypass_iommu: bool = False
     dma_rate: Rate = 50 << 20
+    local_memory: Size = 256 << 20
+    """Of `gpu` only: its own memory, which is its migration state."""
 
     @property
     def devfn(self) -> int:
@@ -208,6 +258,8 @@ def _filled(table: Mapping[str, object], model: type[BaseModel]) -> dict[str, ob
     result = dict(table)
     if model is DeviceSpecification and result.get("backend") == "type1":
         result.setdefault("host_iommu_dirty_tracking", False)
+    if model is DeviceSpecification and result.get("model") == "nic":
+        result.setdefault("device_dirty_tracking", True)
     for key, field in model.model_fields.items():
         inner = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_table(t)), None)
         if key not in result and not field.is_required():

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from vfio_host.interface.calls import Answer, AnyCall, Failed
+from vfio_host.interface.bitmaps import dense
+from vfio_host.interface.calls import Answer, AnyCall, Bitmap, Failed
 from vfio_host.interface.numbers import PAGE_SIZE
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.vfio.dirty_tracker import Tracker
@@ -57,7 +58,7 @@ class Backend(Protocol):
             BitmapTooLarge: Nothing was asked of the kernel; the mapping stays.
         """
 
-    def bits_of(self, answer: Answer) -> bytes:
+    def bits_of(self, answer: Answer) -> Bitmap | None:
         """Return the bitmap of a query's answer."""
 
     def nothing_to_unmap(self, failure: Failed) -> bool:
@@ -180,8 +181,8 @@ class Container:
             self._fail("dirty bitmap query", answer)
             return
         bits = self._backend.bits_of(answer)
-        if bits:
-            self._dirty.merge_bits(backing.offset // PAGE_SIZE, -(-backing.size // PAGE_SIZE), bits)
+        if bits is not None and (bits.runs or bits.parts):
+            self._dirty.merge_bits(backing.offset // PAGE_SIZE, -(-backing.size // PAGE_SIZE), dense(bits))
 
     def _mark(self, backing: Run) -> None:
         self._dirty.set_run(backing.offset // PAGE_SIZE, -(-backing.size // PAGE_SIZE))

@@ -8,7 +8,7 @@ from vfio_host.interface.calls import (
     AnyCall,
     AttachPt,
     BindIommufd,
-    Data,
+    Bitmap,
     Failed,
     GetHwInfo,
     HwptAlloc,
@@ -72,9 +72,9 @@ class IommufdBackend:
         """Query without clearing, then unmap: the bits die with the mapping."""
         return (self.query_call(iova, size, clear=False), True), (self.unmap_call(iova, size), False)
 
-    def bits_of(self, answer: Answer) -> bytes:
+    def bits_of(self, answer: Answer) -> Bitmap | None:
         """Return a query's bitmap."""
-        return answer.data if isinstance(answer, Data) else b""
+        return answer if isinstance(answer, Bitmap) else None
 
     def nothing_to_unmap(self, failure: Failed) -> bool:
         """ENOENT: a named range that holds no mapping."""

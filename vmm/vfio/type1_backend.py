@@ -6,7 +6,7 @@ from typing import Final
 from vfio_host.interface.calls import (
     Answer,
     AnyCall,
-    Data,
+    Bitmap,
     DirtyPages,
     Failed,
     GetInfo,
@@ -79,11 +79,11 @@ class Type1Backend:
         flags = UnmapFlags.GET_DIRTY_BITMAP
         return ((UnmapDma(flags=flags, iova=iova, size=size, pgsize=PAGE_SIZE, bitmap_size=needed), True),)
 
-    def bits_of(self, answer: Answer) -> bytes:
+    def bits_of(self, answer: Answer) -> Bitmap | None:
         """Return a query's bitmap."""
         if isinstance(answer, Unmapped):
             return answer.bitmap
-        return answer.data if isinstance(answer, Data) else b""
+        return answer if isinstance(answer, Bitmap) else None
 
     def nothing_to_unmap(self, failure: Failed) -> bool:
         """A hole is unmapped with success here, so no failure says that."""

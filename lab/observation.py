@@ -1,0 +1,100 @@
+"""What a run of a scenario showed, and whether it is what was expected. Pure.
+
+Three things are told apart: the stream (did the migration complete, and if not, with what text), the verifier (which
+pages differ by their digests), and the oracle (which pages differ in truth, though nothing was pending).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from lab.scenario import Expectation
+
+_AS_PLANNED: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen. Pages are indexes in RAM; None means that nobody looked."""
+
+    outcome: str
+    """completed, failed, blocked, allowed or measured."""
+    error: str = ""
+    blockers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    refused_pages: frozenset[int] | None = None
+    lost_pages: frozenset[int] | None = None
+    unmaps: int = 0
+    """Unmaps while dirty pages were tracked."""
+    flushes: int = 0
+    """IOTLB flushes that those unmaps caused."""
+    stale_mappings: int = 0
+    """Mappings left in a container for which the address space has none."""
+    trackers: tuple[str, ...] = ()
+    """Of each container, in the devices' order."""
+    guest_errors: int = 0
+    standstill_ms: float = 0.0
+    planned_standstill_ms: float = 0.0
+    rounds: int = 0
+    switches: int = 0
+    """How often a device went from one domain to another."""
+
+    @property
+    def verifier(self) -> str:
+        """accepts, refuses, or nothing."""
+        if self.refused_pages is None:
+            return ""
+        return "refuses" if self.refused_pages else "accepts"
+
+
+def disagreements(expected: Expectation, seen: Observation) -> tuple[str, ...]:
+    """Return in words everything that was expected and not seen; nothing when all is as expected."""
+    return tuple(_disagreements(expected, seen))
+
+
+def _disagreements(expected: Expectation, seen: Observation) -> Iterator[str]:
+    if seen.outcome != expected.outcome:
+        yield f"{seen.outcome}, not {expected.outcome}"
+    if expected.error not in seen.error:
+        yield f'error text "{seen.error}" does not say "{expected.error}"'
+    if expected.blockers is not None and set(seen.blockers) != set(expected.blockers):
+        yield f"blockers {_listed(seen.blockers)}, not {_listed(expected.blockers)}"
+    if expected.warnings is not None and not set(expected.warnings) <= set(seen.warnings):
+        yield f"warnings {_listed(seen.warnings)} lack some of {_listed(expected.warnings)}"
+    if expected.verifier is not None and seen.verifier != expected.verifier:
+        yield f"verifier {seen.verifier or 'did not look'}, not {expected.verifier}"
+    if expected.verifier == "refuses" and seen.refused_pages != seen.lost_pages:
+        yield "verifier and oracle name different pages"
+    yield from _pages(expected, seen)
+    yield from _counts(expected, seen)
+
+
+def _pages(expected: Expectation, seen: Observation) -> Iterator[str]:
+    if expected.pages_lost is None:
+        return
+    if seen.lost_pages is None:
+        yield "the oracle did not look"
+    elif bool(seen.lost_pages) != (expected.pages_lost == "some"):
+        yield f"{len(seen.lost_pages)} pages lost, expected {expected.pages_lost}"
+
+
+def _counts(expected: Expectation, seen: Observation) -> Iterator[str]:
+    if expected.flushes is not None:
+        wanted = seen.unmaps if expected.flushes == "one-per-unmap" else 0
+        if seen.flushes != wanted:
+            yield f"{seen.flushes} flushes for {seen.unmaps} unmaps, expected {wanted}"
+    if expected.unmaps is not None and bool(seen.unmaps) != (expected.unmaps == "some"):
+        yield f"{seen.unmaps} unmaps, expected {expected.unmaps}"
+    if expected.stale_mappings is not None and seen.stale_mappings != expected.stale_mappings:
+        yield f"{seen.stale_mappings} stale mappings, not {expected.stale_mappings}"
+    if expected.tracker is not None and expected.tracker not in seen.trackers:
+        yield f"trackers {_listed(seen.trackers)}, not {expected.tracker}"
+    if expected.guest_errors is not None and seen.guest_errors != expected.guest_errors:
+        yield f"{seen.guest_errors} guest errors, not {expected.guest_errors}"
+    planned = seen.planned_standstill_ms
+    if expected.standstill_as_planned and abs(seen.standstill_ms - planned) > planned * _AS_PLANNED:
+        yield f"stood still for {seen.standstill_ms:.0f} ms, planned {planned:.0f} ms"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(sorted(names)) or "none"

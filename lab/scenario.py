@@ -1,0 +1,158 @@
+"""A scenario: a machine, what its guest does at which moment, and what must come of it.
+
+The machine is a specification (docs/specification.md); switches of its rules are set in `[machine.rules]`. Moments are
+named, not timed: `start` (the guest has worked for a while, nothing is tracked), `tracking` (tracking began, round 0
+is not sent), `round-N` (in the middle of round N), `pausing` (after the last harvest that the guest lives through).
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
+from vmm.assembly.specification import (
+    MachineSpecification,
+    Name,
+    Rate,
+    Size,
+    Table,
+    check_specification,
+)
+
+Moment = Annotated[str, StringConstraints(pattern=r"^(start|tracking|round-[0-9]{1,3}|pausing)$")]
+Doing = Literal["take", "give-back", "block", "unblock", "churn", "calm", "quiet", "fail-query", "fail-unmap"]
+"""The user driver takes the device and gives it back; the kernel blocks it and brings it back; buffers are churned, or
+no more; everything in the guest comes to rest; the host's next bitmap query, or unmap, fails with EIO."""
+
+
+class RunSpecification(Table):
+    """How the scenario is run; sizes in bytes, rates in bytes a second."""
+
+    kind: Literal["migrate", "plan", "dirty-rate"] = "migrate"
+    """`plan` asks for blockers and the forecast only; `dirty-rate` measures without a migration."""
+    in_process_only: bool = False
+    seed: int = Field(default=1, ge=0, lt=1 << 32)
+    bandwidth: Rate = 1_250_000_000
+    downtime_limit_ms: int = Field(default=300, ge=1, le=2_000_000)
+    timeout_ms: int = Field(default=60_000, ge=1, le=10_000_000)
+    least_rounds: int = Field(default=3, ge=1, le=100)
+    """Rounds before the guest may be stopped, so that moments come."""
+    work_ms: int = Field(default=300, ge=0, le=60_000)
+    host_page_size: Size = 4096
+    sparse: bool = False
+    """RAM that nobody touched stands for data: it is sent in no time here, and charged on the link as if it were."""
+
+
+class Action(Table):
+    """Something that happens at a moment."""
+
+    at: Moment
+    do: Doing
+    device: Name | None = None
+
+
+class Expectation(Table):
+    """What must be seen; what is left out is not looked at."""
+
+    outcome: Literal["completed", "failed", "blocked", "allowed", "measured"]
+    error: str = ""
+    """A part of the stream's error text, or of a blocker's message."""
+    blockers: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] | None = None
+    verifier: Literal["accepts", "refuses"] | None = None
+    """`refuses` means: exactly the oracle's pages."""
+    pages_lost: Literal["none", "some"] | None = None
+    flushes: Literal["none", "one-per-unmap"] | None = None
+    unmaps: Literal["none", "some"] | None = None
+    stale_mappings: int | None = None
+    tracker: str | None = None
+    guest_errors: int | None = None
+    standstill_as_planned: bool = False
+    """The run stands still for as long as the plan says, within a tenth."""
+
+
+class ScenarioDocument(Table):
+    """The tables of a scenario's file beside `[machine]`."""
+
+    name: Name
+    title: str
+    sources: tuple[str, ...] = ()
+    """Where the claim is made: seed and patch, or section of the semantics."""
+    run: RunSpecification = RunSpecification()
+    action: tuple[Action, ...] = ()
+    expect: Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario whose machine has been checked too."""
+
+    document: ScenarioDocument
+    machine: MachineSpecification
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return self.document.name
+
+
+SHIPPED: Final = Path(__file__).parent / "scenarios"
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario.
+
+    Raises:
+        InvalidDocument: With every fault at once, those of the machine included.
+    """
+    return check_scenario(read_toml(path), str(path))
+
+
+def parse_scenario(text: str, name: str) -> Scenario:
+    """Read a scenario from text; `name` is what its faults carry.
+
+    Raises:
+        InvalidDocument: With every fault at once.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidDocument([Fault(name, "", f"Not TOML: {error}", "")]) from None
+    return check_scenario(document, name)
+
+
+def check_scenario(document: Mapping[str, object], name: str) -> Scenario:
+    """Check a scenario's document; `name` is what its faults carry.
+
+    Raises:
+        InvalidDocument: With every fault at once.
+    """
+    faults: list[Fault] = []
+    rest = {key: value for key, value in document.items() if key != "machine"}
+    checked = machine = None
+    try:
+        checked = ScenarioDocument.model_validate(rest, strict=False)
+    except ValidationError as error:
+        faults.extend(faults_of(error, name, ScenarioDocument))
+    table = document.get("machine")
+    if not isinstance(table, dict):
+        faults.append(Fault(name, "machine", "Missing", "a [machine] table, see docs/specification.md"))
+    else:
+        try:
+            machine = check_specification({"name": document.get("name", "machine"), **table}, name)
+        except InvalidDocument as error:
+            faults.extend(error.faults)
+    if checked is None or machine is None or faults:
+        raise InvalidDocument(faults)
+    known = {device.name for device in machine.device}
+    for index, action in enumerate(checked.action):
+        if action.device is not None and action.device not in known:
+            allowed = ", ".join(sorted(known)) or "no device: the machine has none"
+            faults.append(Fault(name, f"action[{index}].device", f'No device "{action.device}"', allowed))
+    if faults:
+        raise InvalidDocument(faults)
+    return Scenario(checked, machine)
