@@ -11,6 +11,7 @@ written, have the digest that the source stated last, and any later write takes 
 three bits.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -39,12 +40,14 @@ from vm_migration.transfer.frames import (
     Place,
     Zeros,
 )
-from vm_migration.transfer.page_runs import Runs, pages_of
+from vm_migration.transfer.page_runs import Runs, page_count, pages_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
 
 _REPORTED_PAGES: Final = 1000
+_LONG_RUN: Final = 64
+"""Pages of a run, on average, from which on it is handled as a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,15 @@ class VerifyResult:
 class IncomingImage:
     """A RAM that is being filled by one attempt."""
 
-    def __init__(self, words: PageWords, attempt: UUID, streams: int, *, full: bool = False) -> None:
+    def __init__(
+        self,
+        words: PageWords,
+        attempt: UUID,
+        streams: int,
+        *,
+        full: bool = False,
+        memory_within: Callable[[int, int], Iterable[tuple[int, int]]] = lambda first, count: ((first, count),),
+    ) -> None:
         """Begin with a RAM, one page a row, of which nothing is known.
 
         Args:
@@ -76,6 +87,8 @@ class IncomingImage:
             attempt: The attempt whose frames are taken.
             streams: How many streams each round has.
             full: Count only digests that came in the last round (`--verify full`).
+            memory_within: Tells which runs of a run of pages hold memory; the others are zero already, and to read
+                them would allocate them. By default all of it does: a real destination has populated its RAM.
         """
         self.pages: Final = len(words)
         self.round: int | None = None
@@ -84,6 +97,7 @@ class IncomingImage:
         self._data = words.data.cast("B")
         self._attempt = attempt
         self._full = full
+        self._memory_within = memory_within
         self._next_sequence = [0] * streams
         self._open_streams: set[int] = set()
         self._stale = DirtyBitmap(self.pages)
@@ -203,13 +217,32 @@ class IncomingImage:
             self._compare(pages, body.digests)
 
     def _apply_zeros(self, body: Zeros) -> None:
+        if len(body.runs) * _LONG_RUN > page_count(body.runs):
+            self._apply_scattered_zeros(body)
+            return
+        runs: list[tuple[int, int]] = body.runs.tolist()
+        if not all(first + count <= self.pages and self._stale.contains_run(first, count) for first, count in runs):
+            self._announced(body.runs)  # raises, and names the page
+        for first, count in runs:
+            self._zero(first, count)
+            for known in (self._stale, self._verified, self._different):
+                known.clear_run(first, count)
+            if body.digested:  # each page was just read as zero, or made so
+                self._verified.set_run(first, count)
+            self.received_pages += count
+
+    def _apply_scattered_zeros(self, body: Zeros) -> None:
         pages = self._announced(body.runs)
         for first, count in body.runs.tolist():
-            rows = self._words[first : first + count]
-            rows[~zero_rows(rows)] = 0
+            self._zero(first, count)
         self._arrived(pages)
-        if body.digested:  # each page was just read as zero, or made so
+        if body.digested:
             self._verified.set_pages(pages)
+
+    def _zero(self, first: int, count: int) -> None:
+        for start, length in self._memory_within(first, count):
+            rows = self._words[start : start + length]
+            rows[~zero_rows(rows)] = 0
 
     def _apply_digests(self, body: Digests) -> None:
         pages = self._in_block(body.runs)

@@ -35,7 +35,7 @@ from vm_migration.transfer.frames import (
     Place,
     Zeros,
 )
-from vm_migration.transfer.page_runs import page_count, pieces, runs_of
+from vm_migration.transfer.page_runs import page_count, pieces, run_pieces, runs_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
@@ -99,8 +99,8 @@ class OutgoingRound:
             yield frame
 
     def _bodies(self) -> Iterator[Body]:
-        for pages in pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
-            yield Zeros(runs_of(pages), self._digested)
+        for runs in run_pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
+            yield Zeros(runs, self._digested)
         yield from self._contents()
         for pages in pieces(self._announced & self._holes, _PAGES_PER_DIGESTS):
             yield Digests(runs_of(pages), np.full(len(pages), ZERO_DIGEST))

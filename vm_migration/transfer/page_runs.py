@@ -66,6 +66,24 @@ def pieces(bitmap: DirtyBitmap, size: int) -> Iterator[Pages]:
             yield pages[start : start + size]
 
 
+def run_pieces(bitmap: DirtyBitmap, size: int) -> Iterator[Runs]:
+    """Yield the bitmap's pages as tables of runs, ascending, of at most `size` pages each: long runs cost nothing."""
+    firsts, counts = bitmap.run_table()
+    rows: list[tuple[int, int]] = []
+    room = size
+    for begin, end in zip(firsts.tolist(), (firsts + counts).tolist(), strict=True):
+        first = begin
+        while first < end:
+            count = min(room, end - first)
+            rows.append((first, count))
+            first, room = first + count, room - count
+            if not room:
+                yield np.array(rows, dtype=np.uint32)
+                rows, room = [], size
+    if rows:
+        yield np.array(rows, dtype=np.uint32)
+
+
 def split(bitmap: DirtyBitmap, streams: int) -> tuple[DirtyBitmap, ...]:
     """Share a bitmap's pages among streams: equal numbers to one, in ascending parts, so that long runs stay whole.
 

@@ -17,33 +17,49 @@ No bit is ever cleared in memory that somebody else may set: a read-and-clear of
 Python and would lose writes. tests/properties/test_dirty_tracking.py drives every interleaving of these steps.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
 from vmm.memory.dirty_bitmap import DirtyBitmap
 
+_CHUNK_SHIFT: Final = 15
+
 
 class DirtyLog:
-    """Pages written since the last swap; a byte a page, because setting a byte needs no read."""
+    """Pages written since the last swap; a byte a page, because setting a byte needs no read.
 
-    __slots__ = ("_flags", "enabled")
+    Chunks that were written are kept apart, so that a swap costs what was written and not what there is: the flags of
+    a terabyte are memory that nobody has touched.
+    """
+
+    __slots__ = ("_chunks", "_flags", "enabled")
 
     def __init__(self, pages: int) -> None:
         self._flags: npt.NDArray[np.uint8] = np.zeros(pages, dtype=np.uint8)
+        self._chunks: npt.NDArray[np.uint8] = np.zeros((pages >> _CHUNK_SHIFT) + 1, dtype=np.uint8)
         self.enabled = False
 
     def mark_run(self, first: int, count: int) -> None:
         """Record that a run of pages was written in this step."""
-        if self.enabled:
+        if self.enabled and count > 0:
             self._flags[first : first + count] = 1
+            self._chunks[first >> _CHUNK_SHIFT : (first + count - 1 >> _CHUNK_SHIFT) + 1] = 1
 
     def mark_pages(self, pages: npt.NDArray[np.int64]) -> None:
         """Record that these pages were written in this step."""
         if self.enabled:
             self._flags[pages] = 1
+            self._chunks[pages >> _CHUNK_SHIFT] = 1
 
     def swap(self) -> DirtyBitmap:
         """Return what was written since the last swap, and begin anew. Only between two steps of the writer."""
-        harvested = DirtyBitmap.from_flags(self._flags)
-        self._flags[:] = 0
+        harvested = DirtyBitmap(len(self._flags))
+        for chunk in np.flatnonzero(self._chunks).tolist():
+            first = chunk << _CHUNK_SHIFT
+            flags = self._flags[first : first + (1 << _CHUNK_SHIFT)]
+            harvested.merge_flags(first, flags)
+            flags[:] = 0
+        self._chunks[:] = 0
         return harvested

@@ -71,17 +71,23 @@ class RamBlock:
         """Return how much of the block holds memory."""
         return os.fstat(self.descriptor).st_blocks * 512
 
-    def extents(self) -> Iterator[tuple[int, int]]:
-        """Yield runs (first page, count) that hold memory; what lies between them was never touched and is zero."""
-        position = 0
-        while position < self.size:
+    def extents(self, first_page: int = 0, count: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield runs (first page, count) that hold memory; what lies between them was never touched and is zero.
+
+        Only those of `count` pages from `first_page` on, where that is given.
+        """
+        position = first_page * PAGE_SIZE
+        stop = self.size if count is None else min(self.size, position + count * PAGE_SIZE)
+        while position < stop:
             try:
                 start = os.lseek(self.descriptor, position, os.SEEK_DATA)
             except OSError as error:
                 if error.errno != errno.ENXIO:  # a page is taken for zero only where the kernel says so
                     raise
                 return
-            end = os.lseek(self.descriptor, start, os.SEEK_HOLE)
+            if start >= stop:
+                return
+            end = min(os.lseek(self.descriptor, start, os.SEEK_HOLE), stop)
             first = start // PAGE_SIZE
             yield first, -(-end // PAGE_SIZE) - first
             position = end

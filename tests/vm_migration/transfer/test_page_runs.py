@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vm_migration.transfer.page_runs import are_canonical, page_count, pages_of, pieces, runs_of, split
+from vm_migration.transfer.page_runs import are_canonical, page_count, pages_of, pieces, run_pieces, runs_of, split
 from vmm.memory.dirty_bitmap import DirtyBitmap
 
 page_sets = st.sets(st.integers(0, 400), max_size=60)
@@ -30,6 +30,14 @@ def test_pieces_are_the_set_in_order(pages: set[int], size: int) -> None:
     found = [piece.tolist() for piece in pieces(bitmap_of(pages), size)]
     assert list(chain.from_iterable(found)) == sorted(pages)
     assert all(0 < len(piece) <= size for piece in found)
+
+
+@given(page_sets, st.integers(1, 7))
+@settings(max_examples=80)
+def test_run_pieces_are_the_same_set_in_canonical_tables(pages: set[int], size: int) -> None:
+    tables = list(run_pieces(bitmap_of(pages), size))
+    assert [page for table in tables for page in pages_of(table).tolist()] == sorted(pages)
+    assert all(are_canonical(table) and 0 < page_count(table) <= size for table in tables)
 
 
 def test_pieces_cross_the_windows_of_a_large_bitmap() -> None:

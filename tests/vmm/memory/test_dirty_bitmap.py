@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.dirty_log import DirtyLog
 
 PAGES = 300
 page_sets = st.sets(st.integers(0, PAGES - 1))
@@ -76,3 +77,33 @@ def test_bytes_that_are_not_such_a_bitmap_are_refused(data: bytes) -> None:
 def test_a_run_that_leaves_the_block_is_refused(first: int, count: int) -> None:
     with pytest.raises(ValueError, match="not within"):
         DirtyBitmap(PAGES).set_run(first, count)
+
+
+@given(page_sets, st.integers(0, PAGES - 1), st.integers(0, PAGES))
+def test_a_run_is_contained_when_all_its_pages_are(pages: set[int], first: int, count: int) -> None:
+    count = min(count, PAGES - first)
+    assert bitmap_of(pages).contains_run(first, count) == (set(range(first, first + count)) <= pages)
+
+
+def test_runs_of_a_large_block_go_on_over_the_windows_of_the_search() -> None:
+    pages = 3 << 20
+    bitmap = DirtyBitmap(pages)
+    bitmap.set_run(5, (2 << 20) + 60)
+    bitmap.set_run(pages - 1, 1)
+    assert list(bitmap.runs()) == [(5, (2 << 20) + 60), (pages - 1, 1)]
+    assert list(DirtyBitmap.full(pages).runs()) == [(0, pages)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(1, 40_000)), max_size=6), st.booleans())
+def test_a_log_names_what_was_marked_since_the_last_swap(marked: list[tuple[int, int]], enabled: bool) -> None:
+    log = DirtyLog(240_000)
+    log.enabled = True
+    log.mark_pages(np.array([7, 239_999], dtype=np.int64))
+    assert log.swap().indexes().tolist() == [7, 239_999]
+    log.enabled = enabled
+    expected = DirtyBitmap(240_000)
+    for first, count in marked:
+        log.mark_run(first, count)
+        expected.set_run(first, count if enabled else 0)
+    assert log.swap() == expected
+    assert not log.swap()

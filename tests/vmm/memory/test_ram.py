@@ -36,6 +36,17 @@ def test_extents_name_what_was_touched_and_nothing_else() -> None:
     assert len(touched) < 64, "holes must not be reported as memory"
 
 
+def test_extents_can_be_asked_of_a_part_of_a_terabyte() -> None:
+    block = RamBlock.create("test", 1 << 40)
+    middle = 1 << 27
+    block.words[middle, 0] = 1
+    (first, count), *rest = block.extents(middle - 5, 100)
+    assert rest == []
+    assert first <= middle < first + count
+    assert list(block.extents(middle + count, 1 << 20)) == []
+    assert list(block.extents(0, 1000)) == []
+
+
 def test_writes_mark_their_pages_and_reads_do_not() -> None:
     memory = GuestMemory(RamBlock.create("test", MIB))
     memory.log.enabled = True
