@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from orchestrator.errors import USAGE, complaint, error_document
-from orchestrator.invocation import Invocation, print_document
+from vm_migration.command_line.invocation import Invocation, print_document
 from vm_migration.errors import InternalError
 from vm_migration.telemetry import logs
 

@@ -7,12 +7,12 @@ from orchestrator.attempt import Attempt
 from orchestrator.commands.migrate import result_answer
 from orchestrator.desk import Desk, follow
 from orchestrator.documents.listings import AttemptsDocument
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_attempts, show_events
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.summary import show_result
 from orchestrator.result import attempt_document, one_attempt_document
 from orchestrator.site import open_desk
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import InvalidInput
 
 

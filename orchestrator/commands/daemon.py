@@ -5,7 +5,7 @@ import functools
 import click
 
 from orchestrator.daemon import serve
-from orchestrator.invocation import Invocation, common_options
+from vm_migration.command_line.invocation import Invocation, common_options
 from vm_migration.daemon.life import run
 
 

@@ -8,9 +8,9 @@ from orchestrator.commands.options import RATE, SIZE
 from orchestrator.demo.play import Played, play
 from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
 from orchestrator.demo.site import demo_site
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.progress import LiveProgress
 from orchestrator.site import agents_of, open_desk
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 
 
 @click.command("demo")

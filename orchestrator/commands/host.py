@@ -9,9 +9,9 @@ from orchestrator.agents import Agents, Side
 from orchestrator.commands.machine import machine_document
 from orchestrator.documents.listings import HostDocument, HostsDocument, OneHostDocument, SideDocument
 from orchestrator.documents.migration import FaultDocument
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_hosts, show_machines
 from orchestrator.site import agents_of
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import InvalidInput, MigrationError
 
 

@@ -15,11 +15,11 @@ from orchestrator.documents.listings import (
 )
 from orchestrator.documents.migration import FaultDocument
 from orchestrator.inventory import require_free_name, resolve, survey
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_machine, show_machines
 from orchestrator.result import guest_document, memory_document, notice_documents
 from orchestrator.site import agents_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import MigrationError
 from vmm.assembly.specification import load_specification
 

@@ -17,12 +17,12 @@ from orchestrator.commands.options import PolicyOptions, policy_of, policy_optio
 from orchestrator.commands.preflight import preflight_answer
 from orchestrator.desk import Desk
 from orchestrator.errors import complaint
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.policy import require_offered
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.summary import show_result
 from orchestrator.result import migration_document
 from orchestrator.site import open_desk
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.errors import Refused
 

@@ -6,8 +6,8 @@ import click
 from rich.console import Console
 
 from orchestrator.documents.listings import PkiDocument
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.render.listings import show_certificate
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, inspect
 from vm_migration.link.pki import issue as issue_certificate

@@ -8,12 +8,12 @@ from rich.console import Console
 from orchestrator.attempt import Notice
 from orchestrator.commands.options import PolicyOptions, policy_of, policy_options
 from orchestrator.inventory import resolve, survey
-from orchestrator.invocation import Answer, Invocation, answering
 from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.preflight import Preflight, preflight_document
 from orchestrator.preflight import preflight as ask_both
 from orchestrator.render.summary import show_preflight
 from orchestrator.site import agents_of
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.configuration import Configuration
 

@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from orchestrator.documents.listings import VersionDocument
-from orchestrator.invocation import Answer, Invocation, answering
+from vm_migration.command_line.invocation import Answer, Invocation, answering
 
 
 @click.command("version")

@@ -1,4 +1,4 @@
-"""The demo: what it writes, how it starts and ends processes, and the whole of it once."""
+"""The demo: what it makes of its options, and the whole of it once."""
 
 import asyncio
 import itertools
@@ -11,27 +11,10 @@ import jsonschema
 import psutil
 import pytest
 
-from orchestrator.demo.daemons import Daemon, running
-from orchestrator.demo.scene import (
-    HOSTS,
-    Addresses,
-    Backend,
-    DemoOptions,
-    GuestIommu,
-    Viommu,
-    agent_text,
-    site_text,
-    specification,
-    tls_text,
-)
-from vm_migration.daemon.configuration import load
-from vm_migration.errors import InternalError
-from vm_migration.link.tls import TlsFiles
+from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
 from vmm.assembly.document_faults import InvalidDocument
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
-READY = "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
-READY += "s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET']); time.sleep(600)"
 SMALL = ("--memory", "128MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s")
 
 
@@ -55,49 +38,6 @@ def test_every_choice_makes_a_machine_that_can_be() -> None:
 def test_a_machine_that_cannot_be_is_refused_before_anything_starts() -> None:
     with pytest.raises(InvalidDocument, match="working set"):
         specification(options(memory=64 << 20))
-
-
-def test_what_it_writes_is_a_configuration(tmp_path: Path) -> None:
-    addresses = Addresses(
-        "127.0.0.1:1",
-        {h: f"127.0.0.1:{n}2" for n, h in enumerate(HOSTS, 1)},
-        {h: f"127.0.0.1:{n}3" for n, h in enumerate(HOSTS, 1)},
-    )
-    files = TlsFiles(tmp_path / "ca.pem", tmp_path / "a.pem", tmp_path / "a.key")
-    path = tmp_path / "host-a.toml"
-    path.write_text(
-        site_text(tmp_path, "mqtt://127.0.0.1:9", addresses) + tls_text(files) + agent_text(tmp_path, "host-a", 1 << 30)
-    )
-    configuration = load(path, {})
-    assert (configuration.site.orchestrator, configuration.tls_files()) == ("127.0.0.1:1", files)
-    assert configuration.agent is not None
-    assert configuration.agent.memory_budget >= 2 << 30
-
-
-async def test_daemons_run_while_the_context_is_entered(tmp_path: Path) -> None:
-    daemons = [Daemon(name, [sys.executable, "-c", READY, str(tmp_path)]) for name in ("one", "two")]
-    async with running(tmp_path, daemons):
-        assert len(_knowing(tmp_path)) == 2
-    assert _knowing(tmp_path) == []
-
-
-async def test_a_daemon_that_ends_at_once_takes_the_others_with_it(tmp_path: Path) -> None:
-    daemons = [
-        Daemon("good", [sys.executable, "-c", READY, str(tmp_path)]),
-        Daemon("bad", [sys.executable, "-c", "raise SystemExit('No disk is left')", str(tmp_path)]),
-    ]
-    with pytest.raises(ExceptionGroup) as errors:
-        async with running(tmp_path, daemons):
-            pytest.fail("it is not ready")
-    assert errors.group_contains(InternalError, match="bad ended with 1 before it was ready: No disk is left")
-    assert _knowing(tmp_path) == []
-
-
-async def test_what_a_daemon_left_behind_is_ended(tmp_path: Path) -> None:
-    start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {READY!r}, {str(tmp_path)!r}])"
-    async with running(tmp_path, [Daemon("parent", [sys.executable, "-c", f"{start}; {READY}"])]):
-        assert len(_knowing(tmp_path)) == 2
-    assert _knowing(tmp_path) == []
 
 
 async def test_the_whole_of_it(tmp_path: Path) -> None:

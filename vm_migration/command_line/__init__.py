@@ -1,0 +1,1 @@
+"""What every subcommand of `viaduct` has in common, whichever program brings it: options, answers, how it ends."""
