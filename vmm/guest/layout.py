@@ -4,7 +4,7 @@
 
     0          1 MiB        5 MiB   8 MiB                                                end of low RAM (or of RAM)
     | firmware | VT-d tables | spare | device 0 | device 1 | ... | generations | working set ...
-                                       rings 64 KiB, corpus 4 MiB, output slabs of 2 MiB each
+                                       rings, corpus, output slabs of 2 MiB each: an accelerator's 2 + 4 MiB + slabs
 
 The working set is clipped to what is left; all of it lies below the PCI hole.
 """
@@ -26,13 +26,29 @@ MINIMUM_RAM: Final = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
+class AreaNeeds:
+    """What a driver wants of memory: bytes of rings and corpus, each whole slabs of 2 MiB, and slabs to write into."""
+
+    rings: int
+    corpus: int
+    slabs: int
+    fewest_slabs: int = 2
+    """It gets at least so many, however little RAM there is."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceArea:
-    """One device's memory; every base is aligned to 2 MiB, so that a slab can be one large page."""
+    """One device's memory, without gaps; every base is aligned to 2 MiB, so that a slab can be one large page."""
 
     rings: int
     corpus: int
     slabs: int
     slab_count: int
+
+    @property
+    def size(self) -> int:
+        """Bytes from `rings` to the end of the last slab."""
+        return self.slabs + self.slab_count * SLAB_SIZE - self.rings
 
 
 @dataclass(frozen=True, slots=True)
