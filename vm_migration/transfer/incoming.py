@@ -169,7 +169,7 @@ class IncomingImage:
         """
         if not self.whole:
             raise WrongOrder("Verifying", f"{self.stale_pages} pages stale", "a closed round with no page stale")
-        unverified = DirtyBitmap.full(self.pages) - self._verified
+        unverified = self.unverified()
         different = self._different.count()
         return VerifyResult(
             pages_verified=self._verified.count(),
@@ -177,6 +177,10 @@ class IncomingImage:
             pages_unstated=unverified.count() - different,
             mismatched=_first_pages(self._different if different else unverified),
         )
+
+    def unverified(self) -> DirtyBitmap:
+        """Return every page that is not proven equal: it differs, or no digest was stated for it as it is now."""
+        return DirtyBitmap.full(self.pages) - self._verified
 
     def _check_place(self, place: Place, stream: int) -> None:
         if place.attempt != self._attempt:
