@@ -57,6 +57,12 @@ class VfioListener:
         else:
             self.container.unmap(event.iova, size, run)
 
+    def shown(self) -> tuple[tuple[int, int], ...]:
+        """Return (iova, size) of everything that the address space shows the device now, mapped or not."""
+        sections = [(int(section.base), section.size) for section in self._sections.values()]
+        mappings = () if self._space is None else self._space.mappings
+        return (*sections, *((mapping.iova, mapping.size + 1) for mapping in mappings))
+
     def log_sync(self) -> None:
         """Queue a read of every mapping's dirty bits."""
         for section in self._sections.values():
