@@ -126,6 +126,13 @@ class Agents:
         methods = {"pause": stub.PauseMachine, "resume": stub.ResumeMachine, "destroy": stub.DestroyMachine}
         return await call(methods[act], machine.MachineRequest(machine=name), peer=peer, deadline=ACT_SECONDS)
 
+    async def measure_dirty_rate(self, host: str, name: str, window_ms: int) -> machine.DirtyRate:
+        """Log a machine's writes for a while; refused while an attempt is open."""
+        channel, peer = self.channel(host, "source")
+        request = machine.MeasureDirtyRateRequest(machine=name, window_ms=window_ms)
+        deadline = ACT_SECONDS + window_ms / 1000
+        return await call(MachinesStub(channel).MeasureDirtyRate, request, peer=peer, deadline=deadline)
+
     # the source's side of an attempt
 
     async def check_outgoing(self, host: str, request: source.CheckOutgoingRequest) -> source.CheckOutgoingResponse:

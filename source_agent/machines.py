@@ -1,11 +1,12 @@
-"""What a person does to the machines of a host: create, pause, resume, destroy."""
+"""What a person does to the machines of a host: create, pause, resume, measure, destroy."""
 
 import asyncio
 from typing import Final
 from uuid import UUID, uuid4
 
+from source_agent.dirty_rate import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS, DirtyRate, measure
 from source_agent.holdings import Holding, Holdings
-from vm_migration.errors import Refused
+from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed
@@ -61,6 +62,20 @@ class Machines:
             answer = await custody.answer()
             await custody.write(lambda record: run_confirmed(record, answer))
             return await self._holdings.look(custody.directory)
+
+    async def dirty_rate(self, name: str, window_ms: int) -> tuple[Holding, DirtyRate]:
+        """Log a machine's writes for a while; refused while an attempt is open, and none opens meanwhile.
+
+        Raises:
+            InvalidInput: The window is too short or too long.
+        """
+        if not SHORTEST_WINDOW_MS <= window_ms <= LONGEST_WINDOW_MS:
+            text = f"Window of {window_ms} ms is not within {SHORTEST_WINDOW_MS} and {LONGEST_WINDOW_MS} ms"
+            raise InvalidInput("invalid-window", text, "Choose another --window")
+        holding = await self._holdings.find(name)
+        async with self._holdings.hold(holding.record.machine) as custody:
+            rate = await measure(custody.port, window_ms)
+            return await self._holdings.look(custody.directory), rate
 
     async def destroy(self, name: str) -> Holding:
         """End a machine; refused while an attempt is open. Its tombstone stays."""

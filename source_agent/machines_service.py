@@ -54,6 +54,22 @@ class MachinesService(MachinesServicer):
         holding = await retaken(lambda: self._agent.machines.destroy(request.machine))
         return machine_status(holding, self._agent.host)
 
+    async def MeasureDirtyRate(
+        self, request: machine_pb2.MeasureDirtyRateRequest, context: Context
+    ) -> machine_pb2.DirtyRate:
+        """Log a machine's writes for a while."""
+        del context
+        holding, rate = await retaken(lambda: self._agent.machines.dirty_rate(request.machine, request.window_ms))
+        return machine_pb2.DirtyRate(
+            status=machine_status(holding, self._agent.host),
+            window_ms=rate.window_ms,
+            cpu_pages=rate.harvest.cpu.count(),
+            dma_pages=rate.harvest.dma.count(),
+            pages=(rate.harvest.cpu | rate.harvest.dma).count(),
+            exact=rate.exact,
+            failure=rate.harvest.failure or "",
+        )
+
     async def _set_running(self, machine: str, *, running: bool) -> types_pb2.MachineStatus:
         holding = await retaken(lambda: self._agent.machines.set_running(machine, running=running))
         return machine_status(holding, self._agent.host)

@@ -7,7 +7,9 @@ import click
 from rich.console import Console
 
 from orchestrator.attempt import notices
+from orchestrator.commands.options import DURATION
 from orchestrator.documents.listings import (
+    DirtyRateDocument,
     MachineDocument,
     MachinesDocument,
     OneMachineDocument,
@@ -15,13 +17,14 @@ from orchestrator.documents.listings import (
 )
 from orchestrator.documents.migration import FaultDocument
 from orchestrator.inventory import require_free_name, resolve, survey
-from orchestrator.render.listings import show_machine, show_machines
+from orchestrator.render.listings import show_dirty_rate, show_machine, show_machines
 from orchestrator.result import guest_document, memory_document, notice_documents
 from orchestrator.site import agents_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import MigrationError
 from vmm.assembly.specification import load_specification
+from vmm.memory.quantities import PAGE_SIZE
 
 Act = Literal["pause", "resume", "destroy"]
 
@@ -71,6 +74,35 @@ async def show(call: Invocation, name: str) -> Answer:
     async with agents_of(call.configuration()) as agents:
         status = resolve(name, await survey(agents))
         return _one(await agents.get_machine(status.host, status.machine))
+
+
+@machine.command("dirty-rate")
+@click.argument("name")
+@click.option("--window", type=DURATION, default="1s", show_default=True, help="How long to look: 10ms to 10s.")
+@answering
+async def dirty_rate(call: Invocation, name: str, window: int) -> Answer:
+    """Measure how fast the machine NAME dirties its memory, without moving it; refused while an attempt is open."""
+    async with agents_of(call.configuration()) as agents:
+        status = resolve(name, await survey(agents))
+        found = await agents.measure_dirty_rate(status.host, status.machine, window // 1_000_000)
+    seconds = found.window_ms / 1000
+    document = DirtyRateDocument(
+        "viaduct.dirty_rate.v1",
+        machine=found.status.name,
+        host=found.status.host,
+        window_ms=found.window_ms,
+        cpu_pages=found.cpu_pages,
+        dma_pages=found.dma_pages,
+        pages=found.pages,
+        dirty_bytes_per_s=found.pages * PAGE_SIZE / seconds if seconds else 0.0,
+        exact=found.exact,
+        failure=found.failure or None,
+    )
+
+    def show_it(console: Console) -> None:
+        show_dirty_rate(console, document)
+
+    return Answer(document, show_it)
 
 
 @machine.command("pause")

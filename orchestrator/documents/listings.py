@@ -57,6 +57,21 @@ class OneMachineDocument(Document, frozen=True):
     machine: MachineDocument
 
 
+class DirtyRateDocument(Document, frozen=True):
+    """`viaduct machine dirty-rate`: distinct pages of 4 KiB written in the window; `pages` are those of either."""
+
+    schema_name: Literal["viaduct.dirty_rate.v1"]
+    machine: str
+    host: str
+    window_ms: float
+    cpu_pages: int
+    dma_pages: int
+    pages: int
+    dirty_bytes_per_s: float
+    exact: bool
+    failure: str | None
+
+
 class SideDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One agent of a host; the facts are null where it does not answer."""
 

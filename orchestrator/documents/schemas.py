@@ -19,6 +19,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.attempt.v1": listings.OneAttemptDocument,
     "viaduct.machines.v1": listings.MachinesDocument,
     "viaduct.machine.v1": listings.OneMachineDocument,
+    "viaduct.dirty_rate.v1": listings.DirtyRateDocument,
     "viaduct.hosts.v1": listings.HostsDocument,
     "viaduct.host.v1": listings.OneHostDocument,
     "viaduct.pki.v1": listings.PkiDocument,

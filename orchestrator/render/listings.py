@@ -7,6 +7,7 @@ from rich.table import Table
 
 from orchestrator.documents.listings import (
     AttemptDocument,
+    DirtyRateDocument,
     EventDocument,
     HostDocument,
     MachineDocument,
@@ -48,6 +49,21 @@ def show_machine(console: Console, machine: MachineDocument) -> None:
     _show_facts(console, rows)
     for one in machine.warnings:
         console.print(f"  [yellow]warning[/yellow] {one.code}: {one.message}")
+
+
+def show_dirty_rate(console: Console, found: DirtyRateDocument) -> None:
+    """Print what a machine dirtied in a window."""
+    rows = [
+        ("machine", f"{found.machine} on {found.host}"),
+        ("window", f"{found.window_ms:.0f} ms"),
+        ("dirtied", f"{rate(found.dirty_bytes_per_s)}: {found.pages} pages"),
+        ("by", f"CPU {found.cpu_pages} pages, DMA {found.dma_pages} pages"),
+    ]
+    _show_facts(console, rows)
+    if not found.exact:
+        console.print("  [yellow]a tracker reports everything that it maps, always[/yellow]")
+    if found.failure is not None:
+        console.print(f"  [red]pages may be missing[/red]: {found.failure}")
 
 
 def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vm_migration.api.v1 import types_pb2 as vm__migration_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vm_migration/api/v1/machine.proto\x12\x13vm_migration.api.v1\x1a\x1fvm_migration/api/v1/types.proto\"-\n\x14\x43reateMachineRequest\x12\x15\n\rspecification\x18\x01 \x01(\x0c\"!\n\x0eMachineRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\"L\n\x14ListMachinesResponse\x12\x34\n\x08machines\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.MachineStatus2R\n\x04Host\x12J\n\x0c\x44\x65scribeHost\x12\x1a.vm_migration.api.v1.Empty\x1a\x1e.vm_migration.api.v1.HostFacts2\xa6\x04\n\x08Machines\x12^\n\rCreateMachine\x12).vm_migration.api.v1.CreateMachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12U\n\x0cListMachines\x12\x1a.vm_migration.api.v1.Empty\x1a).vm_migration.api.v1.ListMachinesResponse\x12U\n\nGetMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12W\n\x0cPauseMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12X\n\rResumeMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12Y\n\x0e\x44\x65stroyMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vm_migration/api/v1/machine.proto\x12\x13vm_migration.api.v1\x1a\x1fvm_migration/api/v1/types.proto\"-\n\x14\x43reateMachineRequest\x12\x15\n\rspecification\x18\x01 \x01(\x0c\"!\n\x0eMachineRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\"L\n\x14ListMachinesResponse\x12\x34\n\x08machines\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.MachineStatus\"=\n\x17MeasureDirtyRateRequest\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x11\n\twindow_ms\x18\x02 \x01(\r\"\xa7\x01\n\tDirtyRate\x12\x32\n\x06status\x18\x01 \x01(\x0b\x32\".vm_migration.api.v1.MachineStatus\x12\x11\n\twindow_ms\x18\x02 \x01(\x01\x12\x11\n\tcpu_pages\x18\x03 \x01(\x04\x12\x11\n\tdma_pages\x18\x04 \x01(\x04\x12\r\n\x05pages\x18\x05 \x01(\x04\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x07 \x01(\t2R\n\x04Host\x12J\n\x0c\x44\x65scribeHost\x12\x1a.vm_migration.api.v1.Empty\x1a\x1e.vm_migration.api.v1.HostFacts2\x88\x05\n\x08Machines\x12^\n\rCreateMachine\x12).vm_migration.api.v1.CreateMachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12U\n\x0cListMachines\x12\x1a.vm_migration.api.v1.Empty\x1a).vm_migration.api.v1.ListMachinesResponse\x12U\n\nGetMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12W\n\x0cPauseMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12X\n\rResumeMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12Y\n\x0e\x44\x65stroyMachine\x12#.vm_migration.api.v1.MachineRequest\x1a\".vm_migration.api.v1.MachineStatus\x12`\n\x10MeasureDirtyRate\x12,.vm_migration.api.v1.MeasureDirtyRateRequest\x1a\x1e.vm_migration.api.v1.DirtyRateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MACHINEREQUEST']._serialized_end=171
   _globals['_LISTMACHINESRESPONSE']._serialized_start=173
   _globals['_LISTMACHINESRESPONSE']._serialized_end=249
-  _globals['_HOST']._serialized_start=251
-  _globals['_HOST']._serialized_end=333
-  _globals['_MACHINES']._serialized_start=336
-  _globals['_MACHINES']._serialized_end=886
+  _globals['_MEASUREDIRTYRATEREQUEST']._serialized_start=251
+  _globals['_MEASUREDIRTYRATEREQUEST']._serialized_end=312
+  _globals['_DIRTYRATE']._serialized_start=315
+  _globals['_DIRTYRATE']._serialized_end=482
+  _globals['_HOST']._serialized_start=484
+  _globals['_HOST']._serialized_end=566
+  _globals['_MACHINES']._serialized_start=569
+  _globals['_MACHINES']._serialized_end=1217
 # @@protoc_insertion_point(module_scope)

@@ -78,3 +78,71 @@ class ListMachinesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMachinesResponse: _TypeAlias = ListMachinesResponse  # noqa: Y015
+
+@_typing.final
+class MeasureDirtyRateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """UUID or name"""
+    window_ms: _builtins.int
+    """10 to 10000"""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        window_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MeasureDirtyRateRequest: _TypeAlias = MeasureDirtyRateRequest  # noqa: Y015
+
+@_typing.final
+class DirtyRate(_message.Message):
+    """Distinct pages of 4 KiB that were written in the window, by whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    WINDOW_MS_FIELD_NUMBER: _builtins.int
+    CPU_PAGES_FIELD_NUMBER: _builtins.int
+    DMA_PAGES_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    window_ms: _builtins.float
+    """as it was in truth"""
+    cpu_pages: _builtins.int
+    dma_pages: _builtins.int
+    pages: _builtins.int
+    """of either"""
+    exact: _builtins.bool
+    """false: a tracker reports everything that it maps, always"""
+    failure: _builtins.str
+    """why pages may be missing; empty when none are"""
+    @_builtins.property
+    def status(self) -> _types_pb2.MachineStatus: ...
+    def __init__(
+        self,
+        *,
+        status: _types_pb2.MachineStatus | None = ...,
+        window_ms: _builtins.float = ...,
+        cpu_pages: _builtins.int = ...,
+        dma_pages: _builtins.int = ...,
+        pages: _builtins.int = ...,
+        exact: _builtins.bool = ...,
+        failure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_pages", b"cpu_pages", "dma_pages", b"dma_pages", "exact", b"exact", "failure", b"failure", "pages", b"pages", "status", b"status", "window_ms", b"window_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DirtyRate: _TypeAlias = DirtyRate  # noqa: Y015

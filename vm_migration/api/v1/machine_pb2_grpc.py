@@ -141,6 +141,11 @@ class MachinesStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
                 _registered_method=True)
+        self.MeasureDirtyRate = channel.unary_unary(
+                '/vm_migration.api.v1.Machines/MeasureDirtyRate',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MeasureDirtyRateRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.DirtyRate.FromString,
+                _registered_method=True)
 
 
 class MachinesServicer:
@@ -183,6 +188,13 @@ class MachinesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureDirtyRate(self, request, context):
+        """Logs every write for a while, without a migration; refused while an attempt is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MachinesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -215,6 +227,11 @@ def add_MachinesServicer_to_server(servicer, server):
                     servicer.DestroyMachine,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.SerializeToString,
+            ),
+            'MeasureDirtyRate': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureDirtyRate,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MeasureDirtyRateRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.DirtyRate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -380,6 +397,33 @@ class Machines:
             '/vm_migration.api.v1.Machines/DestroyMachine',
             vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureDirtyRate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Machines/MeasureDirtyRate',
+            vm__migration_dot_api_dot_v1_dot_machine__pb2.MeasureDirtyRateRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_machine__pb2.DirtyRate.FromString,
             options,
             channel_credentials,
             insecure,

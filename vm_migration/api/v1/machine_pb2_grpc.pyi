@@ -68,6 +68,8 @@ class MachinesStub:
     PauseMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
     ResumeMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
     DestroyMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
+    MeasureDirtyRate: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MeasureDirtyRateRequest, _machine_pb2.DirtyRate]
+    """Logs every write for a while, without a migration; refused while an attempt is open."""
 
 @_typing.type_check_only
 class MachinesAsyncStub(MachinesStub):
@@ -80,6 +82,8 @@ class MachinesAsyncStub(MachinesStub):
     PauseMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
     ResumeMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
     DestroyMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
+    MeasureDirtyRate: _aio.UnaryUnaryMultiCallable[_machine_pb2.MeasureDirtyRateRequest, _machine_pb2.DirtyRate]  # type: ignore[assignment]
+    """Logs every write for a while, without a migration; refused while an attempt is open."""
 
 class MachinesServicer(metaclass=_abc_1.ABCMeta):
     """The source agent creates machines and keeps them while no attempt is open."""
@@ -125,5 +129,13 @@ class MachinesServicer(metaclass=_abc_1.ABCMeta):
         request: _machine_pb2.MachineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.MachineStatus, _abc.Awaitable[_types_pb2.MachineStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def MeasureDirtyRate(
+        self,
+        request: _machine_pb2.MeasureDirtyRateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_machine_pb2.DirtyRate, _abc.Awaitable[_machine_pb2.DirtyRate]]:
+        """Logs every write for a while, without a migration; refused while an attempt is open."""
 
 def add_MachinesServicer_to_server(servicer: MachinesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
