@@ -1,0 +1,66 @@
+"""The guest's console of a machine process: what a person could type there, and what the guest says of itself."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from vfio_host.interface.channel import Channel, connect
+from vm_migration.errors import AttemptFailed
+from vm_migration.machine.run_directory import RunDirectory
+from vmm.process import control
+from vmm.process.control import AnyReply, AnyRequest, Description, GuestFigures, Refusal
+
+_DEADLINE: Final = 10.0
+_QUIET_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.01
+
+
+class Console:
+    """One machine's; each question is a connection of its own, which cuts nobody off."""
+
+    def __init__(self, run_directory: Path, machine: str) -> None:
+        self._path: Final = RunDirectory(run_directory).of_text(machine).path / control.CONTROL_SOCKET
+
+    async def type(self, action: str, device: str | None) -> None:
+        """Tell the guest to do something; it does it in its next steps.
+
+        Raises:
+            AttemptFailed: There is no such device, or the machine does not answer.
+        """
+        await self._ask(control.GuestCommand(action=action, device=device or ""))
+
+    async def look(self) -> GuestFigures:
+        """Return what the guest says of itself."""
+        reply = await self._ask(control.Describe())
+        if not isinstance(reply, Description):
+            raise AttemptFailed("no-answer", f"Machine at {self._path} answered {reply!r}", "Run it again with --debug")
+        return reply.guest
+
+    async def until_quiet(self) -> None:
+        """Wait until the guest has done everything that it was told.
+
+        Raises:
+            AttemptFailed: It did not within twenty seconds.
+        """
+        try:
+            async with asyncio.timeout(_QUIET_SECONDS):
+                while (await self.look()).busy_actions:  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            raise AttemptFailed("not-quiet", f"The guest at {self._path} did not come to rest", "") from None
+
+    async def _ask(self, request: AnyRequest) -> AnyReply:
+        reply = await asyncio.to_thread(_exchange, self._path, request)
+        if isinstance(reply, Refusal):
+            raise AttemptFailed("refused", f"The guest at {self._path} refused: {reply.reason}", "")
+        return reply
+
+
+def _exchange(path: Path, request: AnyRequest) -> AnyReply:
+    channel: Channel = connect(path, _DEADLINE)
+    try:
+        channel.send(control.encode(request))
+        body, _ = channel.receive()
+        return control.reply_decoder.decode(body)
+    finally:
+        channel.close()

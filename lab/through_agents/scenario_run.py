@@ -1,0 +1,201 @@
+"""One scenario on the lab's site: create, work, act at moments, migrate, look, destroy."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lab.observation import Observation
+from lab.page_comparison import differing_pages
+from lab.scenario import Scenario
+from lab.through_agents.agents_of_site import HostAgent
+from lab.through_agents.console import Console
+from lab.through_agents.handoffs import Handoffs
+from lab.through_agents.migration import MigrationResult, Order, migrate
+from lab.through_agents.process_ram import NoRam, open_ram, pid_of
+from vm_migration.api.v1.source_pb2 import AttemptReport
+from vm_migration.api.v1.types_pb2 import AttemptKey, MachineStatus
+from vm_migration.errors import AttemptFailed, MigrationError
+from vmm.memory.ram_block import RamBlock
+
+HOSTS: Final = ("host-a", "host-b")
+_SOURCE, _DESTINATION = HOSTS
+_LOOK_SECONDS: Final = 0.02
+_WORK_SECONDS: Final = 20.0
+_AFTERWARDS_SECONDS: Final = 0.3
+_DIFFERENT: Final = "pages-mismatched"
+
+
+class NotThroughAgents(Exception):
+    """A scenario that only one process can show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laboratory:
+    """A site that runs, with what looks at its machines from outside."""
+
+    agents: dict[str, HostAgent]
+    handoffs: Handoffs
+    configuration: Path
+    run_directories: dict[str, Path]
+
+    def ram(self, stack: contextlib.ExitStack, host: str, machine: str) -> RamBlock:
+        """Map a machine's RAM on a host for as long as `stack` is open."""
+        block = open_ram(pid_of(self.run_directories[host], machine))
+        stack.callback(block.close)
+        return block
+
+
+async def run_through_agents(scenario: Scenario, laboratory: Laboratory) -> Observation:
+    """Run one scenario and return what was seen; nothing of its machine is left.
+
+    Raises:
+        NotThroughAgents: It needs what only one process has: sparse RAM, injected failures, exact moments.
+        MigrationError: An agent did not do what it was asked.
+    """
+    require_agents_can(scenario)
+    source = laboratory.agents[_SOURCE]
+    status = await source.create(scenario.machine)
+    try:
+        return await _Run(scenario, laboratory, status).run()
+    finally:
+        for agent in laboratory.agents.values():
+            with contextlib.suppress(MigrationError):  # it is on one of them
+                await agent.destroy(status.machine)
+
+
+def require_agents_can(scenario: Scenario) -> None:
+    """Accept what real agents can show.
+
+    Raises:
+        NotThroughAgents: They cannot, and why.
+    """
+    run = scenario.document.run
+    reasons = [
+        (run.in_process_only, "it says so (run.in_process_only)"),
+        (run.kind != "migrate", f"it is of kind {run.kind}"),
+        (run.sparse or run.host_page_size != 4096, "its memory is not this host's"),
+        (any(action.do.startswith("fail-") for action in scenario.document.action), "it has the host fail"),
+        (any(action.at == "pausing" for action in scenario.document.action), "it acts between harvest and pause"),
+    ]
+    told = [reason for holds, reason in reasons if holds]
+    if told:
+        raise NotThroughAgents(f"{scenario.name} runs in process only: {', '.join(told)}")
+
+
+class _Run:
+    def __init__(self, scenario: Scenario, laboratory: Laboratory, status: MachineStatus) -> None:
+        self._scenario = scenario
+        self._laboratory = laboratory
+        self._source = laboratory.agents[_SOURCE]
+        self._machine = status.machine
+        self._console = Console(laboratory.run_directories[_SOURCE], status.machine)
+        self._key: AttemptKey | None = None
+        self._copy: RamBlock | None = None
+
+    async def run(self) -> Observation:
+        document = self._scenario.document
+        await self._until_it_works()
+        await asyncio.sleep(document.run.work_ms / 1000)  # the time that the scenario gives the guest
+        await self._act("start")
+        order = Order(self._scenario.name, _DESTINATION, document.run, self._laboratory.configuration)
+        async with asyncio.TaskGroup() as group:
+            follower = group.create_task(self._follow(), name="moments")
+            result = await migrate(order)
+            follower.cancel()
+        try:
+            return await self._observed(result, self._key, self._copy)
+        finally:
+            if self._copy is not None:
+                self._copy.close()
+
+    async def _until_it_works(self) -> None:
+        wants_jobs = any(device.dma_rate for device in self._scenario.machine.device)
+        try:
+            async with asyncio.timeout(_WORK_SECONDS):
+                while wants_jobs and not (await self._source.look(self._machine)).guest.jobs_done:  # noqa: ASYNC110 - there is no event for it
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except TimeoutError:
+            text = f"The guest of {self._scenario.name} did no work within {_WORK_SECONDS:.0f} s"
+            raise AttemptFailed("no-work", text, "Run it again with --debug") from None
+
+    async def _follow(self) -> None:
+        """Act at the moments of the attempt, and hold the destination's RAM beyond its process."""
+        self._key = await self._attempt_key()
+        done: set[str] = set()
+        async with contextlib.aclosing(self._source.watch(self._key)) as reports:
+            async for report in reports:
+                self._copy = self._copy or self._destination_ram()
+                for moment in _moments(report):
+                    if moment not in done:
+                        done.add(moment)
+                        await self._act(moment)
+
+    async def _attempt_key(self) -> AttemptKey:
+        while not (status := await self._source.look(self._machine)).attempt:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(_LOOK_SECONDS)
+        return AttemptKey(machine=self._machine, attempt=status.attempt, epoch=status.epoch)
+
+    def _destination_ram(self) -> RamBlock | None:
+        with contextlib.suppress(NoRam):
+            pid = pid_of(self._laboratory.run_directories[_DESTINATION], self._machine)
+            return open_ram(pid)
+        return None
+
+    async def _act(self, moment: str) -> None:
+        for action in self._scenario.document.action:
+            if action.at == moment:
+                await self._console.type(action.do, action.device)
+                if action.do == "quiet":
+                    await self._console.until_quiet()
+
+    async def _observed(self, result: MigrationResult, key: AttemptKey | None, copy: RamBlock | None) -> Observation:
+        refused, lost = await self._pages(result, key, copy)
+        at = _DESTINATION if result.outcome == "completed" else _SOURCE
+        await asyncio.sleep(_AFTERWARDS_SECONDS)  # the guest works on, wherever it is now
+        after = await Console(self._laboratory.run_directories[at], self._machine).look()
+        return Observation(
+            outcome=_outcome(result),
+            error="" if result.error is None or refused else result.error.message,
+            blockers=tuple(found.code for found in result.blockers),
+            warnings=tuple(found.code for found in result.warnings),
+            refused_pages=refused,
+            lost_pages=lost,
+            guest_errors=after.errors,
+            standstill_ms=result.downtime_ms or 0.0,
+            rounds=len(result.rounds),
+            switches=after.switches,
+        )
+
+    async def _pages(
+        self, result: MigrationResult, key: AttemptKey | None, copy: RamBlock | None
+    ) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+        """Return the verifier's pages and the oracle's."""
+        if result.outcome == "completed":
+            return frozenset(), self._laboratory.handoffs.seen.get(self._machine)
+        if result.error is None or result.error.code != _DIFFERENT or key is None or copy is None:
+            return None, None
+        # The guest has come to rest before the pause, so what lay in RAM then still does.
+        report = await self._source.report(key)
+        with contextlib.ExitStack() as stack:
+            source = self._laboratory.ram(stack, _SOURCE, self._machine)
+            lost = await asyncio.to_thread(differing_pages, source, copy)
+        return frozenset(report.mismatched_pages), lost
+
+
+def _moments(report: AttemptReport) -> Iterator[str]:
+    """Name the moments that a report shows to have come."""
+    if report.phase == "pre-copy":
+        yield "tracking"
+        yield from (f"round-{number}" for number in range(len(report.rounds) + 1))
+
+
+def _outcome(result: MigrationResult) -> str:
+    """Tell what the stream came to: one whose pages differ had completed before the verifier refused it."""
+    if result.outcome == "refused":
+        return "blocked"
+    if result.error is not None and result.error.code == _DIFFERENT:
+        return "completed"
+    return result.outcome
