@@ -4,12 +4,14 @@ Every operation has a deadline. `MachineGone` says that the process does not ans
 happened is unknown, and only the process's instance, looked at by its id, tells whether it lives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
-from vmm.process.control import Description
+from vmm.process.control import Description, DeviceData
+from vmm.vfio.device_records import DeviceRecord
 
 
 class MachineError(Exception):
@@ -79,7 +81,7 @@ class MachinePort(Protocol):
         """Touch a run of an incoming machine's pages in its own process."""
 
     async def start_tracking(self) -> None:
-        """Log every write from here on."""
+        """Log every write from here on; devices go to pre-copy, and their state is read anew."""
 
     async def stop_tracking(self) -> None:
         """End logging and witnesses."""
@@ -96,11 +98,20 @@ class MachinePort(Protocol):
     async def confirm_stopped(self) -> int | None:
         """Return the pause at which the machine stands still at this moment, or None when it runs."""
 
+    async def read_device_data(self, budget: int) -> DeviceData:
+        """Return the next records of the devices' state, of at most `budget` bytes of data."""
+
+    async def write_device_data(self, records: Sequence[DeviceRecord]) -> None:
+        """Write records of the devices' state into an incoming machine, in the order in which they were read."""
+
     async def save(self) -> bytes:
-        """Return the state of a machine paused for an attempt."""
+        """Return the state of a machine paused for an attempt, whose devices' has all been read."""
 
     async def load(self, state: bytes, pause: int) -> None:
-        """Load the state of a stop into an incoming machine, whose own stops are counted on from it."""
+        """Load the state of a stop into an incoming machine, whose devices' has all been written.
+
+        Its own stops are counted on from `pause`.
+        """
 
     async def run(self, epoch: int) -> int:
         """Run the machine; return when the guest had executed, on its host's monotonic clock."""

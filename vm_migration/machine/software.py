@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,7 +15,8 @@ from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.process import control
-from vmm.process.control import AnyReply, AnyRequest, Description, Refusal
+from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Refusal
+from vmm.vfio.device_records import DeviceRecord
 
 _DEADLINE: Final = 10.0
 """Seconds for a request that is served between two steps of the guest."""
@@ -92,8 +94,16 @@ class SoftwareMachine:
         reply = await self._ask(control.ConfirmStopped(), control.Stopped)
         return reply.pause if reply.stopped else None
 
+    async def read_device_data(self, budget: int) -> DeviceData:
+        """Return the next records of the devices' state."""
+        return await self._ask(control.ReadDeviceData(budget=budget), DeviceData)
+
+    async def write_device_data(self, records: Sequence[DeviceRecord]) -> None:
+        """Write records of the devices' state into an incoming machine."""
+        await self._ask(control.WriteDeviceData(records=tuple(records)), control.Done)
+
     async def save(self) -> bytes:
-        """Return the state of a machine paused for an attempt."""
+        """Return the state of a machine paused for an attempt, but for its devices'."""
         return (await self._ask(control.Save(), control.State)).state
 
     async def load(self, state: bytes, pause: int) -> None:

@@ -6,6 +6,7 @@ stopped. Order of a start: devices, then vCPUs.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +16,17 @@ from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
 from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState, Origin
 from vmm.assembly.memory_image import MemorySource, fill
 from vmm.assembly.specification import MachineSpecification
+from vmm.assembly.tracking_reason import TrackingReason
+from vmm.guest.console import GuestAction
 from vmm.guest.guest import GuestReport, GuestStateRefused
+from vmm.guest.host_material import Material
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio import device_migration
 from vmm.vfio.blockers import Finding, judge
+from vmm.vfio.device_records import DeviceRecord
+from vmm.vfio.device_stream import DeviceRead, DeviceReaders, DeviceStreamRefused, DeviceWriters, PendingState
 from vmm.vfio.dirty_tracker import is_exact
 from vmm.vfio.host_port import HostCallFailed, HostPort
 from vmm.viommu.errors import StateRefused
@@ -54,16 +60,34 @@ class Machine:
         host.register_memory(block.address, block.size, block.descriptor)
         self.devices: Final = tuple(assemble(device, host, self.memory) for device in specification.device)
         self._vfio: Final = tuple(assembled.device for assembled in self.devices)
+        self._outgoing = DeviceReaders(self._vfio)
+        self._incoming: Final = DeviceWriters(self._vfio)
         self._unit: Final = self._assemble_viommu()
         self._attach_listeners()
         registers = None if self._unit is None else VtdRegisters(self._unit, self._flush)
         self._guest: Final = assemble_guest(specification, self.memory, registers, self.devices)
 
-    def boot(self) -> None:
-        """Fill RAM, and start guest and devices for the first time."""
-        self.memory_source = fill(self.memory.block, self.specification.memory.image)
-        self._guest.boot()
+    def boot(self, material: Material | None = None, source: MemorySource | None = None) -> None:
+        """Fill RAM, and start guest and devices for the first time.
+
+        With a `source` RAM has been filled already, and this is what with; `material` stands for the host's own files.
+
+        Raises:
+            InvalidDocument: The image that RAM starts from cannot be used.
+            NoMaterial: The host has none of the files that a guest's memory is made of.
+        """
+        image = self.specification.memory.image
+        self.memory_source = fill(self.memory.block, image) if source is None else source
+        self._guest.boot(material)
         self._flush()
+
+    def guest_command(self, action: GuestAction, device: str | None = None) -> None:
+        """Type something at the guest's console; later steps carry it out.
+
+        Raises:
+            ConsoleRefused: The guest cannot do that. Nothing was taken down.
+        """
+        self._guest.command(action, device)
 
     def step(self, now_ns: int) -> int:
         """Let the vCPUs work for at most a millisecond; return when they want to work next."""
@@ -88,21 +112,45 @@ class Machine:
         """Tell whether every container's tracker forgets a page that is clean."""
         return all(is_exact(assembled.container.tracker) for assembled in self.devices)
 
-    def device_state_bytes(self) -> int:
-        """Return how much device state a stop would leave to be moved."""
-        return sum(device.stop_copy_bytes() for device in self._vfio if device.flags)
+    def device_state_bytes(self) -> PendingState:
+        """Return how much device state is left to be moved, as the host estimates it."""
+        return self._outgoing.pending()
 
-    def start_tracking(self) -> None:
-        """Log every write from here on.
+    def read_device_data(self, budget: int) -> DeviceRead:
+        """Return the next records of the devices' state, of at most `budget` bytes of data.
+
+        While the machine runs they come of devices in pre-copy; the rest comes once it is stopped for an attempt.
 
         Raises:
-            HostCallFailed: Nothing is tracked.
+            HostCallFailed: A device's state is incomplete, and the attempt cannot go on.
+        """
+        return self._outgoing.read(budget)
+
+    def write_device_data(self, records: Sequence[DeviceRecord]) -> None:
+        """Write records of devices' state, in the order in which they were read.
+
+        Raises:
+            InvalidState: They are not a stream of these devices' state; the machine must not be run.
+            HostCallFailed: A device refused its data; the machine must not be run.
+        """
+        try:
+            self._incoming.write(records)
+        except DeviceStreamRefused as error:
+            raise InvalidState(str(error)) from error
+
+    def start_tracking(self, reason: TrackingReason = TrackingReason.MIGRATION) -> None:
+        """Log every write from here on; devices begin their pre-copy only for a migration.
+
+        Raises:
+            TrackingFailed: Nothing is tracked; the text is what the stream ends with.
+            HostCallFailed: A device did not go to pre-copy; nothing is tracked.
         """
         self._tracking = True
         self.memory.log.enabled = True
         self.memory.log.swap()
         try:
-            if self.running:
+            if self.running and reason is TrackingReason.MIGRATION:
+                self._outgoing = DeviceReaders(self._vfio)
                 device_migration.begin_precopy(self._vfio)
             for assembled in self.devices:
                 assembled.container.set_tracking(on=True)
@@ -141,6 +189,7 @@ class Machine:
         if for_attempt:
             device_migration.stop(self._vfio)
         else:
+            self._outgoing = DeviceReaders(self._vfio)
             device_migration.halt(self._vfio)
 
     def start(self) -> None:
@@ -149,6 +198,7 @@ class Machine:
         Raises:
             HostCallFailed: The machine stands still.
         """
+        self._outgoing = DeviceReaders(self._vfio)
         try:
             device_migration.start(self._vfio)
         except HostCallFailed:
@@ -161,22 +211,28 @@ class Machine:
         self.running = True
 
     def save(self) -> bytes:
-        """Return the state of a machine stopped for an attempt."""
+        """Return the state of a machine stopped for an attempt, but for its devices', which has been read before.
+
+        Raises:
+            InvalidState: Some of it has not.
+        """
+        if not self._outgoing.complete:
+            raise InvalidState("Devices' state has not been read to its end")
         return machine_state.encode(
             MachineState(
                 version=STATE_FORMAT,
                 origin=self._origin(),
                 viommu=b"" if self._unit is None else self._unit.save(),
-                devices=tuple(device_migration.save(self._vfio).items()),
+                devices=self._outgoing.total,
                 guest=self._guest.save(),
             )
         )
 
     def load(self, data: bytes) -> None:
-        """Load a state; the machine stands still.
+        """Load a state after its devices' was written; the machine stands still.
 
         Raises:
-            InvalidState: The state is not one of this machine; it must not be run.
+            InvalidState: The state is not one of this machine, or its devices' is not whole; it must not be run.
             HostCallFailed: A device refused its state; the machine must not be run.
         """
         state = machine_state.decode(data)
@@ -184,12 +240,13 @@ class Machine:
             raise InvalidState("State and specification differ in whether there is a vIOMMU")
         self.memory_source = MemorySource(state.origin.kind, state.origin.files, state.origin.sha256)
         try:
+            self._incoming.require_whole(state.devices)
             if self._unit is not None:
                 self._unit.load(state.viommu)
                 self._flush()
-            device_migration.load(self._vfio, dict(state.devices), InvalidState)
+            self._incoming.finish()
             self._guest.load(state.guest)
-        except (StateRefused, GuestStateRefused) as error:
+        except (StateRefused, GuestStateRefused, DeviceStreamRefused) as error:
             raise InvalidState(f"A part of the machine's state was refused: {error}") from error
 
     def report_host_writes(self) -> bytes | None:

@@ -1,14 +1,17 @@
-"""A machine's saved state: everything that is not RAM.
+"""A machine's saved state: everything that is neither RAM nor the devices' own.
 
-The format is canonical and versioned: decode then encode gives the same bytes. The vIOMMU comes first, because
-devices are loaded into address spaces that it has rebuilt (semantics 4.16).
+The format is canonical and versioned: decode then encode gives the same bytes. Devices' state travels before it, as
+records (vmm.vfio.device_records); what those came to is in here, so that a machine knows whether it has them all. The
+devices take it over after the vIOMMU, into address spaces that it has rebuilt (semantics 4.16, 7.7).
 """
 
 from typing import Final, Literal
 
 import msgspec
 
-STATE_FORMAT: Final = 1
+from vmm.vfio.device_records import DeviceTotal
+
+STATE_FORMAT: Final = 2
 
 
 class InvalidState(Exception):
@@ -29,7 +32,8 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     version: int
     origin: Origin
     viommu: bytes
-    devices: tuple[tuple[str, bytes], ...]
+    devices: DeviceTotal
+    """What the records of all devices came to."""
     guest: bytes
 
 

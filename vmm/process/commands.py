@@ -111,6 +111,11 @@ class Commands:
                 return self._stop(for_attempt=request.for_attempt), ()
             case control.ConfirmStopped():
                 return control.Stopped(stopped=not self.machine.running, pause=self._pause), ()
+            case control.ReadDeviceData():
+                return self._read_device_data(request.budget), ()
+            case control.WriteDeviceData():
+                self._require(self._incoming, "Only an incoming machine takes its devices' state")
+                self.machine.write_device_data(request.records)
             case control.Save():
                 self._require(self._stopped_for_attempt, "Machine is not stopped for an attempt")
                 return control.State(state=self.machine.save()), ()
@@ -131,6 +136,20 @@ class Commands:
             case _:
                 raise AssertionError(f"Request {request!r} has no row")
         return Done(), ()
+
+    def _read_device_data(self, budget: int) -> AnyReply:
+        self._require(not self._incoming, "An incoming machine has no device state yet")
+        self._require(
+            0 < budget <= control.MAX_DEVICE_DATA, f"At most {control.MAX_DEVICE_DATA} bytes are read at once"
+        )
+        found = self.machine.read_device_data(budget)
+        return control.DeviceData(
+            records=found.records,
+            complete=found.complete,
+            precopy_bytes=found.pending.precopy,
+            stop_copy_bytes=found.pending.stop_copy,
+            initial_pending=found.initial_pending,
+        )
 
     def _stop(self, *, for_attempt: bool) -> AnyReply:
         self._require(not self._incoming, "An incoming machine has nothing to pause")

@@ -4,9 +4,14 @@ One request, one reply, in order, over `vfio_host.interface.channel`. Everything
 same connection first; a newer attach cuts older connections off, whose next request is refused.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+
+from vmm.vfio.device_records import DeviceRecord
+
+MAX_DEVICE_DATA: Final = 8 << 20
+"""Bytes of device state in one message."""
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -36,7 +41,9 @@ class Populate(Request, frozen=True, tag=True, kw_only=True):
 
 
 class StartTracking(Request, frozen=True, tag=True, kw_only=True):
-    """Log every write from here on, of vCPUs and devices; devices go to PRE_COPY -> Done."""
+    """Log every write from here on, of vCPUs and devices -> Done. For a migration devices go to PRE_COPY."""
+
+    reason: Literal["migration", "dirty-rate"] = "migration"
 
 
 class StopTracking(Request, frozen=True, tag=True, kw_only=True):
@@ -61,12 +68,31 @@ class ConfirmStopped(Request, frozen=True, tag=True, kw_only=True):
     """Answer whether the machine stands still at this moment -> Stopped."""
 
 
+class ReadDeviceData(Request, frozen=True, tag=True, kw_only=True):
+    """Read the next records of the devices' state, of at most `budget` bytes of data -> DeviceData.
+
+    Of devices in pre-copy while the machine runs, and of all once it is paused for an attempt.
+    """
+
+    budget: int
+    """At most MAX_DEVICE_DATA; the guest stands still while it is read, a millisecond for each MiB or so."""
+
+
+class WriteDeviceData(Request, frozen=True, tag=True, kw_only=True):
+    """Write records of the devices' state into an incoming machine, in the order in which they were read -> Done."""
+
+    records: tuple[DeviceRecord, ...]
+
+
 class Save(Request, frozen=True, tag=True, kw_only=True):
-    """Read the state of vIOMMU, devices and vCPUs of a machine paused for an attempt -> State."""
+    """Read the state of vIOMMU and vCPUs of a machine paused for an attempt, whose devices' was all read -> State."""
 
 
 class Load(Request, frozen=True, tag=True, kw_only=True):
-    """Load a state into an incoming machine, which stays still -> Done. Its stops are counted on from `pause`."""
+    """Load a state into an incoming machine whose devices' was all written; it stays still -> Done.
+
+    Its stops are counted on from `pause`.
+    """
 
     state: bytes
     pause: int
@@ -96,7 +122,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 
 AnyRequest = (
     Attach | Describe | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites | Pause
-    | ConfirmStopped | Save | Load | Run | StayPaused | Release | Destroy
+    | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release | Destroy
 )  # fmt: skip
 
 
@@ -155,6 +181,7 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     warnings: tuple[Observation, ...]
     tracking: Tracking
     device_state_bytes: int
+    """What a stop at this moment would leave to be moved of the devices' state, as the host estimates it."""
 
 
 class Ram(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -192,6 +219,20 @@ class Stopped(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pause: int
 
 
+class DeviceData(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Records of the devices' state, and what is left of it, in bytes, as the host estimates it."""
+
+    records: tuple[DeviceRecord, ...]
+    complete: bool
+    """No record will follow these."""
+    precopy_bytes: int
+    """What can be read while the devices work."""
+    stop_copy_bytes: int
+    """What only a stop lets be read, beside that."""
+    initial_pending: tuple[str, ...]
+    """Devices in pre-copy of which what the destination needs for its preparations has not all been read."""
+
+
 class State(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """A saved state."""
 
@@ -215,7 +256,9 @@ class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     fenced: bool = False
 
 
-AnyReply = Description | Ram | Harvested | Witnessed | Paused | Stopped | State | Running | Done | Refusal
+AnyReply = (
+    Description | Ram | Harvested | Witnessed | Paused | Stopped | DeviceData | State | Running | Done | Refusal
+)  # fmt: skip
 
 encode: Final = msgspec.msgpack.Encoder().encode
 request_decoder: Final[msgspec.msgpack.Decoder[AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest)

@@ -62,7 +62,7 @@ def describe(
         blockers=_observations(blockers),
         warnings=_observations(warnings),
         tracking=Tracking(exact=exact, mapped_bytes=0 if exact else machine.memory.block.size),
-        device_state_bytes=machine.device_state_bytes(),
+        device_state_bytes=machine.device_state_bytes().total,
     )
 
 

@@ -8,8 +8,10 @@ from vfio_host.interface.calls import (
     AnyCall,
     Data,
     GetFeature,
+    GetPrecopyInfo,
     GroupGetDevice,
     Number,
+    PrecopyInfo,
     ReadData,
     RegionRead,
     RegionWrite,
@@ -21,7 +23,8 @@ from vfio_host.interface.calls import (
 from vfio_host.interface.numbers import VFIO_CDEV, VFIO_GROUP, DeviceState, Feature, MigrationFlags
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
 
-_CHUNK: Final = 1 << 20
+ASSUMED_STATE_BYTES: Final = 100 << 30
+"""What QEMU assumes of a device whose MIG_DATA_SIZE fails, so that no standstill fits it by mistake (semantics 7.4)."""
 
 
 class VfioDevice:
@@ -82,31 +85,49 @@ class VfioDevice:
             self.close_data()
 
     def stop_copy_bytes(self) -> int:
-        """Return how much state a stop would leave to be read."""
+        """Return how much state a stop would leave to be read; ASSUMED_STATE_BYTES where the host cannot tell."""
         call = GetFeature(feature=Feature.MIG_DATA_SIZE)
-        return _number(self.descriptor.call(call), call)
+        try:
+            return _number(self.descriptor.call(call), call)
+        except HostCallFailed:
+            return ASSUMED_STATE_BYTES
 
-    def read_state(self) -> bytes:
-        """Read the whole state in STOP_COPY.
+    def precopy_info(self) -> PrecopyInfo:
+        """Return what can be read while the device works; nothing where the host does not tell (semantics 7.4)."""
+        try:
+            answer = self._data_descriptor().call(GetPrecopyInfo())
+        except HostCallFailed:
+            return PrecopyInfo(initial_bytes=0, dirty_bytes=0)
+        if not isinstance(answer, PrecopyInfo):
+            raise HostCallFailed(GetPrecopyInfo(), errno.EPROTO)
+        return answer
+
+    def read_data(self, size: int) -> bytes | None:
+        """Read the next bytes of the state: none at the end (STOP_COPY), None for nothing now (PRE_COPY).
 
         Raises:
             HostCallFailed: The state is incomplete and of no use.
         """
-        parts: list[bytes] = []
-        while True:
-            answer = self._data_descriptor().call(ReadData(size=_CHUNK))
-            if not isinstance(answer, Data) or not answer.data:
-                return b"".join(parts)
-            parts.append(answer.data)
+        call = ReadData(size=size)
+        try:
+            answer = self._data_descriptor().call(call)
+        except HostCallFailed as error:
+            if error.errno == errno.ENOMSG:
+                return None
+            raise
+        if not isinstance(answer, Data) or len(answer.data) > size:
+            raise HostCallFailed(call, errno.EPROTO)
+        return answer.data
 
-    def write_state(self, state: bytes) -> None:
-        """Write a whole state while RESUMING.
+    def write_data(self, data: bytes) -> None:
+        """Write the next bytes of a state while RESUMING.
 
         Raises:
-            HostCallFailed: The device refused it.
+            HostCallFailed: The device refused them, or took only a part: what it has is of no use.
         """
-        for start in range(0, len(state), _CHUNK):
-            self._data_descriptor().call(WriteData(data=state[start : start + _CHUNK]))
+        call = WriteData(data=data)
+        if _number(self._data_descriptor().call(call), call) != len(data):
+            raise HostCallFailed(call, errno.EIO)
 
     def close_data(self) -> None:
         """Close the migration data descriptor, where one is open."""

@@ -8,23 +8,29 @@
     start      STOP_COPY|STOP|RESUMING --> RUNNING_P2P --> RUNNING
 
 A device in a P2P state starts no access of its own, so no device can write to another that has stopped.
+
+A transition that fails is reported, after the device was brought to the state to go on from: RUNNING or STOP, or by
+VFIO_DEVICE_RESET where it is in ERROR. A device whose reset fails too is lost, and so is the machine (semantics 7.8).
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Sequence
 
 from vfio_host.interface.numbers import DeviceState, MigrationFlags
 from vmm.vfio.device import VfioDevice
+from vmm.vfio.host_port import HostCallFailed
 
 
 def begin_precopy(devices: Sequence[VfioDevice]) -> None:
-    """Put the devices that can into PRE_COPY; they go on running.
+    """Put the devices that can into PRE_COPY, each with a stream that begins anew; they go on running.
 
     Raises:
-        HostCallFailed: Some devices may be in PRE_COPY; `start` brings all of them back.
+        HostCallFailed: Some devices may be in PRE_COPY; `end_precopy` brings all of them back.
     """
+    end_precopy(devices)
     for device in devices:
         if MigrationFlags.PRE_COPY in device.flags and device.state is DeviceState.RUNNING:
-            device.set_state(DeviceState.PRE_COPY)
+            _set(device, DeviceState.PRE_COPY, DeviceState.RUNNING)
 
 
 def stop(devices: Sequence[VfioDevice]) -> None:
@@ -38,7 +44,7 @@ def stop(devices: Sequence[VfioDevice]) -> None:
     _quiesce(devices)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            device.set_state(DeviceState.STOP_COPY)
+            _set(device, DeviceState.STOP_COPY, DeviceState.STOP)
 
 
 def halt(devices: Sequence[VfioDevice]) -> None:
@@ -50,7 +56,7 @@ def halt(devices: Sequence[VfioDevice]) -> None:
     _quiesce(devices)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            device.set_state(DeviceState.STOP)
+            _set(device, DeviceState.STOP, DeviceState.STOP)
 
 
 def start(devices: Sequence[VfioDevice]) -> None:
@@ -61,39 +67,17 @@ def start(devices: Sequence[VfioDevice]) -> None:
     """
     for device in devices:
         if MigrationFlags.P2P in device.flags and device.state is not DeviceState.RUNNING:
-            device.set_state(DeviceState.RUNNING_P2P)
+            _set(device, DeviceState.RUNNING_P2P, DeviceState.STOP)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            device.set_state(DeviceState.RUNNING)
+            _set(device, DeviceState.RUNNING, DeviceState.STOP)
 
 
 def end_precopy(devices: Sequence[VfioDevice]) -> None:
     """Bring devices that were only in PRE_COPY back to RUNNING."""
     for device in devices:
-        if device.state in (DeviceState.PRE_COPY, DeviceState.PRE_COPY_P2P):
-            device.set_state(DeviceState.RUNNING)
-
-
-def save(devices: Sequence[VfioDevice]) -> dict[str, bytes]:
-    """Return each device's state; all are in STOP_COPY."""
-    return {device.name: device.read_state() for device in devices if MigrationFlags.STOP_COPY in device.flags}
-
-
-def load(devices: Sequence[VfioDevice], states: dict[str, bytes], refuse: Callable[[str], Exception]) -> None:
-    """Load each device's state, which leaves it in STOP.
-
-    Raises:
-        Exception: What `refuse` makes of the reason, when the states are not those of these devices.
-        HostCallFailed: A device refused its state.
-    """
-    expected = {device.name for device in devices if MigrationFlags.STOP_COPY in device.flags}
-    if set(states) != expected:
-        raise refuse(f"State holds devices {sorted(states)}, the machine has {sorted(expected)}")
-    for device in devices:
-        if device.name in states:
-            device.set_state(DeviceState.RESUMING)
-            device.write_state(states[device.name])
-            device.set_state(DeviceState.STOP)
+        if device.flags and device.state in (DeviceState.PRE_COPY, DeviceState.PRE_COPY_P2P):
+            _set(device, DeviceState.RUNNING, DeviceState.RUNNING)
 
 
 def _quiesce(devices: Sequence[VfioDevice]) -> None:
@@ -101,6 +85,19 @@ def _quiesce(devices: Sequence[VfioDevice]) -> None:
         if MigrationFlags.P2P in device.flags:
             state = device.state
             if state is DeviceState.PRE_COPY:
-                device.set_state(DeviceState.PRE_COPY_P2P)
+                _set(device, DeviceState.PRE_COPY_P2P, DeviceState.RUNNING)
             elif state is DeviceState.RUNNING:
-                device.set_state(DeviceState.RUNNING_P2P)
+                _set(device, DeviceState.RUNNING_P2P, DeviceState.RUNNING)
+
+
+def _set(device: VfioDevice, target: DeviceState, recover: DeviceState) -> None:
+    """Move a device; where that fails, bring it to the state to go on from, and then tell what failed first."""
+    try:
+        device.set_state(target)
+    except HostCallFailed:
+        try:
+            device.set_state(recover)
+        except HostCallFailed:
+            with contextlib.suppress(HostCallFailed):
+                device.reset()
+        raise

@@ -124,6 +124,15 @@ async def test_a_paused_machine_stays_paused_through_an_attempt_that_ends(machin
     assert (await machine.describe()).guest.errors == 0
 
 
+async def move_device_data(source: SoftwareMachine, destination: SoftwareMachine, budget: int = 1000) -> int:
+    """Move what the source's devices have to tell now; return how much it was."""
+    moved = 0
+    while (found := await source.read_device_data(budget)).records:
+        await destination.write_device_data(found.records)
+        moved += sum(len(record.data) for record in found.records)
+    return moved
+
+
 @pytest.mark.parametrize("device", [{}, {"backend": "type1", "enable_migration": "on"}])
 async def test_a_state_that_was_saved_is_loaded_by_an_equal_machine(tmp_path: Path, device: dict[str, object]) -> None:
     run, made = RunDirectory(tmp_path), specification(**device)
@@ -134,8 +143,16 @@ async def test_a_state_that_was_saved_is_loaded_by_an_equal_machine(tmp_path: Pa
         await one.attach(1, 1)
         await other.attach(2, 1)
         await one.start_tracking()
+        assert (await one.read_device_data(10)).initial_pending == ("qat0",)
+        await one.start_tracking()  # another attempt, which begins anew
+        assert await move_device_data(one, other) > 0
+        assert (await one.read_device_data(100)).initial_pending == ()
         await dirtied(one, 1000)
         stop = await one.pause(for_attempt=True)
+        with pytest.raises(MachineRefused, match="not been read"):
+            await one.save()
+        assert await move_device_data(one, other) > 0
+        assert (await one.read_device_data(100)).complete
         ram, copy = await one.ram(), await other.ram()
         copy.words[:] = ram.words
         await other.load(await one.save(), stop.pause)
@@ -154,6 +171,22 @@ async def test_a_state_that_was_saved_is_loaded_by_an_equal_machine(tmp_path: Pa
         await take_away(target, other)
         await one.close()
         await other.close()
+
+
+async def test_a_failed_attempt_leaves_devices_at_work(machine: SoftwareMachine) -> None:
+    await machine.start_tracking()
+    assert (await machine.read_device_data(1 << 20)).records
+    await machine.stop_tracking()
+    assert not (await machine.read_device_data(1 << 20)).records
+    done = (await machine.describe()).guest.jobs_done
+    await machine.start_tracking()
+    await machine.pause(for_attempt=True)
+    assert (await machine.read_device_data(1 << 20)).complete
+    await machine.run(1)
+    await machine.stop_tracking()
+    while (await machine.describe()).guest.jobs_done <= done:
+        pass  # the machine's own work is the event that is waited for
+    assert (await machine.describe()).guest.errors == 0
 
 
 async def test_an_incoming_machine_refuses_what_is_no_state_and_does_not_run_it(tmp_path: Path) -> None:
