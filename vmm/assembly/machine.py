@@ -103,10 +103,10 @@ class Machine:
         """Return what the guest says of itself."""
         return self._guest.report()
 
-    def findings(self) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-        """Return blockers and warnings of the devices."""
+    def findings(self, ram_bytes: int | None = None) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Return blockers and warnings of the devices; with `ram_bytes`, as if the machine had so much RAM."""
         facts = [facts_of(assembled, viommu=self._unit is not None) for assembled in self.devices]
-        return judge(facts, self.memory.block.size)
+        return judge(facts, self.memory.block.size if ram_bytes is None else ram_bytes)
 
     def tracking_is_exact(self) -> bool:
         """Tell whether every container's tracker forgets a page that is clean."""
