@@ -1,0 +1,207 @@
+"""The host kernel of a rehearsal: the very objects of `vfio_host`, called without sockets between.
+
+::
+
+    vmm.vfio  --HostPort, Descriptor-->  HostInProcess  --calls-->  vfio_host.process.host.Host
+                                             |  counts what a scenario asks about
+                                             '- lets the next query or unmap fail, where a scenario says so
+
+A batch is carried out in order, one answer each, as the real host does it (vfio_host.process.batch), but for the limit
+of a message, which does not exist here.
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vfio_host.errors import CallRefused
+from vfio_host.interface import calls
+from vfio_host.interface.calls import Answer, AnyCall, Failed, HostConfiguration, Number, Opened
+from vfio_host.interface.numbers import DirtyPagesFlags, UnmapFlags
+from vfio_host.io_page_table import IoPageTable
+from vfio_host.process.host import Host
+from vfio_host.process.iommu_files import ContainerFile, IommuFile
+from vfio_host.process.open_file import OpenFile, Opening, Received
+from vfio_host.process.passthrough import PassthroughDevice
+from vmm.vfio.host_port import HostCallFailed, OpenObject
+
+_EVERYTHING: Final = (0, (1 << 64) - 1)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted while `counting` is set, which is while dirty pages are tracked."""
+
+    counting: bool = False
+    unmaps: int = 0
+    """Unmaps of a range; the unmapping of everything, when a view of the address space ends, is not one."""
+    flushes: int = 0
+    """IOTLB flushes by queries that belong to an unmap."""
+
+
+class HostInProcess:
+    """Implements `vmm.vfio.host_port.HostPort`, and `DoorbellWatcher` for the devices."""
+
+    def __init__(self, configuration: HostConfiguration) -> None:
+        self.tally: Final = Tally()
+        self._host: Final = Host(configuration)
+        self._connection: Final = self._host.connect()
+        self._files: Final[list[OpenFile]] = []
+        self._page_tables: Final[dict[OpenFile, list[int]]] = {}
+        self._failing: dict[str, int] = {}
+
+    @property
+    def devices(self) -> Sequence[PassthroughDevice]:
+        """The host's devices, in the order of its configuration."""
+        return tuple(self._host.devices.values())
+
+    def open(self, path: str) -> OpenObject:
+        """Open a path."""
+        opened = _CalledDirectly(self, self._connection).open(calls.Open(path=path))
+        if opened is None:
+            raise AssertionError(f"Opening {path} gave no file")
+        return opened
+
+    def register_memory(self, address: int, length: int, descriptor: int) -> None:
+        """Tell what lies at a user address."""
+        _CalledDirectly(self, self._connection).call(calls.RegisterMemory(vaddr=address, length=length), (descriptor,))
+
+    def report_writes(self) -> bytes | None:
+        """Return None: nobody bears witness here, and the oracle knows better."""
+        return None
+
+    def fail_next(self, what: str) -> None:
+        """Let the next `query` or `unmap` fail with EIO, before anything of it is done."""
+        self._failing[what] = errno.EIO
+
+    def containers(self) -> Iterator[Sequence[tuple[int, int]]]:
+        """Yield what each container that is open has mapped, as (iova, size)."""
+        for file in self._files:
+            for table in self.tables_of(file):
+                yield [(mapping.iova, mapping.length) for mapping in table.overlapping(0, 1 << 64)]
+
+    def tables_of(self, file: OpenFile) -> Iterator[IoPageTable]:
+        """Yield the page tables that an open file holds; an address space without a hardware table has none."""
+        if isinstance(file, IommuFile):
+            yield from (file.context.table_of(number) for number in self._page_tables.get(file, ()))
+        elif isinstance(file, ContainerFile) and file.container.table is not None:
+            yield file.container.table
+
+    def follow(self, file: OpenFile) -> None:
+        """Keep a file that was opened in mind."""
+        self._files.append(file)
+
+    def forget(self, file: OpenFile) -> None:
+        """Let a file go, as the kernel does at the last close."""
+        with contextlib.suppress(ValueError):
+            self._files.remove(file)
+        self._page_tables.pop(file, None)
+        file.release()
+
+    def close(self) -> None:
+        """Close everything that is open, the youngest first."""
+        for file in reversed(self._files[:]):
+            self.forget(file)
+
+    def carry_out(self, file: OpenFile, call: AnyCall, received: Received) -> Answer | Opening:
+        """Do one call; its errno is an answer."""
+        injected = self._failing.pop(_kind(call), None)
+        if injected is not None:
+            return Failed(injected)
+        try:
+            answer = file.call(call, received)
+        except CallRefused as refusal:
+            return Failed(refusal.errno)
+        except OSError as error:
+            return Failed(error.errno or errno.EIO)
+        except MemoryError:
+            return Failed(errno.ENOMEM)
+        if isinstance(call, calls.HwptAlloc) and isinstance(answer, Number):
+            self._page_tables.setdefault(file, []).append(answer.value)
+        return answer
+
+
+class _CalledDirectly:
+    """Implements `vmm.vfio.host_port.Descriptor` on an open file."""
+
+    def __init__(self, host: HostInProcess, file: OpenFile) -> None:
+        self._host: Final = host
+        self._file: Final = file
+
+    def batch(self, made: Sequence[AnyCall], descriptors: Sequence[int] = ()) -> Sequence[Answer]:
+        """Make calls in order; a file that one of them opens is closed again, since nobody takes it."""
+        received, answers, flushed = Received(descriptors), list[Answer](), 0
+        for place, call in enumerate(made):
+            before = self._flushes()
+            outcome = self._host.carry_out(self._file, call, received)
+            flushed = self._flushes() - before if _kind(call) == "query" else flushed
+            self._count(call, flushed if place and _belongs(made[place - 1], call) else 0)
+            if isinstance(outcome, Opening):
+                self._host.forget(outcome.file)
+                outcome = Opened(outcome.id, 0)
+            answers.append(outcome)
+        return answers
+
+    def call(self, call: AnyCall, descriptors: Sequence[int] = ()) -> Answer:
+        """Make one call."""
+        (answer,) = self.batch((call,), descriptors)
+        if isinstance(answer, Failed):
+            raise HostCallFailed(call, answer.errno)
+        return answer
+
+    def open(self, call: AnyCall) -> OpenObject | None:
+        """Make one call that answers with a new descriptor, or with none."""
+        outcome = self._host.carry_out(self._file, call, Received(()))
+        if isinstance(outcome, Failed):
+            raise HostCallFailed(call, outcome.errno)
+        if not isinstance(outcome, Opening):
+            return None
+        self._host.follow(outcome.file)
+        return OpenObject(outcome.id, _CalledDirectly(self._host, outcome.file))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._host.forget(self._file)
+
+    def _count(self, call: AnyCall, flushes: int) -> None:
+        tally = self._host.tally
+        if tally.counting and _is_unmap_of_range(call):
+            tally.unmaps += 1
+            tally.flushes += flushes
+
+    def _flushes(self) -> int:
+        return sum(table.flushes for table in self._host.tables_of(self._file))
+
+
+def _kind(call: AnyCall) -> str:
+    """Return what kind of call a scenario can let fail."""
+    match call:
+        case calls.HwptGetDirtyBitmap() | calls.DmaLoggingReport():
+            return "query"
+        case calls.DirtyPages(flags=DirtyPagesFlags.GET_BITMAP):
+            return "query"
+        case calls.IoasUnmap() | calls.UnmapDma():
+            return "unmap"
+        case _:
+            return ""
+
+
+def _is_unmap_of_range(call: AnyCall) -> bool:
+    match call:
+        case calls.IoasUnmap(iova=iova, length=length):
+            return (iova, length) != _EVERYTHING
+        case calls.UnmapDma(flags=flags, size=size):
+            return UnmapFlags.ALL not in flags and size < 1 << 63
+        case _:
+            return False
+
+
+def _belongs(query: AnyCall, unmap: AnyCall) -> bool:
+    """Tell whether a query was made for the sake of the unmap that follows it in its batch."""
+    match query, unmap:
+        case calls.HwptGetDirtyBitmap(iova=iova, length=length), calls.IoasUnmap():
+            return (iova, length) == (unmap.iova, unmap.length)
+        case _:
+            return False
