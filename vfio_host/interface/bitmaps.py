@@ -1,11 +1,102 @@
-"""Dirty bitmaps as calls carry them: what is not zero, with where it lies (`calls.Bitmap`)."""
+"""Dirty bitmaps as calls carry them: what is not zero, with where it lies (`calls.Bitmap`).
 
+Bit i of a bitmap stands for the page at iova + i * page_size, bit 0 of a byte first (semantics 3.1). A bitmap of
+calls may say a bit twice, by a run and by a part; that is an OR. Its parts do not overlap each other.
+"""
+
+from collections.abc import Iterable
 from typing import Final
 
-from vfio_host.interface.calls import Bitmap
+from vfio_host.interface.answers import Bitmap
 
 _STRETCH: Final = 64
-"""Bytes of zeros that are worth a new part."""
+"""Bits in a row that are worth a run, and bytes of zeros that are worth a new part."""
+_GAP: Final = 8
+"""Bytes of zeros that are cheaper than a new part."""
+_RUN_ROOM: Final = 20
+_PART_ROOM: Final = 16
+
+
+def bitmap_bytes(bits: int) -> int:
+    """Return the length of a kernel's bitmap of so many bits: whole 64-bit words (semantics 3.1)."""
+    return -(-bits // 64) * 8
+
+
+class BitmapBuilder:
+    """Puts a bitmap together from its lowest bit to its highest; what lies past its end is left out."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits: Final = bits
+        self._runs: list[tuple[int, int]] = []
+        self._parts: list[tuple[int, bytes]] = []
+        self._run_start = self._run_end = 0
+        self._first = 0
+        self._part = bytearray()
+
+    def add_run(self, first: int, count: int) -> None:
+        """Set a run; it begins no lower than the run before."""
+        end = min(first + count, self._bits)
+        if first >= end:
+            return
+        if self._run_end and first <= self._run_end:
+            self._run_end = max(self._run_end, end)
+            return
+        self._close_run()
+        self._run_start, self._run_end = first, end
+
+    def add_bits(self, first: int, bits: int) -> None:
+        """Set the ones of a number whose bit 0 is bit `first`; they begin no lower than those of the number before."""
+        if first + bits.bit_length() > self._bits:
+            bits &= (1 << max(self._bits - first, 0)) - 1
+        if not bits:
+            return
+        skipped = (bits & -bits).bit_length() - 1
+        bits >>= skipped
+        first += skipped
+        length = bits.bit_length()
+        if length >= _STRETCH and bits & (bits + 1) == 0:
+            self.add_run(first, length)
+            return
+        bits <<= first & 7
+        self._add_bytes(first >> 3, bits.to_bytes((bits.bit_length() + 7) >> 3, "little"))
+
+    def built(self) -> Bitmap:
+        """Return the bitmap; the builder is of no further use."""
+        self._close_run()
+        self._close_part()
+        return Bitmap(bits=self._bits, runs=tuple(self._runs), parts=tuple(self._parts))
+
+    def _add_bytes(self, first: int, data: bytes) -> None:
+        gap = first - self._first - len(self._part)
+        if not self._part or gap > _GAP:
+            self._close_part()
+            self._first, self._part = first, bytearray(data)
+            return
+        if gap < 0:  # the byte that two neighbours share, or a leaf that was reported past its own end
+            overlap = min(-gap, len(data))
+            start = first - self._first
+            both = int.from_bytes(self._part[start : start + overlap], "little") | int.from_bytes(
+                data[:overlap], "little"
+            )
+            self._part[start : start + overlap] = both.to_bytes(overlap, "little")
+            data, gap = data[overlap:], 0
+        self._part += bytes(gap) + data
+
+    def _close_run(self) -> None:
+        if self._run_end:
+            self._runs.append((self._run_start, self._run_end - self._run_start))
+        self._run_end = 0
+
+    def _close_part(self) -> None:
+        if self._part:
+            self._parts.append((self._first, bytes(self._part)))
+        self._part = bytearray()
+
+
+def encoded_room(bitmap: Bitmap) -> int:
+    """Return how many bytes of a message a bitmap takes, at most."""
+    parts = sum(len(part) for _, part in bitmap.parts)
+    return parts + len(bitmap.parts) * _PART_ROOM + len(bitmap.runs) * _RUN_ROOM
 
 
 def sparse(data: bytes, bits: int) -> Bitmap:
@@ -26,15 +117,55 @@ def sparse(data: bytes, bits: int) -> Bitmap:
 
 def dense(bitmap: Bitmap) -> bytes:
     """Return all of a bitmap in whole 64-bit words."""
-    data = bytearray(-(-bitmap.bits // 64) * 8)
+    data = bytearray(bitmap_bytes(bitmap.bits))
     for first, part in bitmap.parts:
         data[first : first + len(part)] = part
     for first, count in bitmap.runs:
-        number = int.from_bytes(data, "little") | ((1 << count) - 1) << first
-        data[:] = number.to_bytes(len(data), "little")
+        _set_run(data, first, count)
     return bytes(data)
 
 
+def merged(bitmaps: Iterable[Bitmap]) -> Bitmap:
+    """Return the OR of bitmaps of the same pages, each as small as it is; of none, the empty one.
+
+    Raises:
+        ValueError: They are not of the same number of pages.
+    """
+    found = list(bitmaps)
+    if len({bitmap.bits for bitmap in found}) > 1:
+        raise ValueError(f"Bitmaps of {', '.join(str(bitmap.bits) for bitmap in found)} bits do not merge")
+    builder = BitmapBuilder(found[0].bits if found else 0)
+    for first, count in sorted(run for bitmap in found for run in bitmap.runs):
+        builder.add_run(first, count)
+    for place, part in sorted(_from_first_set(*part) for bitmap in found for part in bitmap.parts):
+        builder.add_bits(place * 8, int.from_bytes(part, "little"))
+    return builder.built()
+
+
+def _from_first_set(place: int, part: bytes) -> tuple[int, bytes]:
+    rest = part.lstrip(b"\0")
+    return place + len(part) - len(rest), rest
+
+
+def _set_run(data: bytearray, first: int, count: int) -> None:
+    last = first + count
+    head, tail = -(-first // 8), last // 8
+    if head > tail:  # within one byte
+        data[tail] |= ((1 << count) - 1) << (first & 7)
+        return
+    if first & 7:
+        data[head - 1] |= (0xFF << (first & 7)) & 0xFF
+    data[head:tail] = b"\xff" * (tail - head)
+    if last & 7:
+        data[tail] |= (1 << (last & 7)) - 1
+
+
 def _next_set(data: bytes, position: int) -> int:
-    rest = data[position:]
-    return position + len(rest) - len(rest.lstrip(b"\0"))
+    """Return where the next byte that is not zero lies."""
+    step = 1 << 12
+    while position < len(data):
+        rest = data[position : position + step].lstrip(b"\0")
+        if rest:
+            return min(position + step, len(data)) - len(rest)
+        position += step
+    return len(data)

@@ -6,13 +6,28 @@ another process with SCM_RIGHTS, and closing its last copy releases the object, 
 a batch, executed in order between two steps of the devices, and answered one by one: a result, or an errno. A batch
 stops at no error: each call stands for one ioctl of a sequence, and the caller reads every answer.
 
-Source: semantics 3.3, 3.4, 7.1, 7.4 (Linux vfio.h and iommufd.h); numbers of flags are the kernel's.
+Source: semantics 3.3, 3.4, 7.1, 7.4 (Linux vfio.h and iommufd.h); numbers of flags are the kernel's. What calls answer
+with is in `answers`, what a host is started with in `configuration`; both can be imported from here.
 """
 
 from typing import Final
 
 import msgspec
 
+from vfio_host.interface.answers import (
+    Answer,
+    Bitmap,
+    Data,
+    Done,
+    Failed,
+    IovaRanges,
+    Number,
+    Opened,
+    PrecopyInfo,
+    Type1Info,
+    Unmapped,
+)
+from vfio_host.interface.configuration import DeviceConfiguration, HostConfiguration
 from vfio_host.interface.numbers import (
     DeviceState,
     DirtyPagesFlags,
@@ -22,6 +37,17 @@ from vfio_host.interface.numbers import (
     MapFlags,
     UnmapFlags,
 )
+
+__all__ = [
+    "Answer", "Answers", "AnyCall", "AttachPt", "Batch", "BindIommufd", "Bitmap", "Call", "Data", "Destroy",
+    "DetachPt", "DeviceConfiguration", "DirtyPages", "DmaLoggingReport", "DmaLoggingStart", "DmaLoggingStop", "Done",
+    "Failed", "GetFeature", "GetHwInfo", "GetInfo", "GetPrecopyInfo", "GroupGetDevice", "GroupSetContainer",
+    "HostConfiguration", "HwptAlloc", "HwptGetDirtyBitmap", "HwptSetDirtyTracking", "IoasAlloc", "IoasIovaRanges",
+    "IoasMap", "IoasMapFile", "IoasUnmap", "IovaRanges", "MapDma", "Number", "Open", "Opened", "PrecopyInfo",
+    "ReadData", "RegionRead", "RegionWrite", "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState",
+    "SetEventfds", "SetIommu", "Type1Info", "UnmapDma", "Unmapped", "WriteData", "answers_decoder", "batch_decoder",
+    "encode",
+]  # fmt: skip
 
 
 class Call(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -239,8 +265,9 @@ class GetFeature(Call, frozen=True, tag=True, kw_only=True):
 class DmaLoggingStart(Call, frozen=True, tag=True, kw_only=True):
     """VFIO_DEVICE_FEATURE SET DMA_LOGGING_START: log writes to ranges (iova, length) -> Number, the page size used.
 
-    ENOTTY without a log, EINVAL for no range, misalignment or overlap, E2BIG for too many, EOVERFLOW for a wrap; a
-    device may refuse ranges that are wider than its log with EINVAL. Until STOP a second START is EINVAL.
+    ENOTTY without a log, EINVAL for no range, misalignment or overlap, E2BIG for too many, EOVERFLOW for a wrap;
+    EOPNOTSUPP for ranges that are together wider than the device's log, as mlx5 says. Until STOP a second START is
+    EINVAL.
     """
 
     page_size: int
@@ -254,7 +281,7 @@ class DmaLoggingStop(Call, frozen=True, tag=True, kw_only=True):
 class DmaLoggingReport(Call, frozen=True, tag=True, kw_only=True):
     """VFIO_DEVICE_FEATURE GET DMA_LOGGING_REPORT -> Bitmap; what is reported is cleared.
 
-    EINVAL for a page size below 4096 or no power of two, EOVERFLOW for a wrap.
+    EINVAL for a page size below 4096 or no power of two, and when nothing was started; EOVERFLOW for a wrap.
     """
 
     iova: int
@@ -298,83 +325,6 @@ AnyCall = (
 )  # fmt: skip
 
 
-class Opened(msgspec.Struct, frozen=True, tag=True):
-    """A new object: its id among this host's objects, and its descriptor, by index among those of the answer."""
-
-    id: int
-    descriptor: int
-
-
-class IovaRanges(msgspec.Struct, frozen=True, tag=True):
-    """Allowed IOVAs, inclusive."""
-
-    ranges: tuple[tuple[int, int], ...]
-    alignment: int
-
-
-class Type1Info(msgspec.Struct, frozen=True, tag=True):
-    """VFIO_IOMMU_GET_INFO with its capabilities."""
-
-    iova_pgsizes: int
-    migration_pgsize_bitmap: int
-    max_dirty_bitmap_size: int
-    dma_avail: int
-    iova_ranges: tuple[tuple[int, int], ...]
-    unmap_all: bool
-
-
-class Bitmap(msgspec.Struct, frozen=True, tag=True):
-    """A dirty bitmap of `bits` bits: runs that are all ones, and stretches of little-endian bytes; all else is zeros.
-
-    A kernel writes the whole bitmap into the caller's memory; here a terabyte that is all dirty is one run.
-    """
-
-    bits: int
-    runs: tuple[tuple[int, int], ...] = ()
-    """(first bit, count), ascending."""
-    parts: tuple[tuple[int, bytes], ...] = ()
-    """(first byte, bytes), ascending; they may touch bits of runs."""
-
-
-class Unmapped(msgspec.Struct, frozen=True, tag=True):
-    """Bytes unmapped, and the dirty bitmap where one was asked for."""
-
-    size: int
-    bitmap: Bitmap | None = None
-
-
-class PrecopyInfo(msgspec.Struct, frozen=True, tag=True):
-    """struct vfio_precopy_info."""
-
-    initial_bytes: int
-    dirty_bytes: int
-
-
-class Number(msgspec.Struct, frozen=True, tag=True):
-    """An id, a count, a register, a state."""
-
-    value: int
-
-
-class Data(msgspec.Struct, frozen=True, tag=True):
-    """A bitmap or device state."""
-
-    data: bytes
-
-
-class Done(msgspec.Struct, frozen=True, tag=True):
-    """Zero, and nothing else."""
-
-
-class Failed(msgspec.Struct, frozen=True, tag=True):
-    """A negative return: the errno, positive."""
-
-    errno: int
-
-
-Answer = Opened | IovaRanges | Type1Info | Unmapped | Bitmap | PrecopyInfo | Number | Data | Done | Failed
-
-
 class Batch(msgspec.Struct, frozen=True):
     """Calls in the order in which they are to happen."""
 
@@ -390,29 +340,3 @@ class Answers(msgspec.Struct, frozen=True):
 encode = msgspec.msgpack.Encoder().encode
 batch_decoder: Final = msgspec.msgpack.Decoder(Batch)
 answers_decoder: Final = msgspec.msgpack.Decoder(Answers)
-
-
-class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine's part of the host has: given to `viaduct-vfio-host` as JSON at start."""
-
-    devices: tuple["DeviceConfiguration", ...]
-    interrupt_remapping: bool = True
-    address_width: int = 48
-    second_stage: bool = True
-    page_size: int = 4096
-    """The host's page size: 4, 16 or 64 KiB."""
-
-
-class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
-    """One passed-through device of the host."""
-
-    name: str
-    model: str
-    iommu_dirty_tracking: bool = True
-    mediated: bool = False
-    dma_log: bool = False
-    """The device has a DMA logger."""
-    log_width: int = 48
-    """How many address bits its logger can cover in one range."""
-    local_memory: int = 0
-    """Bytes of the device's own memory, which is its state."""

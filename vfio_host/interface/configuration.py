@@ -1,0 +1,31 @@
+"""What one machine's part of the host is made of."""
+
+import msgspec
+
+
+class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine's part of the host has: given to `viaduct-vfio-host` as JSON at start."""
+
+    devices: tuple["DeviceConfiguration", ...]
+    interrupt_remapping: bool = True
+    address_width: int = 48
+    second_stage: bool = True
+    page_size: int = 4096
+    """The host's page size: 4, 16 or 64 KiB."""
+    leaf_size: int = 0
+    """The largest leaf of its IO page tables, in bytes; 0 for leaves of a page each."""
+
+
+class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
+    """One passed-through device of the host."""
+
+    name: str
+    model: str
+    iommu_dirty_tracking: bool = True
+    mediated: bool = False
+    dma_log: bool = False
+    """The device has a DMA logger."""
+    log_width: int = 48
+    """How many address bits its logger can cover in one range."""
+    local_memory: int = 0
+    """Bytes of the device's own memory, which is its state."""
