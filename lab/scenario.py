@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from lab.cases import cases_of
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
 from vmm.assembly.specification import (
     MachineSpecification,
@@ -103,17 +104,17 @@ class Scenario:
 SHIPPED: Final = Path(__file__).parent / "scenarios"
 
 
-def load_scenario(path: Path) -> Scenario:
-    """Read a scenario.
+def load_scenarios(path: Path) -> tuple[Scenario, ...]:
+    """Read a file's scenarios: one, or one for each of its cases (lab.cases).
 
     Raises:
-        InvalidDocument: With every fault at once, those of the machine included.
+        InvalidDocument: With every fault at once, those of the machines included.
     """
-    return check_scenario(read_toml(path), str(path))
+    return check_scenarios(read_toml(path), str(path))
 
 
 def parse_scenario(text: str, name: str) -> Scenario:
-    """Read a scenario from text; `name` is what its faults carry.
+    """Read one scenario from text; `name` is what its faults carry.
 
     Raises:
         InvalidDocument: With every fault at once.
@@ -123,6 +124,26 @@ def parse_scenario(text: str, name: str) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise InvalidDocument([Fault(name, "", f"Not TOML: {error}", "")]) from None
     return check_scenario(document, name)
+
+
+def check_scenarios(document: Mapping[str, object], name: str) -> tuple[Scenario, ...]:
+    """Check a file's document, case by case; `name` is what its faults carry.
+
+    Raises:
+        InvalidDocument: With every fault of every case at once.
+    """
+    found: list[Scenario] = []
+    faults: list[Fault] = []
+    for case, each in cases_of(document):
+        try:
+            found.append(check_scenario(each, f"{name} {case}".strip()))
+        except InvalidDocument as error:
+            faults.extend(error.faults)
+    twice = [one.name for one in found if [other.name for other in found].count(one.name) > 1]
+    faults.extend(Fault(name, "case", f'"{one}" is there twice', "a name of its own") for one in dict.fromkeys(twice))
+    if faults:
+        raise InvalidDocument(faults)
+    return tuple(found)
 
 
 def check_scenario(document: Mapping[str, object], name: str) -> Scenario:

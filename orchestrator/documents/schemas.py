@@ -1,9 +1,12 @@
 """Write docs/schemas from the document types; with --check, say whether the committed files are what it would write.
 
+Programs that add commands to `viaduct` add their documents in the same way, by entry points (`viaduct.documents`).
+
 Run as `python -m orchestrator.documents.schemas [--check] FOLDER`.
 """
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +14,14 @@ import msgspec
 
 from orchestrator.documents import listings
 from orchestrator.documents.migration import MigrationDocument
+
+GROUP: Final = "viaduct.documents"
+
+
+def _added() -> dict[str, type[msgspec.Struct]]:
+    """Return the documents that other programs' commands print."""
+    return {point.name: point.load() for point in entry_points(group=GROUP)}
+
 
 DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.migration.v1": MigrationDocument,
@@ -25,6 +36,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.pki.v1": listings.PkiDocument,
     "viaduct.version.v1": listings.VersionDocument,
     "viaduct.error.v1": listings.ErrorDocument,
+    **_added(),
 }
 
 
