@@ -28,6 +28,7 @@ from vm_migration.machine.run_directory import RunDirectory, instance_lives
 from vm_migration.telemetry import logs
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.description import boot_id
+from vmm.vfio.device_records import DeviceTotal
 
 _KEPT: Final = 64
 _HOOKS_GRACE: Final = 5.0
@@ -128,7 +129,10 @@ class DestAgent:
                 attempt.finished = await attempt.finish(
                     pause=request.pause,
                     number=request.round,
-                    state=request.device_state,
+                    state=request.machine_state,
+                    devices=DeviceTotal(
+                        request.device_data.records, request.device_data.data_bytes, request.device_data.checksum
+                    ),
                     was_running=request.was_running,
                     verify=request.verify,
                 )

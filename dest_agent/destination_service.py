@@ -123,7 +123,7 @@ class DestinationService(DestinationServicer):
         ticket = told.get("viaduct-ticket-bin", b"")
         attempt.admit(ticket if isinstance(ticket, bytes) else b"", stream)
         async for message in messages:
-            answer = attempt.take(message, stream)
+            answer = await attempt.take(message, stream)
             if answer is not None:
                 yield encode_ack(answer)
 

@@ -1,6 +1,7 @@
 """One machine that is arriving: its image, its streams, its ticket.
 
-The image takes frames on the agent's loop, a frame at a time, so that its checks and its writes are one step.
+The image takes frames on the agent's loop, a frame at a time, so that its checks and its writes are one step. The
+devices' state goes on to the machine's process in batches; its stream waits meanwhile, and so does its source.
 """
 
 import hmac
@@ -13,13 +14,19 @@ from vm_migration.api.v1.destination_pb2 import FinishRequest
 from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
+from vm_migration.machine.port import MachineError
 from vm_migration.transfer.errors import TransferError
-from vm_migration.transfer.frames import Ack
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack
 from vm_migration.transfer.incoming import IncomingImage, VerifyResult
 from vm_migration.wire.bitmap_codec import decode_bitmap
 from vm_migration.wire.errors import WireError
 from vm_migration.wire.frame import decode
 from vmm.memory.ram_block import RamBlock
+from vmm.process.control import MAX_DEVICE_DATA
+from vmm.vfio.device_records import MAX_RECORD_BYTES, DeviceTotal
+
+_BATCH: Final = MAX_DEVICE_DATA - MAX_RECORD_BYTES
+"""Bytes of device state from which on they are passed on: one record more, and it is still one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +105,19 @@ class IncomingAttempt:
             return
         raise refusal  # without a cause: see `take`
 
-    def take(self, message: bytes, stream: int) -> Ack | None:
-        """Take one message of a bulk stream.
+    async def take(self, message: bytes, stream: int) -> Ack | None:
+        """Take one message of a bulk stream; what an answer speaks of is in RAM and in the machine's devices.
 
         Raises:
-            AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
+            AttemptFailed: It is not the frame that must come next, or the machine refused what it said of a device;
+                the attempt cannot go on.
         """
+        answer = self._apply(message, stream)
+        if stream == DEVICE_STREAM:
+            await self._pass_on(all_of_it=answer is not None)
+        return answer
+
+    def _apply(self, message: bytes, stream: int) -> Ack | None:
         try:
             return self._filling().apply(decode(message), stream)
         except (TransferError, WireError) as error:
@@ -111,13 +125,31 @@ class IncomingAttempt:
         # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
         raise refusal
 
-    async def finish(self, *, pause: int, number: int, state: bytes, was_running: bool, verify: bool) -> Finished:
+    async def _pass_on(self, *, all_of_it: bool) -> None:
+        """Give the machine the records that came, once they are worth a message, or before an answer is given."""
+        waiting = self._filling().device_bytes_waiting
+        if not waiting or (waiting < _BATCH and not all_of_it):
+            return
+        records = self._filling().take_device_records()
+        try:
+            await self.custody.port.write_device_data(records)
+        except MachineError as error:
+            refusal = AttemptFailed(
+                "device-state-refused", f"Machine did not take its devices' state: {error}", "Look at its log"
+            )
+        else:
+            return
+        raise refusal  # without a cause, and from a frame that knows no image: see `_apply`
+
+    async def finish(
+        self, *, pause: int, number: int, state: bytes, devices: DeviceTotal, was_running: bool, verify: bool
+    ) -> Finished:
         """Verify and load; READY is durable when this returns with nothing mismatched.
 
         A damaged image is not even loaded: its tables would be walked, and what they say of it is not why it is wrong.
 
         Raises:
-            Refused: The round that the source names is not closed here.
+            Refused: The round that the source names is not closed here, or its devices' state is not what came.
             AttemptFailed: The machine's process has ended; nothing is written.
             MachineError: The machine process refused the state.
         """
@@ -126,6 +158,9 @@ class IncomingAttempt:
         if not image.whole or image.round != number:
             text = f"Round {number} is not whole here: {image.stale_pages} pages are missing"
             raise Refused("not-whole", text, "The source aborts and resumes")
+        if image.device_total != devices:
+            text = f"Devices' state that came ({image.device_total}) is not what the source sent ({devices})"
+            raise Refused("device-state-differs", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         started = time.monotonic_ns()
         result = image.verify() if verify else None

@@ -41,6 +41,7 @@ class BulkStream:
         )
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(BULK_METHOD)
         self._call: Final = method(metadata=metadata)
+        self._reading: Final = asyncio.Lock()
         self.wire_bytes = 0
 
     async def send(self, frame: Frame) -> None:
@@ -66,7 +67,7 @@ class BulkStream:
             MigrationError: The stream is over.
         """
         try:
-            async with asyncio.timeout(longest):
+            async with asyncio.timeout(longest), self._reading:
                 message = await self._call.read()
         except TimeoutError:
             raise self._stalled() from None
@@ -91,7 +92,7 @@ class BulkStream:
         if isinstance(error, grpc.aio.AioRpcError) and not _own_guess(error):
             return from_rpc_error(error, self._peer)
         try:
-            async with asyncio.timeout(STALL):
+            async with asyncio.timeout(STALL), self._reading:  # one read at a time: an answer may be waited for
                 await self._call.read()
         except grpc.aio.AioRpcError as ended:
             if not _own_guess(ended):

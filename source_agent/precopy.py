@@ -28,6 +28,8 @@ from vm_migration.transfer.convergence import (
 from vmm.memory.quantities import PAGE_SIZE
 
 _SHOW_EVERY: Final = 0.2
+_WAIT_FOR_DEVICES: Final = 0.1
+"""Seconds between two rounds when nothing but a device's initial data is waited for."""
 
 
 class Precopy:
@@ -66,23 +68,21 @@ class Precopy:
             raise AttemptFailed("timeout", text, "Raise --timeout, or use --on-timeout force") from None
 
     async def _until_time(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
-        description = await self._custody.port.describe()
-        costs = StandstillCosts(
-            fixed_ms=FIXED_STANDSTILL_MS,
-            device_state_bytes=description.device_state_bytes,
-            hash_bytes_per_s=self._hash_bytes_per_s,
-        )
         while True:
             await self._one_round()
+            costs = StandstillCosts(FIXED_STANDSTILL_MS, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
             situation = Situation(
                 history=self._board.progress.rounds,
                 unhashed_bytes=self._rounds.unhashed_bytes,
                 elapsed_ms=elapsed_ms(),
                 forced=self.forced,
+                unacknowledged=self._rounds.devices.unacknowledged,
             )
             match decide(situation, self._terms.convergence(), costs):
                 case Continue(standstill_ms=standstill):
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
+                    if situation.unacknowledged and situation.history[-1].wire_bytes < PAGE_SIZE:
+                        await asyncio.sleep(_WAIT_FOR_DEVICES)
                 case SwitchOver(standstill_ms=standstill, forced=forced):
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
                     return standstill, forced
@@ -120,7 +120,7 @@ class Precopy:
                 progress,
                 rounds=(*progress.rounds, measured),
                 wire_bytes=self._rounds.wire_bytes,
-                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE,
+                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE + self._rounds.devices.left_bytes,
                 guest=description.guest,
                 percent=99,
             )

@@ -1,4 +1,4 @@
-"""The rounds: harvest, announce, send, barrier; and the same once more when the guest stands still.
+"""The rounds: harvest, announce, send pages, send device state, barrier; and once more when the guest stands still.
 
 Order of a round, on which nothing lost rests: the harvest is taken first, the kernel's witness is read after it, the
 pages are read after both. A page written between harvest and witness is in the next harvest, and its digest, which the
@@ -8,15 +8,18 @@ witness took away, is told again with it.
 import asyncio
 import time
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from source_agent.destination_link import STALL, BulkStream, DestinationLink
+from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.pacing import Pacer
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import AttemptFailed
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
+from vm_migration.transfer.frames import DEVICE_STREAM, Frame
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
@@ -25,6 +28,17 @@ from vmm.memory.ram_block import RamBlock
 
 _BARRIER_DEADLINE: Final = 2 * STALL
 """Seconds between a barrier and its acknowledgement: what lies in buffers is applied before it."""
+
+
+class Devices(Enum):
+    """What a round has to do with the devices' state."""
+
+    AT_WORK = auto()
+    """Take what can be read while they work."""
+    STOPPED = auto()
+    """Take all that is left."""
+    NONE = auto()
+    """Nothing: it was read to its end, or travels on another stream."""
 
 
 @dataclass(slots=True)
@@ -54,6 +68,9 @@ class Rounds:
         self.bulk_ended_ns = 0
         self.counts = RoundCounts()
         self.witnessed = False
+        self.pages_applied_ns = 0
+        """When the destination had a round's pages, whatever of the devices' state was still to come."""
+        self.devices: Final = DeviceFlow(machine)
         self.pacer: Final = Pacer()
         self._machine: Final = machine
         self._ram: Final = ram
@@ -96,7 +113,7 @@ class Rounds:
     async def send_round(self) -> RoundMeasurement:
         """Send what is unsent, wait for the barriers, and harvest what was written meanwhile."""
         started_ns, wire_before = self._last_harvest_ns, self.wire_bytes
-        counts = await self._send(None)
+        counts = await self._send(None, devices=Devices.AT_WORK)
         await self._harvest()
         now = time.monotonic_ns()
         self._last_harvest_ns = now
@@ -111,10 +128,10 @@ class Rounds:
         )
 
     async def send_last(self) -> RoundMeasurement:
-        """Send everything that is left of a machine that stands still."""
+        """Send everything that is left of a machine that stands still: pages, and its devices' state to the end."""
         started_ns, wire_before = time.monotonic_ns(), self.wire_bytes
         await self._harvest()
-        counts = await self._send(None)
+        counts = await self._send(None, devices=Devices.STOPPED)
         return RoundMeasurement(
             round=self.number,
             dirty_pages=counts.pages,
@@ -129,7 +146,7 @@ class Rounds:
         """Tell the digests that no witness vouches for, of RAM as it stands at the pause, in a round without pages."""
         missing = self._stated.missing()
         if self._verify != "none" and missing:
-            await self._send(missing)
+            await self._send(missing, devices=Devices.NONE)
 
     @property
     def verified_by(self) -> str:
@@ -152,7 +169,7 @@ class Rounds:
         else:
             self._stated.withdraw(written)
 
-    async def _send(self, announced: DirtyBitmap | None) -> RoundCounts:
+    async def _send(self, announced: DirtyBitmap | None, *, devices: Devices) -> RoundCounts:
         opened = self._unsent.open_round(len(self._lanes))
         self.number = opened.number
         self.counts = RoundCounts(pages=opened.bitmap.count())
@@ -163,6 +180,10 @@ class Rounds:
         digested = self._verify != "none" and self.witnessed
         holes = self._holes_for(opened.bitmap, reread=announced is not None)
         async with asyncio.TaskGroup() as group:
+            batches: Batches = asyncio.Queue(1)
+            if devices is not Devices.NONE:
+                reading = self.devices.read(batches, to_end=devices is Devices.STOPPED)
+                group.create_task(reading, name="device state")
             for (stream, bulk), share in zip(self._lanes, opened.shares, strict=True):
                 part = stream.round(
                     opened.number,
@@ -172,27 +193,50 @@ class Rounds:
                     digested=digested,
                     announced=announced if stream.stream == 0 else None,
                 )
-                group.create_task(self._send_share(bulk, part), name=f"bulk stream {stream.stream}")
+                carried = devices if stream.stream == DEVICE_STREAM else Devices.NONE
+                group.create_task(self._send_share(bulk, part, batches, carried), name=f"bulk stream {stream.stream}")
         if digested:
             self._stated.state(opened.bitmap)
         if announced is not None:
             self._stated.state(announced)
         return self.counts
 
-    async def _send_share(self, bulk: BulkStream, part: OutgoingRound) -> None:
+    async def _send_share(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
         if self.bulk_started_ns == 0:
             self.bulk_started_ns = time.monotonic_ns()
         sent, zeros = 0, 0
-        for frame in part:
-            before = bulk.wire_bytes
-            await bulk.send(frame)
+        for frame in part.pages():
+            await self._send_frame(bulk, frame)
             self.counts.sent_pages += part.sent_pages - sent
             self.counts.zero_pages += part.zero_pages - zeros
             sent, zeros = part.sent_pages, part.zero_pages
-            await self.pacer.spend(bulk.wire_bytes - before)
+        if devices is not Devices.NONE:
+            await self._send_devices(bulk, part, batches, devices)
+        await bulk.send(part.barrier())
         ack = await bulk.answer(_BARRIER_DEADLINE)
+        if devices is not Devices.STOPPED:
+            self.pages_applied_ns = time.monotonic_ns()
         self._unsent.acknowledge(ack.place.round, ack.place.stream)
         self.bulk_ended_ns = time.monotonic_ns()
+
+    async def _send_devices(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
+        async with asyncio.TaskGroup() as group:
+            if devices is Devices.STOPPED:
+                await bulk.send(part.heartbeat())
+                group.create_task(self._await_pages(bulk), name="pages applied")
+            while (records := await batches.get()) is not None:
+                for record in records:
+                    await self._send_frame(bulk, part.device(record))
+
+    async def _await_pages(self, bulk: BulkStream) -> None:
+        """Note when the destination answers the heartbeat that followed the pages: the rest is the devices' time."""
+        await bulk.answer(_BARRIER_DEADLINE)
+        self.pages_applied_ns = time.monotonic_ns()
+
+    async def _send_frame(self, bulk: BulkStream, frame: Frame) -> None:
+        before = bulk.wire_bytes
+        await bulk.send(frame)
+        await self.pacer.spend(bulk.wire_bytes - before)
 
     def _holes_for(self, sent: DirtyBitmap, *, reread: bool) -> DirtyBitmap:
         """Return the pages that were never touched, which need not be read.

@@ -2,10 +2,11 @@
 
 ::
 
-    pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages -> device state saved
-         -> digests of what no witness vouches for -> destination loads and verifies -> READY(pause)
+    pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages -> devices' state to its end
+         -> the machine's own state saved -> digests of what no witness vouches for -> destination loads and verifies
+         -> READY(pause)
 
-What is hashed at the pause is counted as verification, and saving, sending and loading the state as device state.
+What is hashed at the pause is counted as verification, and reading, sending and loading state as device state.
 
 Nothing here releases the machine. Whatever fails is raised, and the attempt ends in ABORTED at its owner's hands.
 """
@@ -73,16 +74,20 @@ async def stop_and_make_ready(
     await custody.write(lambda record: stopped(record, pause=stop.pause, bound_ms=bound_ms))
     paused_ns = time.monotonic_ns()
     last_round = await rounds.send_last()
-    last_round_ns = time.monotonic_ns()
+    last_round_ns = rounds.pages_applied_ns
     state = await custody.port.save()
-    save_ns = time.monotonic_ns() - last_round_ns
+    saved_ns = time.monotonic_ns()
     verifying()
     await rounds.send_digests()
+    total = rounds.devices.total
     request = destination_pb2.FinishRequest(
         key=key,
         pause=stop.pause,
         round=rounds.number,
-        device_state=state,
+        machine_state=state,
+        device_data=destination_pb2.DeviceTotal(
+            records=total.records, data_bytes=total.data_bytes, checksum=total.checksum
+        ),
         was_running=custody.record.was_running,  # a guest that an attempt stopped no longer tells
         verify=verify,
     )
@@ -101,7 +106,7 @@ async def stop_and_make_ready(
         paused_ns=paused_ns,
         last_round=last_round,
         last_round_ns=last_round_ns,
-        device_state_ns=min(verified_ns, last_round_ns + save_ns + round(answer.load_ms * 1e6)),
+        device_state_ns=min(verified_ns, saved_ns + round(answer.load_ms * 1e6)),
         verified_ns=verified_ns,
         pages_verified=answer.pages_verified,
     )

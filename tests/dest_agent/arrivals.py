@@ -11,6 +11,7 @@ from vm_migration.handover.evidence import ProcessAnswer
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import secret_hash
 from vm_migration.handover.states import State
+from vmm.assembly.machine_state import STATE_FORMAT
 
 A = "5f0e8d0a-1111-4222-8333-444455556666"
 KEY = AttemptKey(MACHINE, A, 2, 1)
@@ -23,7 +24,12 @@ PREPARED = prepared(None, KEY, source="host-a", secret_hash=secret_hash(SECRET),
 def requirements(name: str = "fake", machine: str = MACHINE) -> types_pb2.Requirements:
     """Return what such a machine asks of a host."""
     return types_pb2.Requirements(
-        machine=machine, name=name, specification=SPECIFICATION, ram_bytes=64 * MIB, version="0.1.0", state_format=1
+        machine=machine,
+        name=name,
+        specification=SPECIFICATION,
+        ram_bytes=64 * MIB,
+        version="0.1.0",
+        state_format=STATE_FORMAT,
     )
 
 

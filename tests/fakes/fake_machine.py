@@ -1,7 +1,7 @@
 """A machine in an agent's hands whose process is a real one that does nothing, and whose port is a fake."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ from vm_migration.machine.port import Harvest, MachineGone, MachineRefused, Stop
 from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory, identify
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
-from vmm.process.control import Description, GuestFigures, Tracking
+from vmm.process.control import Description, DeviceData, GuestFigures, Tracking, WhyTracked
 from vmm.process.description import boot_id
+from vmm.vfio.device_records import DeviceRecord
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 DRAWN = "drawn"
@@ -34,6 +35,8 @@ class FakeMachine:
     silent: int = 0
     """So many requests more are not answered."""
     calls: list[str] = field(default_factory=list)
+    device_data: list[DeviceRecord] = field(default_factory=list)
+    """What is read of its devices, a record at a time, or what was written into them."""
     before_run: Callable[[], None] = lambda: None
 
     def end(self) -> None:
@@ -89,8 +92,8 @@ class FakeMachine:
     async def populate(self, first: int, count: int) -> None:
         self._asked(f"populate {first} {count}")
 
-    async def start_tracking(self) -> None:
-        self._asked("start tracking")
+    async def start_tracking(self, reason: WhyTracked = "migration") -> None:
+        self._asked(f"start tracking for {reason}")
 
     async def stop_tracking(self) -> None:
         self._asked("stop tracking")
@@ -112,6 +115,21 @@ class FakeMachine:
     async def confirm_stopped(self) -> int | None:
         self._asked("confirm stopped")
         return None if self.running else self.pause_number
+
+    async def read_device_data(self, budget: int) -> DeviceData:
+        self._asked("read device data")
+        found, self.device_data = self.device_data[:1], self.device_data[1:]
+        return DeviceData(
+            records=tuple(found),
+            complete=not self.running and not self.device_data,
+            precopy_bytes=sum(len(record.data) for record in self.device_data) if self.running else 0,
+            stop_copy_bytes=0,
+            initial_pending=(),
+        )
+
+    async def write_device_data(self, records: Sequence[DeviceRecord]) -> None:
+        self._asked("write device data")
+        self.device_data += records
 
     async def save(self) -> bytes:
         self._asked("save")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
-from vmm.process.control import Description, DeviceData
+from vmm.process.control import Description, DeviceData, WhyTracked
 from vmm.vfio.device_records import DeviceRecord
 
 
@@ -80,8 +80,8 @@ class MachinePort(Protocol):
     async def populate(self, first: int, count: int) -> None:
         """Touch a run of an incoming machine's pages in its own process."""
 
-    async def start_tracking(self) -> None:
-        """Log every write from here on; devices go to pre-copy, and their state is read anew."""
+    async def start_tracking(self, reason: WhyTracked = "migration") -> None:
+        """Log every write from here on; for a migration devices go to pre-copy, and their state is read anew."""
 
     async def stop_tracking(self) -> None:
         """End logging and witnesses."""

@@ -15,7 +15,7 @@ from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.process import control
-from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Refusal
+from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Refusal, WhyTracked
 from vmm.vfio.device_records import DeviceRecord
 
 _DEADLINE: Final = 10.0
@@ -66,9 +66,9 @@ class SoftwareMachine:
         """Touch a run of pages in the machine's process."""
         await self._ask(control.Populate(first=first, count=count), control.Done, _POPULATE_DEADLINE)
 
-    async def start_tracking(self) -> None:
+    async def start_tracking(self, reason: WhyTracked = "migration") -> None:
         """Log every write from here on."""
-        await self._ask(control.StartTracking(), control.Done)
+        await self._ask(control.StartTracking(reason=reason), control.Done)
 
     async def stop_tracking(self) -> None:
         """End logging and witnesses."""

@@ -3,8 +3,9 @@
 ::
 
     cancelled                                                     -> Fail(cancelled)
-    forced                                                        -> SwitchOver
-    the attempt's time is over                                    -> Fail(timeout), or SwitchOver where it forces
+    forced, or time over where it forces; all is acknowledged     -> SwitchOver
+    the attempt's time is over                                    -> Fail(timeout)
+    a device's initial data is not acknowledged                   -> Continue
     the standstill expected now fits half the downtime limit      -> SwitchOver
     it fits the limit, and what is left no longer shrinks by 1/5  -> SwitchOver, unless the rate has just dropped
     otherwise                                                     -> Continue
@@ -12,6 +13,10 @@
 The rate is the lower of the last sampled round's and the median of the last three: a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
 dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment.
+
+A device's initial data is what its destination prepares itself with while the guest runs. A switchover before it is
+acknowledged would put those preparations into the standstill, and is refused even to force (semantics 7.7, 8.3). A
+machine that stands still already has no device in pre-copy, and waits for none.
 """
 
 from collections.abc import Sequence
@@ -85,6 +90,7 @@ class StandstillCosts:
     fixed_ms: float
     """Pausing, the last harvest, journals, handing over, resuming."""
     device_state_bytes: int
+    """What a stop would leave to be moved of the devices' state."""
     hash_bytes_per_s: float
     """How fast both ends together hash what was not hashed before; they work at the same time."""
 
@@ -114,6 +120,8 @@ class Situation:
     """Since the attempt began."""
     forced: bool = False
     cancelled: bool = False
+    unacknowledged: tuple[str, ...] = ()
+    """Devices whose initial data the destination has not acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +156,13 @@ def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCos
     if situation.cancelled:
         return Fail("cancelled", "Migration was cancelled")
     over_time = situation.elapsed_ms >= policy.timeout_ms
-    if situation.forced or (over_time and policy.on_timeout is OnTimeout.FORCE):
+    forced = situation.forced or (over_time and policy.on_timeout is OnTimeout.FORCE)
+    if forced and not situation.unacknowledged:
         return SwitchOver(expected_ms, forced=True)
     if over_time:
         return Fail("timeout", _timeout_message(situation, policy, expected_ms))
     history = situation.history
-    if not history:
+    if situation.unacknowledged or not history:
         return Continue(expected_ms)
     shrinking = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) or rate_dropped(history)
     if is_time(expected_ms, policy.downtime_limit_ms, shrinking=shrinking):
@@ -201,7 +210,8 @@ def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
 
 def _timeout_message(situation: Situation, policy: ConvergencePolicy, expected_ms: float) -> str:
     still = "unknown" if expected_ms == float("inf") else f"{expected_ms:.0f} ms"
+    waiting = f"; initial data of {', '.join(situation.unacknowledged)} is missing" if situation.unacknowledged else ""
     return (
         f"Migration did not converge in {policy.timeout_ms:.0f} ms and {len(situation.history)} rounds: "
-        f"the standstill expected is {still}, the limit {policy.downtime_limit_ms:.0f} ms"
+        f"the standstill expected is {still}, the limit {policy.downtime_limit_ms:.0f} ms{waiting}"
     )

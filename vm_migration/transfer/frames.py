@@ -6,9 +6,13 @@
       | Pages    runs, data [, digests]  ->      |   these pages hold this
       | Zeros    runs [, digested]       ->      |   these pages hold nothing but zeros
       | Digests  runs, digests           ->      |   these pages, sent before, must have these digests
+      | Device   record                  ->      |   the next of the devices' state, on stream 0 only
       | Heartbeat                        ->      |   nothing; asks for an answer
       | Barrier                          ->      |   the round's last frame on this stream
       |                            <-  Ack       |   for Barrier and Heartbeat: applied up to this sequence
+
+A barrier's answer says that the devices' state sent before it is in the destination's machine, as it says that pages
+are in its RAM: it is the switchover acknowledgement (semantics 7.7).
 
 A frame's sequence counts the frames of its stream from 0, over all rounds of the attempt.
 """
@@ -22,11 +26,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vm_migration.transfer.page_runs import Runs
+from vmm.vfio.device_records import DeviceRecord
 
 DigestArray = npt.NDArray[np.uint64]
 
 MAX_PAYLOAD: Final = 1 << 20
 """Bytes of a frame beside its header."""
+DEVICE_STREAM: Final = 0
+"""The stream on which the devices' state travels: its records have one order."""
 MAX_ZERO_PAGES: Final = 1 << 16
 """Pages that one Zeros frame names, so that applying it stays short."""
 
@@ -67,6 +74,13 @@ class Digests:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """The next record of the devices' state."""
+
+    record: DeviceRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Barrier:
     """The end of the round on this stream."""
 
@@ -76,7 +90,7 @@ class Heartbeat:
     """The stream is alive."""
 
 
-Body = Pages | Zeros | Digests | Barrier | Heartbeat
+Body = Pages | Zeros | Digests | Device | Barrier | Heartbeat
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,9 @@ What the promise rests on: a page is stale from the moment that a round announce
 a round closes only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
 written, have the digest that the source stated last, and any later write takes that away. Nothing is kept per page but
 three bits.
+
+Records of the devices' state are counted and kept in their order until the caller takes them, which he does before he
+passes any answer on.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,9 +32,11 @@ from vm_migration.transfer.errors import (
     WrongStream,
 )
 from vm_migration.transfer.frames import (
+    DEVICE_STREAM,
     Ack,
     AckKind,
     Barrier,
+    Device,
     DigestArray,
     Digests,
     Frame,
@@ -44,8 +49,10 @@ from vm_migration.transfer.page_runs import Runs, page_count, pages_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.vfio.device_records import DeviceRecord, DeviceSum, DeviceTotal
 
 _REPORTED_PAGES: Final = 1000
+_RECORD_OVERHEAD: Final = 1024
 _LONG_RUN: Final = 64
 """Pages of a run, on average, from which on it is handled as a run."""
 
@@ -103,6 +110,21 @@ class IncomingImage:
         self._stale = DirtyBitmap(self.pages)
         self._verified = DirtyBitmap(self.pages)
         self._different = DirtyBitmap(self.pages)
+        self.device_bytes_waiting = 0
+        """A bound on the memory that records take which nobody has taken: their data, and a little for each."""
+        self._records: list[DeviceRecord] = []
+        self._device_sum = DeviceSum()
+
+    @property
+    def device_total(self) -> DeviceTotal:
+        """What the records of the devices' state have come to."""
+        return self._device_sum.total
+
+    def take_device_records(self) -> tuple[DeviceRecord, ...]:
+        """Return the records that came since they were taken last."""
+        taken, self._records = tuple(self._records), []
+        self.device_bytes_waiting = 0
+        return taken
 
     @property
     def stale_pages(self) -> int:
@@ -153,6 +175,8 @@ class IncomingImage:
                 self._apply_zeros(body)
             case Digests() as body:
                 self._apply_digests(body)
+            case Device(record):
+                self._take(record, stream)
             case Barrier():
                 self._close_stream(stream)
                 answer = AckKind.BARRIER
@@ -254,6 +278,13 @@ class IncomingImage:
         if stale.any():
             raise PageOutsideRound(f"Digest of page {int(pages[stale][0])}, which has not come yet")
         self._compare(pages, body.digests)
+
+    def _take(self, record: DeviceRecord, stream: int) -> None:
+        if stream != DEVICE_STREAM:
+            raise WrongStream(f"Record of a device's state came on stream {stream}, not {DEVICE_STREAM}")
+        self._records.append(record)
+        self.device_bytes_waiting += len(record.data) + _RECORD_OVERHEAD
+        self._device_sum.add(record)
 
     def _arrived(self, pages: PageIndexes) -> None:
         self._stale.clear_pages(pages)

@@ -6,6 +6,7 @@
                                   '-- copied, a frame's worth at a time --+-- all zero --> Zeros
                                                                           '-- the rest --> Pages
     pages whose digest must be told ----- hashed in RAM --------------------------------> Digests
+    records of the devices' state, which the caller reads ------------------------------> Device
                                                                                           Barrier
 
 The guest writes while this runs. A frame's pages are therefore copied once into memory of the frame's own; zero
@@ -27,6 +28,7 @@ from vm_migration.transfer.frames import (
     MAX_ZERO_PAGES,
     Barrier,
     Body,
+    Device,
     DigestArray,
     Digests,
     Frame,
@@ -39,6 +41,7 @@ from vm_migration.transfer.page_runs import page_count, pieces, run_pieces, runs
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.vfio.device_records import DeviceRecord
 
 _TABLE_BYTES: Final = 16
 """At most a run and a digest go with each page."""
@@ -87,16 +90,34 @@ class OutgoingRound:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, of which the last is the barrier. Once only."""
+        yield from self.pages()
+        yield self.barrier()
+
+    def pages(self) -> Iterator[Frame]:
+        """Yield the frames that speak of pages: all but the barrier, before which others may go. Once only."""
         for body in self._bodies():
-            frame = Frame(self._stream.place(self._number), body)
             match body:
                 case Pages():
                     self.sent_pages += page_count(body.runs)
                 case Zeros():
                     self.zero_pages += page_count(body.runs)
-                case Barrier():
-                    self.finished = True
-            yield frame
+            yield self._frame(body)
+
+    def device(self, record: DeviceRecord) -> Frame:
+        """Return the frame of the next record of the devices' state; to be sent before any that is made later."""
+        return self._frame(Device(record))
+
+    def heartbeat(self) -> Frame:
+        """Return a frame that asks for an answer; to be sent before any that is made later."""
+        return self._frame(Heartbeat())
+
+    def barrier(self) -> Frame:
+        """Return the last frame."""
+        self.finished = True
+        return self._frame(Barrier())
+
+    def _frame(self, body: Body) -> Frame:
+        return Frame(self._stream.place(self._number), body)
 
     def _bodies(self) -> Iterator[Body]:
         for runs in run_pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
@@ -106,7 +127,6 @@ class OutgoingRound:
             yield Digests(runs_of(pages), np.full(len(pages), ZERO_DIGEST))
         for pages in pieces(self._announced - self._holes, _PAGES_PER_DIGESTS):
             yield Digests(runs_of(pages), digests_of_pages(self._words, pages))
-        yield Barrier()
 
     def _contents(self) -> Iterator[Body]:
         """Yield the pages that must be read: full Pages frames, and what was found to be zero."""

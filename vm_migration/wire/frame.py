@@ -11,6 +11,7 @@
     32                   40                   48        52        56                 64
 
     payload:  [run table, count of pages in runs][digest table][page data]
+              or, of a DEVICE frame: [record kind, length of name, name][data]
 
 docs/protocol/frames.md says what each field may hold. One meaning has one encoding: what `decode` accepts, `encode`
 writes in the same bytes. The checksum is xxh3-64 of the payload, seeded by xxh3-64 of the 56 bytes before it, so that
@@ -31,6 +32,7 @@ from vm_migration.transfer.frames import (
     MAX_ZERO_PAGES,
     Barrier,
     Body,
+    Device,
     Digests,
     Frame,
     Heartbeat,
@@ -39,6 +41,7 @@ from vm_migration.transfer.frames import (
     Zeros,
 )
 from vm_migration.transfer.page_runs import NO_RUNS, Runs, are_canonical, page_count
+from vm_migration.wire.device_record import decode_record, encode_record
 from vm_migration.wire.errors import BadChecksum, NotCanonical, Truncated, UnknownKind, UnknownVersion
 from vmm.memory.quantities import PAGE_SIZE
 
@@ -62,6 +65,7 @@ class Kind(IntEnum):
     DIGESTS = 3
     BARRIER = 4
     HEARTBEAT = 5
+    DEVICE = 6
 
 
 class Flag(IntFlag):
@@ -79,6 +83,7 @@ _ALLOWED_FLAGS: Final = {
     Kind.DIGESTS: (0, 1),
     Kind.BARRIER: (0,),
     Kind.HEARTBEAT: (0,),
+    Kind.DEVICE: (0,),
 }
 
 
@@ -116,10 +121,10 @@ def decode(message: bytes) -> Frame:
     view = memoryview(message)
     header = _header(view)
     payload = view[HEADER_BYTES:]
-    if header.kind in (Kind.BARRIER, Kind.HEARTBEAT):
-        if header.first or header.count or payload:
+    if header.kind in (Kind.BARRIER, Kind.HEARTBEAT, Kind.DEVICE):
+        if header.first or header.count or (payload and header.kind is not Kind.DEVICE):
             raise NotCanonical(f"{header.kind.name} frame names pages")
-        return Frame(header.place, Barrier() if header.kind is Kind.BARRIER else Heartbeat())
+        return Frame(header.place, _pageless(header.kind, payload))
     runs, rest = _split_runs(header, payload)
     return Frame(header.place, _body(header, runs, rest))
 
@@ -202,6 +207,12 @@ def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
     return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8"))
 
 
+def _pageless(kind: Kind, payload: memoryview) -> Body:
+    if kind is Kind.DEVICE:
+        return Device(decode_record(payload))
+    return Barrier() if kind is Kind.BARRIER else Heartbeat()
+
+
 def _parts(body: Body) -> tuple[Kind, bool, Runs, list[memoryview]]:
     """Return the kind of a body, whether it states digests, its runs, and its payload after their table."""
     match body:
@@ -212,6 +223,8 @@ def _parts(body: Body) -> tuple[Kind, bool, Runs, list[memoryview]]:
             return Kind.ZEROS, body.digested, body.runs, []
         case Digests():
             return Kind.DIGESTS, False, body.runs, [body.digests.data.cast("B")]
+        case Device():
+            return Kind.DEVICE, False, NO_RUNS, encode_record(body.record)
         case Barrier():
             return Kind.BARRIER, False, NO_RUNS, []
         case Heartbeat():

@@ -16,6 +16,7 @@ from vm_migration.transfer.frames import (
     AckKind,
     Barrier,
     Body,
+    Device,
     DigestArray,
     Digests,
     Frame,
@@ -28,10 +29,18 @@ from vm_migration.transfer.page_runs import Runs, page_count
 from vm_migration.wire.errors import FrameError, NotCanonical, Truncated, UnknownKind
 from vm_migration.wire.frame import decode, encode
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.vfio.device_records import DeviceRecord, RecordKind
 
 _ACK_KINDS: Final = {
     bulk_pb2.BULK_ACK_KIND_BARRIER: AckKind.BARRIER,
     bulk_pb2.BULK_ACK_KIND_HEARTBEAT: AckKind.HEARTBEAT,
+}
+
+_RECORD_KINDS: Final = {
+    RecordKind.END: bulk_pb2.DEVICE_RECORD_KIND_END,
+    RecordKind.SETUP: bulk_pb2.DEVICE_RECORD_KIND_SETUP,
+    RecordKind.DATA: bulk_pb2.DEVICE_RECORD_KIND_DATA,
+    RecordKind.INITIAL_SENT: bulk_pb2.DEVICE_RECORD_KIND_INITIAL_SENT,
 }
 
 
@@ -49,6 +58,10 @@ def to_message(frame: Frame) -> bulk_pb2.BulkFrame:
         case Digests() as body:
             message.digests.runs.extend(body.runs.reshape(-1).tolist())
             message.digests.digests.extend(body.digests.tolist())
+        case Device(record):
+            message.device.name = record.device
+            message.device.kind = _RECORD_KINDS[record.kind]
+            message.device.data = bytes(record.data)
         case Barrier():
             message.barrier.SetInParent()
         case Heartbeat():
@@ -95,12 +108,21 @@ def _body(message: bulk_pb2.BulkFrame) -> Body:
             return Zeros(_runs(list(message.zeros.runs)), message.zeros.digested)
         case "digests":
             return Digests(_runs(list(message.digests.runs)), _digests(list(message.digests.digests)))
+        case "device":
+            return Device(_record(message.device))
         case "barrier":
             return Barrier()
         case "heartbeat":
             return Heartbeat()
         case _:
             raise UnknownKind("Frame without a body")
+
+
+def _record(message: bulk_pb2.DeviceRecord) -> DeviceRecord:
+    for kind, number in _RECORD_KINDS.items():
+        if number == message.kind:
+            return DeviceRecord(message.name, kind, memoryview(message.data))
+    raise UnknownKind(f"Record of kind {message.kind}")
 
 
 def _pages(message: bulk_pb2.PageContents) -> Pages:

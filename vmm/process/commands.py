@@ -11,14 +11,20 @@ from typing import Final
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness, witness_available
 from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState
+from vmm.assembly.tracking_reason import TrackingReason
+from vmm.guest.console import ConsoleRefused
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.process import control
-from vmm.process.control import AnyReply, AnyRequest, Done, Refusal
+from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
 from vmm.process.description import Identity, describe
 from vmm.process.fence import Fence, FencedOff
 from vmm.process.populate import populate
 from vmm.vfio.host_port import HostCallFailed
 
+_REASONS: Final[dict[WhyTracked, TrackingReason]] = {
+    "migration": TrackingReason.MIGRATION,
+    "dirty-rate": TrackingReason.DIRTY_RATE,
+}
 _Reply = tuple[AnyReply, tuple[int, ...]]
 
 
@@ -64,13 +70,16 @@ class Commands:
         try:
             if isinstance(request, control.Describe):
                 return self._describe(), ()
+            if isinstance(request, control.GuestCommand):
+                self.machine.guest_command(request.action, request.device)
+                return Done(), ()
             if isinstance(request, control.Attach):
                 return self._attach(controller, request), ()
             self._require_command(controller)
             return self._command(request)
         except FencedOff as error:
             return Refusal(reason=str(error), fenced=True), ()
-        except (_NotNow, HostCallFailed, InvalidState, MemoryError) as error:
+        except (_NotNow, ConsoleRefused, HostCallFailed, InvalidState, MemoryError) as error:
             return Refusal(reason=str(error)), ()
 
     def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
@@ -97,7 +106,7 @@ class Commands:
                 self._require(self._incoming, "Only an incoming machine's memory is touched on request")
                 populate(self.machine.memory.block, request.first, request.count)
             case control.StartTracking():
-                self.machine.start_tracking()
+                self.machine.start_tracking(_REASONS[request.reason])
             case control.StopTracking():
                 self.machine.stop_tracking()
                 self._end_witness()

@@ -12,6 +12,7 @@ from vmm.vfio.device_records import DeviceRecord
 
 MAX_DEVICE_DATA: Final = 8 << 20
 """Bytes of device state in one message."""
+WhyTracked = Literal["migration", "dirty-rate"]
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -29,6 +30,16 @@ class Describe(Request, frozen=True, tag=True, kw_only=True):
     """Look, without commanding -> Description."""
 
 
+class GuestCommand(Request, frozen=True, tag=True, kw_only=True):
+    """Type something at the guest's console, which commands the guest and not the machine -> Done.
+
+    Without a device it concerns the one that the guest takes it to mean. Later steps carry it out.
+    """
+
+    action: GuestAction
+    device: str | None = None
+
+
 class TakeRam(Request, frozen=True, tag=True, kw_only=True):
     """Ask for RAM's descriptor -> Ram, with the descriptor."""
 
@@ -43,7 +54,7 @@ class Populate(Request, frozen=True, tag=True, kw_only=True):
 class StartTracking(Request, frozen=True, tag=True, kw_only=True):
     """Log every write from here on, of vCPUs and devices -> Done. For a migration devices go to PRE_COPY."""
 
-    reason: Literal["migration", "dirty-rate"] = "migration"
+    reason: WhyTracked = "migration"
 
 
 class StopTracking(Request, frozen=True, tag=True, kw_only=True):
@@ -121,7 +132,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 
 
 AnyRequest = (
-    Attach | Describe | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites | Pause
+    Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites | Pause
     | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release | Destroy
 )  # fmt: skip
 

@@ -19,6 +19,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _DeviceRecordKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceRecordKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeviceRecordKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_RECORD_KIND_UNSPECIFIED: _DeviceRecordKind.ValueType  # 0
+    DEVICE_RECORD_KIND_END: _DeviceRecordKind.ValueType  # 1
+    DEVICE_RECORD_KIND_SETUP: _DeviceRecordKind.ValueType  # 3
+    DEVICE_RECORD_KIND_DATA: _DeviceRecordKind.ValueType  # 4
+    DEVICE_RECORD_KIND_INITIAL_SENT: _DeviceRecordKind.ValueType  # 5
+
+class DeviceRecordKind(_DeviceRecordKind, metaclass=_DeviceRecordKindEnumTypeWrapper): ...
+
+DEVICE_RECORD_KIND_UNSPECIFIED: DeviceRecordKind.ValueType  # 0
+DEVICE_RECORD_KIND_END: DeviceRecordKind.ValueType  # 1
+DEVICE_RECORD_KIND_SETUP: DeviceRecordKind.ValueType  # 3
+DEVICE_RECORD_KIND_DATA: DeviceRecordKind.ValueType  # 4
+DEVICE_RECORD_KIND_INITIAL_SENT: DeviceRecordKind.ValueType  # 5
+Global___DeviceRecordKind: _TypeAlias = DeviceRecordKind  # noqa: Y015
+
 class _BulkAckKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -76,6 +97,7 @@ class BulkFrame(_message.Message):
     DIGESTS_FIELD_NUMBER: _builtins.int
     BARRIER_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def place(self) -> Global___BulkPlace: ...
     @_builtins.property
@@ -88,6 +110,10 @@ class BulkFrame(_message.Message):
     def barrier(self) -> Global___Barrier: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def device(self) -> Global___DeviceRecord:
+        """on stream 0 only"""
+
     def __init__(
         self,
         *,
@@ -97,12 +123,13 @@ class BulkFrame(_message.Message):
         digests: Global___PageDigests | None = ...,
         barrier: Global___Barrier | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        device: Global___DeviceRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "body", b"body", "digests", b"digests", "heartbeat", b"heartbeat", "pages", b"pages", "place", b"place", "zeros", b"zeros"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "body", b"body", "device", b"device", "digests", b"digests", "heartbeat", b"heartbeat", "pages", b"pages", "place", b"place", "zeros", b"zeros"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "body", b"body", "digests", b"digests", "heartbeat", b"heartbeat", "pages", b"pages", "place", b"place", "zeros", b"zeros"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["barrier", b"barrier", "body", b"body", "device", b"device", "digests", b"digests", "heartbeat", b"heartbeat", "pages", b"pages", "place", b"place", "zeros", b"zeros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pages", "zeros", "digests", "barrier", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["pages", "zeros", "digests", "barrier", "heartbeat", "device"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -186,6 +213,34 @@ class PageDigests(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PageDigests: _TypeAlias = PageDigests  # noqa: Y015
+
+@_typing.final
+class DeviceRecord(_message.Message):
+    """The next step of one device's state: SETUP, then DATA with INITIAL_SENT among them once at most, then END."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    kind: Global___DeviceRecordKind.ValueType
+    data: _builtins.bytes
+    """of DATA only, and never empty there"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: Global___DeviceRecordKind.ValueType = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceRecord: _TypeAlias = DeviceRecord  # noqa: Y015
 
 @_typing.final
 class Barrier(_message.Message):

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class BulkStub:
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.
@@ -47,7 +47,7 @@ class BulkStub:
 
 
 class BulkServicer:
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.
@@ -78,7 +78,7 @@ def add_BulkServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Bulk:
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BulkStub:
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.
@@ -43,7 +43,7 @@ class BulkStub:
 
 @_typing.type_check_only
 class BulkAsyncStub(BulkStub):
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.
@@ -55,7 +55,7 @@ class BulkAsyncStub(BulkStub):
     """An answer comes for each Barrier and each Heartbeat."""
 
 class BulkServicer(metaclass=_abc_1.ABCMeta):
-    """Page data from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
+    """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
 
     The raw form is /vm_migration.api.v1.Bulk/Send: the same exchange, but each message is a frame or an answer in the
     bytes that docs/protocol/frames.md fixes, not protobuf. It is what this program sends, because it is faster.

@@ -169,36 +169,70 @@ class OpenRoundRequest(_message.Message):
 Global___OpenRoundRequest: _TypeAlias = OpenRoundRequest  # noqa: Y015
 
 @_typing.final
+class DeviceTotal(_message.Message):
+    """What a stream of device records came to, at whichever end: their number, their bytes of data, and xxh3-64 over each
+    record's kind (u8), name length (u8), data length (u32, little-endian), name and data.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    DATA_BYTES_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
+    records: _builtins.int
+    data_bytes: _builtins.int
+    checksum: _builtins.int
+    def __init__(
+        self,
+        *,
+        records: _builtins.int = ...,
+        data_bytes: _builtins.int = ...,
+        checksum: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "data_bytes", b"data_bytes", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceTotal: _TypeAlias = DeviceTotal  # noqa: Y015
+
+@_typing.final
 class FinishRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
     PAUSE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
-    DEVICE_STATE_FIELD_NUMBER: _builtins.int
     WAS_RUNNING_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
+    MACHINE_STATE_FIELD_NUMBER: _builtins.int
+    DEVICE_DATA_FIELD_NUMBER: _builtins.int
     pause: _builtins.int
     round: _builtins.int
     """the last round, whose barrier is closed"""
-    device_state: _builtins.bytes
     was_running: _builtins.bool
     verify: _builtins.bool
+    machine_state: _builtins.bytes
+    """of vIOMMU and vCPUs; the devices' came before, as records on bulk stream 0"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
+    @_builtins.property
+    def device_data(self) -> Global___DeviceTotal: ...
     def __init__(
         self,
         *,
         key: _types_pb2.AttemptKey | None = ...,
         pause: _builtins.int = ...,
         round: _builtins.int = ...,
-        device_state: _builtins.bytes = ...,
         was_running: _builtins.bool = ...,
         verify: _builtins.bool = ...,
+        machine_state: _builtins.bytes = ...,
+        device_data: Global___DeviceTotal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_state", b"device_state", "key", b"key", "pause", b"pause", "round", b"round", "verify", b"verify", "was_running", b"was_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key", "machine_state", b"machine_state", "pause", b"pause", "round", b"round", "verify", b"verify", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
