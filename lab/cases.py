@@ -52,4 +52,4 @@ def _each_laid_over(under: list[object], over: list[object]) -> list[object]:
 
 
 def _are_tables(values: list[object]) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
+    return bool(values) and all(isinstance(value, Mapping) for value in values)
