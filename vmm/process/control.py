@@ -1,13 +1,15 @@
 """What a machine process is asked and answers, on its control socket.
 
-One request, one reply, in order, over `vfio_host.interface.channel`. Everything but Describe needs an Attach on the
-same connection first; a newer attach cuts older connections off, whose next request is refused.
+One request, one reply, in order, over `vfio_host.interface.channel`. Everything but Describe and
+GuestCommand needs an Attach on the same connection first; a newer attach cuts older connections off, whose next
+request is refused.
 """
 
 from typing import Final, Literal
 
 import msgspec
 
+from vmm.guest.console import GuestAction
 from vmm.vfio.device_records import DeviceRecord
 
 MAX_DEVICE_DATA: Final = 8 << 20
@@ -132,8 +134,8 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 
 
 AnyRequest = (
-    Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites | Pause
-    | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release | Destroy
+    Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
+    | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release | Destroy
 )  # fmt: skip
 
 

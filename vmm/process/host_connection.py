@@ -8,17 +8,8 @@ from typing import Final
 import msgspec
 
 from vfio_host.interface import calls
-from vfio_host.interface.calls import (
-    Answer,
-    AnyCall,
-    Batch,
-    Data,
-    Failed,
-    Open,
-    Opened,
-    RegisterMemory,
-    ReportWrites,
-)
+from vfio_host.interface.answers import Answer, Data, Failed, Opened
+from vfio_host.interface.calls import AnyCall, Batch, Open, RegisterMemory, ReportWrites
 from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
 from vmm.vfio.host_port import HostCallFailed, HostGone, OpenObject
 

@@ -3,15 +3,12 @@
 import errno
 from typing import Final
 
+from vfio_host.interface.answers import Answer, Data, Number, PrecopyInfo
 from vfio_host.interface.calls import (
-    Answer,
     AnyCall,
-    Data,
     GetFeature,
     GetPrecopyInfo,
     GroupGetDevice,
-    Number,
-    PrecopyInfo,
     ReadData,
     RegionRead,
     RegionWrite,
