@@ -4,27 +4,34 @@ import os
 from dataclasses import dataclass
 
 from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
-from vfio_host.interface.numbers import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE, MigrationFlags
+from vfio_host.interface.numbers import MigrationFlags
 from vmm.assembly.specification import DeviceSpecification, MachineSpecification
 from vmm.memory.guest_physical import GuestMemory
-from vmm.vfio.blockers import DeviceFacts, bitmap_limit
-from vmm.vfio.container import Backend, Container
-from vmm.vfio.device import VfioDevice, open_group
-from vmm.vfio.dirty_tracker import TrackedDevice, Tracker, tracker
+from vmm.rules import Rules
+from vmm.vfio.attachment import Attachments
+from vmm.vfio.backend import describable_bytes
+from vmm.vfio.blockers import DeviceFacts
+from vmm.vfio.container import Container
+from vmm.vfio.device import VfioDevice
 from vmm.vfio.host_port import HostPort
-from vmm.vfio.iommufd_backend import IommufdBackend
-from vmm.vfio.listener import VfioListener
-from vmm.vfio.type1_backend import Type1Backend
+from vmm.vfio.listener import IommuAttributes, VfioListener
+from vmm.viommu.intel import DeviceAddressSpace, VtdUnit
 
 
 @dataclass(frozen=True, slots=True)
 class AssembledDevice:
-    """A device with its container, its listener and its eventfds."""
+    """A device with its eventfds, and the container and listener that it may share with others.
+
+    `space` is its address space behind the vIOMMU; None where it sees RAM's own.
+    """
 
     specification: DeviceSpecification
     device: VfioDevice
     container: Container
     listener: VfioListener
+    space: DeviceAddressSpace | None
+    iommu_dirty_tracking: bool
+    has_log: bool
     completion: int
     doorbell: int
 
@@ -41,8 +48,8 @@ class AssembledDevice:
         os.eventfd_write(self.doorbell, 1)
 
 
-def host_configuration(specification: MachineSpecification) -> HostConfiguration:
-    """Return what the host process of a machine must have."""
+def host_configuration(specification: MachineSpecification, host_page_size: int = 4096) -> HostConfiguration:
+    """Return what the host process of a machine must have, on a host with pages of so many bytes."""
     return HostConfiguration(
         devices=tuple(
             DeviceConfiguration(
@@ -50,55 +57,85 @@ def host_configuration(specification: MachineSpecification) -> HostConfiguration
                 model=device.model,
                 iommu_dirty_tracking=device.backend == "iommufd" and device.host_iommu_dirty_tracking,
                 mediated=device.mediated,
+                dma_log=device.device_dirty_tracking,
+                local_memory=device.local_memory if device.model == "gpu" else 0,
             )
             for device in specification.device
-        )
+        ),
+        page_size=host_page_size,
     )
 
 
-def assemble(specification: DeviceSpecification, host: HostPort, memory: GuestMemory) -> AssembledDevice:
-    """Open a device, attach it to a container of its own, and give it its eventfds.
+def assemble_devices(
+    specification: MachineSpecification, host: HostPort, memory: GuestMemory, unit: VtdUnit | None
+) -> tuple[AssembledDevice, ...]:
+    """Open the devices, attach each to the container of its address space, and give each its eventfds.
+
+    What a vIOMMU says of itself is asked here, before anything is mapped.
 
     Raises:
-        HostCallFailed: The host has no such device, or refuses to attach it.
+        HostCallFailed: The host lacks a device, or refuses to attach it.
     """
-    backend: Backend
-    if specification.backend == "type1":
-        group = open_group(host, specification.name)
-        backend = Type1Backend(host, group, memory.block.address)
-        device = VfioDevice.open_in_group(group, specification.name)
-        tracks = True
-    else:
-        device = VfioDevice.open_cdev(host, specification.name)
-        iommufd = IommufdBackend(
-            host,
-            device.descriptor,
-            memory.block.descriptor,
-            want_tracking=specification.host_iommu_dirty_tracking,
-            mediated=specification.mediated,
-        )
-        backend, tracks = iommufd, iommufd.tracks
-    chosen = tracker([TrackedDevice(has_log=False)], container_tracks=tracks, type1=specification.backend == "type1")
-    container = Container(backend, chosen, memory.block.pages)
+    rules = specification.rules.rules()
+    attachments = Attachments(host, memory.block, rules)
+    listeners: dict[int, VfioListener] = {}
+    return tuple(
+        _assemble(device, attachments, listeners, memory, rules=rules, unit=unit) for device in specification.device
+    )
+
+
+def _assemble(
+    specification: DeviceSpecification,
+    attachments: Attachments,
+    listeners: dict[int, VfioListener],
+    memory: GuestMemory,
+    *,
+    rules: Rules,
+    unit: VtdUnit | None,
+) -> AssembledDevice:
+    space = None if unit is None or specification.bypass_iommu else unit.address_space(specification.devfn)
+    attached = attachments.attach(
+        specification.name,
+        None if space is None else space.devfn,
+        type1=specification.backend == "type1",
+        mediated=specification.mediated,
+        migration=specification.enable_migration != "off",
+    )
+    container = attached.container
+    if id(container) not in listeners:
+        attributes = None if space is None else IommuAttributes(space.max_iova, space.dma_translation)
+        listeners[id(container)] = VfioListener(memory, container, rules, attributes)
     completion = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    device.set_eventfds(completion, doorbell)
-    listener = VfioListener(memory, container)
-    return AssembledDevice(specification, device, container, listener, completion, doorbell)
+    attached.device.set_eventfds(completion, doorbell)
+    return AssembledDevice(
+        specification,
+        attached.device,
+        container,
+        listeners[id(container)],
+        space,
+        attached.iommu_dirty_tracking,
+        attached.has_log,
+        completion,
+        doorbell,
+    )
 
 
-def facts_of(assembled: AssembledDevice, *, viommu: bool) -> DeviceFacts:
+def facts_of(assembled: AssembledDevice) -> DeviceFacts:
     """Return what the blockers' rules look at."""
-    specification = assembled.specification
-    chosen = assembled.container.tracker
+    specification, backend = assembled.specification, assembled.container.backend
+    attributes = assembled.listener.attributes
     return DeviceFacts(
         name=specification.name,
         enable_migration=specification.enable_migration,
         stop_copy=MigrationFlags.STOP_COPY in assembled.device.flags,
         p2p=MigrationFlags.P2P in assembled.device.flags,
-        log_usable=False,  # no model of this version has a DMA log
-        iommu_dirty_tracking=chosen is Tracker.IOMMU,
-        container_tracks=chosen in (Tracker.IOMMU, Tracker.PERPETUAL),
-        limit_bytes=bitmap_limit(MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE) if specification.backend == "type1" else None,
-        behind_viommu=viommu and not specification.bypass_iommu,
+        log_usable=assembled.has_log,
+        iommu_dirty_tracking=assembled.iommu_dirty_tracking,
+        container_tracks=backend.tracks,
+        limit_bytes=describable_bytes(backend.max_bitmap_bytes, backend.page_size),
+        behind_viommu=attributes is not None,
+        translates=attributes is None or attributes.dma_translation,
+        max_iova=None if attributes is None else attributes.max_iova,
+        real_tracker=not backend.perpetual,
     )

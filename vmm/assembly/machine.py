@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmm.assembly import machine_state
-from vmm.assembly.devices import assemble, facts_of
+from vmm.assembly.devices import assemble_devices, facts_of
 from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
 from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState, Origin
 from vmm.assembly.memory_image import MemorySource, fill
@@ -57,12 +57,14 @@ class Machine:
         self.running = False
         self._host: Final = host
         self._tracking = False
+        self._rules: Final = specification.rules.rules()
         host.register_memory(block.address, block.size, block.descriptor)
-        self.devices: Final = tuple(assemble(device, host, self.memory) for device in specification.device)
+        self._unit: Final = self._assemble_viommu()
+        self.devices: Final = assemble_devices(specification, host, self.memory, self._unit)
+        self.listeners: Final = tuple({id(each.listener): each.listener for each in self.devices}.values())
         self._vfio: Final = tuple(assembled.device for assembled in self.devices)
         self._outgoing = DeviceReaders(self._vfio)
         self._incoming: Final = DeviceWriters(self._vfio)
-        self._unit: Final = self._assemble_viommu()
         self._attach_listeners()
         registers = None if self._unit is None else VtdRegisters(self._unit, self._flush)
         self._guest: Final = assemble_guest(specification, self.memory, registers, self.devices)
@@ -105,12 +107,12 @@ class Machine:
 
     def findings(self, ram_bytes: int | None = None) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
         """Return blockers and warnings of the devices; with `ram_bytes`, as if the machine had so much RAM."""
-        facts = [facts_of(assembled, viommu=self._unit is not None) for assembled in self.devices]
-        return judge(facts, self.memory.block.size if ram_bytes is None else ram_bytes)
+        facts = [facts_of(assembled) for assembled in self.devices]
+        return judge(facts, self.memory.block.size if ram_bytes is None else ram_bytes, self._rules)
 
     def tracking_is_exact(self) -> bool:
         """Tell whether every container's tracker forgets a page that is clean."""
-        return all(is_exact(assembled.container.tracker) for assembled in self.devices)
+        return all(is_exact(listener.container.tracker) for listener in self.listeners)
 
     def device_state_bytes(self) -> PendingState:
         """Return how much device state is left to be moved, as the host estimates it."""
@@ -142,8 +144,7 @@ class Machine:
         """Log every write from here on; devices begin their pre-copy only for a migration.
 
         Raises:
-            TrackingFailed: Nothing is tracked; the text is what the stream ends with.
-            HostCallFailed: A device did not go to pre-copy; nothing is tracked.
+            HostCallFailed: Nothing is tracked; the text is what the stream ends with.
         """
         self._tracking = True
         self.memory.log.enabled = True
@@ -152,17 +153,16 @@ class Machine:
             if self.running and reason is TrackingReason.MIGRATION:
                 self._outgoing = DeviceReaders(self._vfio)
                 device_migration.begin_precopy(self._vfio)
-            for assembled in self.devices:
-                assembled.container.set_tracking(on=True)
+            for listener in self.listeners:
+                listener.start_tracking()
         except Exception:
             self.stop_tracking()
             raise
 
     def stop_tracking(self) -> None:
         """End logging; devices that were in pre-copy go on running."""
-        for assembled in self.devices:
-            if assembled.container.tracking:
-                assembled.container.set_tracking(on=False)
+        for listener in self.listeners:
+            listener.container.stop_tracking()
         device_migration.end_precopy(self._vfio)
         self.memory.log.enabled = False
         self._tracking = False
@@ -172,11 +172,11 @@ class Machine:
         cpu = self.memory.log.swap()
         dma = DirtyBitmap(self.memory.block.pages)
         failure: str | None = None
-        for assembled in self.devices:
-            assembled.listener.log_sync()
-            assembled.container.flush()
-            dma.merge(assembled.container.take_dirty())
-            failure = failure or assembled.container.query_failure
+        for listener in self.listeners:
+            listener.log_sync()
+            listener.container.flush()
+            dma.merge(listener.container.take_dirty())
+            failure = failure or listener.container.failure
         return Harvested(cpu, dma, failure)
 
     def stop(self, *, for_attempt: bool) -> None:
@@ -273,14 +273,24 @@ class Machine:
         return VtdUnit(self.memory, configuration, lambda: self._tracking)
 
     def _attach_listeners(self) -> None:
-        for assembled in self.devices:
-            if self._unit is None or assembled.specification.bypass_iommu:
-                for section in self.memory.sections:
-                    assembled.listener.ram_added(section)
-            else:
-                self._unit.address_space(assembled.specification.devfn).set_listener(assembled.listener)
+        """Show every container what its devices see.
+
+        Raises:
+            HostCallFailed: The host does not map RAM for a device, which is worth nothing then (semantics 1.1).
+        """
+        spaces = {id(assembled.listener): assembled.space for assembled in self.devices}
+        for listener in self.listeners:
+            space = spaces[id(listener)]
+            if space is not None:
+                space.set_listener(listener)
+                continue
+            for section in self.memory.sections:
+                listener.ram_added(section)
         self._flush()
+        for listener in self.listeners:
+            if listener.container.map_failure is not None:
+                raise listener.container.map_failure
 
     def _flush(self) -> None:
-        for assembled in self.devices:
-            assembled.container.flush()
+        for listener in self.listeners:
+            listener.container.flush()

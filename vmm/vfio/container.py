@@ -1,147 +1,157 @@
 """The hypervisor's side of a container: DMA mappings, and the dirty bits that are read from it.
 
-Calls are queued in their order and sent as one batch by `flush`, which the machine runs after every register write
-of the guest, before it takes another step. The order of the calls is what the rules of dirty tracking speak of; that
-they travel together is not visible to anybody.
+Calls are queued in their order and sent by `flush`, which the machine runs after every register write of the guest,
+before it takes another step. The order of the calls is what the rules of dirty tracking speak of; that they travel
+together is not visible to anybody.
 
-Order at an unmap while tracking is on (semantics 3.5): iommufd's dirty bits die with the mapping, so they are queried
-first, without clearing, which spares an IOTLB flush; type1 does both in one call. The mapping is taken away whatever
-the query says, because a stale mapping is dangerous; a failed query fails the migration.
+Order at an unmap while dirty pages are tracked (semantics 3.5)::
+
+    device logs   unmap -> query     a log of addresses survives; once it is read, no more writes can come
+    iommufd       query -> unmap     dirty bits die with the mapping; they are not cleared, which spares a flush
+    type1         both in one call
+    no tracker    what the mapping stood for counts as written
+
+The mapping is taken away whatever a query says, because a stale mapping is dangerous. Only a bitmap over type1's limit
+is refused before the kernel is asked for anything, and then the mapping stays, as it does in QEMU.
 """
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from vfio_host.interface.bitmaps import dense
-from vfio_host.interface.calls import Answer, AnyCall, Bitmap, Failed
-from vfio_host.interface.numbers import PAGE_SIZE
+from vfio_host.interface.calls import Answer, AnyCall, DmaLoggingReport, Failed
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.vfio.dirty_tracker import Tracker
-from vmm.vfio.host_port import Descriptor
+from vmm.rules import Rules
+from vmm.vfio.backend import Backend, BitmapTooLarge
+from vmm.vfio.call_queue import CallQueue
+from vmm.vfio.dirty_answers import mark, merge_answer
+from vmm.vfio.dirty_tracker import TrackedDevice, Tracker, tracker
+from vmm.vfio.dma_logs import ContainerDevice, start_logs, stop_logs
+from vmm.vfio.host_port import Descriptor, HostCallFailed
+from vmm.vfio.mapped_ranges import MappedRanges
+from vmm.vfio.ram_pieces import Piece
+from vmm.vfio.range_request import RangeRequest
 
-
-class BitmapTooLarge(Exception):
-    """The hypervisor refuses a range whose bitmap is over the container's limit, before the kernel is asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of RAM that a range of IOVAs maps: what the bits of a query stand for."""
-
-    offset: int
-    size: int
-
-
-class Backend(Protocol):
-    """How one kind of container says the same things."""
-
-    descriptor: Descriptor
-
-    def map_call(self, iova: int, run: Run, *, writable: bool) -> AnyCall:
-        """Map a run of RAM at an IOVA."""
-
-    def unmap_call(self, iova: int, size: int) -> AnyCall:
-        """Take a mapping away."""
-
-    def unmap_all_calls(self) -> tuple[AnyCall, ...]:
-        """Take every mapping away."""
-
-    def query_call(self, iova: int, size: int, *, clear: bool) -> AnyCall:
-        """Read the dirty bits of a mapping."""
-
-    def unmap_and_query(self, iova: int, size: int) -> tuple[tuple[AnyCall, bool], ...]:
-        """Take a mapping away without losing its dirty bits; tells which of the calls answers with bits.
-
-        Raises:
-            BitmapTooLarge: Nothing was asked of the kernel; the mapping stays.
-        """
-
-    def bits_of(self, answer: Answer) -> Bitmap | None:
-        """Return the bitmap of a query's answer."""
-
-    def nothing_to_unmap(self, failure: Failed) -> bool:
-        """Tell whether an unmap failed only because there was nothing."""
-
-    def set_tracking(self, *, on: bool) -> None:
-        """Switch the container's tracker.
-
-        Raises:
-            HostCallFailed: The state is as it was.
-        """
-
-    def batch_descriptors(self) -> tuple[int, ...]:
-        """Return the descriptors that a batch of calls refers to."""
-
-
-_Then = Callable[[Answer], None]
-_BATCH_LIMIT: Final = 8192
+_KEPT_TEXTS: Final = 16
+Ranges = tuple[tuple[int, int], ...]
 
 
 class Container:
-    """One device's DMA mappings on one backend."""
+    """The DMA mappings of the devices that share an address space and a backend.
 
-    def __init__(self, backend: Backend, tracker: Tracker, pages: int) -> None:
-        self.tracker: Final = tracker
+    `failure` is what ends the stream; `failures` are the last texts of whatever went wrong, also what only is reported.
+    `map_failure` is the first mapping that the host refused, `map_failures` how many there were, and `unmaps` how often
+    a range was unmapped while dirty pages were tracked.
+    """
+
+    def __init__(self, backend: Backend, pages: int, rules: Rules | None = None) -> None:
+        self.backend: Final = backend
+        self.mapped: Final = MappedRanges()
         self.tracking = False
-        self.query_failure: str | None = None
+        self.failure: str | None = None
+        self.failures: Final[deque[str]] = deque(maxlen=_KEPT_TEXTS)
+        self.map_failure: HostCallFailed | None = None
         self.map_failures = 0
-        self._backend = backend
+        self.unmaps = 0
+        self._rules: Final = rules or Rules()
+        self._devices: Final[list[ContainerDevice]] = []
         self._dirty = DirtyBitmap(pages)
-        self._queue: list[tuple[AnyCall, _Then]] = []
+        self._queue: Final = CallQueue(backend.descriptor, backend.batch_descriptors())
 
-    def map(self, iova: int, run: Run, *, writable: bool) -> None:
-        """Queue a mapping. A failure is counted: the guest's DMA to it will fault."""
-        call = self._backend.map_call(iova, run, writable=writable)
-        self._add(call, self._mapped)
+    def add_device(self, device: ContainerDevice) -> None:
+        """Take note of a device that was attached."""
+        self._devices.append(device)
 
-    def unmap(self, iova: int, size: int, backing: Run | None) -> None:
-        """Queue an unmapping; with its backing known and tracking on, its dirty bits are kept."""
+    @property
+    def tracker(self) -> Tracker:
+        """Who tracks for all of these devices (semantics 2.2)."""
+        devices = [TrackedDevice(has_log=device.has_log) for device in self._devices]
+        return tracker(devices, container_tracks=self.backend.tracks, type1=self.backend.perpetual)
+
+    def map(self, iova: int, offset: int, size: int, *, writable: bool) -> None:
+        """Queue a mapping of a run of RAM. A failure is counted: the guest's DMA to it will fault."""
+        call = self.backend.map_call(iova, offset, size, writable=writable)
+        self._add(call, lambda answer: self._on_map(answer, call, iova, size))
+
+    def unmap(self, iova: int, size: int, backing: Sequence[Piece] | None, *, ends_stream: bool = True) -> None:
+        """Queue an unmapping.
+
+        With its backing told and tracking on, the dirty bits of the range are kept, as those of that RAM. A failure
+        `ends_stream` where there is somebody to tell; the memory listener's callers have no ear for it.
+        """
+        request = RangeRequest("vfio_container_dma_unmap", iova, size, ends_stream)
+        self.unmaps += self.tracking
         if backing is None or not self.tracking:
-            self._add(self._backend.unmap_call(iova, size), self._unmapped)
+            self._unmap(request)
             return
-        if self.tracker is Tracker.NONE:
-            self._mark(backing)
-            self._add(self._backend.unmap_call(iova, size), self._unmapped)
-            return
-        try:
-            calls = self._backend.unmap_and_query(iova, size)
-        except BitmapTooLarge as error:
-            self._record(str(error))
-            return
-        for call, has_bits in calls:
-            if has_bits:
-                self._add(call, lambda answer: self._queried(answer, backing))
-            else:
-                self._add(call, self._unmapped)
+        match self.tracker:
+            case Tracker.DEVICE_LOG:
+                self._unmap(request)
+                self._query(request, backing, clear=True)
+            case Tracker.IOMMU if self._rules.query_before_unmap:
+                self._query(request, backing, clear=not self._rules.no_clear_on_unmap_query)
+                self._unmap(request)
+            case Tracker.IOMMU:
+                self._unmap(request)
+                self._query(request, backing, clear=True)
+            case Tracker.PERPETUAL:
+                self._unmap_with_bits(request, backing)
+            case Tracker.NONE:
+                mark(self._dirty, backing)
+                self._unmap(request)
 
     def unmap_all(self) -> None:
         """Queue the unmapping of everything; precise unmaps of what was dirty came before."""
-        for call in self._backend.unmap_all_calls():
-            self._add(call, self._unmapped)
+        request = RangeRequest("vfio_container_dma_unmap", 0, 1 << 64, ends_stream=False)
+        for call in self.backend.unmap_all_calls():
+            self._add(call, lambda answer: self._on_unmap(answer, request))
 
-    def query(self, iova: int, backing: Run) -> None:
-        """Queue a read of a mapping's dirty bits, which clears them."""
+    def query(self, iova: int, size: int, backing: Sequence[Piece]) -> None:
+        """Queue a read of a range's dirty bits, which clears them."""
         if self.tracker is Tracker.NONE:
-            self._mark(backing)
+            mark(self._dirty, backing)
             return
-        call = self._backend.query_call(iova, backing.size, clear=True)
-        self._add(call, lambda answer: self._queried(answer, backing))
+        self._query(
+            RangeRequest("vfio_container_query_dirty_bitmap", iova, size, ends_stream=True), backing, clear=True
+        )
 
-    def set_tracking(self, *, on: bool) -> None:
-        """Switch the tracker; a container without one switches only its own mind.
+    @property
+    def synchronised(self) -> bool:
+        """Whether a harvest reads this container: it is tracking, and each device can migrate (semantics 2.4)."""
+        return self.tracking and all(device.migratable for device in self._devices)
+
+    def start_tracking(self, log_ranges: Ranges) -> None:
+        """Start whoever tracks; `log_ranges` are what devices are to log, should it be they. What was found is dropped.
 
         Raises:
-            HostCallFailed: The state is as it was.
+            HostCallFailed: Nothing tracks. The text is what the stream ends with.
         """
         self.flush()
-        if on != self.tracking and self.tracker is not Tracker.NONE:
-            self._backend.set_tracking(on=on)
-        self.tracking = on
-        if on:
-            self._dirty.clear()
-            self.query_failure = None
+        try:
+            if self.tracker is Tracker.DEVICE_LOG:
+                start_logs(self._devices, self.backend.page_size, log_ranges)
+            elif self.tracker is not Tracker.NONE:
+                self.backend.set_tracking(on=True)
+        except HostCallFailed as error:
+            text = f"vfio: Could not start dirty page tracking - {error}"
+            raise HostCallFailed(error.call, error.errno, text) from error
+        self.tracking = True
+        self._dirty.clear()
+        self.failure = None
+
+    def stop_tracking(self) -> None:
+        """Stop whoever tracks, if anybody does. A failure is only reported."""
+        self.flush()
+        if not self.tracking:
+            return
+        self.tracking = False
+        if self.tracker is Tracker.DEVICE_LOG:
+            self.failures.extend(stop_logs(self._devices))
+        elif self.tracker is not Tracker.NONE:
+            try:
+                self.backend.set_tracking(on=False)
+            except HostCallFailed as error:
+                self.failures.append(f"vfio: Could not stop dirty page tracking - {error}")
 
     def take_dirty(self) -> DirtyBitmap:
         """Return what queries have found since the last call. Flush first."""
@@ -155,41 +165,67 @@ class Container:
         Raises:
             HostGone: What happened of it is unknown; the machine's devices are gone with the host process.
         """
-        queue, self._queue = self._queue, []
-        if not queue:
+        self._queue.flush()
+
+    def _add(self, call: AnyCall, then: Callable[[Answer], None], descriptor: Descriptor | None = None) -> None:
+        self._queue.add(descriptor or self.backend.descriptor, call, then)
+
+    def _unmap(self, request: RangeRequest) -> None:
+        call = self.backend.unmap_call(request.iova, request.size)
+        self._add(call, lambda answer: self._on_unmap(answer, request))
+
+    def _unmap_with_bits(self, request: RangeRequest, backing: Sequence[Piece]) -> None:
+        try:
+            call = self.backend.unmap_with_bits_call(request.iova, request.size)
+        except BitmapTooLarge as error:
+            self._report(request.too_large(str(error)), ends_stream=request.ends_stream)
             return
-        calls = [call for call, _ in queue]
-        answers = self._backend.descriptor.batch(calls, self._backend.batch_descriptors())
-        for (_, then), answer in zip(queue, answers, strict=True):
-            then(answer)
 
-    def _add(self, call: AnyCall, then: _Then) -> None:
-        self._queue.append((call, then))
-        if len(self._queue) >= _BATCH_LIMIT:
-            self.flush()
+        def then(answer: Answer) -> None:
+            self._on_unmap(answer, request)
+            self._on_bits(answer, request, backing)
 
-    def _mapped(self, answer: Answer) -> None:
-        if isinstance(answer, Failed):
-            self.map_failures += 1
+        self._add(call, then)
 
-    def _unmapped(self, answer: Answer) -> None:
-        if isinstance(answer, Failed) and not self._backend.nothing_to_unmap(answer):
-            self._fail("unmap", answer)
+    def _query(self, request: RangeRequest, backing: Sequence[Piece], *, clear: bool) -> None:
+        def then(answer: Answer) -> None:
+            if isinstance(answer, Failed):
+                self._report(request.failed(answer.errno), ends_stream=self._query_ends_stream(request))
+            self._on_bits(answer, request, backing)
 
-    def _queried(self, answer: Answer, backing: Run) -> None:
-        if isinstance(answer, Failed):
-            self._fail("dirty bitmap query", answer)
+        if self.tracker is Tracker.DEVICE_LOG:
+            call = DmaLoggingReport(iova=request.iova, length=request.size, page_size=self.backend.page_size)
+            for device in self._devices:
+                self._add(call, then, device.descriptor)
+        else:
+            for query in self.backend.query_calls(request.iova, request.size, clear=clear):
+                self._add(query, then)
+
+    def _query_ends_stream(self, request: RangeRequest) -> bool:
+        return request.ends_stream and self._rules.fail_on_query_error
+
+    def _on_map(self, answer: Answer, call: AnyCall, iova: int, size: int) -> None:
+        if not isinstance(answer, Failed):
+            self.mapped.add(iova, size)
             return
-        bits = self._backend.bits_of(answer)
-        if bits is not None and (bits.runs or bits.parts):
-            self._dirty.merge_bits(backing.offset // PAGE_SIZE, -(-backing.size // PAGE_SIZE), dense(bits))
+        self.map_failures += 1
+        text = RangeRequest("vfio_container_dma_map", iova, size, ends_stream=False).failed(answer.errno)
+        self._report(text, ends_stream=False)
+        if self.map_failure is None:
+            self.map_failure = HostCallFailed(call, answer.errno, text)
 
-    def _mark(self, backing: Run) -> None:
-        self._dirty.set_run(backing.offset // PAGE_SIZE, -(-backing.size // PAGE_SIZE))
+    def _on_unmap(self, answer: Answer, request: RangeRequest) -> None:
+        if isinstance(answer, Failed) and not self.backend.nothing_to_unmap(answer):
+            self._report(request.failed(answer.errno), ends_stream=request.ends_stream)
+        else:
+            self.mapped.remove(request.iova, request.size)
 
-    def _fail(self, what: str, answer: Failed) -> None:
-        self._record(f"VFIO {what} failed with errno {answer.errno} ({os.strerror(answer.errno)})")
+    def _on_bits(self, answer: Answer, request: RangeRequest, backing: Sequence[Piece]) -> None:
+        bits = self.backend.bits_of(answer)
+        if bits is not None:
+            merge_answer(self._dirty, bits, self.backend.page_size, backing)
 
-    def _record(self, failure: str) -> None:
-        if self.tracking and self.query_failure is None:
-            self.query_failure = failure
+    def _report(self, text: str, *, ends_stream: bool) -> None:
+        self.failures.append(text)
+        if ends_stream and self.tracking and self.failure is None:
+            self.failure = text

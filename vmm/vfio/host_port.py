@@ -13,11 +13,11 @@ from vfio_host.interface.calls import Answer, AnyCall
 
 
 class HostCallFailed(Exception):
-    """A call answered with an errno."""
+    """A call answered with an errno; `text` says what that means where the call alone does not."""
 
-    def __init__(self, call: AnyCall, number: int) -> None:
+    def __init__(self, call: AnyCall, number: int, text: str | None = None) -> None:
         name = errno.errorcode.get(number, str(number))
-        super().__init__(f"{type(call).__name__} failed with -{name} ({os.strerror(number)})")
+        super().__init__(f"{type(call).__name__} failed with -{name} ({os.strerror(number)})" if text is None else text)
         self.call = call
         self.errno = number
 

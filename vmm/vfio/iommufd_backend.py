@@ -1,6 +1,13 @@
-"""A container on iommufd: an IO address space, mapped by file, with a hardware page table where the device has one."""
+"""A container on iommufd: an IO address space, mapped by file, and the hardware page tables that show it to devices.
 
+Several containers share one open /dev/iommu, each with an IO address space of its own. A device is attached to the
+first hardware page table that its IOMMU can use, else to a new one (semantics 1.4); dirty bits are in these tables, so
+tracking is switched in each of them that can, and what any of them says is dirty is dirty.
+"""
+
+import contextlib
 import errno
+from dataclasses import dataclass
 from typing import Final
 
 from vfio_host.interface.calls import (
@@ -9,49 +16,78 @@ from vfio_host.interface.calls import (
     AttachPt,
     BindIommufd,
     Bitmap,
+    Destroy,
     Failed,
     GetHwInfo,
     HwptAlloc,
     HwptGetDirtyBitmap,
     HwptSetDirtyTracking,
     IoasAlloc,
+    IoasIovaRanges,
     IoasMapFile,
     IoasUnmap,
+    IovaRanges,
     Number,
 )
-from vfio_host.interface.numbers import DEV_IOMMU, PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
-from vmm.vfio.container import Run
-from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
+from vfio_host.interface.numbers import DEV_IOMMU, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
+from vmm.vfio.backend import NO_LIMIT
+from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort, OpenObject
 
 _DIRTY_TRACKING: Final = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _HardwarePageTable:
+    id: int
+    tracks: bool
+
+
 class IommufdBackend:
-    """Implements `vmm.vfio.container.Backend` (semantics 1.4, 3.4, 3.5)."""
+    """Implements `vmm.vfio.backend.Backend` (semantics 1.4, 3.4, 3.5)."""
 
-    def __init__(self, host: HostPort, device: Descriptor, ram: int, *, want_tracking: bool, mediated: bool) -> None:
-        opened = host.open(DEV_IOMMU)
-        self.descriptor = opened.descriptor
-        self.tracks = False
-        self._ram = ram
-        self._ioas = _number(self.descriptor.call(IoasAlloc()))
-        self._hwpt: int | None = None
-        device_id = _number(device.call(BindIommufd(iommufd=opened.id)))
-        if mediated:
-            # A mediated device has no hardware page table of its own (semantics 1.4).
+    perpetual: Final = False
+    max_bitmap_bytes: Final = NO_LIMIT
+
+    def __init__(self, iommufd: OpenObject, ram: int) -> None:
+        """Make an empty address space.
+
+        Raises:
+            HostCallFailed: The host has no more of them.
+        """
+        self.descriptor: Final = iommufd.descriptor
+        self._iommufd: Final = iommufd.id
+        self._ram: Final = ram
+        self._ioas: Final = _number(self.descriptor, IoasAlloc())
+        self._tables: Final[list[_HardwarePageTable]] = []
+        ranges = IoasIovaRanges(ioas_id=self._ioas)
+        answer = self.descriptor.call(ranges)
+        if not isinstance(answer, IovaRanges):
+            raise HostCallFailed(ranges, errno.EPROTO)
+        self.page_size: Final = answer.alignment
+
+    @property
+    def tracks(self) -> bool:
+        """Whether any hardware page table was allocated with dirty tracking."""
+        return any(table.tracks for table in self._tables)
+
+    def attach(self, device: Descriptor, *, mediated: bool) -> bool:
+        """Show a device this address space; tell whether its own page table tracks.
+
+        Raises:
+            HostCallFailed: The device is not attached.
+        """
+        device_id = _number(device, BindIommufd(iommufd=self._iommufd))
+        if mediated:  # no page table of its own: it is attached to the address space
             device.call(AttachPt(pt_id=self._ioas))
-            return
-        capable = bool(_number(self.descriptor.call(GetHwInfo(dev_id=device_id))) & _DIRTY_TRACKING)
-        flags = HwptFlags.DIRTY_TRACKING if capable and want_tracking else HwptFlags.NONE
-        hwpt = _number(self.descriptor.call(HwptAlloc(flags=flags, dev_id=device_id, pt_id=self._ioas)))
-        device.call(AttachPt(pt_id=hwpt))
-        self._hwpt = hwpt
-        self.tracks = flags is HwptFlags.DIRTY_TRACKING
+            return False
+        capable = bool(_number(self.descriptor, GetHwInfo(dev_id=device_id)) & _DIRTY_TRACKING)
+        table = self._attached_before(device) or self._attached_anew(device, device_id, tracks=capable)
+        return table.tracks
 
-    def map_call(self, iova: int, run: Run, *, writable: bool) -> AnyCall:
+    def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """Map by file: no user address is involved, so that another process can take the mappings over."""
         flags = MapFlags.READ | MapFlags.WRITE if writable else MapFlags.READ
-        return IoasMapFile(ioas_id=self._ioas, flags=flags, file=0, start=run.offset, length=run.size, iova=iova)
+        return IoasMapFile(ioas_id=self._ioas, flags=flags, file=0, start=offset, length=size, iova=iova)
 
     def unmap_call(self, iova: int, size: int) -> AnyCall:
         """IOMMU_IOAS_UNMAP."""
@@ -61,16 +97,18 @@ class IommufdBackend:
         """IOMMU_IOAS_UNMAP of everything."""
         return (self.unmap_call(0, U64_MAX),)
 
-    def query_call(self, iova: int, size: int, *, clear: bool) -> AnyCall:
-        """IOMMU_HWPT_GET_DIRTY_BITMAP."""
-        if self._hwpt is None:
-            raise AssertionError("A container without a hardware page table has no dirty bits to query")
+    def query_calls(self, iova: int, size: int, *, clear: bool) -> tuple[AnyCall, ...]:
+        """IOMMU_HWPT_GET_DIRTY_BITMAP of each page table that tracks."""
         flags = GetDirtyFlags.NONE if clear else GetDirtyFlags.NO_CLEAR
-        return HwptGetDirtyBitmap(hwpt_id=self._hwpt, flags=flags, iova=iova, length=size, page_size=PAGE_SIZE)
+        return tuple(
+            HwptGetDirtyBitmap(hwpt_id=table.id, flags=flags, iova=iova, length=size, page_size=self.page_size)
+            for table in self._tables
+            if table.tracks
+        )
 
-    def unmap_and_query(self, iova: int, size: int) -> tuple[tuple[AnyCall, bool], ...]:
-        """Query without clearing, then unmap: the bits die with the mapping."""
-        return (self.query_call(iova, size, clear=False), True), (self.unmap_call(iova, size), False)
+    def unmap_with_bits_call(self, iova: int, size: int) -> AnyCall:
+        """There is no such call: the bits are read before the unmapping destroys them."""
+        raise AssertionError(f"iommufd does not unmap 0x{iova:x}, 0x{size:x} with its bits")
 
     def bits_of(self, answer: Answer) -> Bitmap | None:
         """Return a query's bitmap."""
@@ -81,17 +119,60 @@ class IommufdBackend:
         return failure.errno == errno.ENOENT
 
     def set_tracking(self, *, on: bool) -> None:
-        """IOMMU_HWPT_SET_DIRTY_TRACKING."""
-        if self._hwpt is None:
-            raise AssertionError("A container without a hardware page table cannot track")
-        self.descriptor.call(HwptSetDirtyTracking(hwpt_id=self._hwpt, enable=on))
+        """IOMMU_HWPT_SET_DIRTY_TRACKING of each page table that can, or of none."""
+        switched: list[_HardwarePageTable] = []
+        for table in self._tables:
+            if not table.tracks:
+                continue
+            try:
+                self.descriptor.call(HwptSetDirtyTracking(hwpt_id=table.id, enable=on))
+            except HostCallFailed as error:
+                for done in switched:
+                    with contextlib.suppress(HostCallFailed):  # why the switching failed is what is told
+                        self.descriptor.call(HwptSetDirtyTracking(hwpt_id=done.id, enable=not on))
+                raise HostCallFailed(error.call, errno.EINVAL) from error
+            switched.append(table)
 
     def batch_descriptors(self) -> tuple[int, ...]:
         """Return RAM's descriptor, to which mappings by file refer as number 0."""
         return (self._ram,)
 
+    def _attached_before(self, device: Descriptor) -> _HardwarePageTable | None:
+        """Attach to a table that is there, where one suits the device: EINVAL says that it does not."""
+        for table in self._tables:
+            try:
+                device.call(AttachPt(pt_id=table.id))
+            except HostCallFailed as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                return table
+        return None
 
-def _number(answer: Answer) -> int:
+    def _attached_anew(self, device: Descriptor, device_id: int, *, tracks: bool) -> _HardwarePageTable:
+        flags = HwptFlags.DIRTY_TRACKING if tracks else HwptFlags.NONE
+        number = _number(self.descriptor, HwptAlloc(flags=flags, dev_id=device_id, pt_id=self._ioas))
+        try:
+            device.call(AttachPt(pt_id=number))
+        except HostCallFailed:
+            with contextlib.suppress(HostCallFailed):  # why the attaching failed is what is told
+                self.descriptor.call(Destroy(id=number))
+            raise
+        self._tables.append(_HardwarePageTable(number, tracks))
+        return self._tables[-1]
+
+
+def open_iommufd(host: HostPort) -> OpenObject:
+    """Open /dev/iommu.
+
+    Raises:
+        HostCallFailed: The host has none.
+    """
+    return host.open(DEV_IOMMU)
+
+
+def _number(descriptor: Descriptor, call: AnyCall) -> int:
+    answer = descriptor.call(call)
     if not isinstance(answer, Number):
-        raise HostCallFailed(IoasAlloc(), errno.EPROTO)
+        raise HostCallFailed(call, errno.EPROTO)
     return answer.value

@@ -1,4 +1,7 @@
-"""A type1 container: mapped by user address; its tracker reports everything that is mapped, always."""
+"""A type1 container: mapped by user address; its tracker reports everything that is mapped, always.
+
+It holds the groups of all devices that share an address space.
+"""
 
 import errno
 from typing import Final
@@ -17,38 +20,55 @@ from vfio_host.interface.calls import (
     UnmapDma,
     Unmapped,
 )
-from vfio_host.interface.numbers import (
-    DEV_VFIO,
-    MAX_DIRTY_BITMAP_BYTES,
-    PAGE_SIZE,
-    DirtyPagesFlags,
-    MapFlags,
-    UnmapFlags,
-)
-from vmm.vfio.container import BitmapTooLarge, Run
+from vfio_host.interface.numbers import DEV_VFIO, DirtyPagesFlags, MapFlags, UnmapFlags
+from vmm.vfio.backend import BitmapTooLarge, bitmap_bytes
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
 
 
 class Type1Backend:
-    """Implements `vmm.vfio.container.Backend` (semantics 3.2, 3.3, 3.5)."""
+    """Implements `vmm.vfio.backend.Backend` (semantics 3.2, 3.3, 3.5)."""
 
-    tracks: Final = True
+    perpetual: Final = True
 
-    def __init__(self, host: HostPort, group: Descriptor, ram_address: int) -> None:
+    def __init__(self, host: HostPort, group: Descriptor, ram_address: int, *, offers_tracker: bool = True) -> None:
+        """Make a container of a first group.
+
+        `offers_tracker` is false where the hypervisor takes no notice of the kernel's (seeds/001).
+
+        Raises:
+            HostCallFailed: The group is in no container.
+        """
         opened = host.open(DEV_VFIO)
-        self.descriptor = opened.descriptor
-        self._ram_address = ram_address
-        group.call(GroupSetContainer(container=opened.id))
+        self.descriptor: Final = opened.descriptor
+        self._id: Final = opened.id
+        self._ram_address: Final = ram_address
+        self.join(group)
         self.descriptor.call(SetIommu())
-        answer = self.descriptor.call(GetInfo())
-        if not isinstance(answer, Type1Info):
+        info = self.descriptor.call(GetInfo())
+        if not isinstance(info, Type1Info) or not info.iova_pgsizes:
             raise HostCallFailed(GetInfo(), errno.EPROTO)
-        self.info: Final = answer
+        self._unmaps_all: Final = info.unmap_all
+        self.page_size: Final = info.iova_pgsizes & -info.iova_pgsizes
+        self.max_bitmap_bytes: Final = info.max_dirty_bitmap_size
+        self._tracks: Final = offers_tracker and bool(info.migration_pgsize_bitmap & self.page_size)
 
-    def map_call(self, iova: int, run: Run, *, writable: bool) -> AnyCall:
+    @property
+    def tracks(self) -> bool:
+        """Whether the kernel offers a tracker for pages of its size, and the hypervisor takes it."""
+        return self._tracks
+
+    def join(self, group: Descriptor) -> None:
+        """VFIO_GROUP_SET_CONTAINER: put another group into the container.
+
+        Raises:
+            HostCallFailed: The kernel keeps the group apart; it needs a container of its own.
+        """
+        group.call(GroupSetContainer(container=self._id))
+
+    def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """VFIO_IOMMU_MAP_DMA."""
         flags = MapFlags.READ | MapFlags.WRITE if writable else MapFlags.READ
-        return MapDma(flags=flags, vaddr=self._ram_address + run.offset, iova=iova, size=run.size)
+        return MapDma(flags=flags, vaddr=self._ram_address + offset, iova=iova, size=size)
 
     def unmap_call(self, iova: int, size: int) -> AnyCall:
         """VFIO_IOMMU_UNMAP_DMA."""
@@ -56,28 +76,28 @@ class Type1Backend:
 
     def unmap_all_calls(self) -> tuple[AnyCall, ...]:
         """Unmap everything: by flag where the kernel has it, else in two halves (semantics 3.3)."""
-        if self.info.unmap_all:
+        if self._unmaps_all:
             return (UnmapDma(flags=UnmapFlags.ALL, iova=0, size=0),)
         return self.unmap_call(0, 1 << 63), self.unmap_call(1 << 63, 1 << 63)
 
-    def query_call(self, iova: int, size: int, *, clear: bool) -> AnyCall:
+    def query_calls(self, iova: int, size: int, *, clear: bool) -> tuple[AnyCall, ...]:
         """VFIO_IOMMU_DIRTY_PAGES with GET_BITMAP; type1 clears nothing, whatever is asked."""
         del clear
-        return DirtyPages(
-            flags=DirtyPagesFlags.GET_BITMAP, iova=iova, size=size, pgsize=PAGE_SIZE, bitmap_size=_bitmap_bytes(size)
-        )
+        needed = bitmap_bytes(size, self.page_size)
+        flags = DirtyPagesFlags.GET_BITMAP
+        return (DirtyPages(flags=flags, iova=iova, size=size, pgsize=self.page_size, bitmap_size=needed),)
 
-    def unmap_and_query(self, iova: int, size: int) -> tuple[tuple[AnyCall, bool], ...]:
+    def unmap_with_bits_call(self, iova: int, size: int) -> AnyCall:
         """Both in one call, which is atomic.
 
         Raises:
             BitmapTooLarge: Nothing was asked of the kernel.
         """
-        needed = _bitmap_bytes(size)
-        if needed > MAX_DIRTY_BITMAP_BYTES:
-            raise BitmapTooLarge(f"Unmap of {size} bytes at 0x{iova:x} needs a bitmap of {needed} bytes (E2BIG)")
+        needed = bitmap_bytes(size, self.page_size)
+        if needed > self.max_bitmap_bytes:
+            raise BitmapTooLarge(f"UNMAP: Size of bitmap too big 0x{needed:x}")
         flags = UnmapFlags.GET_DIRTY_BITMAP
-        return ((UnmapDma(flags=flags, iova=iova, size=size, pgsize=PAGE_SIZE, bitmap_size=needed), True),)
+        return UnmapDma(flags=flags, iova=iova, size=size, pgsize=self.page_size, bitmap_size=needed)
 
     def bits_of(self, answer: Answer) -> Bitmap | None:
         """Return a query's bitmap."""
@@ -98,8 +118,3 @@ class Type1Backend:
     def batch_descriptors(self) -> tuple[int, ...]:
         """Mappings are by address: nothing needs to come along."""
         return ()
-
-
-def _bitmap_bytes(size: int) -> int:
-    pages = -(-size // PAGE_SIZE)
-    return -(-pages // 64) * 8
