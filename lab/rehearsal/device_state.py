@@ -1,37 +1,51 @@
-"""The devices' state on the simulated link: what can be read while they work, and the rest once they stand still."""
+"""The devices' state as a rehearsal reads it: as source_agent.device_flow does, without waiting for anybody.
 
+::
+
+    round, machine works    what can be read now, of devices in pre-copy; at most what was there when the round began
+    last round, it stands   everything that is left, to the END of every device
+"""
+
+from collections.abc import Iterator
 from typing import Final
 
-from lab.rehearsal.link import Link
-from lab.rehearsal.side import Side
+from vmm.assembly.machine import Machine
+from vmm.vfio.device_records import DeviceRecord
 from vmm.vfio.device_stream import DeviceRead
 
-_BUDGET: Final = 16 << 20
-"""Bytes in one round; of a device with more, the rest goes in the next."""
-_RECORD_BYTES: Final = 64
-"""What a record takes beside its data."""
+_WHILE_IT_WORKS: Final = 1 << 20
+_ONCE_IT_STANDS: Final = 8 << 20
 
 
-class DeviceStateStream:
-    """Carries the records of a source's devices to a destination's, in their order."""
+class DeviceStateReader:
+    """One attempt's side of the devices; asked anew before each round, it tells what is left."""
 
-    def __init__(self, source: Side, target: Side, link: Link) -> None:
-        self._source: Final = source
-        self._target: Final = target
-        self._link: Final = link
+    def __init__(self, machine: Machine) -> None:
+        self.left_bytes = 0
+        self.unacknowledged: tuple[str, ...] = ()
+        """Devices in pre-copy whose initial data the destination does not have."""
+        self._machine: Final = machine
 
-    def carry_some(self) -> bool:
-        """Carry what devices in pre-copy have now; return whether none keeps its destination waiting (7.7)."""
-        return not self._carry().initial_pending
+    def records(self, *, to_end: bool) -> Iterator[DeviceRecord]:
+        """Yield a round's records; the simulated destination has applied each when the next is asked for.
 
-    def carry_rest(self) -> None:
-        """Carry everything of devices that stand still."""
-        while not self._carry().complete:
-            pass
+        Raises:
+            HostCallFailed: A device's state is incomplete.
+        """
+        found = self._next(to_end=to_end)
+        share, read = found.pending.precopy + _data_bytes(found), 0
+        while found.records:
+            yield from found.records
+            read += _data_bytes(found)
+            if found.complete or not (to_end or read < share):
+                return
+            found = self._next(to_end=to_end)
 
-    def _carry(self) -> DeviceRead:
-        found = self._source.machine.read_device_data(_BUDGET)
-        for record in found.records:
-            self._link.charge(_RECORD_BYTES + len(record.data))
-            self._target.machine.write_device_data((record,))
+    def _next(self, *, to_end: bool) -> DeviceRead:
+        found = self._machine.read_device_data(_ONCE_IT_STANDS if to_end else _WHILE_IT_WORKS)
+        self.left_bytes, self.unacknowledged = found.pending.total, found.initial_pending
         return found
+
+
+def _data_bytes(found: DeviceRead) -> int:
+    return sum(len(record.data) for record in found.records)

@@ -15,11 +15,10 @@ from uuid import UUID
 
 from lab.observation import Observation
 from lab.page_comparison import differing_pages
-from lab.rehearsal.device_state import DeviceStateStream
+from lab.rehearsal.bulk_stream import BulkStream, StreamFailed
 from lab.rehearsal.findings import blocked, first_sight
 from lab.rehearsal.link import Link
 from lab.rehearsal.moments import Moments
-from lab.rehearsal.page_stream import PageStream, StreamFailed
 from lab.rehearsal.plan import plan_of, policy_of
 from lab.rehearsal.side import Side, assembled_side, boot
 from lab.rehearsal.stale_mappings import stale_mappings
@@ -69,8 +68,7 @@ class _Migration:
         self._moments: Final = moments
         self._began_ns: Final = source.world.now_ns
         self._link: Final = Link(source.world, self._run.bandwidth, self._run.sparse)
-        self._pages: Final = PageStream(source, target.block, self._link, UUID(int=self._run.seed))
-        self._devices: Final = DeviceStateStream(source, target, self._link)
+        self._stream: Final = BulkStream(source, target, self._link, UUID(int=self._run.seed))
         self._history: Final[list[RoundMeasurement]] = []
 
     def run(self) -> Observation:
@@ -92,18 +90,19 @@ class _Migration:
         machine = self._source.machine
         machine.start_tracking()
         self._source.host.tally.counting = True
-        self._pages.begin()
+        self._stream.begin()
         self._moments.arrive("tracking")
         least = max(self._run.least_rounds, self._moments.last_round + 2)
         while True:
-            self._history.append(self._pages.send_round(lambda number: self._moments.arrive(f"round-{number}")))
-            ready = self._devices.carry_some()
-            costs = StandstillCosts(FIXED_STANDSTILL_MS, machine.device_state_bytes().total, 1.0)
-            situation = Situation(self._history, 0, self._ms_since(self._began_ns))
+            self._history.append(self._stream.send_round(lambda number: self._moments.arrive(f"round-{number}")))
+            devices = self._stream.devices
+            costs = StandstillCosts(FIXED_STANDSTILL_MS, devices.left_bytes, 1.0)
+            elapsed = self._ms_since(self._began_ns)
+            situation = Situation(self._history, 0, elapsed, unacknowledged=devices.unacknowledged)
             match decide(situation, policy_of(self._run), costs):
                 case Fail(message=message):
                     raise StreamFailed(message)
-                case SwitchOver() if ready and len(self._history) >= least:
+                case SwitchOver() if len(self._history) >= least:
                     return
 
     def _switch_over(self) -> None:
@@ -111,11 +110,12 @@ class _Migration:
         self._moments.arrive("pausing")
         stopped_ns = source.world.now_ns
         source.machine.stop(for_attempt=True)
-        self._pages.send_last()
+        self._stream.send_last()
         self.seen = replace(
-            self.seen, refused_pages=self._pages.refused_pages(), lost_pages=differing_pages(source.block, target.block)
+            self.seen,
+            refused_pages=self._stream.refused_pages(),
+            lost_pages=differing_pages(source.block, target.block),
         )
-        self._devices.carry_rest()
         state = source.machine.save()
         self._link.charge(len(state))
         target.machine.load(state)

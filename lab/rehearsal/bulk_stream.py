@@ -1,16 +1,18 @@
-"""The page side of a rehearsed migration: rounds over the engines that the agents use, and a simulated link.
+"""The bulk stream of a rehearsed migration: rounds over the engines that the agents use, and a simulated link.
 
 Order of a round as in source_agent.rounds: the harvest is taken first, what was never touched is looked up after it,
-the pages are read after both, and the guest writes while they travel.
+the pages are read after both, and the guest writes while they travel; the devices' state follows them.
 """
 
 from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
+from lab.rehearsal.device_state import DeviceStateReader
 from lab.rehearsal.link import Link
 from lab.rehearsal.side import Side
 from vm_migration.transfer.convergence import RoundMeasurement
+from vm_migration.transfer.frames import Frame
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.transfer.outgoing import OutgoingStream
 from vm_migration.transfer.unsent import UnsentSet
@@ -26,16 +28,17 @@ class StreamFailed(Exception):
     """The migration cannot go on; the text is what its user reads."""
 
 
-class PageStream:
-    """One stream from a running machine into another RAM."""
+class BulkStream:
+    """One stream from a running machine into another that waits."""
 
-    def __init__(self, source: Side, target: RamBlock, link: Link, attempt: UUID) -> None:
+    def __init__(self, source: Side, target: Side, link: Link, attempt: UUID) -> None:
+        self.devices: Final = DeviceStateReader(source.machine)
         self._source: Final = source
         self._target: Final = target
         self._link: Final = link
         self._unsent: Final = UnsentSet(source.block.pages)
         self._outgoing: Final = OutgoingStream(attempt, 0)
-        self._image: Final = IncomingImage(target.words, attempt, 1, memory_within=target.extents)
+        self._image: Final = IncomingImage(target.block.words, attempt, 1, memory_within=target.block.extents)
 
     def begin(self) -> None:
         """Take all pages as unsent."""
@@ -60,7 +63,7 @@ class PageStream:
             StreamFailed: The harvest failed.
         """
         started, wire = self._source.world.now_ns, self._link.wire_bytes
-        number, pages, sent, zeros = self._send(halfway, digested=False, announced=None)
+        number, pages, sent, zeros = self._send(halfway, last=False, announced=None)
         self.harvest()
         return RoundMeasurement(
             round=number,
@@ -73,7 +76,7 @@ class PageStream:
         )
 
     def send_last(self) -> None:
-        """Send everything that is left of a machine that stands still, and state every page's digest.
+        """Send everything that is left of a machine that stands still, its devices' state, and every page's digest.
 
         Raises:
             StreamFailed: The last harvest failed.
@@ -81,7 +84,7 @@ class PageStream:
         self.harvest()
         sent = self._unsent.remaining()
         unstated = DirtyBitmap.full(self._source.block.pages) - sent - self._untouched_by_both()
-        self._send(lambda _number: None, digested=True, announced=unstated)
+        self._send(lambda _number: None, last=True, announced=unstated)
 
     def refused_pages(self) -> frozenset[int]:
         """Return the pages that are not proven equal: no digest was stated for them, or another than theirs.
@@ -92,27 +95,36 @@ class PageStream:
         return frozenset(unproven.indexes().tolist())
 
     def _send(
-        self, halfway: Callable[[int], object], *, digested: bool, announced: DirtyBitmap | None
+        self, halfway: Callable[[int], object], *, last: bool, announced: DirtyBitmap | None
     ) -> tuple[int, int, int, int]:
-        block = self._source.block
         opened = self._unsent.open_round(1)
         self._image.open_round(opened.number, self._announce(opened.bitmap))
+        block = self._source.block
         part = self._outgoing.round(
             opened.number,
             block.words,
             opened.shares[0],
             holes=untouched(block),
-            digested=digested,
+            digested=last,
             announced=announced,
         )
         pages, reached = opened.bitmap.count(), False
-        for frame in part:
-            self._image.apply(self._link.carry(frame), 0)
+        for frame in part.pages():
+            self._carry(frame)
             if not reached and 2 * (part.sent_pages + part.zero_pages) >= pages:
                 reached = True
                 halfway(opened.number)
+        if not reached:
+            halfway(opened.number)
+        for record in self.devices.records(to_end=last):
+            self._carry(part.device(record))
+        self._carry(part.barrier())
         self._unsent.acknowledge(opened.number, 0)
         return opened.number, pages, part.sent_pages, part.zero_pages
+
+    def _carry(self, frame: Frame) -> None:
+        self._image.apply(self._link.carry(frame), 0)
+        self._target.machine.write_device_data(self._image.take_device_records())
 
     def _announce(self, bitmap: DirtyBitmap) -> DirtyBitmap:
         if bitmap.pages > _CODED_PAGES:
@@ -122,7 +134,7 @@ class PageStream:
         return decode_bitmap(bitmap.pages, message)
 
     def _untouched_by_both(self) -> DirtyBitmap:
-        return untouched(self._source.block) & untouched(self._target)
+        return untouched(self._source.block) & untouched(self._target.block)
 
 
 def untouched(block: RamBlock) -> DirtyBitmap:
