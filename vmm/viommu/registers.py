@@ -4,6 +4,7 @@ An access has the width of the register at its offset: 64 bits for CAP, ECAP, RT
 IOTLB and the recording registers, 32 bits for every other, the upper halves of the former among them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,9 +38,17 @@ REGISTERS_SIZE: Final = 0x230
 
 TE: Final = 1 << 31
 SRTP: Final = 1 << 30
+SFL: Final = 1 << 29
+EAFL: Final = 1 << 28
+WBF: Final = 1 << 27
 QIE: Final = 1 << 26
 IRE: Final = 1 << 25
 SIRTP: Final = 1 << 24
+CFI: Final = 1 << 23
+CCMD_ICC: Final = 1 << 63
+CCMD_CAIG: Final = 3 << 59
+IOTLB_IVT: Final = 1 << 63
+IOTLB_IAIG: Final = 3 << 57
 RTADDR_SMT: Final = 1 << 10
 IQA_DW: Final = 1 << 11
 FSTS_PFO: Final = 1 << 0
@@ -60,6 +69,11 @@ ECAP_SSTS: Final = 1 << 46
 MAMV: Final = 18
 """The largest address mask of a page-selective invalidation: 2^18 pages."""
 
+Deliver = Callable[[int, int], None]
+"""Takes the address and the data of an interrupt message. It must not call the unit back: the write that caused the
+message has not returned."""
+
+_MESSAGES: Final = {FECTL: (FEADDR, FEUADDR, FEDATA), IECTL: (IEADDR, IEUADDR, IEDATA)}
 _WIDE: Final = frozenset({CAP, ECAP, RTADDR, CCMD, IQH, IQT, IQA, IRTA, IVA, IOTLB, FRCD_LOW, FRCD_HIGH})
 _ONES: Final = (1 << 64) - 1
 
@@ -122,8 +136,9 @@ _CLEARED_BY_ONE: Final = {FSTS: FSTS_PFO | FSTS_IQE, ICS: ICS_IWC, FRCD_HIGH: 1 
 class RegisterFile:
     """The bytes of the registers, and the rules of writing them; what a write sets off is the unit's."""
 
-    def __init__(self, configuration: VtdConfiguration) -> None:
+    def __init__(self, configuration: VtdConfiguration, deliver: Deliver | None = None) -> None:
         self.events_sent = 0
+        self._deliver: Final = deliver
         self._bytes: Final = bytearray(REGISTERS_SIZE)
         self._writable: Final = _writable(configuration)
         self.store(VER, 0x10)
@@ -157,21 +172,18 @@ class RegisterFile:
         self._bytes[offset : offset + width] = (value & ((1 << width * 8) - 1)).to_bytes(width, "little")
 
     def raise_event(self, control: int) -> None:
-        """Send the message-signalled interrupt of FECTL or IECTL, or leave it pending while that masks it.
-
-        This model has no interrupt controller: the message is counted.
-        """
+        """Send the message-signalled interrupt of FECTL or IECTL, or leave it pending while that masks it."""
         value = self.load(control)
         if value & EVENT_MASKED:
             self.store(control, value | EVENT_PENDING)
         else:
-            self.events_sent += 1
+            self._send(control)
 
     def release_event(self, control: int) -> None:
         """Send a pending message after software changed the mask."""
         if self.load(control) & (EVENT_MASKED | EVENT_PENDING) == EVENT_PENDING:
             self.clear_pending(control)
-            self.events_sent += 1
+            self._send(control)
 
     def clear_pending(self, control: int) -> None:
         """Forget a pending message whose conditions software has served."""
@@ -184,6 +196,12 @@ class RegisterFile:
     def restore(self, data: bytes) -> None:
         """Set all registers to what `dump` gave."""
         self._bytes[:] = data
+
+    def _send(self, control: int) -> None:
+        self.events_sent += 1
+        if self._deliver is not None:
+            low, high, data = map(self.load, _MESSAGES[control])
+            self._deliver(high << 32 | low, data)
 
     @staticmethod
     def _rule(rules: dict[int, int], offset: int) -> int:
