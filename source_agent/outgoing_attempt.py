@@ -25,22 +25,21 @@ from source_agent.destination_link import DestinationLink
 from source_agent.ending import settle, take_back, tell_to_discard
 from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired, told_retired
 from source_agent.insisting import insist
+from source_agent.outcome import as_asked, ended, failure_of, text_of, unexpected
 from source_agent.precopy import Precopy
-from source_agent.progress import CANCELLABLE, ENDED, FailureText, Outcome, Phase, Progress, ProgressBoard
+from source_agent.progress import CANCELLABLE, ENDED, Outcome, Phase, Progress, ProgressBoard
 from source_agent.rounds import Rounds
 from source_agent.standstill import downtime_of
 from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
 from source_agent.terms import Terms
 from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale
+from vm_migration.errors import AttemptFailed, MigrationError, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.link.tls import TlsFiles
-from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
-from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.outgoing import OutgoingStream
 from vmm.process.control import Description
 from vmm.process.description import boot_id
@@ -141,7 +140,7 @@ class OutgoingAttempt:
             except asyncio.CancelledError:
                 if not self._cancelled:
                     raise
-                failure: MigrationError = _as_asked()
+                failure: MigrationError = as_asked()
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
                 failure = self._failure(error)
             else:
@@ -184,7 +183,7 @@ class OutgoingAttempt:
             self._until_ready.cancel()
         found = await self._until_ready
         if self._cancelled:  # the wish came after the task's last step, and before the release
-            raise _as_asked()
+            raise as_asked()
         return found
 
     async def _make_ready(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
@@ -279,7 +278,7 @@ class OutgoingAttempt:
     # how it ends otherwise
 
     async def _end(self, failure: MigrationError) -> None:
-        self._put(replace(self._now, failure=_text(failure)))
+        self._put(replace(self._now, failure=text_of(failure)))
         try:
             state = await insist(
                 lambda: self._settled(failure), lambda reason: self._waiting(f"not ended yet: {reason}")
@@ -300,15 +299,11 @@ class OutgoingAttempt:
         return await settle(self.custody, link, self.key(), failure.message)
 
     def _failure(self, error: BaseException) -> MigrationError:
-        while isinstance(error, BaseExceptionGroup):  # streams that fail together fail for one reason
-            error = error.exceptions[0]
-        if self._cancelled and not isinstance(error, Stale):
-            return _as_asked()
-        if isinstance(error, MigrationError):
-            return error
-        if not isinstance(error, MachineError | TransferError | OSError):
+        failure = failure_of(error, cancelled=self._cancelled)
+        if failure is None:
             _log.error("attempt failed by our own fault", attempt=self.attempt, exc_info=error)
-        return AttemptFailed("attempt-failed", f"Attempt failed: {error}", "The machine stays at its source; try again")
+            failure = unexpected(error)
+        return failure
 
     def _nothing_left_to_tell(self, last: Record, state: State) -> Record:
         if last.attempt != self.attempt or last.state is not state:
@@ -316,19 +311,7 @@ class OutgoingAttempt:
         return msgspec.structs.replace(last, policy="")
 
     def _show_end(self, failure: MigrationError, state: State) -> None:
-        outcome = Outcome.CANCELLED if isinstance(failure, Cancelled) else Outcome.FAILED
-        shown = replace(self._now, phase=Phase.ABORTED, outcome=outcome, failure=_text(failure), reason="")
-        if state is State.LOST:
-            text = FailureText("machine-lost", "The machine's process ended during the attempt", "Create it anew")
-            shown = replace(shown, phase=Phase.LOST, outcome=Outcome.LOST, failure=text)
-        if isinstance(failure, PagesDiffer):
-            shown = replace(
-                shown,
-                pages_verified=failure.verified,
-                pages_mismatched=failure.mismatched_count,
-                mismatched=failure.mismatched,
-            )
-        self._put(replace(shown, total_ms=self._elapsed_ms()))
+        self._put(replace(ended(self._now, failure, state), total_ms=self._elapsed_ms()))
 
     # what is shown
 
@@ -372,11 +355,3 @@ class OutgoingAttempt:
 
     def _elapsed_ms(self) -> float:
         return (time.monotonic_ns() - self._started_ns) / 1e6
-
-
-def _as_asked() -> Cancelled:
-    return Cancelled("cancelled", "Migration was cancelled", "The machine runs on its source")
-
-
-def _text(failure: MigrationError) -> FailureText:
-    return FailureText(failure.code, failure.message, failure.hint)

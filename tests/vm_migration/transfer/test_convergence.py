@@ -117,6 +117,30 @@ def test_cancel_comes_before_force_and_force_before_time() -> None:
         assert isinstance(decide(asked, POLICY, COSTS), code)
 
 
+def waiting(*, elapsed_ms: float = 1000, forced: bool = False, policy: ConvergencePolicy = POLICY) -> Decision:
+    """Decide for a machine that could be moved at once, but for one device's initial data."""
+    asked = Situation(
+        [measured(0, 1024, 1)], unhashed_bytes=0, elapsed_ms=elapsed_ms, forced=forced, unacknowledged=("nic0",)
+    )
+    return decide(asked, policy, COSTS)
+
+
+def test_nothing_switches_over_before_every_devices_initial_data_is_acknowledged() -> None:
+    assert isinstance(waiting(), Continue)
+    assert isinstance(waiting(forced=True), Continue)
+    for on_timeout in OnTimeout:
+        late = waiting(elapsed_ms=600_000, policy=ConvergencePolicy(300, 600_000, on_timeout))
+        assert isinstance(late, Fail)
+        assert "nic0" in late.message
+
+
+def test_device_state_that_only_a_stop_lets_move_counts_as_standstill() -> None:
+    history = [measured(0, 1024, 1)]
+    for device_mib, kind in ((1, SwitchOver), (512, Continue)):
+        costs = StandstillCosts(fixed_ms=20, device_state_bytes=device_mib * MIB, hash_bytes_per_s=GIB)
+        assert isinstance(decide(Situation(history, unhashed_bytes=0, elapsed_ms=0), POLICY, costs), kind)
+
+
 @given(
     st.lists(st.builds(measured, st.just(0), st.floats(0, 2048), st.floats(0, 2048), st.floats(1, 1e10)), max_size=6),
     st.integers(0, 1 << 40),

@@ -14,6 +14,7 @@ from vm_migration.transfer.frames import (
     AckKind,
     Barrier,
     Body,
+    Device,
     Digests,
     Frame,
     Heartbeat,
@@ -23,9 +24,11 @@ from vm_migration.transfer.frames import (
 )
 from vm_migration.transfer.page_runs import Runs, runs_of
 from vm_migration.wire.ack import decode_ack, encode_ack
+from vm_migration.wire.device_record import decode_record
 from vm_migration.wire.errors import BadChecksum, FrameError, NotCanonical, Truncated, UnknownKind, UnknownVersion
 from vm_migration.wire.frame import MAX_FRAME, decode, encode
 from vm_migration.wire.frame_protobuf import from_ack_message, from_message, to_ack_message, to_message
+from vmm.vfio.device_records import MAX_NAME_BYTES, MAX_RECORD_BYTES, DeviceRecord, RecordKind
 
 ATTEMPT = UUID("6d0f4d3c-8a55-4f0e-9f19-0d4b87f7a1ce")
 
@@ -49,12 +52,24 @@ def pages_body(pages: list[int], *, digested: bool) -> Pages:
     return Pages(runs(pages), memoryview(data), digests(len(pages)) if digested else None)
 
 
+def _encodes(name: str) -> bool:
+    return not any(0xD800 <= ord(character) < 0xE000 for character in name) and len(name.encode()) <= MAX_NAME_BYTES
+
+
 bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(lambda pages, digested: pages_body(pages, digested=digested), page_sets, st.booleans()),
     st.builds(lambda pages, digested: Zeros(runs(pages), digested), page_sets, st.booleans()),
     st.builds(lambda pages: Digests(runs(pages), digests(len(pages))), page_sets),
     st.just(Barrier()),
     st.just(Heartbeat()),
+    st.builds(
+        lambda name, data: Device(DeviceRecord(name, RecordKind.DATA, memoryview(data))),
+        st.text(min_size=1, max_size=60).filter(_encodes),
+        st.binary(min_size=1, max_size=5000),
+    ),
+    st.sampled_from([RecordKind.SETUP, RecordKind.INITIAL_SENT, RecordKind.END]).map(
+        lambda kind: Device(DeviceRecord("0000:3a:00.1", kind))
+    ),
 )
 frames = st.builds(Frame, places, bodies)
 
@@ -70,6 +85,8 @@ def described(frame: Frame) -> tuple[object, ...]:
         parts.append(bytes(body.data))
     if isinstance(body, Zeros):
         parts.append(body.digested)
+    if isinstance(body, Device):
+        parts.append((body.record.device, body.record.kind, bytes(body.record.data)))
     return tuple(parts)
 
 
@@ -115,6 +132,50 @@ def test_page_data_are_a_view_into_the_message() -> None:
     body = decode(message).body
     assert isinstance(body, Pages)
     assert body.data.obj is message
+
+
+def test_device_state_is_a_view_into_the_message() -> None:
+    message = encode(Frame(place_zero(), Device(DeviceRecord("qat0", RecordKind.DATA, memoryview(b"state")))))
+    body = decode(message).body
+    assert isinstance(body, Device)
+    assert body.record.data.obj is message
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        DeviceRecord("qat0", RecordKind.DATA),
+        DeviceRecord("qat0", RecordKind.END, memoryview(b"more")),
+        DeviceRecord("", RecordKind.SETUP),
+        DeviceRecord("qat0", RecordKind.DATA, memoryview(bytes(MAX_RECORD_BYTES + 1))),
+        DeviceRecord("q" * (MAX_NAME_BYTES + 1), RecordKind.SETUP),
+    ],
+)
+def test_a_record_that_no_device_gives_is_refused(record: DeviceRecord) -> None:
+    with pytest.raises(NotCanonical):
+        decode(encode(Frame(place_zero(), Device(record))))
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        (b"", Truncated),
+        (b"\x03", Truncated),
+        (b"\x03\x05qat0", Truncated),
+        (b"\x00\x04qat0", UnknownKind),
+        (b"\x02\x04qat0", UnknownKind),
+        (b"\x03\x02\xff\xfe", NotCanonical),
+        (b"\x03\x00", NotCanonical),
+    ],
+)
+def test_a_payload_that_is_no_record_is_refused(payload: bytes, error: type[FrameError]) -> None:
+    with pytest.raises(error):
+        decode_record(memoryview(payload))
+
+
+def test_a_record_of_the_largest_size_fits_into_a_frame() -> None:
+    record = DeviceRecord("q" * MAX_NAME_BYTES, RecordKind.DATA, memoryview(bytes(MAX_RECORD_BYTES)))
+    assert len(encode(Frame(place_zero(), Device(record)))) <= MAX_FRAME
 
 
 def place_zero() -> Place:
@@ -169,7 +230,7 @@ def test_a_payload_over_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "error"),
-    [(0, 2, UnknownVersion), (0, 0, UnknownVersion), (1, 0, UnknownKind), (1, 9, UnknownKind), (2, 4, UnknownKind)],
+    [(0, 2, UnknownVersion), (0, 0, UnknownVersion), (1, 0, UnknownKind), (1, 7, UnknownKind), (2, 4, UnknownKind)],
 )
 def test_what_this_version_does_not_have_is_refused_by_name(place: int, value: int, error: type[FrameError]) -> None:
     message = bytearray(encode(Frame(place_zero(), Barrier())))
@@ -214,6 +275,10 @@ def test_a_changed_answer_is_refused(ack: Ack, place: int, change: int) -> None:
         decode_ack(bytes(message))
 
 
+def a_record_of_no_kind(message: BulkFrame) -> None:
+    message.device.name = "qat0"
+
+
 def without_body(message: BulkFrame) -> None:
     message.ClearField("pages")
 
@@ -239,7 +304,8 @@ def without_data(message: BulkFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [without_body, without_attempt, half_a_run, a_digest_short, without_runs, without_data]
+    "spoil",
+    [a_record_of_no_kind, without_body, without_attempt, half_a_run, a_digest_short, without_runs, without_data],
 )
 def test_twins_that_no_raw_frame_says_are_refused(spoil: Callable[[BulkFrame], None]) -> None:
     message = to_message(Frame(place_zero(), pages_body([5, 9], digested=True)))
