@@ -4,13 +4,14 @@ Words come from a small vocabulary by a skewed draw, which makes them compress a
 and there only: most of it stays a hole, some pages are written with zeros, the rest hold text.
 """
 
+import functools
 import hashlib
 from typing import Final
 
 import numpy as np
 
 from vmm.assembly.memory_image import MemorySource
-from vmm.guest.host_material import Material
+from vmm.guest.material import Material
 from vmm.guest.pseudorandom import Words, fractions, mixed, mixed_one
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
@@ -22,6 +23,7 @@ _TEXT_PAGES: Final = 512
 _ZERO_PAGES: Final = 64
 
 
+@functools.lru_cache(maxsize=4)
 def seeded_material(seed: int) -> Material:
     """Return about a mebibyte of text for the guest's corpus; the same seed gives the same bytes."""
     text, code = _text(2 * seed), _text(2 * seed + 1)

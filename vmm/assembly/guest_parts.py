@@ -4,15 +4,19 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from vmm.assembly.devices import AssembledDevice
-from vmm.assembly.specification import MachineSpecification
+from vmm.assembly.specification import GuestSpecification, MachineSpecification
 from vmm.guest.cpu_workload import Pattern
-from vmm.guest.dma import Buffer, DmaMapper, Mapping
-from vmm.guest.guest import AttachedDevice, Guest, GuestConfiguration
+from vmm.guest.device_domains import DeviceDomains
+from vmm.guest.device_owner import UserCycle
+from vmm.guest.drivers import needs_of
+from vmm.guest.guest import AttachedDevice, ChurnPlan, Guest, GuestConfiguration, UserDriver
 from vmm.guest.layout import TABLES_BASE, TABLES_SIZE, plan
-from vmm.guest.vtd_driver import DomainKind, IdentityMapper, VtdDriver
+from vmm.guest.vtd_domain import DomainKind, IdentityMapper
+from vmm.guest.vtd_driver import VtdDriver
 from vmm.memory.guest_physical import GuestMemory
-from vmm.memory.quantities import Iova
 from vmm.viommu.intel import VtdUnit
+
+_MILLISECOND: Final = 1_000_000
 
 
 class VtdRegisters:
@@ -54,22 +58,6 @@ class TranslatingKernel:
         self._driver.load(data)
 
 
-class PagingMapper:
-    """A device's paging domain, asked of the driver at each use: it is made at boot and remade by a load."""
-
-    def __init__(self, driver: VtdDriver, devfn: int) -> None:
-        self._driver: Final = driver
-        self._devfn: Final = devfn
-
-    def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        """Map buffers in the device's domain."""
-        return self._driver.mapper(self._devfn).map(buffers)
-
-    def unmap(self, mappings: Sequence[Mapping]) -> None:
-        """Unmap from the device's domain."""
-        self._driver.mapper(self._devfn).unmap(mappings)
-
-
 def assemble_guest(
     specification: MachineSpecification,
     memory: GuestMemory,
@@ -78,7 +66,6 @@ def assemble_guest(
 ) -> Guest:
     """Put a guest into RAM; without registers, or with a vIOMMU that only remaps interrupts, nothing is translated."""
     guest, viommu = specification.guest, specification.viommu
-    rates = tuple(assembled.specification.dma_rate for assembled in devices)
     driver = None
     if registers is not None and viommu.dma_translation:
         driver = VtdDriver(
@@ -90,23 +77,35 @@ def assemble_guest(
         )
     kind = DomainKind.IDENTITY if guest.iommu == "pt" else DomainKind.PAGING
     behind = [each.specification.devfn for each in devices if not each.specification.bypass_iommu]
-    attached = [AttachedDevice(_mapper(driver, kind, assembled), assembled) for assembled in devices]
+    needs = needs_of([(each.specification.model, each.specification.dma_rate) for each in devices])
     return Guest(
         memory,
-        GuestConfiguration(
-            vcpus=guest.vcpus,
-            cpu_dirty_rate=guest.cpu_dirty_rate,
-            pattern=Pattern(guest.pattern),
-            seed=guest.seed,
-            dma_rates=rates,
-        ),
-        plan(memory.block.size, rates, guest.working_set),
-        attached,
+        _configuration(guest, devices),
+        plan(memory.block.size, needs, guest.working_set),
+        [_attached(driver, kind, each) for each in devices],
         None if driver is None else TranslatingKernel(driver, [(devfn, kind) for devfn in behind]),
     )
 
 
-def _mapper(driver: VtdDriver | None, kind: DomainKind, assembled: AssembledDevice) -> DmaMapper:
-    if driver is None or kind is DomainKind.IDENTITY or assembled.specification.bypass_iommu:
-        return IdentityMapper()
-    return PagingMapper(driver, assembled.specification.devfn)
+def _configuration(guest: GuestSpecification, devices: Sequence[AssembledDevice]) -> GuestConfiguration:
+    user, churn = guest.user_driver, guest.churn
+    cycle = None if user is None else UserCycle(user.cycle_ms * _MILLISECOND, user.hold_ms * _MILLISECOND)
+    return GuestConfiguration(
+        vcpus=guest.vcpus,
+        cpu_dirty_rate=guest.cpu_dirty_rate,
+        pattern=Pattern(guest.pattern),
+        seed=guest.seed,
+        dma_rates=tuple(each.specification.dma_rate for each in devices),
+        user_driver=None if user is None or cycle is None else UserDriver(user.device, cycle),
+        churn=None if churn is None else ChurnPlan(churn.device, churn.maps_per_s, churn.buffer, churn.live),
+        dma_after_unmap=guest.dma_after_unmap,
+    )
+
+
+def _attached(driver: VtdDriver | None, kind: DomainKind, assembled: AssembledDevice) -> AttachedDevice:
+    specification = assembled.specification
+    domains = None
+    if driver is not None and not specification.bypass_iommu:
+        domains = DeviceDomains(driver, specification.devfn, kind)
+    mapper = IdentityMapper() if domains is None else domains.kernel_mapper()
+    return AttachedDevice(mapper, assembled, specification.name, specification.model, domains)

@@ -19,7 +19,7 @@ from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.guest.console import GuestAction
 from vmm.guest.guest import GuestReport, GuestStateRefused
-from vmm.guest.host_material import Material
+from vmm.guest.material import Material
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vmm.assembly.document_faults import Fault, InvalidDocument
-from vmm.guest.host_material import Material, read_material
+from vmm.guest.host_material import read_material
+from vmm.guest.material import Material
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.guest_physical import page_count
 from vmm.memory.quantities import PAGE_SHIFT, PAGE_SIZE

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from vmm.assembly.quantity_text import format_rate, format_size, parse_rate, parse_size
+from vmm.guest.drivers import DRIVERS, needs_of
 from vmm.guest.layout import MINIMUM_RAM, plan
 from vmm.memory.guest_physical import sections
 from vmm.memory.quantities import PAGE_SIZE
@@ -80,15 +81,17 @@ def _working_set(document: Document) -> Iterator[Conflict]:
 
 def _devices_fit(document: Document) -> Iterator[Conflict]:
     size = _bytes(_table(document, "memory").get("size"), parse_size)
-    rates = [_bytes(device.get("dma_rate"), parse_rate) for _, device in _device_tables(document)]
-    if size is None or size % PAGE_SIZE or not MINIMUM_RAM <= size <= _MAXIMUM_RAM or len(rates) > 16:
+    tables = [device for _, device in _device_tables(document)]
+    devices = [(device.get("model"), _bytes(device.get("dma_rate"), parse_rate)) for device in tables]
+    if size is None or size % PAGE_SIZE or not MINIMUM_RAM <= size <= _MAXIMUM_RAM or len(devices) > 16:
         return
-    layout = plan(size, tuple(0 if rate is None else rate for rate in rates), 0)
+    known = [(model, rate or 0) for model, rate in devices if isinstance(model, str) and model in DRIVERS]
+    layout = plan(size, needs_of(known), 0)
     low = sections(size)[0].size
     if layout.working_set + PAGE_SIZE > low:
         yield (
             "memory.size",
-            f"{len(rates)} devices do not fit into {format_size(size)}",
+            f"{len(devices)} devices do not fit into {format_size(size)}",
             "more memory, or fewer devices",
         )
 

@@ -15,8 +15,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from vmm.guest.host_material import Material
 from vmm.guest.layout import CORPUS_SIZE
+from vmm.guest.material import Material
 from vmm.memory.guest_physical import GuestMemory, page_count
 from vmm.memory.quantities import PAGE_SIZE
 

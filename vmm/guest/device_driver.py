@@ -21,8 +21,8 @@ calls may save between any two calls, and load into a driver that was just made 
 from typing import Final, Protocol
 
 from vmm.guest.dma import DevicePort, DmaMapper
-from vmm.guest.host_material import Material
 from vmm.guest.layout import AreaNeeds, DeviceArea
+from vmm.guest.material import Material
 from vmm.memory.guest_physical import GuestMemory
 
 LARGEST_STATE: Final = 64 << 10

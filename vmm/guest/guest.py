@@ -11,22 +11,46 @@ from typing import Final, Protocol
 
 import msgspec
 
+from vmm.guest.churn import Churn
+from vmm.guest.console import ConsoleRefused, GuestAction
 from vmm.guest.cpu_workload import CpuState, CpuWorkload, Pattern, WorkingSet
+from vmm.guest.device_domains import DeviceDomains
+from vmm.guest.device_driver import ProgressRefused
+from vmm.guest.device_owner import MOST_ACTIONS, DeviceOwner, UserCycle
 from vmm.guest.dma import DevicePort, DmaMapper
-from vmm.guest.host_material import Material, read_material
-from vmm.guest.layout import Layout
-from vmm.guest.pacing import SECOND
-from vmm.guest.qat_driver import QatDriver, QatState
-from vmm.guest.qat_jobs import JOBS_PER_SLAB
+from vmm.guest.drivers import make_driver
+from vmm.guest.host_material import read_material
+from vmm.guest.layout import DeviceArea, Layout
+from vmm.guest.material import Material
+from vmm.guest.owner_state import OwnerState
+from vmm.guest.pacing import NEVER, SECOND
 from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 
 
 class GuestStateRefused(Exception):
     """Bytes are not a state of this guest. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserDriver:
+    """A user-level driver of a device, and when it takes it."""
+
+    device: str
+    cycle: UserCycle
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnPlan:
+    """How many buffers of how many bytes are mapped and unmapped per second for a device, and how many are live."""
+
+    device: str
+    maps_per_s: int
+    buffer: int
+    live: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +62,21 @@ class GuestConfiguration:
     pattern: Pattern
     seed: int
     dma_rates: tuple[int, ...]
+    user_driver: UserDriver | None = None
+    churn: ChurnPlan | None = None
+    dma_after_unmap: bool = False
+    """The first device's driver unmaps buffers that the device still writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedDevice:
-    """A device as its driver reaches it."""
+    """A device as the kernel's driver reaches it; `domains` are those that it can be brought into."""
 
     mapper: DmaMapper
     port: DevicePort
+    name: str = "device"
+    model: str = "qat"
+    domains: DeviceDomains | None = None
 
 
 class IommuDriver(Protocol):
@@ -66,9 +97,11 @@ class IommuDriver(Protocol):
 
 
 class Part(Protocol):
-    """What takes steps: a vCPU or a driver."""
+    """What takes steps: a vCPU or a device's owner."""
 
-    errors: int
+    @property
+    def errors(self) -> int:
+        """What it found wrong."""
 
     def step(self, now_ns: int) -> int:
         """Work for at most about a millisecond; return when the next step is due."""
@@ -89,6 +122,14 @@ class GuestReport:
     asked_dma_bytes_per_s: int
     pages_written: int
     steps: int
+    own_errors: int = 0
+    """What a driver that misbehaves on purpose brought upon itself; not among `errors`."""
+    switches: int = 0
+    """How often a device went from one domain into another, the blocked one included."""
+    busy_actions: int = 0
+    """What was typed at the console and is not finished."""
+    domains: tuple[tuple[str, str], ...] = ()
+    """Each device's domain: identity, paging, user or blocked; none for one that is not behind a vIOMMU."""
 
 
 class GuestState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -96,8 +137,9 @@ class GuestState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     version: int
     steps: int
+    quiet: bool
     cpus: tuple[CpuState, ...]
-    drivers: tuple[QatState, ...]
+    devices: tuple[OwnerState, ...]
     iommu: bytes
 
 
@@ -113,18 +155,18 @@ class Guest:
         iommu: IommuDriver | None = None,
     ) -> None:
         """Put the parts together; `layout` was planned for the same rates, in the order of `devices`."""
-        seed = configuration.seed
         self._iommu: Final = iommu
+        self._user: Final = configuration.user_driver
         self._cpus: Final = _workloads(memory, configuration, layout)
-        self._drivers: Final = tuple(
-            QatDriver(memory, area, device.mapper, device.port, rate=rate, seed=seed + index)
-            for index, (area, device, rate) in enumerate(
-                zip(layout.devices, devices, configuration.dma_rates, strict=True)
-            )
+        self._names: Final = tuple(device.name for device in devices)
+        self._devices: Final = tuple(
+            _owner(memory, configuration, area, device, index)
+            for index, (area, device) in enumerate(zip(layout.devices, devices, strict=True))
         )
-        self._parts: Final[tuple[Part, ...]] = (*self._cpus, *self._drivers)
+        self._parts: Final[tuple[Part, ...]] = (*self._cpus, *self._devices)
         self._due: Final = [0] * len(self._parts)
         self._now, self._steps = 0, 0
+        self._quiet = False
 
     def boot(self, material: Material | None = None) -> None:
         """Start for the first time, on the given material or on the host's own files.
@@ -137,10 +179,28 @@ class Guest:
             self._iommu.boot()
         for cpu in self._cpus:
             cpu.boot()
-        chosen = read_material() if material is None and self._drivers else material
-        for driver in self._drivers:
+        chosen = read_material() if material is None and self._devices else material
+        for device in self._devices:
             if chosen is not None:
-                driver.boot(chosen)
+                device.boot(chosen)
+
+    def command(self, action: GuestAction, device: str | None = None) -> None:
+        """Take down what was typed at the console; later steps carry it out.
+
+        Without a name it concerns the user-level driver's device, or the first that can do it; `quiet` concerns all.
+
+        Raises:
+            ConsoleRefused: The guest cannot do that. Nothing was taken down.
+        """
+        if action is GuestAction.QUIET:
+            if any(each.busy_actions == MOST_ACTIONS for each in self._devices):
+                raise ConsoleRefused(f"Cannot {action}: {MOST_ACTIONS} actions of a device are not finished")
+            self._quiet = True
+            for each in self._devices:
+                each.command(action)
+        else:
+            self._device_for(action, device).command(action)
+        self._due[:] = [0] * len(self._due)
 
     def step(self, now_ns: int) -> int:
         """Let the one part work that is due the longest; returns when to step again, at most a second later."""
@@ -150,13 +210,15 @@ class Guest:
         self._steps += 1
         if self._due:
             first = min(range(len(self._due)), key=self._due.__getitem__)
-            if self._due[first] <= now_ns:
+            if self._quiet and first < len(self._cpus):
+                self._due[: len(self._cpus)] = [NEVER] * len(self._cpus)
+            elif self._due[first] <= now_ns:
                 self._due[first] = max(now_ns, self._parts[first].step(now_ns))
         return min(min(self._due, default=now_ns + SECOND), now_ns + SECOND)
 
     def interrupt(self, index: int) -> None:
         """Deliver a device's completion interrupt; the next step looks at its answers."""
-        self._drivers[index].interrupt()
+        self._devices[index].interrupt()
         self._due[len(self._cpus) + index] = 0
 
     def resume(self) -> None:
@@ -171,8 +233,9 @@ class Guest:
             GuestState(
                 version=STATE_VERSION,
                 steps=self._steps,
+                quiet=self._quiet,
                 cpus=tuple(cpu.save() for cpu in self._cpus),
-                drivers=tuple(driver.save() for driver in self._drivers),
+                devices=tuple(device.save() for device in self._devices),
                 iommu=b"" if self._iommu is None else self._iommu.save(),
             )
         )
@@ -181,36 +244,92 @@ class Guest:
         """Go on from a state saved by a guest of the same configuration; nothing touches a device yet.
 
         Raises:
-            GuestStateRefused: The bytes are no state of this guest.
+            GuestStateRefused: The bytes are no state of this guest. Nothing was changed.
         """
         state = _decoded(data)
-        shape = (len(state.cpus), len(state.drivers), state.iommu == b"")
-        if shape != (len(self._cpus), len(self._drivers), self._iommu is None):
+        shape = (len(state.cpus), len(state.devices), state.iommu == b"")
+        if shape != (len(self._cpus), len(self._devices), self._iommu is None):
             raise GuestStateRefused(f"State of {shape[0]} vCPUs and {shape[1]} devices is not of this guest")
+        before = _decoded(self.save())
+        try:
+            self._take_over(state)
+        except (DriverStateRefused, ProgressRefused) as error:
+            self._take_over(before)
+            raise GuestStateRefused(str(error)) from None
+        self.resume()
+
+    def _take_over(self, state: GuestState) -> None:
         if self._iommu is not None:
-            try:
-                self._iommu.load(state.iommu)
-            except DriverStateRefused as error:
-                raise GuestStateRefused(str(error)) from None
+            self._iommu.load(state.iommu)
+        for device, progress in zip(self._devices, state.devices, strict=True):
+            device.load(progress)
         for cpu, registers in zip(self._cpus, state.cpus, strict=True):
             cpu.load(registers)
-        for driver, progress in zip(self._drivers, state.drivers, strict=True):
-            driver.load(progress)
-        self._steps = state.steps
-        self.resume()
+        self._steps, self._quiet = state.steps, state.quiet
 
     def report(self) -> GuestReport:
         """Return figures as of the last step."""
+        drivers = [device.driver for device in self._devices]
         return GuestReport(
             errors=sum(part.errors for part in self._parts),
-            jobs_done=sum(driver.answered for driver in self._drivers),
-            dirty_bytes_per_s=sum(cpu.rate(self._now) for cpu in self._cpus),
-            dma_bytes_per_s=sum(driver.rate(self._now) for driver in self._drivers),
-            asked_dirty_bytes_per_s=sum(cpu.asked for cpu in self._cpus),
-            asked_dma_bytes_per_s=sum(driver.asked for driver in self._drivers),
+            jobs_done=sum(driver.answered for driver in drivers),
+            dirty_bytes_per_s=0.0 if self._quiet else sum(cpu.rate(self._now) for cpu in self._cpus),
+            dma_bytes_per_s=sum(device.rate(self._now) for device in self._devices),
+            asked_dirty_bytes_per_s=0 if self._quiet else sum(cpu.asked for cpu in self._cpus),
+            asked_dma_bytes_per_s=0 if self._quiet else sum(driver.asked for driver in drivers),
             pages_written=sum(cpu.pages_written for cpu in self._cpus),
             steps=self._steps,
+            own_errors=sum(driver.own_errors for driver in drivers),
+            switches=sum(device.switches for device in self._devices),
+            busy_actions=sum(device.busy_actions for device in self._devices),
+            domains=tuple((name, device.domain) for name, device in zip(self._names, self._devices, strict=True)),
         )
+
+    def _device_for(self, action: GuestAction, name: str | None) -> DeviceOwner:
+        churn = action in (GuestAction.CHURN, GuestAction.CALM)
+        if name is None and self._user is not None and not churn:
+            name = self._user.device
+        if name is not None:
+            if name not in self._names:
+                raise ConsoleRefused(f'Cannot {action}: no device "{name}"')
+            return self._devices[self._names.index(name)]
+        for device in self._devices:
+            if device.churns if churn else device.switchable:
+                return device
+        raise ConsoleRefused(f"Cannot {action}: no device of the guest can do that")
+
+
+def _owner(
+    memory: GuestMemory, configuration: GuestConfiguration, area: DeviceArea, device: AttachedDevice, index: int
+) -> DeviceOwner:
+    """Put one device's driver and owners together."""
+    user, plan, seed = configuration.user_driver, configuration.churn, configuration.seed + index
+    churn = None
+    if plan is not None and plan.device == device.name:
+        churn = Churn(
+            device.mapper,
+            area,
+            maps_per_s=plan.maps_per_s,
+            buffer=plan.buffer,
+            live=plan.live,
+            seed=seed,
+            has_room=_always if device.domains is None else device.domains.has_room,
+        )
+    driver = make_driver(
+        device.model,
+        memory,
+        area,
+        device.port,
+        rate=configuration.dma_rates[index],
+        seed=seed,
+        dma_after_unmap=configuration.dma_after_unmap and index == 0,
+    )
+    cycle = user.cycle if user is not None and user.device == device.name else None
+    return DeviceOwner(driver, area, device.mapper, domains=device.domains, cycle=cycle, churn=churn)
+
+
+def _always() -> bool:
+    return True
 
 
 def _workloads(memory: GuestMemory, configuration: GuestConfiguration, layout: Layout) -> tuple[CpuWorkload, ...]:
@@ -241,10 +360,4 @@ def _decoded(data: bytes) -> GuestState:
         raise GuestStateRefused(f"Not a guest's state: {error}") from None
     if state.version != STATE_VERSION or msgspec.msgpack.encode(state) != data:
         raise GuestStateRefused(f"Not a guest's state of version {STATE_VERSION}")
-    for driver in state.drivers:
-        numbers = [slab.number for slab in driver.slabs]
-        first = driver.answered // JOBS_PER_SLAB
-        opened = -(-driver.submitted // JOBS_PER_SLAB)
-        if not 0 <= driver.answered <= driver.submitted or numbers != list(range(first, opened)) or len(numbers) > 2:
-            raise GuestStateRefused("A driver's open slabs do not match its jobs in flight")
     return state

@@ -8,10 +8,10 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vmm.guest.material import Material
 from vmm.memory.quantities import PAGE_SIZE
 
 _FILE_LIMIT: Final = 8 << 20
@@ -34,16 +34,6 @@ _LICENSES: Final = ("Apache-2.0", "Artistic", "BSD", "GFDL-1.3", "GPL-2", "GPL-3
 
 class NoMaterial(Exception):
     """This host has none of the files that a guest's memory is made of. Nothing was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What was read: code and text, the files in their order, and SHA-256 over code and then text."""
-
-    code: bytes
-    text: bytes
-    files: tuple[str, ...]
-    sha256: str
 
 
 def read_material() -> Material:

@@ -9,6 +9,7 @@
 The working set is clipped to what is left; all of it lies below the PCI hole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,15 +62,15 @@ class Layout:
     working_pages: int
 
 
-def plan(ram_bytes: int, dma_rates: tuple[int, ...], working_set_bytes: int) -> Layout:
-    """Lay a guest out: each device gets slabs for one second of its DMA, within a quarter of the RAM."""
+def plan(ram_bytes: int, needs: Sequence[AreaNeeds], working_set_bytes: int) -> Layout:
+    """Lay a guest out: each device gets the slabs that it wants, within its share of a quarter of the RAM."""
     low = sections(ram_bytes)[0].size
     position, areas = DEVICES_BASE, []
-    share = low // 4 // max(1, len(dma_rates))
-    for rate in dma_rates:
-        count = max(2, min(rate, share) // SLAB_SIZE)
-        rings, corpus = position, position + RINGS_SIZE
-        slabs = corpus + CORPUS_SIZE
+    share = low // 4 // max(1, len(needs))
+    for wanted in needs:
+        count = max(wanted.fewest_slabs, min(wanted.slabs, share // SLAB_SIZE))
+        rings, corpus = position, position + wanted.rings
+        slabs = corpus + wanted.corpus
         areas.append(DeviceArea(rings=rings, corpus=corpus, slabs=slabs, slab_count=count))
         position = slabs + count * SLAB_SIZE
     generations = position

@@ -2,14 +2,19 @@
 
 ::
 
+    open           map rings and index page, enable the device: its rings begin at index 0
     open slab      map its 2 MiB and the pages of its inputs
     submit         32 request entries, as the pace allows; REQUEST_TAIL; doorbell
     interrupt      completions in order: number, cookie, status, length, CRC-32 of what really lies in guest RAM
     close slab     all 32 answered and checked: unmap, so that IOVAs come and go; COMPLETION_HEAD moved on
 
-Two slabs are open at a time, so that the device has work while one is checked. Rings and index page are mapped once.
-The data sheet is vfio_host/interface/qat.py. What lies beyond guest RAM is `QatState`: after a migration the driver
-goes on with it, and the device, whose state moved too, is not initialised again.
+Two slabs are open at a time, so that the device has work while one is checked. A slab that is half done when the
+driver closes is opened again by the next jobs; jobs that a close drops are submitted again. The data sheet is
+vfio_host/interface/qat.py. What lies beyond guest RAM is `QatState`: after a migration the driver goes on with it,
+and the device, whose state moved too, is not initialised again.
+
+A driver that misbehaves (`dma_after_unmap`) takes some slabs' output away as soon as all their jobs are submitted.
+What is wrong with those answers is the guest's own doing, and counted apart.
 """
 
 import zlib
@@ -20,16 +25,17 @@ import msgspec
 
 from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, REQUEST, Operation, Register, Status
 from vmm.guest.corpus import Chunk, Corpus, CorpusDamaged
-from vmm.guest.dma import DevicePort, DmaMapper, MapFailed
-from vmm.guest.host_material import Material
-from vmm.guest.layout import SLAB_SIZE, DeviceArea
+from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
+from vmm.guest.layout import CORPUS_SIZE, RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
+from vmm.guest.material import Material
 from vmm.guest.pacing import NEVER, SECOND, Pacer, RateMeter
+from vmm.guest.pseudorandom import mixed_one
 from vmm.guest.qat_jobs import JOBS_PER_SLAB, OUTPUT_BYTES, Job, inputs, job
+from vmm.guest.qat_state import OPEN_SLABS, QatState, SlabState, decoded
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress, Iova
 
 RING_ENTRIES: Final = 64
-_OPEN_SLABS: Final = 2
 _REQUESTS: Final = PAGE_SIZE
 _COMPLETIONS: Final = 2 * PAGE_SIZE
 _RINGS_END: Final = 3 * PAGE_SIZE
@@ -37,53 +43,73 @@ _REQUEST_TAIL, _COMPLETION_TAIL, _COMPLETION_HEAD = 0, 16, 24
 _SUBMIT_BATCH: Final = 8
 _CHECK_BATCH: Final = 8
 _SUBMIT_EVERY_NS: Final = 5_000_000
-
-
-class SlabState(msgspec.Struct, frozen=True, array_like=True):
-    """An open slab: its number, its IOVA, and those of its inputs with their length in whole pages."""
-
-    number: int
-    output: int
-    inputs: tuple[tuple[int, int], ...]
-
-
-class QatState(msgspec.Struct, frozen=True, array_like=True):
-    """Everything beyond guest RAM that the driver needs to go on."""
-
-    submitted: int
-    answered: int
-    errors: int
-    bytes_written: int
-    halted: bool
-    slabs: tuple[SlabState, ...]
+_TAKE_AWAY_ONE_IN: Final = 4
 
 
 class QatDriver:
     """One accelerator's driver. `rate` is in bytes per second that the device writes."""
 
     def __init__(
-        self, memory: GuestMemory, area: DeviceArea, mapper: DmaMapper, port: DevicePort, *, rate: int, seed: int
+        self,
+        memory: GuestMemory,
+        area: DeviceArea,
+        port: DevicePort,
+        *,
+        rate: int,
+        seed: int,
+        dma_after_unmap: bool = False,
     ) -> None:
         self._memory: Final = memory
         self._area: Final = area
-        self._mapper: Final = mapper
         self._port: Final = port
         self._seed: Final = seed
+        self._misbehaves: Final = dma_after_unmap
         self._corpus: Final = Corpus(memory, area.corpus)
-        self.asked: Final = rate
+        self.asked = rate
         self._pacer: Final = Pacer(rate)
         self._meter: Final = RateMeter()
+        self._mapper: DmaMapper | None = None
+        self._rings: int | None = None
         self._slabs: deque[SlabState] = deque()
-        self.submitted, self.answered, self.errors, self.bytes_written = 0, 0, 0, 0
-        self.halted = False
+        self._first, self.submitted, self.answered = 0, 0, 0
+        self.errors, self.own_errors, self.bytes_written = 0, 0, 0
+        self.halted, self.failed = False, False
         self._interrupted, self._ring = False, False
 
+    @staticmethod
+    def needs(rate: int) -> AreaNeeds:
+        """Return the memory of a driver: slabs for one second."""
+        return AreaNeeds(rings=RINGS_SIZE, corpus=CORPUS_SIZE, slabs=rate // SLAB_SIZE)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the device is enabled."""
+        return self._rings is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether jobs are in flight: outputs and completion are written before the tail that tells of them."""
+        return self.opened and not self.failed and self._completed() != self.submitted
+
+    @property
+    def idle(self) -> bool:
+        """Whether every job that was submitted has been checked."""
+        return not self.opened or self.failed or self.answered == self.submitted
+
     def boot(self, material: Material) -> None:
-        """Lay out corpus and rings, and start the device."""
+        """Lay out the corpus."""
         self._corpus.build(material)
+
+    def open(self, mapper: DmaMapper) -> None:
+        """Map empty rings and start the device.
+
+        Raises:
+            MapFailed: There is no room for the rings; the driver is closed.
+        """
         rings = GuestPhysicalAddress(self._area.rings)
         self._memory.write(rings, bytes(_RINGS_END))
-        base = self._mapper.map([(rings, _RINGS_END)])[0]
+        base = mapper.map([(rings, _RINGS_END)])[0]
+        self._mapper, self._rings, self._first = mapper, base, self.submitted
         for register, value in (
             (Register.REQUEST_BASE, base + _REQUESTS),
             (Register.COMPLETION_BASE, base + _COMPLETIONS),
@@ -93,20 +119,61 @@ class QatDriver:
         ):
             self._port.write(register, value)
 
-    def save(self) -> QatState:
+    def close(self) -> None:
+        """Disable the device and unmap everything; jobs in flight are dropped, and submitted again when it opens."""
+        if self._rings is None or self._mapper is None:
+            return
+        self._port.write(Register.CONTROL, 0)
+        mapped = [(Iova(self._rings), _RINGS_END)]
+        for slab in self._slabs:
+            mapped += _mappings(slab)
+        self._mapper.unmap(mapped)
+        self._slabs.clear()
+        self._mapper, self._rings = None, None
+        if self.answered != self.submitted:
+            self.errors += 0 if self.failed else 1
+            self.submitted = self.answered
+
+    def halt(self) -> None:
+        """Submit no more jobs."""
+        self.halted = True
+
+    def resume(self) -> None:
+        """Submit jobs again."""
+        self.halted = False
+        self._interrupted, self._ring = self.opened, self.opened
+
+    def save(self) -> bytes:
         """Return the state; jobs in flight stay in flight."""
-        return QatState(self.submitted, self.answered, self.errors, self.bytes_written, self.halted, tuple(self._slabs))
+        return msgspec.msgpack.encode(
+            QatState(
+                rings=self._rings,
+                first=self._first,
+                submitted=self.submitted,
+                answered=self.answered,
+                errors=self.errors,
+                own_errors=self.own_errors,
+                bytes_written=self.bytes_written,
+                halted=self.halted,
+                failed=self.failed,
+                slabs=tuple(self._slabs),
+            )
+        )
 
-    def load(self, state: QatState) -> None:
-        """Go on where another host's driver stopped.
+    def load(self, state: bytes, mapper: DmaMapper) -> None:
+        """Go on where another host's driver stopped; the next step looks for completions and rings the doorbell.
 
-        The next step looks for completions and rings the doorbell, since an interrupt or a doorbell may have been
-        under way; both are harmless when nothing is there.
+        Raises:
+            ProgressRefused: The bytes are no state of such a driver. Nothing was changed.
         """
-        self.submitted, self.answered, self.errors = state.submitted, state.answered, state.errors
-        self.bytes_written, self.halted = state.bytes_written, state.halted
-        self._slabs = deque(state.slabs)
-        self._interrupted, self._ring = True, self.submitted > 0
+        loaded = decoded(state)
+        self._first, self.submitted, self.answered = loaded.first, loaded.submitted, loaded.answered
+        self.errors, self.own_errors = loaded.errors, loaded.own_errors
+        self.bytes_written, self.halted, self.failed = loaded.bytes_written, loaded.halted, loaded.failed
+        self._rings, self._slabs = loaded.rings, deque(loaded.slabs)
+        self._mapper = mapper if self.opened else None
+        self._interrupted = self.opened
+        self._ring = self.opened and self.submitted > self._first
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -125,49 +192,58 @@ class QatDriver:
     def step(self, now_ns: int) -> int:
         """Check answers and submit jobs, at most some 0.5 ms of work; returns when the next step is due."""
         self._meter.advance(now_ns)
-        if self.halted:
+        if self.failed or self._mapper is None:
             return NEVER
         due = self._pacer.due(now_ns)
         try:
-            more = self._interrupted and self._check_answers()
+            more = self._interrupted and self._check_answers(self._mapper)
             self._interrupted = more
-            submitted = self._submit(due)
+            submitted = 0 if self.halted else self._submit(due, self._mapper)
         except CorpusDamaged:
-            self._halt()
+            self._fail()
             return NEVER
+        if self._ring:
+            self._port.ring_doorbell()
+            self._ring = False
         if more:
             return now_ns
-        if not self._room():
+        if self.halted or not self._room():
             return NEVER  # until an interrupt makes room
         if submitted == 0 and due > 0:
             return now_ns + _SUBMIT_EVERY_NS  # no IOVA is left at this moment
         return self._pacer.moment_of(max(1, min(_SUBMIT_BATCH * OUTPUT_BYTES, self.asked * _SUBMIT_EVERY_NS // SECOND)))
 
-    def _halt(self) -> None:
+    def _fail(self) -> None:
         """Stop for good: what lies in guest RAM cannot be used any more."""
         self.errors += 1
-        self.halted = True
+        self.failed = True
 
     def _room(self) -> bool:
-        return self.submitted % JOBS_PER_SLAB != 0 or len(self._slabs) < _OPEN_SLABS
+        return self._next_is_open() or len(self._slabs) < OPEN_SLABS
+
+    def _next_is_open(self) -> bool:
+        return bool(self._slabs) and self._slabs[-1].number == self.submitted // JOBS_PER_SLAB
+
+    def _completed(self) -> int:
+        return self._first + self._memory.read_u64(self._area.rings + _COMPLETION_TAIL)
 
     # ---- submission
 
-    def _submit(self, due: int) -> int:
+    def _submit(self, due: int, mapper: DmaMapper) -> int:
         """Submit what is due, at most a batch; returns the bytes that it will write."""
         spent, first = 0, self.submitted
         while spent < due and self.submitted - first < _SUBMIT_BATCH and self._room():
-            if self.submitted % JOBS_PER_SLAB == 0 and not self._open_slab(self.submitted // JOBS_PER_SLAB):
+            if not self._next_is_open() and not self._open_slab(self.submitted // JOBS_PER_SLAB, mapper):
                 break
             spent += self._write_request(job(self.submitted, self._seed))
             self.submitted += 1
         self._pacer.spend(spent)
         if self.submitted != first:
-            self._memory.write_u64(self._area.rings + _REQUEST_TAIL, self.submitted)
-            self._ring = True
-        if self._ring:
+            self._memory.write_u64(self._area.rings + _REQUEST_TAIL, self.submitted - self._first)
             self._port.ring_doorbell()
             self._ring = False
+            if self._misbehaves and self.submitted % JOBS_PER_SLAB == 0:
+                self._take_away(mapper)
         return spent
 
     def _write_request(self, wanted: Job) -> int:
@@ -185,7 +261,7 @@ class QatDriver:
             wanted.cookie,
             0,
         )
-        self._memory.write(self._area.rings + _REQUESTS + wanted.number % RING_ENTRIES * REQUEST.size, entry)
+        self._memory.write(self._area.rings + _REQUESTS + self._place(wanted) * REQUEST.size, entry)
         return chunk.plain_length if wanted.operation is Operation.DECOMPRESS else 0  # else spent when it is known
 
     def _chunk(self, wanted: Job) -> Chunk:
@@ -193,49 +269,62 @@ class QatDriver:
         decompress = wanted.operation is Operation.DECOMPRESS
         return self._corpus.stream(number) if decompress else self._corpus.plain_chunk(number)
 
-    def _open_slab(self, number: int) -> bool:
+    def _place(self, wanted: Job) -> int:
+        return (wanted.number - self._first) % RING_ENTRIES
+
+    def _open_slab(self, number: int, mapper: DmaMapper) -> bool:
         """Map a slab and its inputs; false when no IOVA or table page is left, to be tried again."""
         *streams, plain = inputs(number, self._seed)
         chunks = [*(self._corpus.stream(stream) for stream in streams), self._corpus.plain_chunk(plain)]
         buffers = [(GuestPhysicalAddress(chunk.address), chunk.pages * PAGE_SIZE) for chunk in chunks]
         slab = GuestPhysicalAddress(self._slab_address(number))
         try:
-            output, *sources = self._mapper.map([(slab, SLAB_SIZE), *buffers])
+            output, *sources = mapper.map([(slab, SLAB_SIZE), *buffers])
         except MapFailed:
             return False
         lengths = (length for _, length in buffers)
         self._slabs.append(SlabState(number, output, tuple(zip(sources, lengths, strict=True))))
         return True
 
-    def _close_slab(self) -> None:
-        slab = self._slabs.popleft()
-        self._mapper.unmap([(Iova(slab.output), SLAB_SIZE), *((Iova(iova), length) for iova, length in slab.inputs)])
+    def _take_away(self, mapper: DmaMapper) -> None:
+        """Unmap the newest slab's output, now and then, while the device is about to write it (semantics 3.5)."""
+        slab = self._slabs[-1]
+        if mixed_one(mixed_one(self._seed) ^ slab.number) % _TAKE_AWAY_ONE_IN == 0:
+            mapper.unmap([(Iova(slab.output), SLAB_SIZE)])
+            self._slabs[-1] = msgspec.structs.replace(slab, taken_away=True)
 
     def _slab_address(self, number: int) -> int:
         return self._area.slabs + number % self._area.slab_count * SLAB_SIZE
 
     # ---- answers
 
-    def _check_answers(self) -> bool:
+    def _check_answers(self, mapper: DmaMapper) -> bool:
         """Check up to a batch of answers; returns whether there are more."""
-        tail = self._memory.read_u64(self._area.rings + _COMPLETION_TAIL)
+        tail = self._completed()
         if not self.answered <= tail <= self.submitted:
-            self._halt()
+            self._fail()
             return False
         last = min(tail, self.answered + _CHECK_BATCH)
         if last == self.answered:
             return False
         while self.answered < last:
-            self.errors += 0 if self._is_right(job(self.answered, self._seed)) else 1
+            if not self._is_right(job(self.answered, self._seed)):
+                self._count_error()
             self.answered += 1
             if self.answered % JOBS_PER_SLAB == 0:
-                self._close_slab()
-        self._memory.write_u64(self._area.rings + _COMPLETION_HEAD, self.answered)
+                mapper.unmap(_mappings(self._slabs.popleft()))
+        self._memory.write_u64(self._area.rings + _COMPLETION_HEAD, self.answered - self._first)
         return tail > last
+
+    def _count_error(self) -> None:
+        if self._slabs[0].taken_away:
+            self.own_errors += 1
+        else:
+            self.errors += 1
 
     def _is_right(self, expected: Job) -> bool:
         """Check one answer against the corpus and against what lies in guest RAM."""
-        place = self._area.rings + _COMPLETIONS + expected.number % RING_ENTRIES * COMPLETION.size
+        place = self._area.rings + _COMPLETIONS + self._place(expected) * COMPLETION.size
         number, status, length, crc, _, cookie = COMPLETION.unpack(self._memory.read(place, COMPLETION.size))
         if (number, status, cookie) != (expected.number, Status.OK, expected.cookie) or length > OUTPUT_BYTES:
             return False
@@ -250,6 +339,12 @@ class QatDriver:
             return bool(length == chunk.plain_length and crc == chunk.crc32)
         self._pacer.spend(length)
         return _decompresses_to(output, chunk)
+
+
+def _mappings(slab: SlabState) -> list[Mapping]:
+    """Return what of a slab is mapped."""
+    output = [] if slab.taken_away else [(Iova(slab.output), SLAB_SIZE)]
+    return [*output, *((Iova(iova), length) for iova, length in slab.inputs)]
 
 
 def _decompresses_to(stream: memoryview, chunk: Chunk) -> bool:

@@ -7,20 +7,21 @@
 Every change follows the order that the hardware asks for: tables first, then the invalidation, then, for what was
 taken away, the reuse of pages and addresses. The unit caches entries that are not present (caching mode), so new
 entries are invalidated too. A device goes from one domain to another through the blocked domain (semantics 4.1).
+
+A device may have two paging domains: the kernel's own, which lasts, and one of a user-level driver, which is made when
+such a driver takes the device and goes, with whatever it still maps, after the device has left it.
 """
 
-from collections.abc import Sequence
-from enum import Enum
 from typing import Final
 
 import msgspec
 
-from vmm.guest.dma import Buffer, DmaMapper, MapFailed, Mapping, RegisterPort
+from vmm.guest.dma import RegisterPort
 from vmm.guest.iova_allocator import AllocatorState, IovaAllocator
-from vmm.guest.vtd_errors import DriverStateRefused, NotMapped, UnsupportedUnit
+from vmm.guest.vtd_domain import DomainKind, PagingDomain
+from vmm.guest.vtd_errors import DriverStateRefused, UnsupportedUnit
 from vmm.guest.vtd_queue import (
     ENTRIES,
-    Descriptor,
     InvalidationRing,
     QueueState,
     all_contexts,
@@ -29,12 +30,11 @@ from vmm.guest.vtd_queue import (
     context_of_device,
     pasid_entry,
     translations_of_domain,
-    translations_of_range,
 )
 from vmm.guest.vtd_structures import ContextState, DeviceBindings
 from vmm.guest.vtd_tables import PoolState, SecondStageTables, TablePool
 from vmm.memory.guest_physical import GuestMemory
-from vmm.memory.quantities import PAGE_SIZE, Iova
+from vmm.memory.quantities import PAGE_SIZE
 from vmm.viommu import registers as reg
 
 _STATUS: Final = 1 * PAGE_SIZE
@@ -42,20 +42,15 @@ _QUEUE: Final = 2 * PAGE_SIZE
 _POOL: Final = 4 * PAGE_SIZE
 _IDENTITY_ID: Final = 1
 _FIRST_ID: Final = 2
-
-
-class DomainKind(Enum):
-    """What a device's requests meet."""
-
-    IDENTITY = "identity"
-    PAGING = "paging"
-    BLOCKED = "blocked"
+_STATE_VERSION: Final = 2
+_TRANSLATED: Final = (DomainKind.PAGING, DomainKind.USER)
 
 
 class DomainState(msgspec.Struct, frozen=True, array_like=True):
     """A paging domain that moves."""
 
     devfn: int
+    kind: str
     domain_id: int
     root: int
     allocator: AllocatorState
@@ -73,83 +68,6 @@ class DriverState(msgspec.Struct, frozen=True, array_like=True):
     contexts: ContextState
     kinds: tuple[tuple[int, str], ...]
     domains: tuple[DomainState, ...]
-
-
-class IdentityMapper(DmaMapper):
-    """Without translation a device uses guest-physical addresses, and nothing is mapped."""
-
-    def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        """Return the buffers' own addresses."""
-        return [Iova(address) for address, _ in buffers]
-
-    def unmap(self, mappings: Sequence[Mapping]) -> None:
-        """Do nothing."""
-
-
-class PagingDomain(DmaMapper):
-    """One device's IOVA space; it outlives the device's absence in other domains."""
-
-    def __init__(
-        self,
-        domain_id: int,
-        tables: SecondStageTables,
-        allocator: IovaAllocator,
-        pool: TablePool,
-        ring: InvalidationRing,
-    ) -> None:
-        self.domain_id: Final = domain_id
-        self.tables: Final = tables
-        self.allocator: Final = allocator
-        self._pool: Final = pool
-        self._ring: Final = ring
-
-    def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        """Map buffers, then invalidate their ranges once.
-
-        Raises:
-            MapFailed: No table page or IOVA is left; nothing of the batch is mapped.
-        """
-        mapped: list[Mapping] = []
-        try:
-            for address, length in buffers:
-                iova = self.allocator.allocate(length)
-                mapped.append((iova, length))
-                self.tables.map(iova, address, length)
-        except MapFailed:
-            # The unit has not been told of any of it, so its pages and addresses are free at once.
-            self._release(mapped, self._clear(mapped)[0])
-            raise
-        self._invalidate(mapped)
-        return [iova for iova, _ in mapped]
-
-    def unmap(self, mappings: Sequence[Mapping]) -> None:
-        """Take mappings away; the device does not reach the buffers when this returns.
-
-        Raises:
-            NotMapped: Something of it was not mapped; the rest is unmapped, and no address is used again.
-        """
-        emptied, whole = self._clear(mappings)
-        self._invalidate(mappings)
-        if not whole:
-            self._pool.release(emptied)
-            raise NotMapped(f"Unmap of {len(mappings)} ranges in domain {self.domain_id} met one that is not mapped")
-        self._release(mappings, emptied)
-
-    def _clear(self, mappings: Sequence[Mapping]) -> tuple[list[int], bool]:
-        emptied: list[int] = []
-        whole = [self.tables.unmap(iova, length, emptied) for iova, length in mappings]
-        return emptied, all(whole)
-
-    def _invalidate(self, mappings: Sequence[Mapping]) -> None:
-        descriptors: list[Descriptor] = []
-        for iova, length in mappings:
-            descriptors += translations_of_range(self.domain_id, iova, length)
-        self._ring.submit(descriptors)
-
-    def _release(self, mappings: Sequence[Mapping], emptied: list[int]) -> None:
-        self._pool.release(emptied)
-        for iova, length in mappings:
-            self.allocator.free(iova, length)
 
 
 class VtdDriver:
@@ -170,7 +88,7 @@ class VtdDriver:
         self._bindings: Final = DeviceBindings(memory, self._pool, base, scalable=scalable, levels=self._levels)
         self._command = 0
         self._kinds: dict[int, DomainKind] = {}
-        self._domains: dict[int, PagingDomain] = {}
+        self._domains: dict[tuple[int, DomainKind], PagingDomain] = {}
 
     def enable(self) -> None:
         """Turn translation on; every device is blocked until it is attached.
@@ -203,7 +121,7 @@ class VtdDriver:
             self._forget_binding(devfn, self._domain_id(devfn, present))
         if domain is DomainKind.BLOCKED:
             return
-        second_stage = self._domain(devfn).tables.root if domain is DomainKind.PAGING else None
+        second_stage = self.domain(devfn, domain).tables.root if domain in _TRANSLATED else None
         if self._bindings.prepare(devfn):
             self._ring.submit([context_of_device(0, devfn)])
         self._bindings.bind(devfn, self._domain_id(devfn, domain), second_stage)
@@ -214,23 +132,45 @@ class VtdDriver:
         """Return the domain that a device is in."""
         return self._kinds.get(devfn, DomainKind.BLOCKED)
 
-    def mapper(self, devfn: int) -> DmaMapper:
-        """Return the device's paging domain, made on the first call; it takes effect while the device is attached.
+    def domain(self, devfn: int, kind: DomainKind = DomainKind.PAGING) -> PagingDomain:
+        """Return a device's paging domain, made on the first call; it takes effect while the device is attached.
 
         Raises:
             MapFailed: No page is left for its root table.
         """
-        return self._domain(devfn)
+        domain = self._domains.get((devfn, kind))
+        if domain is None:
+            taken = {each.domain_id for each in self._domains.values()}
+            free = next(number for number in range(_FIRST_ID, _FIRST_ID + len(taken) + 1) if number not in taken)
+            domain = self._make_domain(free, self._pool.allocate())
+            self._domains[devfn, kind] = domain
+        return domain
+
+    @property
+    def spare_pages(self) -> int:
+        """How many pages are left for tables."""
+        return self._pool.available
+
+    def discard(self, devfn: int) -> None:
+        """Free the tables of a user-level driver's domain, with all that they still map; the device has left it.
+
+        The unit forgot the domain's translations when the device left, so pages and number are free at once.
+        """
+        if self.domain_of(devfn) is DomainKind.USER:
+            raise AssertionError(f"Device 0x{devfn:x} is still in the domain whose tables are to be freed")
+        domain = self._domains.pop((devfn, DomainKind.USER), None)
+        if domain is not None:
+            self._pool.release(domain.tables.pages())
 
     def save(self) -> bytes:
         """Return the one encoding of what the driver knows beside its tables."""
         domains = tuple(
-            DomainState(devfn, domain.domain_id, domain.tables.root, domain.allocator.save())
-            for devfn, domain in sorted(self._domains.items())
+            DomainState(devfn, kind.value, domain.domain_id, domain.tables.root, domain.allocator.save())
+            for (devfn, kind), domain in sorted(self._domains.items(), key=_place)
         )
         kinds = tuple((devfn, kind.value) for devfn, kind in sorted(self._kinds.items()))
         state = DriverState(
-            1,
+            _STATE_VERSION,
             self._scalable,
             self._levels,
             self._command,
@@ -255,17 +195,19 @@ class VtdDriver:
         self._bindings.load(loaded.contexts)
         self._kinds = kinds
         self._domains = {}
-        for domain in loaded.domains:
-            self._domains[domain.devfn] = self._make_domain(domain.domain_id, domain.root)
-            self._domains[domain.devfn].allocator.load(domain.allocator)
+        for each in loaded.domains:
+            domain = self._make_domain(each.domain_id, each.root)
+            domain.allocator.load(each.allocator)
+            self._domains[each.devfn, DomainKind(each.kind)] = domain
 
     def _decode(self, state: bytes) -> tuple[DriverState, dict[int, DomainKind]]:
         try:
             loaded = msgspec.msgpack.decode(state, type=DriverState)
             kinds = {devfn: DomainKind(kind) for devfn, kind in loaded.kinds}
+            owners = {(domain.devfn, DomainKind(domain.kind)) for domain in loaded.domains}
         except (msgspec.MsgspecError, ValueError) as error:
             raise DriverStateRefused("Bytes are not a state of the VT-d driver") from error
-        if (loaded.version, loaded.scalable, loaded.levels) != (1, self._scalable, self._levels):
+        if (loaded.version, loaded.scalable, loaded.levels) != (_STATE_VERSION, self._scalable, self._levels):
             raise DriverStateRefused("State is of a VT-d driver of another mode, address width or version")
         pages = [domain.root for domain in loaded.domains] + list(loaded.pool.free)
         pages += [page for _, page in (*loaded.contexts.contexts, *loaded.contexts.pasids)]
@@ -273,6 +215,13 @@ class VtdDriver:
             raise DriverStateRefused("State of the VT-d driver has a position outside its pool or queue")
         if not all(map(self._pool.owns, pages)) or len(set(pages)) != len(pages):
             raise DriverStateRefused("State of the VT-d driver names a table outside its pool, or one twice")
+        bound = {(devfn, kind) for devfn, kind in kinds.items() if kind in _TRANSLATED}
+        numbers = {domain.domain_id for domain in loaded.domains}
+        distinct = len(owners) == len(numbers) == len(loaded.domains)
+        if not distinct or not bound <= owners or any(kind not in _TRANSLATED for _, kind in owners):
+            raise DriverStateRefused(
+                "State of the VT-d driver has a domain twice, or a device in one that is not there"
+            )
         return loaded, kinds
 
     def _check_capabilities(self) -> None:
@@ -296,15 +245,13 @@ class VtdDriver:
         self._ring.submit([binding, translations_of_domain(domain_id)])
 
     def _domain_id(self, devfn: int, kind: DomainKind) -> int:
-        return _IDENTITY_ID if kind is DomainKind.IDENTITY else self._domain(devfn).domain_id
-
-    def _domain(self, devfn: int) -> PagingDomain:
-        domain = self._domains.get(devfn)
-        if domain is None:
-            domain = self._make_domain(_FIRST_ID + len(self._domains), self._pool.allocate())
-            self._domains[devfn] = domain
-        return domain
+        return _IDENTITY_ID if kind is DomainKind.IDENTITY else self.domain(devfn, kind).domain_id
 
     def _make_domain(self, domain_id: int, root: int) -> PagingDomain:
         tables = SecondStageTables(self._memory, self._pool, root, self._levels)
         return PagingDomain(domain_id, tables, IovaAllocator(self._aw_bits), self._pool, self._ring)
+
+
+def _place(entry: tuple[tuple[int, DomainKind], PagingDomain]) -> tuple[int, str]:
+    (devfn, kind), _ = entry
+    return devfn, kind.value

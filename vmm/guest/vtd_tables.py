@@ -131,6 +131,16 @@ class SecondStageTables:
             iova += size
         return whole
 
+    def pages(self) -> list[int]:
+        """Return every page of the tables, root included, those of damaged entries left out."""
+        found, tables = [self.root], [self.root]
+        for _ in range(self._levels - 1):
+            entries = (entry for table in tables for entry in self._memory.words(table, PAGE_SIZE // 8).tolist())
+            below = dict.fromkeys(entry & _ADDRESS for entry in entries if entry & _READ_WRITE and not entry & _LARGE)
+            tables = [page for page in below if self._pool.owns(page) and page not in found]
+            found += tables
+        return found
+
     def _entry(self, iova: int, level: int) -> int:
         """Return where the entry of an address at a level lies, with the tables above it made."""
         table = self.root

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vmm.guest.host_material import Material, read_material
+from vmm.guest.host_material import read_material
+from vmm.guest.material import Material
 
 
 @pytest.fixture(scope="session")

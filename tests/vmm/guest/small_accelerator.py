@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vfio_host.interface.qat import COMPLETION, INDEXES, REQUEST, Operation, Register, Status
+from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, INDEXES, REQUEST, Operation, Register, Status
 from vmm.guest.dma import Buffer, MapFailed, Mapping
 from vmm.guest.layout import MIB
 from vmm.guest.qat_driver import RING_ENTRIES
@@ -62,11 +62,19 @@ class Accelerator:
 
     def write(self, offset: int, value: int) -> None:
         self.registers[offset] = value
+        if offset == Register.CONTROL:
+            self.fetched = 0
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.registers.get(Register.CONTROL, 0) & CONTROL_ENABLE)
 
     def ring_doorbell(self) -> None:
         self.doorbells += 1
 
     def work(self, most: int = 1 << 30) -> int:
+        if not self.enabled:
+            return 0
         index = self._address(self.registers[Register.INDEX_BASE], INDEXES.size)
         tail, _, answered, seen = INDEXES.unpack(self.memory.read(index, INDEXES.size))
         assert tail - seen <= RING_ENTRIES

@@ -5,7 +5,8 @@ import pytest
 from tests.vmm.vtd_machine import BUFFERS, DEVFN, LARGE, Rig, buffer
 from vmm.guest.dma import MapFailed
 from vmm.guest.layout import TABLES_BASE
-from vmm.guest.vtd_driver import DomainKind, IdentityMapper, VtdDriver
+from vmm.guest.vtd_domain import DomainKind, IdentityMapper
+from vmm.guest.vtd_driver import VtdDriver
 from vmm.guest.vtd_errors import InvalidationFailed, NotMapped, UnsupportedUnit
 from vmm.memory.quantities import Iova
 from vmm.viommu import registers as reg
@@ -22,7 +23,7 @@ def rig(request: pytest.FixtureRequest) -> Rig:
 
 def test_large_buffers_take_one_leaf_and_others_pages(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     large, small = mapper.map([buffer(0, LARGE), buffer(LARGE, 0x3000)])
     held = rig.listener.held
     assert (held[large].mask, held[large].translated) == (LARGE - 1, BUFFERS)
@@ -51,7 +52,7 @@ def test_a_batch_costs_one_tail_write(rig: Rig, monkeypatch: pytest.MonkeyPatch)
         original(offset, value)
 
     monkeypatch.setattr(rig.unit, "write_register", write)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     iovas = mapper.map([buffer(number * 0x2000, 0x2000) for number in range(100)])
     mapper.unmap([(iova, 0x2000) for iova in iovas])
     assert written == [reg.IQT, reg.IQT]
@@ -59,7 +60,7 @@ def test_a_batch_costs_one_tail_write(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
 def test_empty_tables_and_addresses_are_used_again(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     before = rig.driver._pool.available
     first = mapper.map([buffer(0, 0x1000), buffer(LARGE, LARGE)])
     mapper.unmap([(first[0], 0x1000), (first[1], LARGE)])
@@ -71,7 +72,7 @@ def test_a_map_without_table_pages_changes_nothing() -> None:
     rig = Rig(pool=16 * 4096)
     rig.driver.enable()
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     kept = mapper.map([buffer(0, 0x1000)])
     before, held = rig.driver._pool.available, dict(rig.listener.held)
     with pytest.raises(MapFailed, match="pages"):
@@ -84,7 +85,7 @@ def test_a_map_without_table_pages_changes_nothing() -> None:
 
 def test_an_unmap_of_what_is_not_mapped_is_an_error(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     (iova,) = mapper.map([buffer(0, 0x1000)])
     with pytest.raises(NotMapped):
         mapper.unmap([(iova, 0x1000), (Iova(0x5000), 0x1000)])
@@ -95,7 +96,7 @@ def test_a_stopped_queue_is_an_error(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
     rig.unit.write_register(reg.IQT, 0x7FFE0)
     with pytest.raises(InvalidationFailed, match="stopped"):
-        rig.driver.mapper(DEVFN).map([buffer(0, 0x1000)])
+        rig.driver.domain(DEVFN).map([buffer(0, 0x1000)])
 
 
 def test_the_driver_refuses_a_unit_that_lacks_what_it_needs() -> None:

@@ -9,10 +9,12 @@ import pytest
 
 from tests.vmm.guest.small_accelerator import RAM, Accelerator, Mapper
 from vmm.guest.cpu_workload import Pattern
+from vmm.guest.drivers import needs_of
 from vmm.guest.guest import AttachedDevice, Guest, GuestConfiguration, GuestState, GuestStateRefused
-from vmm.guest.host_material import Material
 from vmm.guest.layout import MIB, plan
+from vmm.guest.material import Material
 from vmm.guest.pacing import SECOND
+from vmm.guest.qat_state import QatState
 from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
@@ -41,11 +43,12 @@ class System:
 CONFIGURATION = GuestConfiguration(
     vcpus=2, cpu_dirty_rate=20 * MIB, pattern=Pattern.UNIFORM, seed=5, dma_rates=(10 * MIB, 5 * MIB)
 )
+NEEDS = needs_of([("qat", rate) for rate in CONFIGURATION.dma_rates])
 
 
 def system(block: RamBlock, devices: list[Accelerator] | None = None, mappers: list[Mapper] | None = None) -> System:
     memory = GuestMemory(block)
-    layout = plan(block.size, CONFIGURATION.dma_rates, 22 * MIB)
+    layout = plan(block.size, NEEDS, 22 * MIB)
     mappers = mappers or [Mapper(), Mapper()]
     devices = devices or [Accelerator(memory, mapper) for mapper in mappers]
     for device in devices:
@@ -102,7 +105,7 @@ def test_a_guest_moves_and_its_clock_is_another(whole: System) -> None:
 
 def test_pages_lost_on_the_way_are_found_inside_the_guest(whole: System) -> None:
     whole.run(2 * SECOND)
-    layout = plan(RAM, CONFIGURATION.dma_rates, 22 * MIB)
+    layout = plan(RAM, NEEDS, 22 * MIB)
     whole.memory.block.words[(layout.working_set >> 12) + 77] = 0
     whole.run(2 * SECOND)
     assert whole.guest.report().errors == 1
@@ -113,13 +116,16 @@ def test_a_state_of_another_guest_is_refused(whole: System, change: str) -> None
     whole.run(SECOND // 2)
     data = whole.guest.save()
     state = msgspec.msgpack.decode(data, type=GuestState)
-    driver = state.drivers[0]
-    impossible = msgspec.structs.replace(driver, answered=driver.submitted + 1)
+    device = state.devices[0]
+    progress = msgspec.msgpack.decode(device.driver, type=QatState)
+    impossible = msgspec.structs.replace(
+        device, driver=msgspec.msgpack.encode(msgspec.structs.replace(progress, answered=progress.submitted + 1))
+    )
     wrong = {
         "cut": data[:-1],
         "version": msgspec.msgpack.encode(msgspec.structs.replace(state, version=9)),
         "shape": msgspec.msgpack.encode(msgspec.structs.replace(state, cpus=state.cpus[:1])),
-        "flight": msgspec.msgpack.encode(msgspec.structs.replace(state, drivers=(impossible, state.drivers[1]))),
+        "flight": msgspec.msgpack.encode(msgspec.structs.replace(state, devices=(state.devices[0], impossible))),
         "trailing": data + b"\0",
         "type": msgspec.msgpack.encode({"version": 1}),
     }

@@ -6,7 +6,7 @@ import pytest
 
 from tests.vmm.vtd_machine import BUFFERS, DEVFN, LARGE, Listener, Rig, buffer
 from vmm.guest.layout import TABLES_BASE
-from vmm.guest.vtd_driver import DomainKind
+from vmm.guest.vtd_domain import DomainKind
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import Iova
 from vmm.memory.ram_block import RamBlock
@@ -47,7 +47,7 @@ def test_views_change_in_the_hardware_order(rig: Rig) -> None:
 @pytest.mark.parametrize("moved_to", [DomainKind.BLOCKED, DomainKind.IDENTITY])
 def test_tracking_unmaps_exactly_what_is_mapped(rig: Rig, moved_to: DomainKind) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    small, large = rig.driver.mapper(DEVFN).map([buffer(0x1000, 0x1000), buffer(LARGE, LARGE)])
+    small, large = rig.driver.domain(DEVFN).map([buffer(0x1000, 0x1000), buffer(LARGE, LARGE)])
     rig.tracking = True
     rig.listener.events.clear()
     rig.driver.attach(DEVFN, moved_to)
@@ -67,7 +67,7 @@ def test_tracking_unmaps_exactly_what_is_mapped(rig: Rig, moved_to: DomainKind) 
 
 def test_worked_vector_of_the_precise_unmap(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    domain = rig.driver._domain(DEVFN)
+    domain = rig.driver.domain(DEVFN)
     domain.tables.map(0x1000, 0xA000, 0x1000)
     domain.tables.map(0x200000, 0x40000000, LARGE)
     domain._invalidate([(Iova(0), 4 * LARGE)])
@@ -92,7 +92,7 @@ def bind_to_identity_without_blocking(rig: Rig) -> None:
 @pytest.mark.parametrize("switch", [turn_translation_off, bind_to_identity_without_blocking])
 def test_switching_away_directly_loses_no_mapping_while_tracking(rig: Rig, switch: Callable[[Rig], None]) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    (iova,) = rig.driver.mapper(DEVFN).map([buffer(0, LARGE)])
+    (iova,) = rig.driver.domain(DEVFN).map([buffer(0, LARGE)])
     rig.tracking = True
     rig.listener.events.clear()
     switch(rig)
@@ -102,7 +102,7 @@ def test_switching_away_directly_loses_no_mapping_while_tracking(rig: Rig, switc
 
 def test_without_tracking_a_blocked_device_is_unmapped_widely(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    rig.driver.mapper(DEVFN).map([buffer(0, 0x1000)])
+    rig.driver.domain(DEVFN).map([buffer(0, 0x1000)])
     rig.listener.events.clear()
     rig.driver.attach(DEVFN, DomainKind.BLOCKED)
     assert not rig.listener.held
@@ -121,8 +121,8 @@ def test_chunks_of_a_whole_range() -> None:
 
 def test_a_changed_leaf_is_unmapped_before_it_is_mapped_anew(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    (iova,) = rig.driver.mapper(DEVFN).map([buffer(0, LARGE)])
-    domain = rig.driver._domain(DEVFN)
+    (iova,) = rig.driver.domain(DEVFN).map([buffer(0, LARGE)])
+    domain = rig.driver.domain(DEVFN)
     domain.tables.unmap(iova, LARGE, [])
     domain.tables.map(iova, BUFFERS + LARGE, LARGE // 2)
     rig.listener.events.clear()
@@ -140,7 +140,7 @@ def test_a_changed_leaf_is_unmapped_before_it_is_mapped_anew(rig: Rig) -> None:
 
 def test_a_leaf_across_the_interrupt_hole_is_cropped(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    domain = rig.driver._domain(DEVFN)
+    domain = rig.driver.domain(DEVFN)
     domain.tables.map(0xFEE00000, BUFFERS, LARGE)
     domain._invalidate([(Iova(0xFEE00000), LARGE)])
     (event,) = rig.listener.held.values()
@@ -149,9 +149,9 @@ def test_a_leaf_across_the_interrupt_hole_is_cropped(rig: Rig) -> None:
 
 def test_replay_delivers_the_mappings_and_brings_them_up_to_date(rig: Rig) -> None:
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     gone, kept = mapper.map([buffer(0, 0x1000), buffer(LARGE, LARGE)])
-    rig.driver._domain(DEVFN).tables.unmap(gone, 0x1000, [])  # cleared, and not invalidated yet
+    rig.driver.domain(DEVFN).tables.unmap(gone, 0x1000, [])  # cleared, and not invalidated yet
     delivered: list[IommuEvent] = []
     rig.space.replay(delivered.append)
     assert [(event.iova, event.translated, event.is_unmap) for event in delivered] == [(kept, BUFFERS + LARGE, False)]
@@ -163,7 +163,7 @@ def test_two_devices_do_not_see_each_others_mappings(rig: Rig) -> None:
     other.set_listener(listener)
     rig.driver.attach(DEVFN, DomainKind.PAGING)
     rig.driver.attach(0x88, DomainKind.PAGING)
-    mine, theirs = rig.driver.mapper(DEVFN).map([buffer(0, 0x1000)]), rig.driver.mapper(0x88).map([buffer(0, LARGE)])
+    mine, theirs = rig.driver.domain(DEVFN).map([buffer(0, 0x1000)]), rig.driver.domain(0x88).map([buffer(0, LARGE)])
     assert (set(rig.listener.held), set(listener.held)) == (set(mine), set(theirs))
     assert rig.unit.address_space(0x88) is other
     rig.driver.attach(0x88, DomainKind.BLOCKED)
@@ -193,7 +193,7 @@ def test_a_queue_full_of_walks_through_hostile_tables_ends() -> None:
     rig = Rig(scalable=False)
     rig.driver.enable()
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    root = rig.driver._domain(DEVFN).tables.root
+    root = rig.driver.domain(DEVFN).tables.root
     rig.memory.words(root, 512)[:] = 0
     rig.memory.words(root, 4)[:] = root | 3
     queue = BUFFERS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.vmm.vtd_machine import DEVFN, LARGE, Rig, buffer
 from vmm.guest.dma import MapFailed
-from vmm.guest.vtd_driver import DomainKind
+from vmm.guest.vtd_domain import DomainKind
 from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.quantities import Iova
 from vmm.viommu import registers as reg
@@ -35,7 +35,7 @@ LENGTHS = (0x1000, 0x3000, 0x10000, LARGE, LARGE + 0x1000, LARGE // 2)
 
 
 def follow(rig: Rig, live: list[tuple[Iova, int]], step: Step) -> None:
-    mapper = rig.driver.mapper(DEVFN)
+    mapper = rig.driver.domain(DEVFN)
     match step.action:
         case "map":
             lengths = [LENGTHS[step.number % 6], LENGTHS[step.number // 6 % 6]]
@@ -108,7 +108,7 @@ def test_a_bad_state_of_the_unit_changes_nothing(spoil: Callable[[bytes], bytes]
     rig = Rig()
     rig.driver.enable()
     rig.driver.attach(DEVFN, DomainKind.PAGING)
-    rig.driver.mapper(DEVFN).map([buffer(0, LARGE)])
+    rig.driver.domain(DEVFN).map([buffer(0, LARGE)])
     state, events, log = rig.unit.save(), list(rig.listener.events), list(rig.listener.log)
     with pytest.raises(StateRefused):
         rig.unit.load(spoil(state))
