@@ -1,0 +1,78 @@
+import tomllib
+
+import pytest
+
+from lab.cases import cases_of
+from lab.scenario import check_scenarios
+from vmm.assembly.document_faults import InvalidDocument
+
+TEXT = """
+name = "tried"
+title = "As it is"
+[machine]
+memory.size = "64MiB"
+guest.iommu = "pt"
+[[machine.device]]
+name = "qat0"
+model = "qat"
+address = "00:04.0"
+[[machine.device]]
+name = "qat1"
+model = "qat"
+address = "00:05.0"
+[[action]]
+at = "start"
+do = "quiet"
+[expect]
+outcome = "completed"
+blockers = ["large-memory"]
+[[case]]
+name = "first"
+[[case]]
+name = "second"
+title = "Otherwise"
+machine = { guest.iommu = "nopt", device = [{}, { backend = "type1" }] }
+expect = { outcome = "failed", blockers = [] }
+"""
+
+
+def test_a_case_is_the_file_with_its_own_keys_laid_over() -> None:
+    first, second = check_scenarios(tomllib.loads(TEXT), "text")
+    assert (first.name, first.document.title, first.document.expect.outcome) == ("tried-first", "As it is", "completed")
+    assert (second.name, second.document.title, second.document.expect.outcome) == (
+        "tried-second",
+        "Otherwise",
+        "failed",
+    )
+    assert (first.machine.guest.iommu, second.machine.guest.iommu) == ("pt", "nopt")
+    assert [device.backend for device in second.machine.device] == ["iommufd", "type1"]
+    assert [device.name for device in second.machine.device] == ["qat0", "qat1"]
+    assert (first.document.expect.blockers, second.document.expect.blockers) == (("large-memory",), ())
+    assert first.document.action == second.document.action
+
+
+def test_a_file_without_cases_is_one_scenario() -> None:
+    document = tomllib.loads(TEXT.split("[[case]]", maxsplit=1)[0])
+    assert list(cases_of(document)) == [("", document)]
+    assert [scenario.name for scenario in check_scenarios(document, "text")] == ["tried"]
+
+
+def test_faults_of_every_case_come_at_once_and_name_it() -> None:
+    text = TEXT.replace('"Otherwise"', "7").replace('name = "first"', 'name = "first"\nrun.bandwidth = "much"')
+    with pytest.raises(InvalidDocument) as raised:
+        check_scenarios(tomllib.loads(text), "text")
+    assert [(fault.file, fault.key) for fault in raised.value.faults] == [
+        ("text case[0]", "run.bandwidth"),
+        ("text case[1]", "title"),
+    ]
+
+
+def test_two_cases_of_one_name_are_a_fault() -> None:
+    with pytest.raises(InvalidDocument, match='"tried-first" is there twice'):
+        check_scenarios(tomllib.loads(TEXT.replace('"second"', '"first"')), "text")
+
+
+def test_an_action_names_a_device_of_the_machine() -> None:
+    text = TEXT.replace('do = "quiet"', 'do = "block"\ndevice = "qat7"')
+    with pytest.raises(InvalidDocument, match='No device "qat7"'):
+        check_scenarios(tomllib.loads(text), "text")
