@@ -168,7 +168,7 @@ class DeviceSpecification(Table):
     address: Address
     backend: Literal["iommufd", "type1"] = "iommufd"
     host_iommu_dirty_tracking: bool = True
-    """For iommufd only: without the key, false on type1."""
+    """For iommufd only: without the key, false on type1, and for a mediated device."""
     device_dirty_tracking: bool = False
     """The device has a DMA logger; only `nic` can, and it has one where the key is left out."""
     enable_migration: Literal["auto", "on", "off"] = "auto"
@@ -256,7 +256,7 @@ def check_specification(document: Mapping[str, object], file: str) -> MachineSpe
 def _filled(table: Mapping[str, object], model: type[BaseModel]) -> dict[str, object]:
     """Return the table with its defaults written out, so that combinations are judged as they will be used."""
     result = dict(table)
-    if model is DeviceSpecification and result.get("backend") == "type1":
+    if model is DeviceSpecification and (result.get("backend") == "type1" or result.get("mediated") is True):
         result.setdefault("host_iommu_dirty_tracking", False)
     if model is DeviceSpecification and result.get("model") == "nic":
         result.setdefault("device_dirty_tracking", True)

@@ -45,7 +45,6 @@ class VfioListener:
         self.container: Final = container
         self.attributes: Final = attributes
         self.wrong_targets = 0
-        self.rejected_sections = 0
         self._memory: Final = memory
         self._rules: Final = rules or Rules()
         self._sections: dict[int, Section] = {}
@@ -125,21 +124,21 @@ class VfioListener:
     def _ranges_to_log(self) -> Ranges:
         """Return what devices are asked to log (semantics 2.6).
 
-        With [3], and behind a vIOMMU that translates and tells its width, the whole space of addresses; else what is
-        shown now. What is mapped later outside of that is then not logged: nobody had thought of it before [3].
+        With [3], and behind a vIOMMU that translates and tells its width, the whole space of addresses. Else the
+        sections of RAM, as without a vIOMMU: what a guest maps at other addresses is then not logged.
         """
         attributes, rules = self.attributes, self._rules
         if attributes is not None and attributes.max_iova is not None and rules.v3:
             translating = attributes.dma_translation or not rules.interrupt_only_viommu_allowed
             if translating and rules.logger_ranges_cover_iova_space:
                 return ((0, attributes.max_iova + 1),)
-        return logging_ranges(Span(iova, size) for iova, size in self.shown())
+        sections = [aligned for section in self._memory.sections if (aligned := self._aligned(section))]
+        return logging_ranges(Span(section.base, section.size) for section in sections)
 
     def _aligned(self, section: Section) -> Section | None:
         """Return a section cut to whole pages of the host's, as far as there are any (semantics 1.1)."""
         page = self.container.backend.page_size
         if (section.base - section.offset) % page:
-            self.rejected_sections += 1
             return None
         low = -(-section.base // page) * page
         high = (section.base + section.size) // page * page

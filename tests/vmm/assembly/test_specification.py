@@ -151,7 +151,7 @@ def test_every_fault_and_every_impossible_combination_is_reported_at_once(path: 
         "device[2].address",
     }
     assert found["kind"].allowed == "'model'"
-    assert found["device[0].model"].allowed == "'qat'"
+    assert found["device[0].model"].allowed == "'qat', 'nic', 'gpu' or 'plain'"
     assert found["viommu.aw_bits"].allowed == "39 or 48"
     assert "name, kind, memory" in found["colour"].allowed
     assert "device[1].model: Required key is missing" in str(InvalidDocument(found.values()))
@@ -178,6 +178,67 @@ def test_one_fault(path: Path, text: str, key: str, words: str) -> None:
     found = faults(path, text)
     assert list(found) == [key]
     assert words in str(found[key])
+
+
+USER = 'guest.user_driver = { device = "qat0" }\n'
+DEVICE = '[[device]]\nname = "qat0"\nmodel = "qat"\naddress = "00:04.0"\n'
+NIC = DEVICE.replace('model = "qat"', 'model = "nic"')
+GPU = DEVICE.replace('model = "qat"', 'model = "gpu"')
+ONE = 'name = "a"\nmemory.size = "1GiB"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        (ONE + 'viommu = { first_stage = true, mode = "legacy" }\n', "viommu.first_stage", "scalable"),
+        (ONE + "viommu = { first_stage = true, aw_bits = 39 }\n", "viommu.first_stage", "48"),
+        (ONE + "viommu.first_stage = true\n" + DEVICE, "viommu.first_stage", "nesting"),
+        (ONE + DEVICE + "device_dirty_tracking = true\n", "device[0].device_dirty_tracking", "no DMA log"),
+        (ONE + GPU + "device_dirty_tracking = true\n", "device[0].device_dirty_tracking", "no DMA log"),
+        (ONE + NIC + 'local_memory = "1GiB"\n', "device[0].local_memory", "gpu"),
+        (ONE + GPU + 'local_memory = "5GiB"\n', "device[0].local_memory", "Out of range"),
+        (ONE + GPU + "local_memory = 65537\n", "device[0].local_memory", "multiples of 64KiB"),
+        (
+            ONE + DEVICE + "mediated = true\nhost_iommu_dirty_tracking = true\n",
+            "device[0].host_iommu_dirty_tracking",
+            "mediated",
+        ),
+        (ONE + USER, "guest.user_driver.device", "No device"),
+        (ONE + USER + DEVICE + "bypass_iommu = true\n", "guest.user_driver.device", "bypasses"),
+        (ONE + USER + 'viommu.model = "none"\n' + DEVICE, "guest.user_driver.device", "translates"),
+        (ONE + 'guest.churn.device = "nic9"\n' + DEVICE, "guest.churn.device", "qat0"),
+        (ONE + 'guest.churn = { device = "qat0", buffer = 4097 }\n' + DEVICE, "guest.churn.buffer", "whole pages"),
+        (ONE + "guest.dma_after_unmap = true\n" + NIC, "guest.dma_after_unmap", "accelerator"),
+        ('name = "a"\nmemory.size = "193TiB"\n', "memory.size", "192TiB"),
+    ],
+)
+def test_one_impossible_combination(path: Path, text: str, key: str, words: str) -> None:
+    found = faults(path, text)
+    assert list(found) == [key]
+    assert words in str(found[key])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ONE + "viommu.first_stage = true\n" + DEVICE + "bypass_iommu = true\n",
+        ONE + USER + DEVICE,
+        ONE + GPU + 'local_memory = "64KiB"\n',
+        ONE + DEVICE + "mediated = true\n",
+        'name = "a"\nmemory.size = "192TiB"\n' + DEVICE,
+    ],
+)
+def test_what_can_be_is_no_fault(path: Path, text: str) -> None:
+    path.write_text(text)
+    specification = load_specification(path)
+    assert parse_specification(specification.to_json()) == specification
+
+
+def test_a_network_device_has_a_log_unless_it_is_said_otherwise(path: Path) -> None:
+    path.write_text(ONE + NIC)
+    assert load_specification(path).device[0].device_dirty_tracking
+    path.write_text(ONE + NIC + "device_dirty_tracking = false\n")
+    assert not load_specification(path).device[0].device_dirty_tracking
 
 
 def test_devices_must_fit_into_the_memory() -> None:
