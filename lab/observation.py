@@ -37,7 +37,9 @@ class Observation:
     planned_standstill_ms: float = 0.0
     rounds: int = 0
     switches: int = 0
-    """How often a device went from one domain to another."""
+    """How often a device went from one domain to another, from the beginning of the migration on."""
+    complaints: tuple[str, ...] = ()
+    """What a process logged as a warning or an error, where the migration should have gone without one."""
 
     @property
     def verifier(self) -> str:
@@ -89,6 +91,10 @@ def _counts(expected: Expectation, seen: Observation) -> Iterator[str]:
         yield f"{seen.stale_mappings} stale mappings, not {expected.stale_mappings}"
     if expected.tracker is not None and expected.tracker not in seen.trackers:
         yield f"trackers {_listed(seen.trackers)}, not {expected.tracker}"
+    if expected.switches is not None and bool(seen.switches) != (expected.switches == "some"):
+        yield f"{seen.switches} switches of domains, expected {expected.switches}"
+    if seen.complaints:
+        yield f"logged: {'; '.join(seen.complaints)}"
     if expected.guest_errors is not None and seen.guest_errors != expected.guest_errors:
         yield f"{seen.guest_errors} guest errors, not {expected.guest_errors}"
     planned = seen.planned_standstill_ms

@@ -72,8 +72,17 @@ class Expectation(Table):
     stale_mappings: int | None = None
     tracker: str | None = None
     guest_errors: int | None = None
+    switches: Literal["none", "some"] | None = None
+    """Whether devices went from one domain to another while the machine moved."""
     standstill_as_planned: bool = False
     """The run stands still for as long as the plan says, within a tenth."""
+
+    def from_outside(self) -> "Expectation":
+        """Return what of it can be seen of real machines: not what happens within their host processes."""
+        return self.model_copy(update=dict.fromkeys(_INSIDE))
+
+
+_INSIDE: Final = ("flushes", "unmaps", "stale_mappings", "tracker")
 
 
 class ScenarioDocument(Table):

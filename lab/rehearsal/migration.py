@@ -70,6 +70,7 @@ class _Migration:
         self._link: Final = Link(source.world, self._run.bandwidth, self._run.sparse)
         self._stream: Final = BulkStream(source, target, self._link, UUID(int=self._run.seed))
         self._history: Final[list[RoundMeasurement]] = []
+        self._switches: Final = source.machine.report().switches
 
     def run(self) -> Observation:
         """Run to the end of it, and let whoever has the machine then run it for a while."""
@@ -83,7 +84,7 @@ class _Migration:
         owner = self._target if self.seen.outcome == "completed" and not self.seen.refused_pages else self._source
         self._run_on(owner)
         report = owner.machine.report()
-        self.seen = replace(self.seen, guest_errors=report.errors, switches=report.switches)
+        self.seen = replace(self.seen, guest_errors=report.errors, switches=report.switches - self._switches)
         return self.seen
 
     def _precopy(self) -> None:

@@ -13,11 +13,12 @@ from lab.scenario import Scenario
 from lab.through_agents.agents_of_site import HostAgent
 from lab.through_agents.console import Console
 from lab.through_agents.handoffs import Handoffs
+from lab.through_agents.logs import Logs
 from lab.through_agents.migration import MigrationResult, Order, migrate
 from lab.through_agents.process_ram import NoRam, open_ram, pid_of
 from vm_migration.api.v1.source_pb2 import AttemptReport
 from vm_migration.api.v1.types_pb2 import AttemptKey, MachineStatus
-from vm_migration.errors import AttemptFailed, MigrationError
+from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError
 from vmm.memory.ram_block import RamBlock
 
 HOSTS: Final = ("host-a", "host-b")
@@ -28,10 +29,6 @@ _AFTERWARDS_SECONDS: Final = 0.3
 _DIFFERENT: Final = "pages-mismatched"
 
 
-class NotThroughAgents(Exception):
-    """A scenario that only one process can show."""
-
-
 @dataclass(frozen=True, slots=True)
 class Laboratory:
     """A site that runs, with what looks at its machines from outside."""
@@ -40,6 +37,11 @@ class Laboratory:
     handoffs: Handoffs
     configuration: Path
     run_directories: dict[str, Path]
+    logs: Logs
+
+    def complaints(self) -> tuple[str, ...]:
+        """Return what the site's processes have logged as warnings and errors since the last call."""
+        return self.logs.new_complaints()
 
     def ram(self, stack: contextlib.ExitStack, host: str, machine: str) -> RamBlock:
         """Map a machine's RAM on a host for as long as `stack` is open."""
@@ -52,7 +54,7 @@ async def run_through_agents(scenario: Scenario, laboratory: Laboratory) -> Obse
     """Run one scenario and return what was seen; nothing of its machine is left.
 
     Raises:
-        NotThroughAgents: It needs what only one process has: sparse RAM, injected failures, exact moments.
+        InvalidInput: It needs what only one process has: sparse RAM, injected failures, exact moments.
         MigrationError: An agent did not do what it was asked.
     """
     require_agents_can(scenario)
@@ -70,7 +72,7 @@ def require_agents_can(scenario: Scenario) -> None:
     """Accept what real agents can show.
 
     Raises:
-        NotThroughAgents: They cannot, and why.
+        InvalidInput: They cannot, and why.
     """
     run = scenario.document.run
     reasons = [
@@ -82,7 +84,8 @@ def require_agents_can(scenario: Scenario) -> None:
     ]
     told = [reason for holds, reason in reasons if holds]
     if told:
-        raise NotThroughAgents(f"{scenario.name} runs in process only: {', '.join(told)}")
+        text = f"{scenario.name} runs in process only: {', '.join(told)}"
+        raise InvalidInput("in-process-only", text, "Add --in-process")
 
 
 class _Run:
@@ -92,6 +95,7 @@ class _Run:
         self._source = laboratory.agents[_SOURCE]
         self._machine = status.machine
         self._console = Console(laboratory.run_directories[_SOURCE], status.machine)
+        self._switches = 0
         self._key: AttemptKey | None = None
         self._copy: RamBlock | None = None
 
@@ -100,6 +104,7 @@ class _Run:
         await self._until_it_works()
         await asyncio.sleep(document.run.work_ms / 1000)  # the time that the scenario gives the guest
         await self._act("start")
+        self._switches = (await self._console.look()).switches
         order = Order(self._scenario.name, _DESTINATION, document.run, self._laboratory.configuration)
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(self._follow(), name="moments")
@@ -166,7 +171,8 @@ class _Run:
             guest_errors=after.errors,
             standstill_ms=result.downtime_ms or 0.0,
             rounds=len(result.rounds),
-            switches=after.switches,
+            switches=after.switches - self._switches,
+            complaints=self._laboratory.complaints() if result.outcome == "completed" else (),
         )
 
     async def _pages(

@@ -164,6 +164,10 @@ class GuestFigures(msgspec.Struct, frozen=True, kw_only=True):
     jobs_done: int
     dirty_bytes_per_s: float
     dma_bytes_per_s: float
+    switches: int = 0
+    """How often devices went from one domain of the vIOMMU to another."""
+    busy_actions: int = 0
+    """What was typed at the guest's console and is not done yet."""
 
 
 class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -55,6 +55,8 @@ def describe(
             jobs_done=report.jobs_done,
             dirty_bytes_per_s=report.dirty_bytes_per_s,
             dma_bytes_per_s=report.dma_bytes_per_s,
+            switches=report.switches,
+            busy_actions=report.busy_actions,
         ),
         memory_kind="" if source is None else source.kind,
         memory_files=() if source is None else tuple(source.files),
