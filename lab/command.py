@@ -42,7 +42,7 @@ async def run(call: Invocation, scenario: tuple[str, ...], *, in_process: bool) 
     chosen = [one for named in scenario for one in find(named)]
     if not in_process:
         raise InvalidInput("not-yet", "Scenarios do not run through agents yet", "Add --in-process")
-    return answer_of(document_of([row_of(one, rehearse(one), "in-process") for one in chosen]))
+    return answer_of(document_of([row_of(one, one.document.expect, rehearse(one), "in-process") for one in chosen]))
 
 
 def answer_of(document: LabDocument) -> Answer:

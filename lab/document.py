@@ -6,7 +6,7 @@ import msgspec
 
 from lab import words
 from lab.observation import Observation, disagreements
-from lab.scenario import Scenario
+from lab.scenario import Expectation, Scenario
 
 
 class LabRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,17 +73,17 @@ def scenarios_document(scenarios: Sequence[Scenario]) -> ScenariosDocument:
     return ScenariosDocument("viaduct.scenarios.v1", lines)
 
 
-def row_of(scenario: Scenario, seen: Observation, way: str) -> LabRow:
-    """Return a scenario's row."""
+def row_of(scenario: Scenario, expected: Expectation, seen: Observation, way: str) -> LabRow:
+    """Return a scenario's row; `expected` is what of its expectation can be seen in that way."""
     document = scenario.document
-    missing = disagreements(document.expect, seen)
+    missing = disagreements(expected, seen)
     return LabRow(
         scenario=scenario.name,
         title=document.title,
         sources=document.sources,
         way=way,
         configuration=words.configuration(scenario),
-        expected=words.expectation(document.expect),
+        expected=words.expectation(expected),
         seen=words.sight(seen),
         ok=not missing,
         disagreements=missing,
