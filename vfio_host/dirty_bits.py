@@ -1,112 +1,116 @@
-"""Dirty bits of the leaves of one mapping, and the bitmaps that queries make of them.
+"""Dirty bits of the leaves of one mapping, and what a query makes of them.
 
-A bit lives in the leaf entry, so it stands for the whole leaf whatever page size a query asks in (semantics 3.4). The
-bits are kept as a byte a leaf, in chunks that exist only where something was written: a mapping of a terabyte costs
-nothing until a device writes to it.
+A bit lives in the leaf entry, so it stands for the whole leaf whatever page size a query asks in (semantics 3.4). An
+IOMMU maps a run with the largest leaves that its addresses allow: a mapping that is not aligned to a large leaf has
+small ones at its ends.
+
+::
+
+    mapping  |4K 4K 4K|      2M      |      2M      |4K 4K|      one LeafRun for each size
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-_CHUNK_SHIFT: Final = 15
-_CHUNK: Final = 1 << _CHUNK_SHIFT
-Flags = npt.NDArray[np.uint8]
+from vfio_host.interface.bitmaps import BitmapBuilder
+from vfio_host.sparse_bits import SparseBits, runs_of
 
 
-def bitmap_bytes(pages: int) -> int:
-    """Return the length of a bitmap of so many pages: whole 64-bit words (semantics 3.1)."""
-    return -(-pages // 64) * 8
+@dataclass(slots=True)
+class LeafRun:
+    """Leaves of one size, and which of them are dirty; places are bytes from the mapping's first."""
+
+    start: int
+    end: int
+    shift: int
+    written: SparseBits = field(default_factory=SparseBits)
 
 
-def all_ones(bitmap: bytearray, first: int, count: int) -> None:
-    """Set a run of bits."""
-    last = first + count
-    head, tail = -(-first // 8), last // 8
-    if head > tail:  # within one byte
-        bitmap[tail] |= ((1 << count) - 1) << (first & 7)
+def leaf_runs(iova: int, offset: int, length: int, sizes: Sequence[int]) -> tuple[LeafRun, ...]:
+    """Return the leaves that map a run of IOVAs on a run of memory.
+
+    `sizes` are the IOMMU's, largest first. A leaf of a size is made where the IOVA and the memory are both aligned to
+    it. A file's offset stands for the physical address: memory is as contiguous as its file, as with huge pages.
+    """
+    if len(sizes) == 1 or length < sizes[-2]:
+        return (LeafRun(0, length, sizes[-1].bit_length() - 1),)
+    runs: list[LeafRun] = []
+    _fill(runs, iova, offset, (0, length), sizes)
+    return tuple(runs)
+
+
+def _fill(runs: list[LeafRun], iova: int, offset: int, bounds: tuple[int, int], sizes: Sequence[int]) -> None:
+    """Add the leaves of [start, end): the largest size in the middle, the smaller ones before and after it."""
+    start, end = bounds
+    if start >= end:
         return
-    if first & 7:
-        bitmap[head - 1] |= (0xFF << (first & 7)) & 0xFF
-    bitmap[head:tail] = b"\xff" * (tail - head)
-    if last & 7:
-        bitmap[tail] |= (1 << (last & 7)) - 1
-
-
-def merge_flags(bitmap: bytearray, first: int, flags: Flags) -> None:
-    """OR a run of flags, one byte a page, into a bitmap from page `first` on."""
-    lead = first & 7
-    if lead:
-        flags = np.concatenate((np.zeros(lead, dtype=np.uint8), flags))
-    packed = np.packbits(flags, bitorder="little")
-    target = np.frombuffer(bitmap, dtype=np.uint8, count=len(packed), offset=first >> 3)
-    target |= packed
+    size = sizes[0]
+    first = start + -(iova + start) % size
+    last = end - (iova + end) % size
+    if len(sizes) == 1:
+        runs.append(LeafRun(start, end, size.bit_length() - 1))
+    elif (iova - offset) % size or first >= last:
+        _fill(runs, iova, offset, bounds, sizes[1:])
+    else:
+        _fill(runs, iova, offset, (start, first), sizes[1:])
+        runs.append(LeafRun(first, last, size.bit_length() - 1))
+        _fill(runs, iova, offset, (last, end), sizes[1:])
 
 
 class DirtyBits:
-    """The bits of one mapping's leaves, by leaf index."""
+    """The bits of one mapping's leaves."""
 
-    __slots__ = ("_chunks", "leaf_shift")
+    __slots__ = ("_runs",)
 
-    def __init__(self, leaf_shift: int) -> None:
-        self.leaf_shift: Final = leaf_shift
-        self._chunks: dict[int, Flags] = {}
+    def __init__(self, runs: tuple[LeafRun, ...]) -> None:
+        self._runs: Final = runs
 
-    def mark(self, first_byte: int, length: int) -> None:
-        """Set the bits of the leaves that a run of bytes touches; offsets are within the mapping."""
-        first = first_byte >> self.leaf_shift
-        end = ((first_byte + length - 1) >> self.leaf_shift) + 1
-        while first < end:
-            number, start = first >> _CHUNK_SHIFT, first & (_CHUNK - 1)
-            chunk = self._chunks.get(number)
-            if chunk is None:
-                chunk = self._chunks[number] = np.zeros(_CHUNK, dtype=np.uint8)
-            stop = min(_CHUNK, start + end - first)
-            chunk[start:stop] = 1
-            first += stop - start
+    def mark(self, first: int, length: int) -> None:
+        """Set the bits of the leaves that a run of bytes touches; the run lies within the mapping."""
+        end = first + length
+        for run in self._runs:
+            if first < run.end and run.start < end:
+                low = max(first - run.start, 0) >> run.shift
+                run.written.mark(low, ((min(end, run.end) - run.start - 1) >> run.shift) - low + 1)
 
     def clear(self) -> None:
         """Reset every bit."""
-        self._chunks.clear()
+        for run in self._runs:
+            run.written.clear()
 
-    def collect(self, bitmap: bytearray, *, start: int, end: int, origin: int, page_shift: int, clear: bool) -> None:
-        """Add the bits of the bytes [start, end) of this mapping to a bitmap, and reset them when `clear`.
+    def collect(self, builder: BitmapBuilder, *, start: int, end: int, origin: int, page_shift: int) -> None:
+        """Add the bits of the bytes [start, end) of this mapping to a bitmap.
 
         `origin` is where the bitmap's page 0 lies, as an offset from this mapping's first byte (it may be negative).
-        A leaf that the range only partly covers is reported within the range and keeps its bit: nothing is lost.
+        The drivers of Linux walk from leaf size to leaf size, beginning where they are told to. A query that begins
+        within a large leaf is therefore answered as if every leaf began as late as that: what is dirty is reported
+        from there on for a whole leaf's length, as far as the bitmap goes (intel_iommu_read_and_clear_dirty).
         """
-        first, last = start >> self.leaf_shift, (end - 1) >> self.leaf_shift
-        low, high = first >> _CHUNK_SHIFT, last >> _CHUNK_SHIFT
-        sparse = high - low > len(self._chunks)
-        for number in [n for n in self._chunks if low <= n <= high] if sparse else range(low, high + 1):
-            chunk = self._chunks.get(number)
-            if chunk is None:
-                continue
-            base = number << _CHUNK_SHIFT
-            window = chunk[max(first - base, 0) : last - base + 1]
-            place = (max(first, base) << self.leaf_shift) - origin
-            self._report(bitmap, window, place, (start - origin, end - origin), page_shift)
-            if clear:
-                whole = -(-start // (1 << self.leaf_shift)), end >> self.leaf_shift
-                chunk[max(whole[0] - base, 0) : max(whole[1] - base, 0)] = 0
-                if not chunk.any():
-                    del self._chunks[number]
+        for run, place, first, stop in self._visited(start, end):
+            offset = place - (first << run.shift) - origin
+            for base, bits in run.written.windows(first, stop):
+                if run.shift == page_shift:
+                    builder.add_bits((base << run.shift) + offset >> page_shift, bits)
+                    continue
+                for low, count in runs_of(bits):
+                    begin = (base + low << run.shift) + offset
+                    page = begin >> page_shift
+                    last = begin + (count << run.shift) - 1 >> page_shift
+                    builder.add_run(page, last - page + 1)
 
-    def _report(self, bitmap: bytearray, window: Flags, place: int, bounds: tuple[int, int], page_shift: int) -> None:
-        """Add a run of leaves; `place` is the first one's offset from the bitmap's page 0, `bounds` what was asked."""
-        if self.leaf_shift == page_shift:
-            merge_flags(bitmap, place >> page_shift, window)
-            return
-        dirty = np.flatnonzero(window)
-        if self.leaf_shift < page_shift:
-            if len(dirty):
-                pages = ((dirty << self.leaf_shift) + place) >> page_shift
-                flags = np.zeros(int(pages[-1] - pages[0]) + 1, dtype=np.uint8)
-                flags[pages - pages[0]] = 1
-                merge_flags(bitmap, int(pages[0]), flags)
-            return
-        for index in dirty.tolist():
-            begin = max(place + (index << self.leaf_shift), bounds[0])
-            stop = min(place + ((index + 1) << self.leaf_shift), bounds[1])
-            all_ones(bitmap, begin >> page_shift, ((stop - 1) >> page_shift) - (begin >> page_shift) + 1)
+    def reset(self, start: int, end: int) -> None:
+        """Reset the bits that `collect` reports for the same bytes: also those of leaves that lie partly outside."""
+        for run, _, first, stop in self._visited(start, end):
+            run.written.reset(first, stop)
+
+    def _visited(self, start: int, end: int) -> list[tuple[LeafRun, int, int, int]]:
+        """Return which leaves a walk of [start, end) looks at: (run, where it begins, first leaf, end of leaves)."""
+        visited, place = [], start
+        for run in self._runs:
+            if run.start <= place < min(run.end, end):
+                first = place - run.start >> run.shift
+                count = -(place - min(run.end, end) >> run.shift)
+                visited.append((run, place, first, first + count))
+                place += count << run.shift
+        return visited

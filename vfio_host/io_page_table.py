@@ -7,60 +7,32 @@
                        '- dirty bits, one a leaf, set in the same step as the write they stand for
 
 Devices write RAM through `write` only. The caller is one thread, so a query sits between two writes: a write is
-either seen by it with its bit, or comes later with a bit of its own, which a later query reports. A query that
-clears counts one IOTLB flush, one that does not clear counts none (semantics 3.4). Unmapping takes the bits away
-with the entries, which is why a query must come first.
+either seen by it with its bit, or comes later with a bit of its own, which a later query reports. Unmapping takes
+the bits away with the entries, which is why a query must come first (semantics 3.4).
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
 
-from vfio_host.dirty_bits import DirtyBits, bitmap_bytes
 from vfio_host.errors import DmaFault
-from vfio_host.interface.numbers import PAGE_SIZE
+from vfio_host.interface.answers import Bitmap
+from vfio_host.interface.bitmaps import BitmapBuilder
+from vfio_host.interface.numbers import LEAF_SIZES, PAGE_SIZE, U64_MAX
+from vfio_host.mappings import Mapping, Mappings
 from vfio_host.memory_file import MemoryFile
-
-_PAGE_SHIFT: Final = PAGE_SIZE.bit_length() - 1
-
-
-class Mapping:
-    """A run of IOVAs that lies on a run of memory."""
-
-    __slots__ = ("dirty", "end", "iova", "length", "memory", "offset", "readable", "writable")
-
-    def __init__(
-        self,
-        iova: int,
-        length: int,
-        memory: MemoryFile,
-        offset: int,
-        *,
-        readable: bool,
-        writable: bool,
-        leaf_shift: int,
-    ) -> None:
-        self.iova: Final = iova
-        self.length: Final = length
-        self.end: Final = iova + length
-        self.memory: Final = memory
-        self.offset: Final = offset
-        self.readable: Final = readable
-        self.writable: Final = writable
-        self.dirty: Final = DirtyBits(leaf_shift)
 
 
 class IoPageTable:
     """Mappings, translation and dirty bits of one domain.
 
-    `leaf_size` is the largest leaf this table makes; a mapping whose IOVA and length are not multiples of it has
-    4 KiB leaves. `generation` grows with every change of mappings, `flushes` with every IOTLB flush.
+    `leaf_size` is the largest leaf this table makes, `page_size` the smallest: the host's. `generation` grows with
+    every change of mappings; `flushes` counts the IOTLB flushes of queries, for whoever makes them.
     """
 
-    def __init__(self, leaf_size: int = PAGE_SIZE) -> None:
-        self._leaf_shift: Final = leaf_size.bit_length() - 1
-        self._starts: list[int] = []
-        self._mappings: list[Mapping] = []
+    def __init__(self, leaf_size: int = PAGE_SIZE, page_size: int = PAGE_SIZE) -> None:
+        sizes = {page_size, max(leaf_size, page_size)} | {s for s in LEAF_SIZES[page_size] if s <= leaf_size}
+        self._leaf_sizes: Final = tuple(sorted(sizes, reverse=True))
+        self._mappings: Final = Mappings()
         self._recent: Mapping | None = None
         self.tracking = False
         self.generation = 0
@@ -73,33 +45,33 @@ class IoPageTable:
         self, iova: int, length: int, memory: MemoryFile, offset: int, *, readable: bool = True, writable: bool = True
     ) -> None:
         """Add a mapping; its pages are clean. The caller has checked alignment and that the range is free."""
-        shift = self._leaf_shift if (iova | length) & ((1 << self._leaf_shift) - 1) == 0 else _PAGE_SHIFT
-        place = bisect_left(self._starts, iova)
-        self._starts.insert(place, iova)
-        new = Mapping(iova, length, memory, offset, readable=readable, writable=writable, leaf_shift=shift)
-        self._mappings.insert(place, new)
+        self._mappings.add(
+            Mapping(
+                iova,
+                length,
+                memory,
+                offset,
+                readable=readable,
+                writable=writable,
+                leaf_sizes=self._leaf_sizes,
+            )
+        )
         self.generation += 1
 
     def unmap(self, iova: int, length: int) -> int:
         """Take away the mappings that lie wholly in a range, with their dirty bits; return how many bytes they had."""
-        low, high = bisect_left(self._starts, iova), bisect_left(self._starts, iova + length)
-        if low < high and self._mappings[high - 1].end > iova + length:
-            high -= 1
-        gone = sum(mapping.length for mapping in self._mappings[low:high])
-        del self._starts[low:high]
-        del self._mappings[low:high]
+        gone = self._mappings.remove_within(iova, iova + length)
         self._recent = None
         self.generation += 1
         return gone
 
+    def cut_by(self, iova: int, length: int) -> Mapping | None:
+        """Return the lowest mapping that lies partly in a range and partly outside, if there is one."""
+        return self._mappings.cut_by(iova, iova + length)
+
     def overlapping(self, iova: int, length: int) -> Iterator[Mapping]:
         """Yield the mappings that share a byte with a range, ascending."""
-        place = bisect_right(self._starts, iova) - 1
-        if place < 0 or self._mappings[place].end <= iova:
-            place += 1
-        while place < len(self._mappings) and self._mappings[place].iova < iova + length:
-            yield self._mappings[place]
-            place += 1
+        return self._mappings.overlapping(iova, iova + length)
 
     def translate(self, iova: int, length: int, *, write: bool) -> list[tuple[Mapping, int, int]]:
         """Return the pieces (mapping, offset within it, bytes) that a run of IOVAs lies on.
@@ -149,50 +121,69 @@ class IoPageTable:
             done += count
 
     def set_tracking(self, *, enable: bool) -> None:
-        """Begin or end the setting of dirty bits; beginning clears stale ones (semantics 3.4)."""
-        if enable and not self.tracking:
-            for mapping in self._mappings:
-                mapping.dirty.clear()
+        """Begin or end the setting of dirty bits; beginning clears what is there, also when it has begun already.
+
+        The kernel clears at every enable, so as not to inherit bits (iopt_set_dirty_tracking).
+        """
+        if enable:
+            for mapping in self.overlapping(0, U64_MAX + 1):
+                if mapping.dirty is not None:
+                    mapping.dirty.clear()
         self.tracking = enable
 
-    def read_dirty(self, iova: int, length: int, page_size: int = PAGE_SIZE, *, clear: bool) -> bytes:
-        """Return the bitmap of a range, and reset the bits when `clear`, which flushes the IOTLB once.
+    def mark_all(self) -> None:
+        """Set every bit: something wrote that this table did not see."""
+        for mapping in self.overlapping(0, U64_MAX + 1):
+            mapping.mark(0, mapping.length)
 
-        IOVA and length are multiples of the page size. Holes give zeros.
+    def read_dirty(self, iova: int, length: int, page_size: int = PAGE_SIZE, *, walked: int | None = None) -> Bitmap:
+        """Return the bitmap of a range; IOVA and length are multiples of the page size. Holes give zeros.
 
-        Raises:
-            MemoryError: The bitmap is larger than this host can make.
+        With `walked`, only as many bytes are looked at, and the rest is zeros.
         """
-        size = bitmap_bytes(-(-length // page_size))
-        bitmap = bytearray()
+        builder = BitmapBuilder(-(-length // page_size))
+        length = length if walked is None else walked
+        shift, end = page_size.bit_length() - 1, iova + length
         for mapping in self.overlapping(iova, length):
-            if not bitmap:
-                bitmap = bytearray(size)
-            mapping.dirty.collect(
-                bitmap,
-                start=max(iova, mapping.iova) - mapping.iova,
-                end=min(iova + length, mapping.end) - mapping.iova,
-                origin=iova - mapping.iova,
-                page_shift=page_size.bit_length() - 1,
-                clear=clear,
-            )
-        if clear:
-            self.flushes += 1
-        return bytes(bitmap) if bitmap else bytes(size)
+            base = mapping.iova
+            if mapping.dirty is not None:
+                mapping.dirty.collect(
+                    builder,
+                    start=max(iova - base, 0),
+                    end=min(end, mapping.end) - base,
+                    origin=iova - base,
+                    page_shift=shift,
+                )
+        return builder.built()
+
+    def clear_dirty(self, iova: int, length: int) -> None:
+        """Reset the bits that a query of a range reports."""
+        for mapping in self.overlapping(iova, length):
+            if mapping.dirty is not None:
+                mapping.dirty.reset(max(iova - mapping.iova, 0), min(iova + length, mapping.end) - mapping.iova)
+
+    def contiguous(self, iova: int, length: int) -> int:
+        """Return how many bytes from an IOVA on are mapped before the first hole, up to a length."""
+        place = iova
+        for mapping in self.overlapping(iova, length):
+            if mapping.iova > place:
+                break
+            place = mapping.end
+        return min(place - iova, length)
 
     def _store(self, mapping: Mapping, inside: int, data: bytes | memoryview) -> None:
         start = mapping.offset + inside
         mapping.memory.view[start : start + len(data)] = data
         if self.tracking and len(data):
-            mapping.dirty.mark(inside, len(data))
+            mapping.mark(inside, len(data))
 
     def _find(self, iova: int, *, write: bool) -> Mapping:
         mapping = self._recent
         if mapping is None or not mapping.iova <= iova < mapping.end:
-            place = bisect_right(self._starts, iova) - 1
-            if place < 0 or self._mappings[place].end <= iova:
+            mapping = self._mappings.at(iova)
+            if mapping is None:
                 raise DmaFault(iova, write=write)
-            mapping = self._recent = self._mappings[place]
+            self._recent = mapping
         if not (mapping.writable if write else mapping.readable):
             raise DmaFault(iova, write=write)
         return mapping

@@ -4,10 +4,11 @@
 
     Iommufd -- ids --+-- Ioas         mappings iova -> memory, the same in each of its tables
                      +-- Hwpt         one IO page table under an IOAS; dirty tracking when allocated with it
-                     '-- BoundDevice  a device, attached to at most one Hwpt
+                     '-- BoundDevice  a device, attached to one Hwpt, or if mediated to an Ioas, or to nothing
 
 It knows no sockets: the process layer turns descriptors into memory and answers into messages. Every rule and errno
 is of semantics 3.4 and tests/golden/kernel-facts.json; a refused call leaves everything as it was, but for `unmap`.
+Not modelled: IOAS_ALLOW_IOVAS, IOAS_COPY, OPTION, and the alignment of 1 that an address space without tables has.
 """
 
 import errno
@@ -17,7 +18,8 @@ from typing import Final, TypeVar
 
 from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import IovaRanges
+from vfio_host.interface.answers import Bitmap, IovaRanges
+from vfio_host.interface.bitmaps import encoded_room
 from vfio_host.interface.numbers import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.iova_ranges import INTERRUPT_WINDOW, allowed, contains
@@ -41,10 +43,12 @@ class Hwpt:
 
 @dataclass(slots=True, eq=False)
 class Ioas:
-    """An IO address space: `shape` is the page table that no device uses, the model for all others."""
+    """An IO address space: `shape` is the page table that no hardware uses, the model for all others."""
 
-    shape: IoPageTable = field(default_factory=IoPageTable)
+    shape: IoPageTable
     hwpts: list[Hwpt] = field(default_factory=list)
+    mediated: int = 0
+    """Mediated devices, which reach memory through the kernel and not through a page table of hardware."""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +56,7 @@ class BoundDevice:
     """A device in this context."""
 
     iommu: DeviceIommu
-    hwpt: Hwpt | None = None
+    attached: Hwpt | Ioas | None = None
 
 
 Object = Ioas | Hwpt | BoundDevice
@@ -60,9 +64,10 @@ Kind = TypeVar("Kind", Ioas, Hwpt, BoundDevice)
 
 
 class Iommufd:
-    """One open /dev/iommu."""
+    """One open /dev/iommu, on a host with pages of `page_size` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+        self._page_size: Final = page_size
         self._objects: dict[int, Object] = {}
         self._last_id = 0
 
@@ -80,28 +85,31 @@ class Iommufd:
         del self._objects[dev_id]
 
     def attach(self, dev_id: int, pt_id: int) -> IoPageTable:
-        """Attach a device to an IOAS or HWPT, replacing what it had, and return its page table.
+        """Attach a device to an IOAS or HWPT, replacing what it had, and return the table that translates for it.
 
-        EINVAL when the device's IOMMU cannot use that table (try the next), EADDRINUSE when a mapping lies where the
-        device may not reach.
+        An IOAS gives a device the first of the tables that were made in this way and suit it, or a new one, which
+        tracks nothing. A mediated device has no table of its own (semantics 1.4). EINVAL when the device's IOMMU
+        cannot use that table (try the next), EADDRINUSE when a mapping lies where the device may not reach.
         """
         device, target = self._get(dev_id, BoundDevice), self._objects.get(pt_id)
         if target is None:
             raise CallRefused(errno.ENOENT, f"No object {pt_id} to attach to")
         if isinstance(target, BoundDevice):
             raise CallRefused(errno.EINVAL, f"Object {pt_id} is a device, not a page table")
+        if device.iommu.mediated:
+            return self._attach_mediated(device, target)
         hwpt = self._implicit_hwpt(target, device.iommu) if isinstance(target, Ioas) else target
-        self._check_attach(device.iommu, hwpt)
+        _check_attach(device.iommu, hwpt)
         if hwpt not in hwpt.ioas.hwpts:
             hwpt.ioas.hwpts.append(hwpt)
         hwpt.devices += 1
-        self._leave(device)
-        device.hwpt = hwpt
+        _leave(device)
+        device.attached = hwpt
         return hwpt.table
 
     def detach(self, dev_id: int) -> None:
         """Take a device off its table; nothing happens when it has none."""
-        self._leave(self._get(dev_id, BoundDevice))
+        _leave(self._get(dev_id, BoundDevice))
 
     def hw_info(self, dev_id: int) -> int:
         """IOMMU_GET_HW_INFO: return the capability bits. ENOENT for a mediated device, which has no IOMMU."""
@@ -114,11 +122,11 @@ class Iommufd:
 
     def ioas_alloc(self) -> int:
         """IOMMU_IOAS_ALLOC: return the id of an empty address space."""
-        return self._add(Ioas())
+        return self._add(Ioas(IoPageTable(page_size=self._page_size)))
 
     def iova_ranges(self, ioas_id: int) -> IovaRanges:
         """IOMMU_IOAS_IOVA_RANGES: everything, until a table narrows it and a device takes the interrupt window."""
-        return IovaRanges(ranges=self._allowed(self._get(ioas_id, Ioas)), alignment=PAGE_SIZE)
+        return IovaRanges(ranges=_allowed(self._get(ioas_id, Ioas)), alignment=self._page_size)
 
     def map(self, ioas_id: int, flags: MapFlags, memory: MemoryFile, *, offset: int, iova: int, length: int) -> None:
         """IOMMU_IOAS_MAP and MAP_FILE at a fixed IOVA, into every table of the address space.
@@ -126,41 +134,46 @@ class Iommufd:
         EINVAL for alignment, no permission or a forbidden range, EOVERFLOW for a wrap, EEXIST for an overlap,
         EOPNOTSUPP for an unknown flag.
         """
-        ioas = self._get(ioas_id, Ioas)
-        if int(flags) & ~_PERMISSIONS:
-            raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to IOAS_MAP")
-        if not flags or length <= 0 or (iova | length | offset) % PAGE_SIZE:
-            raise CallRefused(errno.EINVAL, f"Mapping of {length} bytes at 0x{iova:x} has no permission or alignment")
-        if iova + length - 1 > U64_MAX:
-            raise CallRefused(errno.EOVERFLOW, f"Mapping of {length} bytes at 0x{iova:x} passes the end of the space")
+        self.check_map(ioas_id, flags, offset=offset, iova=iova, length=length)
         if offset < 0 or offset + length > memory.size:
             raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes ends before offset 0x{offset:x} and {length}")
-        if not contains(self._allowed(ioas), iova, length):
+        readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
+        for table in _tables(self._get(ioas_id, Ioas)):
+            table.map(iova, length, memory, offset, readable=readable, writable=writable)
+
+    def check_map(self, ioas_id: int, flags: MapFlags, *, offset: int, iova: int, length: int) -> None:
+        """Refuse what `map` would refuse before it looks at the memory, which the kernel does last (EFAULT)."""
+        if int(flags) & ~_PERMISSIONS:
+            raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to IOAS_MAP")
+        ioas = self._get(ioas_id, Ioas)
+        unusable = length <= 0 or iova < 0 or (iova | length | offset) % self._page_size
+        if max(iova, length) < U64_MAX and (not flags or unusable):
+            raise CallRefused(errno.EINVAL, f"Mapping of {length} bytes at 0x{iova:x} has no permission or alignment")
+        if max(iova, length) >= U64_MAX or iova + length - 1 > U64_MAX:
+            raise CallRefused(errno.EOVERFLOW, f"Mapping of {length} bytes at 0x{iova:x} passes the end of the space")
+        if not contains(_allowed(ioas), iova, length):
             raise CallRefused(errno.EINVAL, f"IOVA 0x{iova:x} with {length} bytes is not within the allowed ranges")
         if next(ioas.shape.overlapping(iova, length), None) is not None:
             raise CallRefused(errno.EEXIST, f"IOVA 0x{iova:x} with {length} bytes is mapped already")
-        readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
-        for table in _tables(ioas):
-            table.map(iova, length, memory, offset, readable=readable, writable=writable)
 
     def unmap(self, ioas_id: int, iova: int, length: int) -> int:
         """IOMMU_IOAS_UNMAP: return how many bytes went.
 
         ENOENT when a named range holds no mapping, or cuts one; those before the one that is cut are gone then, as
-        in the kernel. EOVERFLOW for a wrap.
+        in the kernel. EOVERFLOW for a wrap, EINVAL for no length.
         """
         ioas = self._get(ioas_id, Ioas)
         if (iova, length) == (0, U64_MAX):
             return _unmap(ioas, 0, U64_MAX + 1)
+        if max(iova, length) >= U64_MAX or iova + length - 1 > U64_MAX:
+            raise CallRefused(errno.EOVERFLOW, f"Unmap of {length} bytes at 0x{iova:x} passes the end of the space")
         if length <= 0:
             raise CallRefused(errno.EINVAL, "Unmap of no bytes")
-        if iova + length - 1 > U64_MAX:
-            raise CallRefused(errno.EOVERFLOW, f"Unmap of {length} bytes at 0x{iova:x} passes the end of the space")
-        gone = 0
-        for mapping in list(ioas.shape.overlapping(iova, length)):
-            if mapping.iova < iova or mapping.end > iova + length:
-                raise CallRefused(errno.ENOENT, f"Unmap at 0x{iova:x} cuts the mapping at 0x{mapping.iova:x}")
-            gone += _unmap(ioas, mapping.iova, mapping.length)
+        cut = ioas.shape.cut_by(iova, length)
+        if cut is not None:
+            _unmap(ioas, iova, max(cut.iova - iova, 0))
+            raise CallRefused(errno.ENOENT, f"Unmap at 0x{iova:x} cuts the mapping at 0x{cut.iova:x}")
+        gone = _unmap(ioas, iova, length)
         if gone == 0:
             raise CallRefused(errno.ENOENT, f"Nothing is mapped at 0x{iova:x}, {length} bytes")
         return gone
@@ -183,7 +196,7 @@ class Iommufd:
             raise CallRefused(errno.EOPNOTSUPP, f"IOMMU of device {dev_id} does not track dirty pages")
         if not device.iommu.second_stage:
             raise CallRefused(errno.EINVAL, f"IOMMU of device {dev_id} has no second-stage tables")
-        hwpt = _new_hwpt(ioas, device.iommu, dirty_tracking=wanted, implicit=False)
+        hwpt = self._new_hwpt(ioas, device.iommu, dirty_tracking=wanted, implicit=False)
         ioas.hwpts.append(hwpt)
         return self._add(hwpt)
 
@@ -192,34 +205,48 @@ class Iommufd:
         return self._get(hwpt_id, Hwpt).table
 
     def set_dirty_tracking(self, hwpt_id: int, *, enable: bool) -> None:
-        """IOMMU_HWPT_SET_DIRTY_TRACKING. EOPNOTSUPP when the table was not allocated with the flag."""
+        """IOMMU_HWPT_SET_DIRTY_TRACKING; enabling clears the bits. EOPNOTSUPP for a table without the flag."""
         self._tracking_hwpt(hwpt_id).table.set_tracking(enable=enable)
 
-    def dirty_bitmap(self, hwpt_id: int, flags: GetDirtyFlags, iova: int, length: int, page_size: int) -> bytes:
-        """IOMMU_HWPT_GET_DIRTY_BITMAP: bits of what was written; they are reset unless NO_CLEAR.
+    def dirty_bitmap(
+        self, hwpt_id: int, flags: GetDirtyFlags, iova: int, length: int, page_size: int, *, limit: int | None = None
+    ) -> Bitmap:
+        """IOMMU_HWPT_GET_DIRTY_BITMAP: bits of what was written; unless NO_CLEAR, they are reset.
 
-        EOPNOTSUPP for unknown flags or a table without tracking, EOVERFLOW for a wrap, EINVAL for alignment, ENOMEM
-        when the bitmap does not fit this host. Zeros when tracking was never enabled, and for holes.
+        What is reset costs one IOTLB flush.
+        The kernel walks until the first hole and answers with success and what it found: behind the hole everything
+        is reported clean and keeps its bits. So it does while tracking is off (iommu_read_and_clear_dirty drops what
+        its walk returns). A hypervisor asks by mapping. EOPNOTSUPP for unknown flags or a table without tracking,
+        EOVERFLOW for a wrap, EINVAL for alignment; ENOMEM when the answer takes more than `limit` bytes, and nothing
+        is reset then.
         """
         if int(flags) & ~int(GetDirtyFlags.NO_CLEAR):
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to HWPT_GET_DIRTY_BITMAP")
-        hwpt = self._tracking_hwpt(hwpt_id)
+        table = self._tracking_hwpt(hwpt_id).table
         if iova + ((length - 1) & U64_MAX) > U64_MAX:
             raise CallRefused(errno.EOVERFLOW, f"Query of {length} bytes at 0x{iova:x} passes the end of the space")
-        unusable = length <= 0 or page_size < 1 or page_size & (page_size - 1)
-        if unusable or (iova | length) & (page_size - 1) or (iova | length) % PAGE_SIZE:
+        unusable = iova < 0 or length <= 0 or page_size < 1 or page_size & (page_size - 1)
+        if unusable or (iova | length) % max(page_size, self._page_size):
             raise CallRefused(errno.EINVAL, f"Query of {length} bytes at 0x{iova:x} by {page_size} is not aligned")
-        try:
-            return hwpt.table.read_dirty(iova, length, page_size, clear=GetDirtyFlags.NO_CLEAR not in flags)
-        except (MemoryError, OverflowError) as error:
-            raise CallRefused(errno.ENOMEM, f"Bitmap of {length} bytes by {page_size} is too large") from error
+        walked = table.contiguous(iova, length) if table.tracking else 0
+        bitmap = table.read_dirty(iova, length, page_size, walked=walked)
+        if limit is not None and encoded_room(bitmap) > limit:
+            raise CallRefused(errno.ENOMEM, f"Bitmap of {length} bytes at 0x{iova:x} does not fit its answer")
+        if GetDirtyFlags.NO_CLEAR not in flags:
+            table.clear_dirty(iova, walked)
+            table.flushes += 1
+        return bitmap
 
     def destroy(self, object_id: int) -> None:
         """IOMMU_DESTROY. EBUSY while something uses the object, and for devices, which leave by closing."""
         target = self._objects.get(object_id)
         if target is None:
             raise CallRefused(errno.ENOENT, f"No object {object_id} to destroy")
-        users = len(target.hwpts) if isinstance(target, Ioas) else target.devices if isinstance(target, Hwpt) else 1
+        users = 1
+        if isinstance(target, Ioas):
+            users = len(target.hwpts) + target.mediated
+        elif isinstance(target, Hwpt):
+            users = target.devices
         if users:
             raise CallRefused(errno.EBUSY, f"Object {object_id} is in use")
         if isinstance(target, Hwpt):
@@ -247,39 +274,63 @@ class Iommufd:
             raise CallRefused(errno.EOPNOTSUPP, f"Page table {hwpt_id} was not allocated with dirty tracking")
         return hwpt
 
-    def _attached(self, ioas: Ioas) -> list[BoundDevice]:
-        devices = (o for o in self._objects.values() if isinstance(o, BoundDevice))
-        return [device for device in devices if device.hwpt is not None and device.hwpt.ioas is ioas]
-
-    def _allowed(self, ioas: Ioas) -> tuple[tuple[int, int], ...]:
-        width = min((hwpt.address_width for hwpt in ioas.hwpts), default=64)
-        return allowed((1 << width) - 1, interrupt_window=bool(self._attached(ioas)))
+    def _attach_mediated(self, device: BoundDevice, target: Hwpt | Ioas) -> IoPageTable:
+        if isinstance(target, Hwpt):
+            raise CallRefused(errno.EINVAL, "A mediated device attaches to an address space, not to a page table")
+        _leave(device)
+        target.mediated += 1
+        device.attached = target
+        return target.shape
 
     def _implicit_hwpt(self, ioas: Ioas, iommu: DeviceIommu) -> Hwpt:
         for hwpt in ioas.hwpts:
             if hwpt.implicit and hwpt.address_width <= iommu.address_width:
                 return hwpt
-        if not iommu.second_stage and not iommu.mediated:
+        if not iommu.second_stage:
             raise CallRefused(errno.EINVAL, "IOMMU has no second-stage tables")
-        return _new_hwpt(ioas, iommu, dirty_tracking=False, implicit=True)
+        return self._new_hwpt(ioas, iommu, dirty_tracking=False, implicit=True)
 
-    def _check_attach(self, iommu: DeviceIommu, hwpt: Hwpt) -> None:
-        if iommu.mediated and not hwpt.implicit:
-            raise CallRefused(errno.EINVAL, "A mediated device attaches to an address space, not to a page table")
-        unfit = hwpt.address_width > iommu.address_width or (hwpt.dirty_tracking and not iommu.tracks)
-        if not iommu.mediated and (unfit or not iommu.second_stage):
-            raise CallRefused(errno.EINVAL, "Page table does not suit the device's IOMMU")
-        low, high = INTERRUPT_WINDOW
-        if next(hwpt.ioas.shape.overlapping(low, high - low + 1), None) is not None:
-            raise CallRefused(errno.EADDRINUSE, "A mapping lies in the interrupt window")
+    def _new_hwpt(self, ioas: Ioas, iommu: DeviceIommu, *, dirty_tracking: bool, implicit: bool) -> Hwpt:
+        table = IoPageTable(iommu.leaf_size, self._page_size)
+        last = (1 << iommu.address_width) - 1
+        mappings = list(ioas.shape.overlapping(0, U64_MAX + 1))
+        if mappings and mappings[-1].end - 1 > last:
+            raise CallRefused(errno.EADDRINUSE, f"A mapping is beyond {iommu.address_width} bits")
+        for mapping in mappings:
+            table.map(
+                mapping.iova,
+                mapping.length,
+                mapping.memory,
+                mapping.offset,
+                readable=mapping.readable,
+                writable=mapping.writable,
+            )
+        return Hwpt(ioas, table, dirty_tracking, iommu.address_width, implicit)
 
-    def _leave(self, device: BoundDevice) -> None:
-        hwpt, device.hwpt = device.hwpt, None
-        if hwpt is None:
-            return
-        hwpt.devices -= 1
-        if hwpt.implicit and hwpt.devices == 0:
-            hwpt.ioas.hwpts.remove(hwpt)
+
+def _allowed(ioas: Ioas) -> tuple[tuple[int, int], ...]:
+    width = min((hwpt.address_width for hwpt in ioas.hwpts), default=64)
+    return allowed((1 << width) - 1, interrupt_window=any(hwpt.devices for hwpt in ioas.hwpts))
+
+
+def _check_attach(iommu: DeviceIommu, hwpt: Hwpt) -> None:
+    unfit = hwpt.address_width > iommu.address_width or (hwpt.dirty_tracking and not iommu.tracks)
+    if unfit or not iommu.second_stage:
+        raise CallRefused(errno.EINVAL, "Page table does not suit the device's IOMMU")
+    low, high = INTERRUPT_WINDOW
+    if next(hwpt.ioas.shape.overlapping(low, high - low + 1), None) is not None:
+        raise CallRefused(errno.EADDRINUSE, "A mapping lies in the interrupt window")
+
+
+def _leave(device: BoundDevice) -> None:
+    left, device.attached = device.attached, None
+    match left:
+        case Ioas():
+            left.mediated -= 1
+        case Hwpt():
+            left.devices -= 1
+            if left.implicit and left.devices == 0:
+                left.ioas.hwpts.remove(left)
 
 
 def _tables(ioas: Ioas) -> Iterator[IoPageTable]:
@@ -292,21 +343,3 @@ def _unmap(ioas: Ioas, iova: int, length: int) -> int:
     for hwpt in ioas.hwpts:
         hwpt.table.unmap(iova, length)
     return ioas.shape.unmap(iova, length)
-
-
-def _new_hwpt(ioas: Ioas, iommu: DeviceIommu, *, dirty_tracking: bool, implicit: bool) -> Hwpt:
-    table = IoPageTable(iommu.leaf_size)
-    last = (1 << iommu.address_width) - 1
-    for mapping in ioas.shape.overlapping(0, U64_MAX + 1):
-        if mapping.end - 1 > last:
-            raise CallRefused(errno.EADDRINUSE, f"Mapping at 0x{mapping.iova:x} is beyond {iommu.address_width} bits")
-    for mapping in ioas.shape.overlapping(0, U64_MAX + 1):
-        table.map(
-            mapping.iova,
-            mapping.length,
-            mapping.memory,
-            mapping.offset,
-            readable=mapping.readable,
-            writable=mapping.writable,
-        )
-    return Hwpt(ioas, table, dirty_tracking, iommu.address_width, implicit)

@@ -77,9 +77,5 @@ def answer_number(answer: Answer) -> int:
     return answer.value
 
 
-def count_bits(bitmap: bytes) -> int:
-    return int.from_bytes(bitmap, "little").bit_count()
-
-
 def case_name(case: Case) -> str:
     return f"{case.given}-{case.call}-{case.args}"

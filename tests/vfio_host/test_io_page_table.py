@@ -4,13 +4,14 @@ import os
 import tracemalloc
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vfio_host.dirty_bits import all_ones, bitmap_bytes
+from tests.vfio_host.bits import ones
 from vfio_host.errors import DmaFault
+from vfio_host.interface.answers import Bitmap
+from vfio_host.interface.bitmaps import bitmap_bytes
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile
 
@@ -27,9 +28,12 @@ def memory(size: int) -> MemoryFile:
         os.close(descriptor)
 
 
-def ones(bitmap: bytes) -> list[int]:
-    flags = np.unpackbits(np.frombuffer(bitmap, dtype=np.uint8), bitorder="little")
-    return [int(page) for page in np.flatnonzero(flags)]
+def query(table: IoPageTable, iova: int, length: int, page_size: int = PAGE, *, clear: bool) -> Bitmap:
+    """Read the bits, and reset them when `clear`."""
+    bitmap = table.read_dirty(iova, length, page_size)
+    if clear:
+        table.clear_dirty(iova, length)
+    return bitmap
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,7 @@ def test_v10_one_byte_dirties_its_leaf(leaf: int, expected: list[int]) -> None:
     table.map(0x200000, 2 * MIB, memory(2 * MIB), 0)
     table.set_tracking(enable=True)
     table.write(0x212345, b"x")
-    assert ones(table.read_dirty(0x200000, 2 * MIB, clear=False)) == expected
+    assert ones(query(table, 0x200000, 2 * MIB, clear=False)) == expected
 
 
 def test_v11_no_clear_reads_the_same_twice_and_a_clearing_query_leaves_zeros() -> None:
@@ -54,13 +58,11 @@ def test_v11_no_clear_reads_the_same_twice_and_a_clearing_query_leaves_zeros() -
     table.map(0, MIB, memory(MIB), 0)
     table.set_tracking(enable=True)
     table.write(0x5000, b"x" * 8192)
-    first = table.read_dirty(0, MIB, clear=False)
+    first = query(table, 0, MIB, clear=False)
     assert ones(first) == [5, 6]
-    assert table.read_dirty(0, MIB, clear=False) == first
-    assert table.flushes == 0
-    assert table.read_dirty(0, MIB, clear=True) == first
-    assert table.flushes == 1
-    assert ones(table.read_dirty(0, MIB, clear=True)) == []
+    assert query(table, 0, MIB, clear=False) == first
+    assert query(table, 0, MIB, clear=True) == first
+    assert ones(query(table, 0, MIB, clear=True)) == []
 
 
 def test_v12_a_whole_section_is_queried_without_clearing_then_unmapped() -> None:
@@ -69,10 +71,9 @@ def test_v12_a_whole_section_is_queried_without_clearing_then_unmapped() -> None
     table.map(base, size, memory(size), 0)
     table.set_tracking(enable=True)
     table.write(base + size - 1, b"x")
-    assert ones(table.read_dirty(base, size, clear=False)) == [size // PAGE - 1]
+    assert ones(query(table, base, size, clear=False)) == [size // PAGE - 1]
     assert table.unmap(base, size) == size
-    assert table.flushes == 0
-    assert ones(table.read_dirty(base, size, clear=False)) == []
+    assert ones(query(table, base, size, clear=False)) == []
 
 
 def test_a_terabyte_mapping_costs_nothing_until_it_is_written() -> None:
@@ -86,17 +87,60 @@ def test_a_terabyte_mapping_costs_nothing_until_it_is_written() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 * MIB
-    assert ones(table.read_dirty(1 << 39, 64 * PAGE, clear=True)) == [0]
+    assert ones(query(table, 1 << 39, 64 * PAGE, clear=True)) == [0]
 
 
-def test_a_large_leaf_that_is_only_partly_asked_for_keeps_its_bit() -> None:
+def test_a_large_leaf_that_is_only_partly_asked_for_loses_its_bit_as_in_the_kernel() -> None:
     table = IoPageTable(2 * MIB)
     table.map(0, 2 * MIB, memory(2 * MIB), 0)
     table.set_tracking(enable=True)
     table.write(0, b"x")
-    assert ones(table.read_dirty(MIB, 2 * PAGE, clear=True)) == [0, 1]
-    assert len(ones(table.read_dirty(0, 2 * MIB, clear=True))) == 512
-    assert ones(table.read_dirty(0, 2 * MIB, clear=True)) == []
+    assert ones(query(table, MIB, 2 * PAGE, clear=True)) == [0, 1]
+    assert ones(query(table, 0, 2 * MIB, clear=True)) == []
+
+
+def test_a_query_that_begins_within_a_leaf_walks_on_by_whole_leaves() -> None:
+    table = IoPageTable(2 * MIB)
+    table.map(0, 6 * MIB, memory(6 * MIB), 0)
+    table.set_tracking(enable=True)
+    table.write(2 * MIB, b"x")
+    assert ones(query(table, MIB, 5 * MIB, clear=False)) == list(range(512, 1024))
+    table.write(4 * MIB, b"x")
+    assert ones(query(table, MIB, 5 * MIB, clear=True)) == list(range(512, 1280))
+    assert ones(query(table, 0, 6 * MIB, clear=False)) == []
+
+
+def test_ends_that_are_not_aligned_have_small_leaves() -> None:
+    table = IoPageTable(1 << 30)
+    table.map(2 * MIB - PAGE, 2 * MIB + 2 * PAGE, memory(8 * MIB), 2 * MIB - PAGE)
+    table.set_tracking(enable=True)
+    for iova, expected in [
+        (2 * MIB - 1, [0]),
+        (2 * MIB + 5 * PAGE, list(range(1, 513))),
+        (4 * MIB, [513]),
+    ]:
+        table.write(iova, b"x")
+        assert ones(query(table, 2 * MIB - PAGE, 2 * MIB + 2 * PAGE, clear=True)) == expected
+
+
+def test_memory_that_is_not_aligned_with_its_iova_has_small_leaves() -> None:
+    table = IoPageTable(2 * MIB)
+    table.map(2 * MIB, 2 * MIB, memory(8 * MIB), PAGE)
+    table.set_tracking(enable=True)
+    table.write(2 * MIB + 5 * PAGE, b"x")
+    assert ones(query(table, 2 * MIB, 2 * MIB, clear=True)) == [5]
+
+
+@pytest.mark.parametrize(("page", "large"), [(16 << 10, 32 * MIB), (64 << 10, 512 * MIB)])
+def test_a_host_of_larger_pages_has_leaves_of_its_own(page: int, large: int) -> None:
+    table = IoPageTable(1 << 30, page)
+    table.map(0, large + page, memory(large + page), 0)
+    table.set_tracking(enable=True)
+    table.write(large + 5, b"x")
+    assert ones(query(table, 0, large + page, page, clear=True)) == [large // page]
+    assert table.read_dirty(0, large + page, page).runs == ()
+    table.write(5, b"x")
+    assert query(table, 0, large + page, page, clear=True).runs == ((0, large // page),)
 
 
 def test_a_query_by_larger_pages_gathers_leaves() -> None:
@@ -105,19 +149,19 @@ def test_a_query_by_larger_pages_gathers_leaves() -> None:
     table.set_tracking(enable=True)
     table.write(0x3000, b"x")
     table.write(0x6000, b"x")
-    assert ones(table.read_dirty(0, 0x10000, 0x2000, clear=False)) == [1, 3]
+    assert ones(query(table, 0, 0x10000, 0x2000, clear=False)) == [1, 3]
 
 
 def test_enabling_clears_what_is_stale_and_nothing_is_recorded_before() -> None:
     table = IoPageTable()
     table.map(0, MIB, memory(MIB), 0)
     table.write(0, b"x")
-    assert ones(table.read_dirty(0, MIB, clear=False)) == []
+    assert ones(query(table, 0, MIB, clear=False)) == []
     table.set_tracking(enable=True)
     table.write(0, b"x")
     table.set_tracking(enable=False)
     table.set_tracking(enable=True)
-    assert ones(table.read_dirty(0, MIB, clear=False)) == []
+    assert ones(query(table, 0, MIB, clear=False)) == []
 
 
 def test_faults_name_the_address_and_nothing_is_written() -> None:
@@ -130,7 +174,7 @@ def test_faults_name_the_address_and_nothing_is_written() -> None:
         table.write(0x1800, b"x" * 0x1000)
     assert (fault.value.iova, fault.value.write) == (0x2000, True)
     assert bytes(backing.view[:0x2000]) == bytes(0x2000)
-    assert ones(table.read_dirty(0, 0x4000, clear=False)) == []
+    assert ones(query(table, 0, 0x4000, clear=False)) == []
     assert table.read(0x1800, 0x1000) == bytes(0x1000)
     with pytest.raises(DmaFault) as fault:
         table.read(0x2800, 0x1000)
@@ -148,14 +192,7 @@ def test_a_write_across_mappings_lands_in_both() -> None:
     table.write(0x1FFE, b"abcd")
     assert bytes(backing.view[0x8FFE:0x9000]) + bytes(backing.view[0x3000:0x3002]) == b"abcd"
     assert table.read(0x1FFE, 4) == b"abcd"
-    assert ones(table.read_dirty(0x1000, 0x2000, clear=True)) == [0, 1]
-
-
-@given(st.integers(0, 40), st.integers(1, 100))
-def test_runs_of_ones(first: int, count: int) -> None:
-    bitmap = bytearray(24)
-    all_ones(bitmap, first, count)
-    assert ones(bytes(bitmap)) == list(range(first, first + count))
+    assert ones(query(table, 0x1000, 0x2000, clear=True)) == [0, 1]
 
 
 @dataclass
@@ -205,7 +242,7 @@ def apply(table: IoPageTable, model: Model, backing: MemoryFile, step: tuple[str
                 table.write(first * PAGE + inside, b"\xa5" * (count * 512))
     else:
         expected = [page - first for page in run if page in model.dirty]
-        assert ones(table.read_dirty(first * PAGE, count * PAGE, clear=action == "query")) == expected
+        assert ones(query(table, first * PAGE, count * PAGE, clear=action == "query")) == expected
         if action == "query":
             model.dirty.difference_update(run)
 
@@ -217,7 +254,7 @@ def test_the_table_does_what_a_dictionary_of_pages_does(steps: list[tuple[str, i
     table.set_tracking(enable=True)
     for step in steps:
         apply(table, model, backing, step)
-    assert ones(table.read_dirty(0, SPACE * PAGE, clear=False)) == sorted(model.dirty)
+    assert ones(query(table, 0, SPACE * PAGE, clear=False)) == sorted(model.dirty)
 
 
 @settings(max_examples=60, deadline=None)
@@ -230,9 +267,9 @@ def test_no_write_is_ever_missing_from_the_harvests(steps: list[tuple[int, bool]
     written, harvested = set(), set()
     for page, harvest in steps:
         if harvest:
-            harvested.update(ones(table.read_dirty(0, 64 * PAGE, clear=True)))
+            harvested.update(ones(query(table, 0, 64 * PAGE, clear=True)))
         else:
             table.write(page * PAGE, b"x")
             written.add(page)
-    harvested.update(ones(table.read_dirty(0, 64 * PAGE, clear=True)))
+    harvested.update(ones(query(table, 0, 64 * PAGE, clear=True)))
     assert written <= harvested

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.vfio_host.bits import count_ones
 from tests.vfio_host.host_process import new_memory
 from tests.vfio_host.kernel_facts import (
     FACTS,
@@ -20,7 +21,6 @@ from tests.vfio_host.kernel_facts import (
     case_name,
     check_return,
     configuration,
-    count_bits,
     ranged,
 )
 from tests.vfio_host.kernels import Handle, Kernel, StartHost, open_path
@@ -162,15 +162,15 @@ def iommufd_also(state: Iommu, case: Case, answer: Answer) -> set[str]:
         assert answer_number(state.file.call(calls.GetHwInfo(dev_id=state.dev_id))) == also["hw_info.capabilities"]
         return {"hw_info.capabilities"}
     if "dirty_pages" in also:
-        assert isinstance(answer, calls.Data)
-        assert count_bits(answer.data) == also["dirty_pages"]
+        assert isinstance(answer, calls.Bitmap)
+        assert count_ones(answer) == also["dirty_pages"]
         again = state.file.call(dirty_query(state, GetDirtyFlags.NO_CLEAR))
-        assert isinstance(again, calls.Data)
-        assert (again.data == answer.data) is also["next_read_still_sees_them"]
-        assert count_bits(again.data) in {0, also["dirty_pages"]}
+        assert isinstance(again, calls.Bitmap)
+        assert (again == answer) is also["next_read_still_sees_them"]
+        assert count_ones(again) in {0, also["dirty_pages"]}
         return {"dirty_pages", "next_read_still_sees_them"}
-    if isinstance(answer, calls.Data):
-        assert count_bits(answer.data) == 0
+    if isinstance(answer, calls.Bitmap):
+        assert count_ones(answer) == 0
     return set()
 
 

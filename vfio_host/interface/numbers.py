@@ -10,6 +10,12 @@ VFIO_CDEV: Final = "/dev/vfio/devices/"
 VFIO_GROUP: Final = "/dev/vfio/group/"
 
 PAGE_SIZE: Final = 4096
+LEAF_SIZES: Final = {
+    4 << 10: (1 << 30, 2 << 20, 4 << 10),
+    16 << 10: (32 << 20, 16 << 10),
+    64 << 10: (512 << 20, 64 << 10),
+}
+"""What an IOMMU's page tables map at once, largest first, by the host's page size (4 KiB: VT-d; others: SMMUv3)."""
 MAX_DIRTY_BITMAP_BYTES: Final = 1 << 28
 """type1's limit for one bitmap (semantics 3.2)."""
 U64_MAX: Final = (1 << 64) - 1

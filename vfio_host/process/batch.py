@@ -1,24 +1,26 @@
 """One batch of calls on one open file: decoded, carried out in order, and answered.
 
 A call whose answer would not fit into the message is refused before it does anything: a bitmap that was read and
-cleared but never arrived would be writes lost.
+cleared but never arrived would be writes lost. How much an answer takes is known when it is made, so what is sparse
+fits whatever range it is of.
 """
 
 import errno
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from vfio_host.dirty_bits import bitmap_bytes
-from vfio_host.errors import CallRefused
-from vfio_host.interface import calls, numbers
+import msgspec
+
+from vfio_host.interface import calls
+from vfio_host.interface.bitmaps import encoded_room
 from vfio_host.interface.calls import Answer, AnyCall, Failed, Opened
 from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, close_all
-from vfio_host.interface.numbers import MAX_DIRTY_BITMAP_BYTES, PAGE_SIZE
-from vfio_host.process.open_file import OpenFile, Opening, Received
+from vfio_host.interface.numbers import PAGE_SIZE
+from vfio_host.process.open_file import OpenFile, Opening, Received, carried_out
 
 _OPENING: Final = calls.Open | calls.GroupGetDevice | calls.SetDeviceState
-_ANSWER_ROOM: Final = 32
-"""More than the frame of any one answer takes, and than its fixed fields but ranges."""
+_ANSWER_ROOM: Final = 256
+"""More than any answer takes that holds no bitmap and no data."""
 
 
 class BatchAnswer:
@@ -31,20 +33,16 @@ class BatchAnswer:
         self.descriptors: Final[list[int]] = []
 
     def carry_out(self, file: OpenFile, call: AnyCall, received: Received) -> None:
-        """Do one call and keep its answer."""
-        needed = _ANSWER_ROOM + _payload(call)
-        if needed > self._room:
+        """Do one call and keep its answer. ENOMEM for one that has no room, without doing it."""
+        if self._room < _ANSWER_ROOM:
             self._answers.append(Failed(errno.ENOMEM))
             return
-        self._room -= needed
-        try:
-            self._answers.append(self._answer(file, call, received))
-        except CallRefused as refusal:
-            self._answers.append(Failed(refusal.errno))
-        except OSError as error:  # this process's own limits: descriptors, above all
-            self._answers.append(Failed(error.errno or errno.EIO))
-        except MemoryError:
-            self._answers.append(Failed(errno.ENOMEM))
+        received.room = self._room - _ANSWER_ROOM
+        answer = self._answer(file, call, received)
+        if _taken(answer) > self._room:  # a file that did not heed its room: the loss is at least told
+            answer = Failed(errno.ENOMEM)
+        self._room -= _taken(answer)
+        self._answers.append(answer)
 
     def encoded(self) -> bytes:
         """Return the message."""
@@ -52,15 +50,17 @@ class BatchAnswer:
 
     def _answer(self, file: OpenFile, call: AnyCall, received: Received) -> Answer:
         if isinstance(call, _OPENING) and len(self.descriptors) == MAX_DESCRIPTORS:
-            raise CallRefused(errno.EMFILE, f"An answer carries {MAX_DESCRIPTORS} descriptors at most")
-        outcome = file.call(call, received)
+            return Failed(errno.EMFILE)
+        if isinstance(call, calls.ReadData) and received.room is not None:  # a read may be short, as read(2) is
+            call = msgspec.structs.replace(call, size=min(call.size, received.room))
+        outcome = carried_out(file, call, received)
         if not isinstance(outcome, Opening):
             return outcome
         try:
             self.descriptors.append(self._publish(outcome.file))
-        except OSError:
+        except OSError as error:
             outcome.file.release()
-            raise
+            return Failed(error.errno or errno.EIO)
         return Opened(outcome.id, len(self.descriptors) - 1)
 
 
@@ -84,17 +84,18 @@ def answer(
         close_all(descriptors)
 
 
-def _payload(call: AnyCall) -> int:
-    """Return how many bytes of bitmap or state a call would answer with; 0 where it will refuse for its size."""
-    match call:
-        case calls.HwptGetDirtyBitmap():
-            return bitmap_bytes(-(-call.length // max(call.page_size, 1)))
-        case calls.DirtyPages() | calls.UnmapDma(flags=numbers.UnmapFlags.GET_DIRTY_BITMAP):
-            size = bitmap_bytes(-(-call.size // PAGE_SIZE))
-            return size if size <= MAX_DIRTY_BITMAP_BYTES else 0
-        case calls.ReadData():
-            return min(call.size, PAGE_SIZE)
-        case calls.GetInfo() | calls.IoasIovaRanges():
-            return 256
+def _taken(answer: Answer) -> int:
+    """Return how many bytes of the message an answer takes, at most."""
+    match answer:
+        case calls.Bitmap():
+            return _ANSWER_ROOM + encoded_room(answer)
+        case calls.Unmapped(bitmap=calls.Bitmap() as bitmap):
+            return _ANSWER_ROOM + encoded_room(bitmap)
+        case calls.Data(data=data):
+            return _ANSWER_ROOM + len(data)
+        case calls.Done():
+            return 8
+        case calls.Number() | calls.Failed():
+            return 32
         case _:
-            return 0
+            return _ANSWER_ROOM

@@ -6,7 +6,7 @@ from typing import Final
 from vfio_host.errors import CallRefused, ConfigurationInvalid
 from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Data, Done, HostConfiguration
-from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, LEAF_SIZES, VFIO_CDEV, VFIO_GROUP
 from vfio_host.iommufd import Iommufd
 from vfio_host.memory_file import MemoryFiles, UserAddresses
 from vfio_host.process.device_file import DeviceFile
@@ -25,7 +25,8 @@ class Host:
     A device is open once, by its cdev or by its group: EBUSY otherwise.
 
     Raises:
-        ConfigurationInvalid: An unknown device model, two devices of one name, or an address width no IOMMU has.
+        ConfigurationInvalid: An unknown device model, two devices of one name, or an address width or a size of pages
+            or leaves that no host of this kind has.
     """
 
     def __init__(self, configuration: HostConfiguration) -> None:
@@ -33,11 +34,15 @@ class Host:
             raise ConfigurationInvalid(
                 f"Address width {configuration.address_width} is not one of {', '.join(map(str, _ADDRESS_WIDTHS))}"
             )
+        _check_pages(configuration)
+        self._page_size: Final = configuration.page_size
         self.devices: Final[dict[str, PassthroughDevice]] = {}
         for settings in configuration.devices:
             if settings.name in self.devices:
                 raise ConfigurationInvalid(f"Two devices are named {settings.name}")
-            self.devices[settings.name] = PassthroughDevice(settings, iommu_of(configuration, settings))
+            self.devices[settings.name] = PassthroughDevice(
+                settings, iommu_of(configuration, settings), configuration.page_size
+            )
         self.addresses: Final = UserAddresses()
         self.files: Final = MemoryFiles()
         self._ram: WitnessedMemory | None = None
@@ -58,10 +63,15 @@ class Host:
             self._ram.close()
         self._ram = WitnessedMemory(memory, length)
 
-    def report_writes(self) -> bytes:
-        """Return the kernel's witness of this process's writes to RAM. ENXIO before RAM is registered."""
+    def report_writes(self, room: int | None) -> bytes:
+        """Return the kernel's witness of this process's writes to RAM.
+
+        ENXIO before RAM is registered, ENOMEM where its bitmap is more than `room` bytes.
+        """
         if self._ram is None:
             raise CallRefused(errno.ENXIO, "No memory is registered")
+        if room is not None and self._ram.report_bytes > room:
+            raise CallRefused(errno.ENOMEM, f"Report of {self._ram.report_bytes} bytes does not fit its answer")
         return self._ram.report()
 
     def open(self, path: str) -> Opening:
@@ -85,12 +95,12 @@ class Host:
         raise CallRefused(errno.ENOENT, f"Host has no {path}")
 
     def _open_iommu(self) -> Opening:
-        number, context = self._next_id(), Iommufd()
+        number, context = self._next_id(), Iommufd(self._page_size)
         self._contexts[number] = context
         return Opening(number, IommuFile(context, self.addresses, self.files, lambda: self._contexts.pop(number)))
 
     def _open_container(self) -> Opening:
-        number, container = self._next_id(), Type1Container(self.addresses)
+        number, container = self._next_id(), Type1Container(self.addresses, self._page_size)
         self._containers[number] = container
         return Opening(number, ContainerFile(container, lambda: self._containers.pop(number)))
 
@@ -125,6 +135,16 @@ class Host:
         return self._last_id
 
 
+def _check_pages(configuration: HostConfiguration) -> None:
+    known = LEAF_SIZES.get(configuration.page_size)
+    if known is None:
+        sizes = ", ".join(map(str, LEAF_SIZES))
+        raise ConfigurationInvalid(f"Page size {configuration.page_size} is not one of {sizes}")
+    if configuration.leaf_size not in {0, *known}:
+        sizes = ", ".join(map(str, known))
+        raise ConfigurationInvalid(f"Leaf size {configuration.leaf_size} is not one of {sizes}")
+
+
 class ConnectionFile(OpenFile):
     """A connection: opens paths, and tells what lies at the caller's addresses."""
 
@@ -143,6 +163,6 @@ class ConnectionFile(OpenFile):
                 self._host.register_memory(call.vaddr, call.length, received.following())
                 return Done()
             case calls.ReportWrites():
-                return Data(self._host.report_writes())
+                return Data(self._host.report_writes(received.room))
             case _:
                 raise no_such_call(self, call)

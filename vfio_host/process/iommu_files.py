@@ -6,11 +6,9 @@ from typing import Final
 
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
-from vfio_host.interface.bitmaps import sparse
 from vfio_host.interface.calls import Answer, AnyCall, Done, Number
-from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.iommufd import Iommufd
-from vfio_host.memory_file import MemoryFiles, UserAddresses
+from vfio_host.memory_file import MemoryFile, MemoryFiles, UserAddresses
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice
 from vfio_host.type1 import Type1Container
@@ -34,7 +32,7 @@ class IommuFile(OpenFile):
     def call(self, call: AnyCall, received: Received) -> Answer:
         """Carry out an iommufd call."""
         answer = self._address_space_call(call, received)
-        return answer if answer is not None else self._page_table_call(call)
+        return answer if answer is not None else self._page_table_call(call, received)
 
     def _address_space_call(self, call: AnyCall, received: Received) -> Answer | None:
         context = self.context
@@ -44,7 +42,7 @@ class IommuFile(OpenFile):
             case calls.IoasIovaRanges():
                 return context.iova_ranges(call.ioas_id)
             case calls.IoasMap():
-                memory, offset = self._addresses.find(call.user_va, call.length)
+                memory, offset = self._find(call)
                 context.map(call.ioas_id, call.flags, memory, offset=offset, iova=call.iova, length=call.length)
             case calls.IoasMapFile():
                 memory = self._files.of(received.at(call.file))
@@ -55,7 +53,15 @@ class IommuFile(OpenFile):
                 return None
         return Done()
 
-    def _page_table_call(self, call: AnyCall) -> Answer:
+    def _find(self, call: calls.IoasMap) -> tuple[MemoryFile, int]:
+        """Return the memory at a user address. EFAULT only for a mapping with which nothing else is wrong."""
+        try:
+            return self._addresses.find(call.user_va, call.length)
+        except CallRefused:
+            self.context.check_map(call.ioas_id, call.flags, offset=call.user_va, iova=call.iova, length=call.length)
+            raise
+
+    def _page_table_call(self, call: AnyCall, received: Received) -> Answer:
         context = self.context
         match call:
             case calls.HwptAlloc():
@@ -65,8 +71,9 @@ class IommuFile(OpenFile):
             case calls.HwptSetDirtyTracking():
                 context.set_dirty_tracking(call.hwpt_id, enable=call.enable)
             case calls.HwptGetDirtyBitmap():
-                bits = context.dirty_bitmap(call.hwpt_id, call.flags, call.iova, call.length, call.page_size)
-                return sparse(bits, call.length // call.page_size)
+                return context.dirty_bitmap(
+                    call.hwpt_id, call.flags, call.iova, call.length, call.page_size, limit=received.room
+                )
             case calls.Destroy():
                 context.destroy(call.id)
             case _:
@@ -97,13 +104,23 @@ class ContainerFile(OpenFile):
                 container.map(call.flags, call.vaddr, call.iova, call.size)
             case calls.UnmapDma():
                 return container.unmap(
-                    call.flags, call.iova, call.size, pgsize=call.pgsize, bitmap_size=call.bitmap_size
+                    call.flags,
+                    call.iova,
+                    call.size,
+                    pgsize=call.pgsize,
+                    bitmap_size=call.bitmap_size,
+                    limit=received.room,
                 )
             case calls.DirtyPages():
                 bitmap = container.dirty_pages(
-                    call.flags, call.iova, call.size, pgsize=call.pgsize, bitmap_size=call.bitmap_size
+                    call.flags,
+                    call.iova,
+                    call.size,
+                    pgsize=call.pgsize,
+                    bitmap_size=call.bitmap_size,
+                    limit=received.room,
                 )
-                return Done() if bitmap is None else sparse(bitmap, call.size // PAGE_SIZE)
+                return Done() if bitmap is None else bitmap
             case _:
                 raise no_such_call(self, call)
         return Done()

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from vfio_host.errors import CallRefused
-from vfio_host.interface.calls import Answer, AnyCall
+from vfio_host.interface.calls import Answer, AnyCall, Failed
 
 
 class Received:
-    """The descriptors that came with a batch; they stay the loop's, and a call that keeps one duplicates it."""
+    """What came with a batch: its descriptors, which stay the loop's (a call that keeps one duplicates it).
 
-    def __init__(self, descriptors: Sequence[int]) -> None:
+    `room` is how many bytes the answer of the next call may take; None where answers are not sent as messages. A call
+    whose answer is large refuses with ENOMEM before it does anything that cannot be done again.
+    """
+
+    def __init__(self, descriptors: Sequence[int], room: int | None = None) -> None:
+        self.room = room
         self._descriptors: Final = tuple(descriptors)
         self._next = 0
 
@@ -47,6 +52,18 @@ class Opening:
 
     id: int
     file: OpenFile
+
+
+def carried_out(file: OpenFile, call: AnyCall, received: Received) -> "Answer | Opening":
+    """Do one call; its errno is an answer too."""
+    try:
+        return file.call(call, received)
+    except CallRefused as refusal:
+        return Failed(refusal.errno)
+    except OSError as error:  # this process's own limits: descriptors, above all
+        return Failed(error.errno or errno.EIO)
+    except MemoryError:
+        return Failed(errno.ENOMEM)
 
 
 def no_such_call(file: OpenFile, call: AnyCall) -> CallRefused:

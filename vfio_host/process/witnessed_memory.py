@@ -4,6 +4,7 @@ import errno
 from typing import Final
 
 from vfio_host.errors import CallRefused
+from vfio_host.interface.bitmaps import bitmap_bytes
 from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness
 from vfio_host.memory_file import MemoryFile
@@ -17,6 +18,11 @@ class WitnessedMemory:
         self._length: Final = length
         self._witness: WriteWitness | None = None
         self._unavailable = False
+
+    @property
+    def report_bytes(self) -> int:
+        """How long a report is."""
+        return bitmap_bytes(self._length // PAGE_SIZE)
 
     def report(self) -> bytes:
         """Return the pages written since the last report, all of them at first, and arm them again.
@@ -34,7 +40,7 @@ class WitnessedMemory:
             self._unavailable = True
             raise CallRefused(errno.EOPNOTSUPP, f"Kernel bears no witness of writes: {error}") from error
         pages = self._length // PAGE_SIZE
-        return ((1 << pages) - 1).to_bytes(-(-pages // 64) * 8, "little")
+        return ((1 << pages) - 1).to_bytes(self.report_bytes, "little")
 
     def close(self) -> None:
         """Stop watching."""
