@@ -58,8 +58,9 @@ class World:
         """Return when something happens next, and who does it: -1 for the guest, else a device's index."""
         first = (max(self._guest_due, self._guest_free), -1) if self.machine.running else (NEVER, -1)
         for index, device in enumerate(self.host.devices):
-            if device.has_work:
-                first = min(first, (max(self.now_ns, self._device_free[index]), index))
+            due = device.due_ns
+            if due < NEVER:
+                first = min(first, (max(due, self.now_ns, self._device_free[index]), index))
         return first
 
     def _step_guest(self) -> None:
@@ -68,7 +69,7 @@ class World:
         self._hear_doorbells()
 
     def _step_device(self, index: int) -> None:
-        self.host.devices[index].step()
+        self.host.devices[index].step(self.now_ns)
         self._device_free[index] = self.now_ns + STEP_NS
         self._deliver_interrupts()
 

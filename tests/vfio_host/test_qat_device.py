@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vfio_host.bits import ones
 from tests.vfio_host.ring_driver import (
     ENTRIES,
     INPUTS,
@@ -54,7 +55,7 @@ class Bench:
         self.device.ring()
         steps = 0
         while self.device.has_work:
-            self.device.step()
+            self.device.step(0)
             steps += 1
             assert steps < limit, "device never comes to rest"
         return steps
@@ -76,8 +77,7 @@ def test_a_job_really_decompresses_through_the_io_page_table() -> None:
     assert bench.events == 1
     assert bench.driver.indexes()[:3] == (1, 1, 1)
     assert (bench.register(Register.JOBS_DONE), bench.register(Register.BYTES_WRITTEN)) == (1, 65536)
-    dirty = bench.table.read_dirty(OUTPUTS, 65536, clear=False)
-    assert dirty == (0xFFFF).to_bytes(8, "little")
+    assert ones(bench.table.read_dirty(OUTPUTS, 65536)) == list(range(16))
 
 
 @pytest.mark.parametrize("size", [1, 4096, 65535, 65536, 65537, 131072, 200_001, MAX_DESTINATION])
@@ -165,7 +165,7 @@ def test_a_senseless_index_page_disables_the_ring(tail: int, completion_head: in
     bench.memory.view[0:8] = tail.to_bytes(8, "little")
     bench.memory.view[24:32] = completion_head.to_bytes(8, "little")
     bench.device.ring()
-    bench.device.step()
+    bench.device.step(0)
     assert not bench.device.has_work
     assert bench.register(Register.STATUS) == 2
     assert bench.register(Register.FAULTS) == 1
@@ -253,5 +253,5 @@ def test_no_guest_makes_the_device_raise_or_run_for_ever(
     for _ in range(400):
         if not bench.device.has_work:
             break
-        bench.device.step()
+        bench.device.step(0)
     assert not bench.device.has_work

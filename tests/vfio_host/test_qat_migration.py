@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.vfio_host.ring_driver import INPUTS, MEMORY_BYTES, OUTPUTS, REGISTERS, RingDriver, compressible, packed
 from vfio_host.devices.migration_driver import DataStream, MigrationDriver
 from vfio_host.devices.qat import Qat
-from vfio_host.devices.qat_state import SETUP_BYTES, QatState, decode, encode
+from vfio_host.devices.qat_state import SETUP_BYTES, decode, encode
+from vfio_host.devices.ring_state import RingState
 from vfio_host.errors import CallRefused, StateInvalid
 from vfio_host.interface.calls import PrecopyInfo
 from vfio_host.interface.numbers import DeviceState as S
@@ -39,7 +40,7 @@ class Side:
     def step(self) -> bool:
         busy = self.migration.running and self.device.has_work
         if busy:
-            self.device.step()
+            self.device.step(0)
         return busy
 
     def enter(self, state: S) -> DataStream:
@@ -148,7 +149,7 @@ def test_a_cancelled_precopy_begins_a_new_stream_next_time() -> None:
 
 def test_partial_state_is_einval_and_too_much_is_enomem() -> None:
     side = Side(shared_memory())
-    block = encode(QatState(jobs_done=5))
+    block = encode(RingState(jobs_done=5))
     stream = side.enter(S.RESUMING)
     stream.write(block[:-1])
     with refused(errno.EINVAL):
@@ -168,7 +169,7 @@ def test_another_devices_setup_part_is_refused_when_it_is_written() -> None:
     stream = side.enter(S.RESUMING)
     with refused(errno.EINVAL):
         stream.write(b"VIADNIC\0")
-    assert stream.write(encode(QatState())) == STATE_BYTES
+    assert stream.write(encode(RingState())) == STATE_BYTES
 
 
 def test_streams_go_one_way() -> None:
@@ -211,11 +212,11 @@ def test_a_refused_target_changes_nothing() -> None:
 
 
 @st.composite
-def states(draw: st.DrawFn) -> QatState:
+def states(draw: st.DrawFn) -> RingState:
     jobs = draw(st.lists(st.binary(min_size=REQUEST.size, max_size=REQUEST.size), max_size=IN_FLIGHT))
     done = draw(st.integers(0, (1 << 64) - 1 - IN_FLIGHT))
     enabled = draw(st.booleans())
-    return QatState(
+    return RingState(
         request_base=draw(U64),
         completion_base=draw(U64),
         index_base=draw(U64),
@@ -232,7 +233,7 @@ def states(draw: st.DrawFn) -> QatState:
 
 
 @given(states())
-def test_what_is_encoded_decodes(state: QatState) -> None:
+def test_what_is_encoded_decodes(state: RingState) -> None:
     block = encode(state)
     assert len(block) == STATE_BYTES
     assert decode(block) == state
@@ -240,7 +241,7 @@ def test_what_is_encoded_decodes(state: QatState) -> None:
 
 @settings(max_examples=300)
 @given(states(), st.integers(0, STATE_BYTES - 1), st.integers(1, 255), st.booleans())
-def test_a_changed_byte_is_refused_or_canonical(state: QatState, place: int, change: int, mend: bool) -> None:
+def test_a_changed_byte_is_refused_or_canonical(state: RingState, place: int, change: int, mend: bool) -> None:
     block = bytearray(encode(state))
     block[place] ^= change
     if mend:

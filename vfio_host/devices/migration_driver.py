@@ -1,26 +1,28 @@
-"""The accelerator's VFIO migration driver: states, and the data descriptors that state moves through.
+"""A device's VFIO migration driver: states, and the data descriptors that state moves through.
 
 ::
 
-    PRE_COPY   ReadData: the setup part, then ENOMSG     STOP_COPY   ReadData: the rest of the block, then empty
-    RESUMING   WriteData: at most STATE_BYTES; the block is checked and taken over on RESUMING -> STOP
+    PRE_COPY   ReadData: what the device can tell while it runs, then ENOMSG    STOP_COPY   ReadData: the rest, then
+    RESUMING   WriteData; checked and taken over on RESUMING -> STOP                        empty
 
 A stream that was begun in PRE_COPY goes on in STOP_COPY where it was, so a destination that writes everything it got
-has written one block. RUNNING_P2P suspends the device wholly (semantics 7.10); it works in RUNNING and PRE_COPY.
+has written one state. What there is to read and to check is the device's (hardware.MigratableHardware); its flags say
+which states there are. In RUNNING_P2P and PRE_COPY_P2P a device starts no access of its own, so it does not step; it
+works in RUNNING and PRE_COPY.
+
+A transition that fails leaves the device in RESUMING, where only a reset or the missing rest of the state leads on;
+no transition of these devices ends in ERROR.
 """
 
 import errno
 from typing import Final
 
+from vfio_host.devices.hardware import MAX_READ, MigratableHardware, StateSink, StateSource
 from vfio_host.devices.migration_state import path
-from vfio_host.devices.qat import Qat
-from vfio_host.devices.qat_state import SETUP_BYTES, check_setup, setup_part
 from vfio_host.errors import CallRefused, StateInvalid
 from vfio_host.interface.calls import PrecopyInfo
 from vfio_host.interface.numbers import DeviceState, MigrationFlags
-from vfio_host.interface.qat import STATE_BYTES
 
-FLAGS: Final = MigrationFlags.STOP_COPY | MigrationFlags.P2P | MigrationFlags.PRE_COPY
 _RUNNING: Final = frozenset({DeviceState.RUNNING, DeviceState.PRE_COPY})
 _PRE_COPY: Final = frozenset({DeviceState.PRE_COPY, DeviceState.PRE_COPY_P2P})
 _SAVING: Final = _PRE_COPY | {DeviceState.STOP_COPY}
@@ -54,65 +56,64 @@ class DataStream:
 
 
 class SaveStream(DataStream):
-    """The state block being read: the setup part only, until the device stands still."""
+    """A state being read: what there is while the device runs, and all that is left once it stands still."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: StateSource) -> None:
         super().__init__()
-        self._position = 0
-        self._block: bytes | None = None
+        self._source: Final = source
+        self._stopped = False
 
-    def complete(self, block: bytes) -> None:
-        """Give the rest of the block: the device is in STOP_COPY."""
-        self._block = block
+    def stop(self) -> None:
+        """Let the rest be read: the device is in STOP_COPY."""
+        self._stopped = True
+        self._source.stop()
 
     def precopy_info(self) -> PrecopyInfo:
-        """Return what is left of the setup part; EINVAL outside PRE_COPY."""
+        """Return what there is to read; EINVAL outside PRE_COPY."""
         self._check_open()
-        if self._block is not None:
+        if self._stopped:
             raise CallRefused(errno.EINVAL, "Device is not in PRE_COPY")
-        return PrecopyInfo(initial_bytes=SETUP_BYTES - self._position, dirty_bytes=0)
+        return self._source.precopy_info()
 
     def read(self, size: int) -> bytes:
-        """Return what comes next; ENOMSG for nothing now (PRE_COPY), empty at the end (STOP_COPY)."""
+        """Return what comes next, MAX_READ at most; ENOMSG for nothing now (PRE_COPY), empty at the end."""
         self._check_open()
         if size <= 0:
             raise CallRefused(errno.EINVAL, f"Read of {size} bytes")
-        source = setup_part() if self._block is None else self._block
-        data = source[self._position : self._position + size]
-        if not data and self._block is None:
+        data = self._source.read(min(size, MAX_READ))
+        if not data and not self._stopped:
             raise CallRefused(errno.ENOMSG, "Nothing to read while the device runs")
-        self._position += len(data)
         return data
 
 
 class LoadStream(DataStream):
-    """The state block being written."""
+    """A state being written."""
 
-    def __init__(self) -> None:
+    def __init__(self, sink: StateSink) -> None:
         super().__init__()
-        self._block = bytearray()
+        self._sink: Final = sink
 
     def write(self, data: bytes) -> int:
-        """Take the next bytes; ENOMEM past STATE_BYTES, EINVAL when the setup part is another device's."""
+        """Take the next bytes; EINVAL when they are no state of this device, ENOMEM when there are too many."""
         self._check_open()
-        if len(self._block) + len(data) > STATE_BYTES:
-            raise CallRefused(errno.ENOMEM, f"State is longer than {STATE_BYTES} bytes")
         try:
-            check_setup(bytes(self._block) + data)
+            self._sink.write(data)
         except StateInvalid as error:
             raise CallRefused(errno.EINVAL, str(error)) from error
-        self._block += data
         return len(data)
 
-    def block(self) -> bytes:
-        """Return what has been written."""
-        return bytes(self._block)
+    def finish(self) -> None:
+        """Have the device take over what was written. EINVAL when it is partial or invalid."""
+        try:
+            self._sink.finish()
+        except StateInvalid as error:
+            raise CallRefused(errno.EINVAL, str(error)) from error
 
 
 class MigrationDriver:
-    """The migration side of one accelerator."""
+    """The migration side of one device."""
 
-    def __init__(self, device: Qat) -> None:
+    def __init__(self, device: MigratableHardware) -> None:
         self._device: Final = device
         self._state = DeviceState.RUNNING
         self._stream: DataStream | None = None
@@ -120,12 +121,17 @@ class MigrationDriver:
     @property
     def flags(self) -> MigrationFlags:
         """What the device's migration supports."""
-        return FLAGS
+        return self._device.flags
 
     @property
     def state(self) -> DeviceState:
         """The device's migration state."""
         return self._state
+
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes of state a stop would leave to be read, as of now."""
+        return self._device.state_bytes
 
     @property
     def running(self) -> bool:
@@ -140,7 +146,7 @@ class MigrationDriver:
                 is partial or invalid: the device stays in RESUMING.
         """
         before = self._stream
-        for state in path(self._state, target, FLAGS)[1:]:
+        for state in path(self._state, target, self.flags)[1:]:
             self._take_arc(state)
         return self._stream if self._stream is not before else None
 
@@ -152,27 +158,20 @@ class MigrationDriver:
 
     def _take_arc(self, state: DeviceState) -> None:
         before = self._state
-        if before is DeviceState.RESUMING:
-            self._load()
+        if isinstance(self._stream, LoadStream):
+            self._stream.finish()
+            self._end_stream()
         if before in _SAVING and state not in _SAVING:
             self._end_stream()
         if state is DeviceState.RESUMING:
-            self._stream = LoadStream()
+            self._stream = LoadStream(self._device.load())
         elif state in _SAVING and before not in _SAVING:
-            self._stream = SaveStream()
+            self._stream = SaveStream(self._device.save())
         if state is DeviceState.STOP_COPY and isinstance(self._stream, SaveStream):
-            self._stream.complete(self._device.save())
+            self._stream.stop()
         self._state = state
         if state in _RUNNING and before not in _RUNNING:
             self._device.resume()
-
-    def _load(self) -> None:
-        written = self._stream.block() if isinstance(self._stream, LoadStream) else b""
-        try:
-            self._device.load(written)
-        except StateInvalid as error:
-            raise CallRefused(errno.EINVAL, str(error)) from error
-        self._end_stream()
 
     def _end_stream(self) -> None:
         if self._stream is not None:

@@ -69,7 +69,7 @@ CONTROL_ENABLE: Final = 1
 STATUS_ENABLED: Final = 1
 STATUS_FAULTED: Final = 2
 MAX_RING_ENTRIES: Final = 1 << 16
-MAX_RATE: Final = 1 << 40
+MAX_RATE: Final = 1 << 36
 """Bytes a second; a larger RATE means this one."""
 MAX_FLOWS: Final = 8192
 DESCRIPTOR: Final = struct.Struct("<QII")

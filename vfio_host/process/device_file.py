@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from vfio_host.devices.migration_driver import DataStream, MigrationDriver
+from vfio_host.dma_log import DmaLog
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Data, Done, Number
 from vfio_host.interface.numbers import U64_MAX, Feature
-from vfio_host.interface.qat import STATE_BYTES, Register
 from vfio_host.iommufd import Iommufd
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice
 
-_REGISTERS: Final = {int(register): register for register in Register}
+_LOGGING: Final = (Feature.DMA_LOGGING_START, Feature.DMA_LOGGING_STOP, Feature.DMA_LOGGING_REPORT)
+_LoggingCall = calls.DmaLoggingStart | calls.DmaLoggingStop | calls.DmaLoggingReport
 
 
 class DeviceFile(OpenFile):
@@ -76,11 +77,13 @@ class DeviceFile(OpenFile):
             case calls.RegionWrite():
                 if not 0 <= call.value <= U64_MAX:
                     raise CallRefused(errno.EINVAL, f"Value {call.value} is no 64-bit register")
-                self.device.hardware.write_register(_register(call.offset), call.value)
+                self.device.hardware.write_register(call.offset, call.value)
             case calls.RegionRead():
-                return Number(self.device.hardware.read_register(_register(call.offset)))
+                return Number(self.device.hardware.read_register(call.offset))
             case calls.GetFeature():
                 return self._get_feature(call.feature, probe=call.probe)
+            case calls.DmaLoggingStart() | calls.DmaLoggingStop() | calls.DmaLoggingReport():
+                return self._log_call(call, received.room)
             case calls.SetDeviceState():
                 stream = self._migration().set_state(call.state)
                 return Done() if stream is None else Opening(self._next_id(), DataFile(stream))
@@ -90,9 +93,7 @@ class DeviceFile(OpenFile):
 
     def release(self) -> None:
         """Close the device."""
-        self.device.reset()
-        self.device.hardware.attach(None)
-        self.device.forget_eventfds()
+        self.device.close()
         if self._binding is not None:
             context, dev_id = self._binding
             context.unbind(dev_id)
@@ -116,15 +117,38 @@ class DeviceFile(OpenFile):
             raise CallRefused(errno.ENOTTY, f"Device {self.device.name} has no migration driver")
         return self.device.migration
 
+    def _log(self) -> DmaLog:
+        if self.device.log is None:
+            raise CallRefused(errno.ENOTTY, f"Device {self.device.name} has no DMA log")
+        return self.device.log
+
+    def _log_call(self, call: _LoggingCall, room: int | None) -> Answer:
+        log = self._log()
+        match call:
+            case calls.DmaLoggingStart():
+                return Number(log.start(call.page_size, call.ranges))
+            case calls.DmaLoggingStop():
+                log.stop()
+                return Done()
+            case calls.DmaLoggingReport():
+                return log.report(call.iova, call.length, call.page_size, limit=room)
+
     def _get_feature(self, feature: Feature, *, probe: bool) -> Answer:
+        """Answer for a feature. ENOTTY where the device has none of it, EINVAL to get what can only be probed or set.
+
+        DMA_LOGGING_REPORT can be got, but by a call of its own, since it takes a range.
+        """
+        if feature in _LOGGING:
+            self._log()
+            if probe:
+                return Done()
+            raise CallRefused(errno.EINVAL, f"Feature {feature.name} cannot be got without its arguments")
         migration = self._migration()
         values = {
             Feature.MIGRATION: int(migration.flags),
             Feature.MIG_DEVICE_STATE: int(migration.state),
-            Feature.MIG_DATA_SIZE: STATE_BYTES,
+            Feature.MIG_DATA_SIZE: migration.state_bytes,
         }
-        if feature not in values:
-            raise CallRefused(errno.ENOTTY, f"Device {self.device.name} has no feature {feature.name}")
         return Done() if probe else Number(values[feature])
 
 
@@ -148,13 +172,6 @@ class DataFile(OpenFile):
                 return Number(self._stream.write(call.data))
             case _:
                 raise no_such_call(self, call)
-
-
-def _register(offset: int) -> Register:
-    register = _REGISTERS.get(offset)
-    if register is None:
-        raise CallRefused(errno.EINVAL, f"Region 0 has no register at 0x{offset:x}")
-    return register
 
 
 def _eventfd(descriptor: int) -> int:

@@ -2,12 +2,12 @@
 
 ::
 
-    +--> wait: not at all while a device has work, else for any descriptor --+
+    +--> wait: until the next device is due, or for any descriptor ----------+
     |    |                                                                    |
     |    +-- listening socket: a new connection                               |
     |    +-- connection or open file: one batch of calls, executed in order, answered
     |    '-- doorbell: its device looks at its ring                           |
-    '----- one step of each device that has work (at most a millisecond) <----'
+    '----- one step of each device that is due (at most a millisecond) <------'
 
 Calls never run beside a step, so a dirty bitmap that is read sees all of a step or none of it. Every socket is
 non-blocking: a peer that is slow or malformed costs its own channel only. The loop ends when it is told to, or when
@@ -18,12 +18,14 @@ import contextlib
 import selectors
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from vfio_host.devices.hardware import NEVER
 from vfio_host.interface.channel import ChannelError
 from vfio_host.process.batch import answer
 from vfio_host.process.connection import Connection
@@ -61,13 +63,12 @@ class HostLoop:
         devices = tuple(self._host.devices.values())
         try:
             while not self._stopped and (self._served or not self._had_connection):
-                busy = any(device.has_work for device in devices)
-                for key, events in self._selector.select(0 if busy else None):
+                for key, events in self._selector.select(_wait(devices)):
                     if self._selector.get_map().get(key.fd) is key:  # not dropped by an event before this one
                         action: Callable[[int, int], None] = key.data
                         action(key.fd, events)
                 for device in devices:
-                    device.step()
+                    device.step(time.monotonic_ns())
         finally:
             for descriptor in tuple(self._served):
                 self._drop(descriptor)
@@ -127,3 +128,11 @@ class HostLoop:
     def unwatch_doorbell(self, descriptor: int) -> None:
         """Wait for a doorbell no more; it is still open."""
         self._selector.unregister(descriptor)
+
+
+def _wait(devices: Sequence[PassthroughDevice]) -> float | None:
+    """Return for how many seconds there is nothing to do but to answer; None for as long as nobody asks."""
+    due = min((device.due_ns for device in devices), default=NEVER)
+    if due == NEVER:
+        return None
+    return max(0, due - time.monotonic_ns()) / 1e9 if due else 0
