@@ -4,15 +4,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from tests.vmm.guest.small_accelerator import RAM, Accelerator, Mapper
 from vfio_host.interface.qat import COMPLETION, Operation, Status
+from vmm.guest.device_driver import ProgressRefused
+from vmm.guest.dma import MapFailed
 from vmm.guest.layout import MIB, SLAB_SIZE, Layout, plan
 from vmm.guest.material import Material
 from vmm.guest.pacing import SECOND
 from vmm.guest.qat_driver import QatDriver
 from vmm.guest.qat_jobs import JOBS_PER_SLAB, inputs, job
+from vmm.guest.qat_state import QatState
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 
@@ -171,3 +175,75 @@ def test_without_an_iova_the_driver_waits_and_goes_on(bench: Bench) -> None:
     for _ in range(5):
         bench.turn()
     assert bench.driver.answered > 0
+
+
+def test_a_halted_driver_finishes_and_goes_on_where_it_was(bench: Bench) -> None:
+    for _ in range(7):
+        bench.turn(most=5)
+    bench.driver.halt()
+    assert bench.driver.busy
+    submitted = bench.driver.submitted
+    for _ in range(20):
+        bench.turn(most=5)
+    assert (bench.driver.idle, bench.driver.busy, bench.driver.submitted) == (True, False, submitted)
+    bench.driver.resume()
+    for _ in range(20):
+        bench.turn(most=5)
+    assert bench.driver.answered > submitted
+    assert bench.driver.errors == 0
+
+
+def test_a_driver_opens_again_on_another_mapper_in_the_middle_of_a_slab(bench: Bench) -> None:
+    for turns in (3, 4, 6, 9):
+        for _ in range(turns):
+            bench.turn(most=3)
+        bench.driver.halt()
+        while not bench.driver.idle:
+            bench.turn(most=3)
+        before = bench.driver.answered
+        bench.driver.close()
+        assert not bench.mapper.mapped
+        assert not bench.device.enabled
+        assert bench.driver.step(bench.now) > bench.now + SECOND
+        bench.mapper = bench.device.mapper = Mapper(next_iova=7 << 30)
+        bench.driver.open(bench.mapper)
+        bench.driver.resume()
+        for _ in range(3):
+            bench.turn()
+        assert bench.driver.answered > before
+    assert bench.driver.answered % JOBS_PER_SLAB != 0
+    assert bench.driver.errors == 0
+
+
+def test_a_close_drops_what_is_in_flight_once(bench: Bench) -> None:
+    for _ in range(4):
+        bench.turn(most=3)
+    answered = bench.driver.answered
+    assert bench.driver.submitted > answered
+    bench.driver.close()
+    bench.driver.close()
+    assert (bench.driver.errors, bench.driver.submitted, bench.driver.idle) == (1, answered, True)
+    bench.driver.open(bench.mapper)
+    for _ in range(20):
+        bench.turn()
+    assert bench.driver.answered > answered + JOBS_PER_SLAB
+    assert bench.driver.errors == 1
+
+
+def test_no_room_for_the_rings_leaves_the_driver_closed(bench: Bench) -> None:
+    bench.driver.close()
+    bench.mapper.full = True
+    with pytest.raises(MapFailed):
+        bench.driver.open(bench.mapper)
+    assert (bench.driver.opened, bench.device.enabled) == (False, False)
+
+
+@pytest.mark.parametrize("change", [{"answered": -1}, {"slabs": ()}, {"rings": None}, {"first": 1 << 40}])
+def test_a_state_that_cannot_be_is_refused(bench: Bench, change: dict[str, object]) -> None:
+    bench.turn(most=1)
+    state = msgspec.msgpack.decode(bench.driver.save(), type=QatState)
+    before = bench.driver.save()
+    for wrong in (msgspec.msgpack.encode(msgspec.structs.replace(state, **change)), before + b"\0", b"\xc1"):
+        with pytest.raises(ProgressRefused):
+            bench.driver.load(wrong, bench.mapper)
+    assert bench.driver.save() == before
