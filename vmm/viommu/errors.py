@@ -4,7 +4,9 @@
 
     ViommuError
     ├── UnsupportedConfiguration   the unit cannot be built so
-    ├── CachingModeRequired        a device that needs MAP events sits behind a unit that cannot give them
+    ├── ListenerRefused            nobody can follow an address space of this unit (ENOTSUP)
+    │   ├── CachingModeRequired    the unit would not hear of new mappings
+    │   └── SnoopControlUnsupported the unit forces snooping, which host mappings do not follow
     └── StateRefused               a saved state does not fit this unit; the unit is as it was
 """
 
@@ -17,8 +19,16 @@ class UnsupportedConfiguration(ViommuError):
     """No such unit exists."""
 
 
-class CachingModeRequired(ViommuError):
+class ListenerRefused(ViommuError):
+    """The unit cannot serve such a listener (semantics 4.2). It has none then."""
+
+
+class CachingModeRequired(ListenerRefused):
     """Device assignment needs caching mode (semantics 4.2)."""
+
+
+class SnoopControlUnsupported(ListenerRefused):
+    """Device assignment does not go with snoop control (semantics 4.2)."""
 
 
 class StateRefused(ViommuError):

@@ -8,33 +8,24 @@ from collections.abc import Callable
 from typing import Final
 
 from vmm.memory.guest_physical import AccessFault, GuestMemory
+from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress
+from vmm.rules import Rules
 from vmm.viommu import registers as reg
 from vmm.viommu.address_space import DeviceAddressSpace, SpaceContext, View
-from vmm.viommu.context import Binding, ContextReader, RootTable
+from vmm.viommu.commands import Command, InvalidatePasids, Wait
+from vmm.viommu.context import Binding, ContextReader, FirstStage, PassThrough, RootTable
+from vmm.viommu.descriptors import DescriptorType
 from vmm.viommu.errors import StateRefused, UnsupportedConfiguration
 from vmm.viommu.faults import Fault, FaultReason, FaultRecorder
-from vmm.viommu.invalidation import (
-    Command,
-    DescriptorType,
-    InvalidateContexts,
-    InvalidateIotlb,
-    InvalidatePasids,
-    InvalidationQueue,
-    Wait,
-)
+from vmm.viommu.invalidation import InvalidationQueue
+from vmm.viommu.invalidator import Invalidator
+from vmm.viommu.register_invalidation import context_command, iotlb_command
 from vmm.viommu.registers import RegisterFile, VtdConfiguration
 from vmm.viommu.state import UnitState
-from vmm.viommu.walk import SecondStageWalker
+from vmm.viommu.walk import SecondStageWalker, Translation
 
 __all__ = ["DeviceAddressSpace", "View", "VtdConfiguration", "VtdUnit"]
 
-WORK_LIMIT: Final = 1 << 17
-"""Tables that one write of the tail may make the unit read, and 64 more a descriptor.
-
-What a guest posts beyond it is done once, for every device, after the last descriptor. The guest cannot tell: the
-write has not returned.
-"""
-_COMMAND_WORK: Final = 64
 _FRAME: Final = ~0xFFF
 _QUEUE_SIZES: Final = frozenset(1 << order for order in range(7, 16))
 
@@ -42,46 +33,53 @@ _QUEUE_SIZES: Final = frozenset(1 << order for order in range(7, 16))
 class VtdUnit:
     """One remapping unit, which all devices of bus 0 sit behind.
 
-    `dirty_tracking_active` is the global dirty tracking mask, for whatever reason it is on (semantics 4.13).
+    `dirty_tracking_active` is the global dirty tracking mask, for whatever reason it is on (semantics 4.13). `deliver`
+    takes interrupt messages; there are at most as many as register writes and recorded faults.
 
     Raises:
         UnsupportedConfiguration: No unit has this address width.
     """
 
     def __init__(
-        self, memory: GuestMemory, configuration: VtdConfiguration, dirty_tracking_active: Callable[[], bool]
+        self,
+        memory: GuestMemory,
+        configuration: VtdConfiguration,
+        dirty_tracking_active: Callable[[], bool],
+        rules: Rules | None = None,
+        deliver: reg.Deliver | None = None,
     ) -> None:
         if configuration.aw_bits not in {39, 48}:
             raise UnsupportedConfiguration(f"Address width of the vIOMMU is 39 or 48, not {configuration.aw_bits}")
         self.configuration: Final = configuration
         self.faults_recorded = 0
         self._memory: Final = memory
-        self._registers: Final = RegisterFile(configuration)
+        self._registers: Final = RegisterFile(configuration, deliver)
         self._recorder: Final = FaultRecorder(self._registers)
-        self._queue: Final = InvalidationQueue(memory, scalable=configuration.scalable)
+        self._queue: Final = InvalidationQueue(memory)
         self._reader: Final = ContextReader(memory, configuration.aw_bits)
         self._frame: Final = (1 << configuration.aw_bits) - 1 & _FRAME
         self._root = RootTable(0, scalable=False)
         self._translating = False
         self._interrupt_table = (0, 0, False)
         self._interrupts_remapped = False
-        self._work_left = 0
-        self._spaces: Final[dict[int, DeviceAddressSpace]] = {}
         self._walker: Final = SecondStageWalker(memory, configuration.aw_bits, scalable=configuration.scalable)
         self._space_context: Final = SpaceContext(
             configuration,
-            memory.sections,
+            Rules() if rules is None else rules,
+            memory,
             self._walker,
             self._look_up,
-            self._record,
+            self._translate,
             dirty_tracking_active,
         )
+        self._invalidator: Final = Invalidator(self._walker)
 
     def address_space(self, devfn: int) -> DeviceAddressSpace:
         """Return the address space of a device of bus 0, made on the first call."""
-        space = self._spaces.get(devfn)
+        spaces = self._invalidator.spaces
+        space = spaces.get(devfn)
         if space is None:
-            space = self._spaces[devfn] = DeviceAddressSpace(devfn, self._space_context)
+            space = spaces[devfn] = DeviceAddressSpace(devfn, self._space_context)
         return space
 
     def read_register(self, offset: int) -> int:
@@ -97,6 +95,10 @@ class VtdUnit:
                 self._command(self._registers.load(reg.GCMD))
             case reg.IQT:
                 self._tail_written()
+            case reg.CCMD | reg.CCMD_TOP:
+                self._contexts_written()
+            case reg.IOTLB | reg.IOTLB_TOP:
+                self._iotlb_written()
             case reg.FSTS | reg.FRCD_HIGH | reg.FRCD_TOP:
                 self._recorder.update_pending()
                 # Software has served a stopped queue by clearing IQE, and expects it to go on.
@@ -145,7 +147,7 @@ class VtdUnit:
         queue.base, queue.wide = loaded.queue_base & self._frame, bool(loaded.queue_base & reg.IQA_DW)
         queue.size, queue.head, queue.tail = loaded.queue_size, loaded.queue_head, loaded.queue_tail
         queue.enabled, queue.last_type = loaded.queue_enabled, DescriptorType(loaded.last_type)
-        self._refresh_all()
+        self._invalidator.refresh_all()
 
     def _check(self, loaded: UnitState) -> None:
         own = self._registers.dump()[: reg.GCMD]
@@ -167,7 +169,22 @@ class VtdUnit:
     def _look_up(self, devfn: int) -> Binding | Fault | None:
         return self._reader.look_up(self._root, devfn) if self._translating else None
 
-    def _record(self, devfn: int, address: int, write: bool, fault: Fault) -> None:
+    def _translate(self, devfn: int, iova: int, write: bool) -> Translation | Fault:
+        binding = self._look_up(devfn)
+        if binding is None or isinstance(binding, PassThrough):
+            page = GuestPhysicalAddress(iova)
+            return Translation(page, PAGE_SIZE - 1, readable=True, writable=True)
+        if isinstance(binding, FirstStage):
+            found: Translation | Fault = Fault(FaultReason.PASID_INVALID)
+        elif isinstance(binding, Fault):
+            found = binding
+        else:
+            found = self._walker.translate(binding, iova, write=write)
+        if isinstance(found, Fault):
+            self._record(devfn, iova, write=write, fault=found)
+        return found
+
+    def _record(self, devfn: int, address: int, *, write: bool, fault: Fault) -> None:
         if fault.reported and self._recorder.record(devfn, address, write=write, reason=FaultReason(fault.reason)):
             self.faults_recorded += 1
 
@@ -176,12 +193,12 @@ class VtdUnit:
         if changed & reg.TE and self.configuration.dma_translation:
             self._translating = bool(value & reg.TE)
             self._set_status(reg.TE, value)
-            self._refresh_all()
+            self._invalidator.refresh_all()
         if value & reg.SRTP:
             table = self._registers.load(reg.RTADDR)
             self._root = RootTable(table & self._frame, scalable=bool(table & reg.RTADDR_SMT))
             self._set_status(reg.SRTP, value)
-            self._refresh_all()
+            self._invalidator.refresh_all()
         if changed & reg.QIE:
             self._switch_queue(on=bool(value & reg.QIE))
         if value & reg.SIRTP:
@@ -208,54 +225,51 @@ class VtdUnit:
             self._set_status(reg.QIE, 0)
 
     def _tail_written(self) -> None:
-        if self._queue.wide and self._registers.load(reg.IQT) & 0x10:
+        if self._wide_queue and self._registers.load(reg.IQT) & 0x10:
             self._recorder.queue_error()
             return
         self._take_tail()
         self._process_queue()
 
+    @property
+    def _wide_queue(self) -> bool:
+        return self._queue.wide if self._queue.enabled else bool(self._registers.load(reg.IQA) & reg.IQA_DW)
+
     def _take_tail(self) -> None:
         tail = self._registers.load(reg.IQT)
-        self._queue.tail = tail >> 5 & 0x3FFF if self._queue.wide else tail >> 4 & 0x7FFF
+        self._queue.tail = tail >> 5 & 0x3FFF if self._wide_queue else tail >> 4 & 0x7FFF
 
     def _process_queue(self) -> None:
         if not self._queue.enabled or self._registers.load(reg.FSTS) & reg.FSTS_IQE:
             return
-        self._work_left = WORK_LIMIT
+        self._invalidator.begin()
         if not self._queue.process(self._execute):
             self._recorder.queue_error()
         self._registers.store(reg.IQH, self._queue.head_register)
-        if self._work_left <= 0:
-            for space in self._spaces.values():
-                space.switch()
-                space.sync()
+        self._invalidator.end()
 
     def _execute(self, command: Command) -> bool:
         if isinstance(command, Wait):
             return self._complete(command)
-        if self._work_left > 0:
-            before = self._walker.tables_read
-            self._invalidate(command)
-            self._work_left -= _COMMAND_WORK + self._walker.tables_read - before
+        if not isinstance(command, InvalidatePasids) or self._root.scalable:
+            self._invalidator.execute(command)
         return True
 
-    def _invalidate(self, command: Command) -> None:
-        match command:
-            case InvalidateContexts(devices=None):
-                self._refresh_all()
-            case InvalidateContexts():
-                for space in self._spaces.values():
-                    if command.matches(space.devfn):
-                        space.switch()
-                        space.sync()
-            case InvalidateIotlb():
-                for space in self._spaces.values():
-                    space.invalidate(command)
-            case InvalidatePasids():
-                for space in self._spaces.values():
-                    space.invalidate_pasid(command)
-            case _:
-                pass
+    def _contexts_written(self) -> None:
+        value = self._registers.load(reg.CCMD)
+        if value & reg.CCMD_ICC and not self._queue.enabled:
+            command, shown = context_command(value)
+            self._registers.store(reg.CCMD, shown)
+            if command is not None:
+                self._invalidator.invalidate(command)
+
+    def _iotlb_written(self) -> None:
+        value = self._registers.load(reg.IOTLB)
+        if value & reg.IOTLB_IVT and not self._queue.enabled:
+            command, shown = iotlb_command(value, self._registers.load(reg.IVA))
+            self._registers.store(reg.IOTLB, shown)
+            if command is not None:
+                self._invalidator.invalidate(command)
 
     def _complete(self, wait: Wait) -> bool:
         if wait.status is not None:
@@ -268,13 +282,3 @@ class VtdUnit:
             self._registers.store(reg.ICS, reg.ICS_IWC)
             self._registers.raise_event(reg.IECTL)
         return True
-
-    def _refresh_all(self) -> None:
-        """Unmap everything, switch every address space, then follow the tables anew."""
-        spaces = tuple(self._spaces.values())
-        for space in spaces:
-            space.unmap()
-        for space in spaces:
-            space.switch()
-        for space in spaces:
-            space.sync()

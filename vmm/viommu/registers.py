@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vmm.viommu.errors import UnsupportedConfiguration
+
 VER: Final = 0x00
 CAP: Final = 0x08
 ECAP: Final = 0x10
@@ -15,6 +17,7 @@ GCMD: Final = 0x18
 GSTS: Final = 0x1C
 RTADDR: Final = 0x20
 CCMD: Final = 0x28
+CCMD_TOP: Final = 0x2C
 FSTS: Final = 0x34
 FECTL: Final = 0x38
 FEDATA: Final = 0x3C
@@ -31,6 +34,7 @@ IEUADDR: Final = 0xAC
 IRTA: Final = 0xB8
 IVA: Final = 0xF0
 IOTLB: Final = 0xF8
+IOTLB_TOP: Final = 0xFC
 FRCD_LOW: Final = 0x220
 FRCD_HIGH: Final = 0x228
 FRCD_TOP: Final = 0x22C
@@ -61,11 +65,24 @@ EVENT_PENDING: Final = 1 << 30
 CAP_CM: Final = 1 << 7
 CAP_SAGAW_39: Final = 1 << 9
 CAP_SAGAW_48: Final = 1 << 10
+CAP_LARGE_LEAVES: Final = 3 << 34
 CAP_PSI: Final = 1 << 39
+CAP_DRAIN: Final = 3 << 54
+CAP_FS1GP: Final = 1 << 56
 ECAP_QI: Final = 1 << 1
+ECAP_DT: Final = 1 << 2
+ECAP_IR: Final = 1 << 3
+ECAP_EIM: Final = 1 << 4
 ECAP_PT: Final = 1 << 6
+ECAP_SC: Final = 1 << 7
+ECAP_MHMV: Final = 15 << 20
+ECAP_SRS: Final = 1 << 31
+ECAP_PSS: Final = 7 << 35
+"""PASIDs of 8 bits, which is what QEMU's memory transactions carry."""
+ECAP_PASID: Final = 1 << 40
 ECAP_SMTS: Final = 1 << 43
 ECAP_SSTS: Final = 1 << 46
+ECAP_FSTS: Final = 1 << 47
 MAMV: Final = 18
 """The largest address mask of a page-selective invalidation: 2^18 pages."""
 
@@ -80,31 +97,89 @@ _ONES: Final = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class VtdConfiguration:
-    """What the unit is built with; the machine specification's `[viommu]`."""
+    """What the unit is built with; the machine specification's `[viommu]` and QEMU's properties (semantics 4.2).
+
+    `first_stage` (x-flts) offers first-stage tables in the place of second-stage ones to PASID entries; `fs1gp` then
+    allows their leaves of 1 GiB. `stale_tm` with `device_iotlb` lets second-stage leaves have the old TM bit.
+    `eim` None: wherever interrupts are remapped.
+    """
 
     scalable: bool
     aw_bits: int
     caching_mode: bool
     dma_translation: bool
     reports_max_iova: bool
+    first_stage: bool = False
+    fs1gp: bool = True
+    snoop_control: bool = False
+    dma_drain: bool = True
+    stale_tm: bool = False
+    interrupt_remapping: bool = True
+    eim: bool | None = None
+    device_iotlb: bool = False
+    pasid: bool = False
+
+    @property
+    def extended_interrupts(self) -> bool:
+        """Whether interrupts may have 32-bit destinations."""
+        return self.interrupt_remapping if self.eim is None else self.eim
+
+    def check(self) -> None:
+        """Say why there is no such unit.
+
+        Raises:
+            UnsupportedConfiguration: The properties exclude each other, or a value is none that exists (semantics 4.2;
+                the rules of EIM, DMA draining and PASID with a device TLB are QEMU's).
+        """
+        refusals = (
+            (self.aw_bits not in {39, 48}, f"Address width of the vIOMMU is 39 or 48, not {self.aw_bits}"),
+            (self.first_stage and not self.scalable, "First-stage tables need the vIOMMU's scalable mode"),
+            (self.first_stage and self.aw_bits != 48, "First-stage tables have 4 levels, which need 48 address bits"),
+            (self.scalable and not self.dma_drain, "Scalable mode of the vIOMMU needs draining of DMA"),
+            (self.pasid and not self.scalable, "PASIDs need the vIOMMU's scalable mode"),
+            (self.pasid and self.device_iotlb, "PASIDs together with device TLBs are not supported"),
+            (bool(self.eim) and not self.interrupt_remapping, "Extended interrupts need interrupt remapping"),
+        )
+        for refused, reason in refusals:
+            if refused:
+                raise UnsupportedConfiguration(reason)
 
 
 def capabilities(configuration: VtdConfiguration) -> int:
     """Return CAP: 16-bit domain ids, page-selective invalidation, 2 MiB and 1 GiB leaves, one fault record."""
-    value = 6 | CAP_PSI | MAMV << 48 | 3 << 34 | 3 << 54
+    value = 6 | CAP_PSI | MAMV << 48 | CAP_LARGE_LEAVES
     value |= (configuration.aw_bits - 1) << 16 | (FRCD_LOW >> 4) << 24
+    if configuration.dma_drain:
+        value |= CAP_DRAIN
     if configuration.caching_mode:
         value |= CAP_CM
     if configuration.dma_translation:
         value |= CAP_SAGAW_39 | (CAP_SAGAW_48 if configuration.aw_bits >= 48 else 0)
+    if configuration.first_stage and configuration.fs1gp:
+        value |= CAP_FS1GP
     return value
 
 
 def extended_capabilities(configuration: VtdConfiguration) -> int:
-    """Return ECAP: queued invalidation, interrupt remapping, pass-through; in scalable mode its second stage."""
-    value = ECAP_QI | 3 << 3 | ECAP_PT | (IVA >> 4) << 8 | 15 << 20
-    if configuration.scalable:
-        value |= 1 << 31 | ECAP_SMTS | ECAP_SSTS
+    """Return ECAP: queued invalidation, pass-through, and what the configuration offers beside them.
+
+    Neither supervisor requests nor second-stage tables are offered beside first-stage ones, as in QEMU.
+    """
+    value = ECAP_QI | ECAP_PT | (IVA >> 4) << 8
+    if configuration.interrupt_remapping:
+        value |= ECAP_IR | ECAP_MHMV
+    if configuration.extended_interrupts:
+        value |= ECAP_EIM
+    if configuration.device_iotlb:
+        value |= ECAP_DT
+    if configuration.snoop_control:
+        value |= ECAP_SC
+    if configuration.first_stage:
+        value |= ECAP_SMTS | ECAP_FSTS
+    elif configuration.scalable:
+        value |= ECAP_SMTS | ECAP_SRS | ECAP_SSTS
+    if configuration.pasid:
+        value |= ECAP_PASID | ECAP_PSS
     return value
 
 

@@ -11,12 +11,12 @@ from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import Iova
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu import registers as reg
-from vmm.viommu.address_space import power_of_two_chunks
 from vmm.viommu.context import RootTable
 from vmm.viommu.errors import CachingModeRequired, UnsupportedConfiguration
 from vmm.viommu.events import IommuEvent
 from vmm.viommu.faults import Fault, FaultReason
 from vmm.viommu.intel import View, VtdConfiguration, VtdUnit
+from vmm.viommu.shadow import power_of_two_chunks
 
 LOW_CHUNKS_MIB = [2048, 1024, 512, 256, 128, 64, 32, 8, 4, 2]
 

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu import registers as reg
-from vmm.viommu.intel import VtdConfiguration, VtdUnit
-from vmm.viommu.invalidation import (
+from vmm.viommu.commands import (
     Command,
     InvalidateContexts,
     InvalidateIotlb,
     InvalidatePasids,
     Nothing,
     Wait,
-    decode,
 )
+from vmm.viommu.descriptors import decode
+from vmm.viommu.intel import VtdConfiguration, VtdUnit
 
 RAM = 1 << 20
 QUEUE, STATUS = 0x10000, 0x30000
@@ -87,19 +87,30 @@ def rig(request: pytest.FixtureRequest) -> Rig:
         (7 | 3 << 4, 0, InvalidatePasids(None, None)),
         (7 | 2 << 4, 0, None),
         (0, 0, None),
+        (8 | 0x18 << 16 | 3 << 32, 0x1000 | 1 << 11, Nothing()),
+        (8 | 1 << 12, 0, None),
+        (8, 2, None),
+        (9 | 1 << 4 | 0x18 << 16 | 3 << 32, 5 << 3, Nothing()),
         (9, 0, None),
+        (9 | 1 << 4, 1, None),
+        (9 | 1 << 5, 0, None),
+        (3, 2, None),
+        (3 | 1 << 48, 0, None),
+        (4 | 1 << 48, 0, None),
+        (4 | 3 << 27 | 7 << 32, 0, Nothing()),
+        (10, 0, None),
         (15, 0, None),
         (2 | 1 << 4 | 1 << 9, 0, None),
     ],
 )
 def test_meaning_of_descriptors(low: int, high: int, expected: Command | None) -> None:
-    assert decode((low, high, 0, 0), wide=True, scalable=True)[1] == expected
+    assert decode((low, high, 0, 0), wide=True)[1] == expected
 
 
 def test_descriptors_of_scalable_mode_are_unknown_outside_it() -> None:
-    assert decode((7 | 3 << 4, 0, 0, 0), wide=False, scalable=False)[1] is None
-    assert decode((6 | 2 << 4, 0, 0, 0), wide=False, scalable=True)[1] is None
-    assert decode((2 | 1 << 4, 0, 1, 0), wide=True, scalable=True)[1] is None
+    assert decode((7 | 3 << 4, 0, 0, 0), wide=False)[1] is None
+    assert decode((6 | 2 << 4, 0, 0, 0), wide=False)[1] is None
+    assert decode((2 | 1 << 4, 0, 1, 0), wide=True)[1] is None
 
 
 def test_a_wait_writes_its_status_and_moves_the_head(rig: Rig) -> None:

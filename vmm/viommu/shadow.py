@@ -1,0 +1,165 @@
+"""The mappings that a listener was told of, and how they follow the guest's tables (semantics 1.5, 4.12, 4.13).
+
+The IOVA tree holds exactly what the listener was told is mapped. A sync walks the tables and sends the difference; an
+unmap of everything goes mapping by mapping while dirty pages are tracked, and by a few wide events otherwise.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from vmm.memory.guest_physical import GuestMemory
+from vmm.memory.quantities import GuestPhysicalAddress, Iova
+from vmm.rules import Rules
+from vmm.viommu.context import SecondStage
+from vmm.viommu.events import IommuEvent
+from vmm.viommu.iova_tree import READABLE, WRITABLE, DmaMap, IovaTree
+from vmm.viommu.stale_entry import address_in_entry
+from vmm.viommu.walk import SecondStageWalker
+
+Notify = Callable[[IommuEvent], None]
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Shadow:
+    """One address space's IOVA tree. `ranges` are the notifiers': addresses outside are never announced.
+
+    `announced` counts events that came of walks and of mappings taken away.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        walker: SecondStageWalker,
+        ranges: Ranges,
+        rules: Rules,
+        dirty_tracking_active: Callable[[], bool],
+    ) -> None:
+        self.announced = 0
+        self._memory: Final = memory
+        self._walker: Final = walker
+        self._ranges: Final = ranges
+        self._rules: Final = rules
+        self._dirty_tracking_active: Final = dirty_tracking_active
+        self._tree: Final = IovaTree()
+
+    @property
+    def mappings(self) -> tuple[DmaMap, ...]:
+        """What the listener was told is mapped, ascending."""
+        return tuple(self._tree)
+
+    def forget(self) -> None:
+        """Empty the tree without a word: the listener knows that all of it is void."""
+        self._tree.clear()
+
+    def unmap(self, notify: Notify) -> None:
+        """Take every mapping away (semantics 4.13).
+
+        While dirty pages are tracked each mapping goes on its own and names what it mapped, so that what the device
+        wrote can be read beforehand; of an empty tree nothing is said. Otherwise, and always without
+        `unmap_by_mapping`, wide events cover each notifier's range.
+        """
+        if self.precise:
+            self.unmap_by_mapping(notify)
+            return
+        self._tree.clear()
+        for low, high in self._ranges:
+            for start, size in power_of_two_chunks(low, high):
+                notify(_event(DmaMap(start, size - 1, 0, 0)))
+
+    @property
+    def precise(self) -> bool:
+        """Whether mappings that go all at once go one by one now."""
+        return self._rules.unmap_by_mapping and self._dirty_tracking_active()
+
+    def unmap_by_mapping(self, notify: Notify) -> None:
+        """Take every mapping away on its own."""
+        gone = self._tree.clear()
+        self.announced += len(gone)
+        for record in gone:
+            notify(_event(record._replace(permission=0)))
+
+    def cover(self, notify: Notify, first: int, last: int) -> None:
+        """Send one UNMAP for what each notifier sees of a range, whether it is mapped or not (semantics 1.6)."""
+        for low, high in self._ranges:
+            if first <= high and last >= low:
+                start = max(low, first)
+                notify(_event(DmaMap(start, min(high, last) - start, 0, 0)))
+
+    def sync(self, notify: Notify, stage: SecondStage | None, first: int, last: int) -> None:
+        """Make the mappings that touch a range equal to the tables; without tables there are none.
+
+        Identical mappings are left alone. What changed is unmapped before it is mapped anew.
+        """
+        # A mapping that the range only touches goes as a whole, so all of its range is walked again: the tables may
+        # now describe it by smaller leaves that nobody will mention.
+        touched = self._tree.overlapping(first, last)
+        if touched:
+            first, last = min(first, touched[0].iova), max(last, touched[-1].last)
+        fresh = [] if stage is None else self._visible(stage, first, last)
+        if fresh:
+            first, last = min(first, fresh[0].iova), max(last, fresh[-1].last)
+        old = self._tree.replace(first, last, fresh)
+        if old == fresh:
+            return
+        if old:
+            kept = set(fresh).intersection(old)
+            old = [record for record in old if record not in kept]
+            fresh = [record for record in fresh if record not in kept]
+        if stage is not None and not self._rules.unmap_events_carry_address:
+            old = [record._replace(translated=address_in_entry(self._memory, stage, record.iova)) for record in old]
+        self.announced += len(old) + len(fresh)
+        for event in _difference(old, fresh):
+            notify(event)
+
+    def replay(self, notify: Notify) -> None:
+        """Send a MAP for each mapping."""
+        for record in self._tree:
+            notify(_event(record))
+
+    def _visible(self, stage: SecondStage, first: int, last: int) -> list[DmaMap]:
+        found: list[DmaMap] = []
+        for low, high in self._ranges:
+            if first <= high and last >= low:
+                leaves = self._walker.mappings(stage, max(first, low), min(last, high))
+                if leaves and leaves[0].iova < low:
+                    leaves[0] = _cropped(leaves[0], low, high)
+                if leaves and leaves[-1].last > high:
+                    leaves[-1] = _cropped(leaves[-1], low, high)
+                found.extend(leaves)
+        return found
+
+
+def power_of_two_chunks(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Cut [first, last] as whole-range notifications are cut: aligned powers of two (semantics 4.9)."""
+    while first <= last:
+        remaining = 1 << (last - first + 1).bit_length() - 1
+        size = min(first & -first, remaining) if first else remaining
+        yield first, size
+        first += size
+
+
+def _difference(old: Sequence[DmaMap], fresh: Sequence[DmaMap]) -> Iterator[IommuEvent]:
+    """Yield UNMAP and MAP events, ascending; whatever overlaps a new mapping goes before it comes."""
+    position = 0
+    for record in fresh:
+        while position < len(old) and old[position].iova <= record.last:
+            yield _event(old[position]._replace(permission=0))
+            position += 1
+        yield _event(record)
+    for record in old[position:]:
+        yield _event(record._replace(permission=0))
+
+
+def _event(record: DmaMap) -> IommuEvent:
+    return IommuEvent(
+        Iova(record.iova),
+        record.size,
+        GuestPhysicalAddress(record.translated),
+        bool(record.permission & READABLE),
+        bool(record.permission & WRITABLE),
+    )
+
+
+def _cropped(record: DmaMap, low: int, high: int) -> DmaMap:
+    first, last = max(record.iova, low), min(record.last, high)
+    return DmaMap(first, last - first, record.translated + first - record.iova, record.permission)
