@@ -54,6 +54,8 @@ class Action(Table):
     at: Moment
     do: Doing
     device: Name | None = None
+    times: int = Field(default=1, ge=1, le=1_000_000)
+    """Of `fail-query` and `fail-unmap`: how many of them fail, one after another."""
 
 
 class Expectation(Table):

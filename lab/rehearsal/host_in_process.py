@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Failed, HostConfiguration, Number, Opened
@@ -46,6 +48,8 @@ class HostInProcess:
 
     def __init__(self, configuration: HostConfiguration) -> None:
         self.tally: Final = Tally()
+        self._page_size: Final = configuration.page_size
+        self._shift = 0
         self._host: Final = Host(configuration)
         self._connection: Final = self._host.connect()
         self._files: Final[list[OpenFile]] = []
@@ -65,16 +69,21 @@ class HostInProcess:
         return opened
 
     def register_memory(self, address: int, length: int, descriptor: int) -> None:
-        """Tell what lies at a user address."""
-        _CalledDirectly(self, self._connection).call(calls.RegisterMemory(vaddr=address, length=length), (descriptor,))
+        """Tell what lies at a user address.
+
+        A host of larger pages would have put it at a multiple of them; from here on it is told so.
+        """
+        self._shift = -address % self._page_size
+        call = calls.RegisterMemory(vaddr=address + self._shift, length=length)
+        _CalledDirectly(self, self._connection).call(call, (descriptor,))
 
     def report_writes(self) -> bytes | None:
         """Return None: nobody bears witness here, and the oracle knows better."""
         return None
 
-    def fail_next(self, what: str) -> None:
-        """Let the next `query` or `unmap` fail with EIO, before anything of it is done."""
-        self._failing[what] = errno.EIO
+    def fail_next(self, what: str, times: int = 1) -> None:
+        """Let the next so many of a kind, `query` or `unmap`, fail with EIO, before anything of them is done."""
+        self._failing[what] = times
 
     def containers(self) -> Iterator[Sequence[tuple[int, int]]]:
         """Yield what each container that is open has mapped, as (iova, size)."""
@@ -107,11 +116,12 @@ class HostInProcess:
 
     def carry_out(self, file: OpenFile, call: AnyCall, received: Received) -> Answer | Opening:
         """Do one call; its errno is an answer."""
-        injected = self._failing.pop(_kind(call), None)
-        if injected is not None:
-            return Failed(injected)
+        kind = _kind(call)
+        if self._failing.get(kind, 0):
+            self._failing[kind] -= 1
+            return Failed(errno.EIO)
         try:
-            answer = file.call(call, received)
+            answer = file.call(self._shifted(call), received)
         except CallRefused as refusal:
             return Failed(refusal.errno)
         except OSError as error:
@@ -121,6 +131,15 @@ class HostInProcess:
         if isinstance(call, calls.HwptAlloc) and isinstance(answer, Number):
             self._page_tables.setdefault(file, []).append(answer.value)
         return answer
+
+    def _shifted(self, call: AnyCall) -> AnyCall:
+        match call:
+            case calls.MapDma():
+                return msgspec.structs.replace(call, vaddr=call.vaddr + self._shift)
+            case calls.IoasMap():
+                return msgspec.structs.replace(call, user_va=call.user_va + self._shift)
+            case _:
+                return call
 
 
 class _CalledDirectly:

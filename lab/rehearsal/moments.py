@@ -35,7 +35,7 @@ class Moments:
     def _do(self, action: Action) -> None:
         what = _HOST_FAILS.get(action.do)
         if what is not None:
-            self._side.host.fail_next(what)
+            self._side.host.fail_next(what, action.times)
             return
         self._side.machine.guest_command(GuestAction(action.do), action.device)
         self._side.world.wake()
