@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dest_agent.admission import Admission, specification_in
-from dest_agent.incoming_attempt import Finished, IncomingAttempt
+from dest_agent.incoming_attempt import BeforeReady, Finished, IncomingAttempt, nothing_before_ready
 from dest_agent.preparing import bring_up, give_up, journal_prepared
 from dest_agent.settling import end, recover, take_over
 from vm_migration.api.v1 import destination_pb2
@@ -42,13 +42,21 @@ class DestAgent:
     """Prepares, fills, verifies, activates."""
 
     def __init__(
-        self, *, host: str, state_dir: Path, run_dir: Path, memory_budget: int, after_active: AfterActive
+        self,
+        *,
+        host: str,
+        state_dir: Path,
+        run_dir: Path,
+        memory_budget: int,
+        after_active: AfterActive,
+        before_ready: BeforeReady = nothing_before_ready,
     ) -> None:
         self.host: Final = host
         self.run: Final = RunDirectory(run_dir)
         self.admission: Final = Admission(host, self.run, memory_budget)
         self._journals: Final = state_dir / "journal"
         self._after_active: Final = after_active
+        self._before_ready: Final = before_ready
         self._arriving: Final[dict[str, IncomingAttempt]] = {}
         self._activated: Final[dict[str, destination_pb2.HandoffResponse]] = {}
         self._locks: Final[dict[str, asyncio.Lock]] = {}
@@ -135,6 +143,7 @@ class DestAgent:
                     ),
                     was_running=request.was_running,
                     verify=request.verify,
+                    before_ready=self._before_ready,
                 )
             except MachineError as error:
                 text = f"Machine could not be loaded at {self.host}: {error}"

@@ -1,19 +1,23 @@
 """One machine that is arriving: its image, its streams, its ticket.
 
 The image takes frames on the agent's loop, a frame at a time, so that its checks and its writes are one step. The
-devices' state goes on to the machine's process in batches; its stream waits meanwhile, and so does its source.
+devices' state goes on to the machine's process in batches, one of which is on its way while the next one comes; then
+its stream waits, and so does its source.
 """
 
 import hmac
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from dest_agent.device_writing import DeviceWriting
 from vm_migration.api.v1.destination_pb2 import FinishRequest
 from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
+from vm_migration.handover.record import Record
 from vm_migration.machine.port import MachineError
 from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack
@@ -27,6 +31,13 @@ from vmm.vfio.device_records import MAX_RECORD_BYTES, DeviceTotal
 
 _BATCH: Final = MAX_DEVICE_DATA - MAX_RECORD_BYTES
 """Bytes of device state from which on they are passed on: one record more, and it is still one message."""
+
+BeforeReady = Callable[[Record], Awaitable[None]]
+
+
+async def nothing_before_ready(record: Record) -> None:
+    """Have nothing to do once a machine's memory is whole."""
+    del record
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,7 @@ class IncomingAttempt:
         self.finished: Finished | None = None
         self._ram: RamBlock | None = ram
         self._free_streams: Final = set(range(streams))
+        self._devices: Final = DeviceWriting(custody.port)
         attempt = UUID(custody.record.attempt or "")
         self._image: IncomingImage | None = IncomingImage(ram.words, attempt, streams, full=full)
 
@@ -128,11 +140,11 @@ class IncomingAttempt:
     async def _pass_on(self, *, all_of_it: bool) -> None:
         """Give the machine the records that came, once they are worth a message, or before an answer is given."""
         waiting = self._filling().device_bytes_waiting
-        if not waiting or (waiting < _BATCH and not all_of_it):
-            return
-        records = self._filling().take_device_records()
         try:
-            await self.custody.port.write_device_data(records)
+            if waiting and (waiting >= _BATCH or all_of_it):
+                await self._devices.give(self._filling().take_device_records())
+            if all_of_it:
+                await self._devices.settled()
         except MachineError as error:
             refusal = AttemptFailed(
                 "device-state-refused", f"Machine did not take its devices' state: {error}", "Look at its log"
@@ -142,15 +154,25 @@ class IncomingAttempt:
         raise refusal  # without a cause, and from a frame that knows no image: see `_apply`
 
     async def finish(
-        self, *, pause: int, number: int, state: bytes, devices: DeviceTotal, was_running: bool, verify: bool
+        self,
+        *,
+        pause: int,
+        number: int,
+        state: bytes,
+        devices: DeviceTotal,
+        was_running: bool,
+        verify: bool,
+        before_ready: BeforeReady = nothing_before_ready,
     ) -> Finished:
         """Verify and load; READY is durable when this returns with nothing mismatched.
+
+        `before_ready` is called once the memory is whole, before anything of it is judged.
 
         A damaged image is not even loaded: its tables would be walked, and what they say of it is not why it is wrong.
 
         Raises:
             Refused: The round that the source names is not closed here, or its devices' state is not what came.
-            AttemptFailed: The machine's process has ended; nothing is written.
+            AttemptFailed: The machine's process has ended, or `before_ready` failed; READY is not written.
             MachineError: The machine process refused the state.
         """
         self._require_process()
@@ -162,6 +184,7 @@ class IncomingAttempt:
             text = f"Devices' state that came ({image.device_total}) is not what the source sent ({devices})"
             raise Refused("device-state-differs", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
+        await before_ready(self.custody.record)
         started = time.monotonic_ns()
         result = image.verify() if verify else None
         verified = time.monotonic_ns()
@@ -184,6 +207,7 @@ class IncomingAttempt:
         Streams may still know this attempt, and so may the traceback of what ended it: the mapping must not wait for
         either.
         """
+        self._devices.abandon()
         if self._ram is not None:
             self._ram.close()
         self._ram, self._image = None, None

@@ -5,6 +5,7 @@ from typing import Final
 
 from dest_agent.agent import AfterActive, DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
+from dest_agent.incoming_attempt import BeforeReady
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
@@ -31,6 +32,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         run_dir=place.run_dir,
         memory_budget=place.memory_budget,
         after_active=_after_active(configuration, place),
+        before_ready=_before_ready(configuration, place),
     )
     service = DestinationService(agent, place.dest, bulk_address(place))
     services = [
@@ -51,14 +53,25 @@ def bulk_address(place: HostPlace) -> str:
 
 def _after_active(configuration: Configuration, place: HostPlace) -> AfterActive:
     async def hook(record: Record) -> None:
-        point = HookPoint.AFTER_ACTIVE
-        context = HookContext(attempt=record.attempt or "", machine=record.machine, epoch=record.epoch, host=place.host)
+        point, context = HookPoint.AFTER_ACTIVE, _context(record, place)
         commands = configuration.hooks.commands(point)
         for report in await run_hooks(point, commands, context, configuration.hooks.deadline):
             if not report.ok:
                 _log.warning("hook failed", point=point, report=str(report), attempt=record.attempt)
 
     return hook
+
+
+def _before_ready(configuration: Configuration, place: HostPlace) -> BeforeReady:
+    async def hook(record: Record) -> None:
+        point, context = HookPoint.BEFORE_READY, _context(record, place)
+        await run_hooks(point, configuration.hooks.commands(point), context, configuration.hooks.deadline)
+
+    return hook
+
+
+def _context(record: Record, place: HostPlace) -> HookContext:
+    return HookContext(attempt=record.attempt or "", machine=record.machine, epoch=record.epoch, host=place.host)
 
 
 if __name__ == "__main__":

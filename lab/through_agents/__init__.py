@@ -4,7 +4,7 @@
 
     lab ── creates, commands the guest ──> machine of host-a ══ pages ══> machine of host-b
      |                                           |                               |
-     |── `viaduct migrate --json` ──────── source agent                          |
-     |        before_handoff: knock ───────────> |                               |
+     |── `viaduct migrate --json` ──────── source agent                 destination agent
+     | <────────────────────────────────────────────────── before_ready: knock   |
      '── compares both RAMs, page by page, while neither machine runs ───────────'
 """

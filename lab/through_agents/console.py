@@ -7,6 +7,7 @@ from typing import Final
 from vfio_host.interface.channel import Channel, connect
 from vm_migration.errors import AttemptFailed
 from vm_migration.machine.run_directory import RunDirectory
+from vmm.guest.console import GuestAction
 from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Description, GuestFigures, Refusal
 
@@ -27,7 +28,7 @@ class Console:
         Raises:
             AttemptFailed: There is no such device, or the machine does not answer.
         """
-        await self._ask(control.GuestCommand(action=action, device=device or ""))
+        await self._ask(control.GuestCommand(action=GuestAction(action), device=device or ""))
 
     async def look(self) -> GuestFigures:
         """Return what the guest says of itself."""

@@ -1,4 +1,4 @@
-"""The moment at which both copies are whole and neither runs: told by a hook of the source agent (see `knock`)."""
+"""The moment at which both copies are whole and neither runs: told by a hook of the destination agent (`knock`)."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ async def watching(folder: Path, look: Look) -> AsyncIterator[Handoffs]:
 def hooks_text(folder: Path) -> str:
     """Return the `[hooks]` section that makes source agents knock."""
     command = shlex.join([sys.executable, "-I", "-S", str(knock.__file__), str(_address(folder))])
-    return f'[hooks]\nbefore_handoff = ["{command}"]\n'
+    return f'[hooks]\nbefore_ready = ["{command}"]\n'
 
 
 def _address(folder: Path) -> Path:

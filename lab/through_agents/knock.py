@@ -1,4 +1,4 @@
-"""What the source agent runs before it hands a machine over: tells the lab, and waits until it has looked.
+"""What the destination agent runs while neither copy does: tells the lab, and waits until it has looked.
 
 Standard library only, and run as a file: it lengthens a standstill by the start of a bare interpreter.
 """

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from lab.observation import Observation
-from lab.page_comparison import differing_pages
 from lab.scenario import Scenario
 from lab.through_agents.agents_of_site import HostAgent
 from lab.through_agents.console import Console
 from lab.through_agents.handoffs import Handoffs
 from lab.through_agents.logs import Logs
 from lab.through_agents.migration import MigrationResult, Order, migrate
-from lab.through_agents.process_ram import NoRam, open_ram, pid_of
 from vm_migration.api.v1.source_pb2 import AttemptReport
 from vm_migration.api.v1.types_pb2 import AttemptKey, MachineStatus
 from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError
-from vmm.memory.ram_block import RamBlock
 
 HOSTS: Final = ("host-a", "host-b")
 _SOURCE, _DESTINATION = HOSTS
@@ -42,12 +39,6 @@ class Laboratory:
     def complaints(self) -> tuple[str, ...]:
         """Return what the site's processes have logged as warnings and errors since the last call."""
         return self.logs.new_complaints()
-
-    def ram(self, stack: contextlib.ExitStack, host: str, machine: str) -> RamBlock:
-        """Map a machine's RAM on a host for as long as `stack` is open."""
-        block = open_ram(pid_of(self.run_directories[host], machine))
-        stack.callback(block.close)
-        return block
 
 
 async def run_through_agents(scenario: Scenario, laboratory: Laboratory) -> Observation:
@@ -97,7 +88,6 @@ class _Run:
         self._console = Console(laboratory.run_directories[_SOURCE], status.machine)
         self._switches = 0
         self._key: AttemptKey | None = None
-        self._copy: RamBlock | None = None
 
     async def run(self) -> Observation:
         document = self._scenario.document
@@ -110,11 +100,7 @@ class _Run:
             follower = group.create_task(self._follow(), name="moments")
             result = await migrate(order)
             follower.cancel()
-        try:
-            return await self._observed(result, self._key, self._copy)
-        finally:
-            if self._copy is not None:
-                self._copy.close()
+        return await self._observed(result)
 
     async def _until_it_works(self) -> None:
         wants_jobs = any(device.dma_rate for device in self._scenario.machine.device)
@@ -127,12 +113,11 @@ class _Run:
             raise AttemptFailed("no-work", text, "Run it again with --debug") from None
 
     async def _follow(self) -> None:
-        """Act at the moments of the attempt, and hold the destination's RAM beyond its process."""
+        """Act at the moments of the attempt."""
         self._key = await self._attempt_key()
         done: set[str] = set()
         async with contextlib.aclosing(self._source.watch(self._key)) as reports:
             async for report in reports:
-                self._copy = self._copy or self._destination_ram()
                 for moment in _moments(report):
                     if moment not in done:
                         done.add(moment)
@@ -143,12 +128,6 @@ class _Run:
             await asyncio.sleep(_LOOK_SECONDS)
         return AttemptKey(machine=self._machine, attempt=status.attempt, epoch=status.epoch)
 
-    def _destination_ram(self) -> RamBlock | None:
-        with contextlib.suppress(NoRam):
-            pid = pid_of(self._laboratory.run_directories[_DESTINATION], self._machine)
-            return open_ram(pid)
-        return None
-
     async def _act(self, moment: str) -> None:
         for action in self._scenario.document.action:
             if action.at == moment:
@@ -156,8 +135,8 @@ class _Run:
                 if action.do == "quiet":
                     await self._console.until_quiet()
 
-    async def _observed(self, result: MigrationResult, key: AttemptKey | None, copy: RamBlock | None) -> Observation:
-        refused, lost = await self._pages(result, key, copy)
+    async def _observed(self, result: MigrationResult) -> Observation:
+        refused, lost = await self._pages(result)
         at = _DESTINATION if result.outcome == "completed" else _SOURCE
         await asyncio.sleep(_AFTERWARDS_SECONDS)  # the guest works on, wherever it is now
         after = await Console(self._laboratory.run_directories[at], self._machine).look()
@@ -175,19 +154,14 @@ class _Run:
             complaints=self._laboratory.complaints() if result.outcome == "completed" else (),
         )
 
-    async def _pages(
-        self, result: MigrationResult, key: AttemptKey | None, copy: RamBlock | None
-    ) -> tuple[frozenset[int] | None, frozenset[int] | None]:
+    async def _pages(self, result: MigrationResult) -> tuple[frozenset[int] | None, frozenset[int] | None]:
         """Return the verifier's pages and the oracle's."""
+        lost = self._laboratory.handoffs.seen.get(self._machine)
         if result.outcome == "completed":
-            return frozenset(), self._laboratory.handoffs.seen.get(self._machine)
-        if result.error is None or result.error.code != _DIFFERENT or key is None or copy is None:
+            return frozenset(), lost
+        if result.error is None or result.error.code != _DIFFERENT or self._key is None:
             return None, None
-        # The guest has come to rest before the pause, so what lay in RAM then still does.
-        report = await self._source.report(key)
-        with contextlib.ExitStack() as stack:
-            source = self._laboratory.ram(stack, _SOURCE, self._machine)
-            lost = await asyncio.to_thread(differing_pages, source, copy)
+        report = await self._source.report(self._key)
         return frozenset(report.mismatched_pages), lost
 
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import pytest
+
 from tests.system.attempts import machine, specification, works
 from tests.system.command import viaduct
 from tests.system.site import Site
@@ -19,7 +21,7 @@ NOTE = (
     "(folder / ' '.join([*told, str(os.getpid())])).touch(); "
     "sys.exit(int(sys.argv[2]))"
 )
-POINTS = ("before_prepare", "before_handoff", "after_active", "after_abort")
+POINTS = ("before_prepare", "before_handoff", "before_ready", "after_active", "after_abort")
 
 
 def hooks(folder: Path, failing: str = "") -> str:
@@ -54,13 +56,19 @@ async def test_each_hook_of_a_completed_migration_runs_once_and_knows_its_host()
             assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
             await works(site, "host-b", created.machine)
         site.dest("host-b").stop()  # the hook after ACTIVE has ended when its agent has
-        assert ran(noted) == [("after_active", "host-b"), ("before_handoff", "host-a"), ("before_prepare", "host-a")]
+        assert ran(noted) == [
+            ("after_active", "host-b"),
+            ("before_handoff", "host-a"),
+            ("before_prepare", "host-a"),
+            ("before_ready", "host-b"),
+        ]
         told = {tuple(path.name.split(" ")[2:5]) for path in noted.iterdir()}
         assert told == {(created.machine, "2", str(moved.document["attempt"]))}
 
 
-async def test_a_failing_hook_before_the_handoff_aborts_and_the_machine_goes_on() -> None:
-    async with site_with(lambda folder: hooks(folder, "before_handoff")) as (site, noted), site.agents() as agents:
+@pytest.mark.parametrize("point", ["before_handoff", "before_ready"])
+async def test_a_failing_hook_around_the_stop_aborts_and_the_machine_goes_on(point: str) -> None:
+    async with site_with(lambda folder: hooks(folder, point)) as (site, noted), site.agents() as agents:
         async with machine(site, agents, specification("refused")) as created:
             done = await works(site, "host-a", created.machine)
             moved = await viaduct(site, "migrate", "refused", "--to", "host-b", "--downtime-limit", "2s", "--json")
@@ -70,7 +78,13 @@ async def test_a_failing_hook_before_the_handoff_aborts_and_the_machine_goes_on(
             assert error["code"] == "hook-failed"
             await works(site, "host-a", created.machine, done)
             assert site.states("host-a", created.machine)[-1] == "ABORTED"
-        assert ran(noted) == [("after_abort", "host-a"), ("before_handoff", "host-a"), ("before_prepare", "host-a")]
+        stopped = [("before_ready", "host-b")] if point == "before_ready" else []
+        assert ran(noted) == [
+            ("after_abort", "host-a"),
+            ("before_handoff", "host-a"),
+            ("before_prepare", "host-a"),
+            *stopped,
+        ]
 
 
 async def test_a_failing_hook_before_prepare_aborts_and_nothing_is_prepared() -> None:

@@ -171,6 +171,7 @@ class HooksSection(_Table):
 
     before_prepare: Commands = ()
     before_handoff: Commands = ()
+    before_ready: Commands = ()
     after_active: Commands = ()
     after_abort: Commands = ()
     deadline: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _HOOK_SECONDS
@@ -182,6 +183,8 @@ class HooksSection(_Table):
                 return self.before_prepare
             case HookPoint.BEFORE_HANDOFF:
                 return self.before_handoff
+            case HookPoint.BEFORE_READY:
+                return self.before_ready
             case HookPoint.AFTER_ACTIVE:
                 return self.after_active
             case HookPoint.AFTER_ABORT:

@@ -2,8 +2,11 @@
 
 ::
 
-    before_prepare   before_handoff     all must succeed, else the attempt is refused or aborted
-    after_active     after_abort        what fails is reported; nothing depends on it
+    before_prepare   before_handoff   before_ready     all must succeed, else the attempt is refused or aborted
+    after_active     after_abort                       what fails is reported; nothing depends on it
+
+before_handoff runs at the source before the guest is stopped, before_ready at the destination once the machine's memory
+is whole there: the guest stands still meanwhile, and neither copy runs.
 
 A command gets VIADUCT_HOOK, VIADUCT_ATTEMPT, VIADUCT_MACHINE, VIADUCT_EPOCH and VIADUCT_HOST, no input, and no shell.
 """
@@ -29,11 +32,16 @@ class HookPoint(enum.StrEnum):
 
     BEFORE_PREPARE = "before_prepare"
     BEFORE_HANDOFF = "before_handoff"
+    BEFORE_READY = "before_ready"
     AFTER_ACTIVE = "after_active"
     AFTER_ABORT = "after_abort"
 
 
-_MUST_SUCCEED: Final = {HookPoint.BEFORE_PREPARE: Refused, HookPoint.BEFORE_HANDOFF: AttemptFailed}
+_MUST_SUCCEED: Final = {
+    HookPoint.BEFORE_PREPARE: Refused,
+    HookPoint.BEFORE_HANDOFF: AttemptFailed,
+    HookPoint.BEFORE_READY: AttemptFailed,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,7 @@ async def run_hooks(
 
     Raises:
         Refused: A before_prepare failed.
-        AttemptFailed: A before_handoff failed.
+        AttemptFailed: A before_handoff or before_ready failed.
     """
     inherited = os.environ if environment is None else environment
     reports = []
