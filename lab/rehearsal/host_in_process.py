@@ -85,11 +85,11 @@ class HostInProcess:
         """Let the next so many of a kind, `query` or `unmap`, fail with EIO, before anything of them is done."""
         self._failing[what] = times
 
-    def containers(self) -> Iterator[Sequence[tuple[int, int]]]:
-        """Yield what each container that is open has mapped, as (iova, size)."""
+    def containers(self) -> Iterator[Sequence[tuple[int, int, int]]]:
+        """Yield what each container that is open has mapped, as (iova, size, offset in RAM)."""
         for file in self._files:
             for table in self.tables_of(file):
-                yield [(mapping.iova, mapping.length) for mapping in table.overlapping(0, 1 << 64)]
+                yield [(mapping.iova, mapping.length, mapping.offset) for mapping in table.overlapping(0, 1 << 64)]
 
     def tables_of(self, file: OpenFile) -> Iterator[IoPageTable]:
         """Yield the page tables that an open file holds; an address space without a hardware table has none."""

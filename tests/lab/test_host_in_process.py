@@ -44,7 +44,7 @@ class Attached:
         return calls.IoasUnmap(ioas_id=self.ioas, iova=iova, length=4096)
 
     @property
-    def mapped(self) -> list[list[tuple[int, int]]]:
+    def mapped(self) -> list[list[tuple[int, int, int]]]:
         return [list(mapped) for mapped in self.host.containers()]
 
 
@@ -69,9 +69,9 @@ def test_an_errno_is_an_answer_of_a_batch_and_an_error_of_a_call(attached: Attac
 
 def test_what_is_mapped_is_seen_until_it_is_unmapped(attached: Attached) -> None:
     attached.map(0x40_0000)
-    assert attached.mapped == [[(IOVA, 4096), (0x40_0000, 4096)]]
+    assert attached.mapped == [[(IOVA, 4096, 0), (0x40_0000, 4096, 0)]]
     attached.iommu.call(attached.unmap())
-    assert attached.mapped == [[(0x40_0000, 4096)]]
+    assert attached.mapped == [[(0x40_0000, 4096, 0)]]
     attached.host.close()
     assert attached.mapped == []
 
@@ -97,6 +97,6 @@ def test_only_the_next_call_of_its_kind_fails_and_does_nothing(attached: Attache
     attached.host.fail_next("unmap")
     assert not isinstance(attached.iommu.batch((attached.query(),))[0], Failed)
     assert attached.iommu.batch((attached.unmap(),)) == [Failed(errno.EIO)]
-    assert attached.mapped == [[(IOVA, 4096)]]
+    assert attached.mapped == [[(IOVA, 4096, 0)]]
     attached.iommu.call(attached.unmap())
     assert attached.mapped == [[]]

@@ -110,12 +110,12 @@ class VfioListener:
         if self._space is not None:
             self._space.replay(self._sync_mapping)
 
-    def shown(self) -> tuple[tuple[int, int], ...]:
-        """Return what the address space shows of RAM, as (iova, size): what should be mapped, and nothing else."""
-        sections = tuple((section.base, section.size) for section in self._sections.values())
+    def shown(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what the address space shows of RAM, and nothing else should be mapped: (iova, size, address)."""
+        sections = tuple((int(section.base), section.size, int(section.base)) for section in self._sections.values())
         if self._space is None:
             return sections
-        return sections + tuple((record.iova, record.size + 1) for record in self._space.mappings)
+        return sections + tuple((record.iova, record.size + 1, record.translated) for record in self._space.mappings)
 
     def _sync_mapping(self, event: IommuEvent) -> None:
         size = event.mask + 1
