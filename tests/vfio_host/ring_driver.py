@@ -48,7 +48,9 @@ class RingDriver:
         operation: int = Operation.DECOMPRESS,
         cookie: int = 7,
     ) -> None:
-        entry = REQUEST.pack(job, operation, 0, source, length, 0, destination, capacity, 0, cookie, 0)
+        self.put_request(REQUEST.pack(job, operation, 0, source, length, 0, destination, capacity, 0, cookie, 0))
+
+    def put_request(self, entry: bytes) -> None:
         place = REQUESTS + self.submitted % ENTRIES * REQUEST.size
         self.view[place : place + REQUEST.size] = entry
         self.submitted += 1

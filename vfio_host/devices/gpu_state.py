@@ -149,13 +149,18 @@ class GpuSink:
         missing = HEADER_BYTES - len(self._head)
         if missing > 0:
             self._head += data[:missing]
-            if len(self._head) == HEADER_BYTES:
-                try:
-                    self._state = decode_header(bytes(self._head), len(self._local))
-                except StateInvalid:
-                    self._head.clear()
-                    raise
+            try:
+                self._check_header(bytes(self._head))
+            except StateInvalid:
+                self._head.clear()
+                raise
         return data[missing:] if missing > 0 else data
+
+    def _check_header(self, head: bytes) -> None:
+        if head[: len(_MAGIC)] != _MAGIC[: len(head)]:
+            raise StateInvalid("State is of another device model")
+        if len(head) == HEADER_BYTES:
+            self._state = decode_header(head, len(self._local))
 
     def _fill(self, data: memoryview) -> None:
         self._crc = zlib.crc32(data, self._crc)
