@@ -1,4 +1,4 @@
-"""Why a DMA request faults, and how that is recorded (semantics 4.8)."""
+"""Why a request faults, and how that is recorded (semantics 4.8)."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,7 +11,10 @@ _T: Final = 1 << 62
 
 
 class FaultReason(IntEnum):
-    """Codes of the recording register."""
+    """Codes of the recording register (semantics 4.8; 0x48, 0x52 and 0x5a as Linux's dmar.c names them).
+
+    In scalable mode root, context and second-stage faults keep their legacy codes, as in QEMU.
+    """
 
     ROOT_NOT_PRESENT = 0x1
     CONTEXT_NOT_PRESENT = 0x2
@@ -25,13 +28,37 @@ class FaultReason(IntEnum):
     ROOT_RESERVED = 0xA
     CONTEXT_RESERVED = 0xB
     PAGING_RESERVED = 0xC
+    TRANSLATION_TYPE = 0xD
+    """A device's own translation request was refused (ATS). A context entry with a type that is not offered is
+    CONTEXT_INVALID: QEMU keeps 0xd for requests which no device of this model makes."""
     INTERRUPT_ADDRESS = 0xE
+    INTERRUPT_REQUEST_RESERVED = 0x20
+    INTERRUPT_INDEX = 0x21
+    INTERRUPT_ENTRY_NOT_PRESENT = 0x22
+    INTERRUPT_TABLE_ACCESS = 0x23
+    INTERRUPT_ENTRY_RESERVED = 0x24
+    INTERRUPT_COMPATIBILITY = 0x25
+    INTERRUPT_SOURCE = 0x26
+    RID_PASID = 0x48
+    """The PASID of requests without one lies beyond the size of the PASID directory."""
     PASID_DIRECTORY_ACCESS = 0x50
     PASID_DIRECTORY_NOT_PRESENT = 0x51
+    PASID_DIRECTORY_RESERVED = 0x52
     PASID_TABLE_ACCESS = 0x58
     PASID_NOT_PRESENT = 0x59
+    PASID_RESERVED = 0x5A
     PASID_INVALID = 0x5B
+    FIRST_STAGE_ENTRY_ACCESS = 0x70
+    FIRST_STAGE_NOT_PRESENT = 0x71
+    FIRST_STAGE_RESERVED = 0x72
+    FIRST_STAGE_TABLE_ACCESS = 0x73
+    NOT_CANONICAL = 0x80
+    USER_PRIVILEGE = 0x81
+    FIRST_STAGE_WRITE = 0x85
     SCALABLE_INTERRUPT_ADDRESS = 0x87
+    FIRST_STAGE_BIT_UPDATE = 0x91
+    """Accessed or dirty bit could not be written. Tables that can be read are RAM and can be written: it never
+    occurs."""
 
 
 UNQUALIFIED: Final = frozenset(
@@ -40,6 +67,10 @@ UNQUALIFIED: Final = frozenset(
         FaultReason.ROOT_TABLE_ACCESS,
         FaultReason.CONTEXT_TABLE_ACCESS,
         FaultReason.ROOT_RESERVED,
+        FaultReason.INTERRUPT_REQUEST_RESERVED,
+        FaultReason.INTERRUPT_INDEX,
+        FaultReason.INTERRUPT_TABLE_ACCESS,
+        FaultReason.INTERRUPT_COMPATIBILITY,
         FaultReason.PASID_DIRECTORY_ACCESS,
         FaultReason.PASID_TABLE_ACCESS,
     }
@@ -84,6 +115,10 @@ class FaultRecorder:
         self._registers.store(FSTS, status & ~0xFF00 | FSTS_PPF)
         self._raise_event(status)
         return True
+
+    def record_interrupt(self, source: int, index: int, *, reason: FaultReason) -> bool:
+        """Record a fault of a source's interrupt request; the index of its entry takes the place of an address."""
+        return self.record(source, (index & 0xFFFF) << 48, write=True, reason=reason)
 
     def queue_error(self) -> None:
         """Record that the invalidation queue stopped (IQE)."""

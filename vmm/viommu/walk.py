@@ -4,38 +4,37 @@ A request is refused for a reserved bit; an enumeration leaves such an entry out
 RAM. Enumeration is bounded: tables that point to themselves would describe 2^36 pages. A walk ends after
 `TABLES_LIMIT` tables or `MAPPINGS_LIMIT` mappings, and what lies behind is not mapped: a device's access to it fails
 in the host's tables as an access to an unmapped address does.
+
+The second stage has no accessed and dirty bits here: QEMU's does not offer them (ECAP.SSADS). Those that devices set
+are the host's (`vfio_host`), in tables that the guest never sees.
 """
 
-from dataclasses import dataclass
 from itertools import repeat
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from vmm.memory.guest_physical import AccessFault, GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress
+from vmm.viommu.batch_walk import BatchTranslation, BatchWalk
 from vmm.viommu.context import SecondStage
+from vmm.viommu.entry_rules import INTERRUPT_FIRST, INTERRUPT_LAST, LARGE, EntryRules, shift_of
 from vmm.viommu.faults import Fault, FaultReason
 from vmm.viommu.iova_tree import READABLE, WRITABLE, DmaMap
+from vmm.viommu.table_words import TableWords
+
+__all__ = ["INTERRUPT_FIRST", "INTERRUPT_LAST", "EntryRules", "SecondStageWalker", "Translation", "shift_of"]
 
 TABLES_LIMIT: Final = 1 << 16
 MAPPINGS_LIMIT: Final = 1 << 20
-INTERRUPT_FIRST: Final = 0xFEE0_0000
-INTERRUPT_LAST: Final = 0xFEEF_FFFF
 
-_ONES: Final = (1 << 64) - 1
-_IGNORED: Final = 0xBFF0_0000_0000_0000
-"""Bits 63 and 61:52. Bit 62, once TM, is reserved where no device TLB is offered (VT-d 3.2 and later)."""
-_LARGE: Final = 1 << 7
-_SNOOP: Final = 1 << 11
 _FEW: Final = 16
 """Up to so many entries, plain integers are faster than arrays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """Where an address leads, and the leaf around it: `mask` is the leaf's size less one."""
+class Translation(NamedTuple):
+    """Where an address leads, and the leaf around it: `mask` is the leaf's size less one. A tuple: made per access."""
 
     translated: GuestPhysicalAddress
     mask: int
@@ -43,45 +42,24 @@ class Translation:
     writable: bool
 
 
-def shift_of(level: int) -> int:
-    """Return how many address bits lie below an entry of a level."""
-    return 12 + 9 * (level - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class EntryRules:
-    """Which bits of an entry are its address, and which must be 0: by level, for tables or 4 KiB leaves and large."""
-
-    address: int
-    small: tuple[int, ...]
-    large: tuple[int, ...]
-
-    @classmethod
-    def of_unit(cls, aw_bits: int, *, scalable: bool) -> "EntryRules":
-        """Return the rules of a unit; SNP may be set in leaves of one that is capable of scalable mode."""
-        beyond = _ONES & ~((1 << aw_bits) - 1) & ~_IGNORED
-        leaf = beyond | (0 if scalable else _SNOOP)
-        table = beyond | _SNOOP
-        return cls(
-            (1 << aw_bits) - 1 & ~0xFFF,
-            (0, leaf, table, table, table | _LARGE),
-            (0, leaf, leaf | 0x1FF000, leaf | 0x3FFFF000, table | _LARGE),
-        )
-
-    def reserved(self, entry: int, level: int) -> int:
-        """Return the bits that must be 0 in this entry."""
-        return self.large[level] if entry & _LARGE else self.small[level]
-
-
 class SecondStageWalker:
     """Walks tables where they lie in guest RAM."""
 
-    def __init__(self, memory: GuestMemory, aw_bits: int, *, scalable: bool) -> None:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        aw_bits: int,
+        *,
+        scalable: bool,
+        snoop_control: bool = False,
+        transient: bool = False,
+    ) -> None:
         self.walks_cut = 0
         self.tables_read = 0
         self._memory: Final = memory
+        self._table_words: Final = TableWords(memory)
         self._aw_bits: Final = aw_bits
-        self._rules: Final = EntryRules.of_unit(aw_bits, scalable=scalable)
+        self._rules: Final = EntryRules.of_unit(aw_bits, snoop=scalable or snoop_control, transient=transient)
 
     def width(self, stage: SecondStage) -> int:
         """Return how many bits an address may have."""
@@ -89,25 +67,39 @@ class SecondStageWalker:
 
     def translate(self, stage: SecondStage, iova: int, *, write: bool) -> Translation | Fault:
         """Translate one address exactly as the unit would for a device's request."""
-        disabled = stage.processing_disabled
-        if iova >> self.width(stage):
-            return Fault(FaultReason.BEYOND_WIDTH, disabled)
+        level = stage.levels
+        if iova >> min(12 + 9 * level, self._aw_bits):
+            return Fault(FaultReason.BEYOND_WIDTH, stage.processing_disabled)
+        words, low_end, rules = self._table_words.words, self._table_words.low_end, self._rules
         table, permission, needed = stage.root, READABLE | WRITABLE, WRITABLE if write else READABLE
-        for level in range(stage.levels, 0, -1):
-            try:
-                entry = self._memory.read_u64(table + (iova >> shift_of(level) & 511) * 8)
-            except AccessFault:
-                top = level == stage.levels
-                return Fault(FaultReason.CONTEXT_INVALID if top else FaultReason.PAGING_ENTRY_ACCESS, disabled)
+        while True:
+            address = table + (iova >> 9 * level & 0xFF8)
+            entry = words[address >> 3] if address < low_end else self._table_words.above(address)
+            if entry is None:
+                return _no_entry(stage, level)
             permission &= entry
             if not permission & needed:
-                return Fault(FaultReason.WRITE_PERMISSION if write else FaultReason.READ_PERMISSION, disabled)
-            if entry & self._rules.reserved(entry, level):
-                return Fault(FaultReason.PAGING_RESERVED, disabled)
-            if level == 1 or entry & _LARGE:
+                reason = FaultReason.WRITE_PERMISSION if write else FaultReason.READ_PERMISSION
+                return Fault(reason, stage.processing_disabled)
+            if entry & (rules.large[level] if entry & LARGE else rules.small[level]):
+                return Fault(FaultReason.PAGING_RESERVED, stage.processing_disabled)
+            if level == 1 or entry & LARGE:
                 return self._leaf(stage, iova, entry, level, permission)
-            table = entry & self._rules.address
-        raise AssertionError("level 1 is always a leaf")
+            table = entry & rules.address
+            level -= 1
+
+    def translate_batch(self, stage: SecondStage, iovas: npt.NDArray[np.uint64], *, write: bool) -> BatchTranslation:
+        """Translate many addresses as `translate` does each."""
+        return BatchWalk(self._table_words, self._rules, stage, self.width(stage), write).translate(iovas)
+
+    def address_in(self, stage: SecondStage, iova: int) -> int:
+        """Return the address bits of the entry at which a walk of an address ends, present or not; 0 without one."""
+        table, level = stage.root, stage.levels
+        while (entry := self._table_words.read(table + (iova >> shift_of(level) & 511) * 8)) is not None:
+            if level == 1 or entry & LARGE or not entry & (READABLE | WRITABLE):
+                return entry & self._rules.address
+            table, level = entry & self._rules.address, level - 1
+        return 0
 
     def mappings(self, stage: SecondStage, first: int, last: int) -> list[DmaMap]:
         """Return every leaf that touches [first, last], whole, ascending."""
@@ -129,6 +121,12 @@ class SecondStageWalker:
             return Fault(reason, stage.processing_disabled)
         readable, writable = bool(permission & READABLE), bool(permission & WRITABLE)
         return Translation(GuestPhysicalAddress(translated), mask, readable=readable, writable=writable)
+
+
+def _no_entry(stage: SecondStage, level: int) -> Fault:
+    top = level == stage.levels
+    reason = FaultReason.CONTEXT_INVALID if top else FaultReason.PAGING_ENTRY_ACCESS
+    return Fault(reason, stage.processing_disabled)
 
 
 class _Enumeration:
@@ -167,7 +165,7 @@ class _Enumeration:
     def _entry(self, entry: int, level: int, iova: int, permission: int) -> None:
         if entry & self._rules.reserved(entry, level):
             return
-        if level == 1 or entry & _LARGE:
+        if level == 1 or entry & LARGE:
             mask = (1 << shift_of(level)) - 1
             self.found.append(DmaMap(iova, mask, entry & self._rules.address & ~mask, permission))
         else:
