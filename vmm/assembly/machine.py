@@ -270,7 +270,7 @@ class Machine:
             dma_translation=viommu.dma_translation,
             reports_max_iova=viommu.reports_max_iova,
         )
-        return VtdUnit(self.memory, configuration, lambda: self._tracking)
+        return VtdUnit(self.memory, configuration, lambda: self._tracking, self._rules)
 
     def _attach_listeners(self) -> None:
         """Show every container what its devices see.
