@@ -73,15 +73,16 @@ class Channel:
         ancillary = []
         if descriptors:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
-        message = _HEADER.pack(len(body)) + body
+        header = _HEADER.pack(len(body))
         try:
-            sent = self._socket.sendmsg([message], ancillary)
-            if sent < len(message):
-                self._socket.sendall(memoryview(message)[sent:])
+            sent = self._socket.sendmsg([header, body], ancillary)  # two parts, so that megabytes are not copied
+            if sent < len(header):
+                self._socket.sendall(header[sent:])
+            self._socket.sendall(memoryview(body)[max(0, sent - len(header)) :])
         except OSError as error:
             raise ChannelClosed(f"Peer did not take a message: {error}") from error
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self) -> tuple[bytearray, list[int]]:
         """Return the next message and the descriptors that came with it, which the caller now owns.
 
         Raises:
@@ -125,7 +126,7 @@ class Channel:
             header += part
         return bytes(header)
 
-    def _receive_exactly(self, length: int) -> bytes:
+    def _receive_exactly(self, length: int) -> bytearray:
         body = bytearray(length)
         view, got = memoryview(body), 0
         while got < length:
@@ -133,7 +134,7 @@ class Channel:
             if part == 0:
                 raise ChannelClosed("Peer closed the connection in the middle of a message")
             got += part
-        return bytes(body)
+        return body
 
 
 def close_all(descriptors: Sequence[int]) -> None:
