@@ -70,7 +70,8 @@ class Expectation(Table):
     """`refuses` means: exactly the oracle's pages."""
     pages_lost: Literal["none", "some"] | None = None
     flushes: Literal["none", "one-per-unmap"] | None = None
-    unmaps: Literal["none", "some"] | None = None
+    unmaps: Literal["none", "some"] | int | None = None
+    """Unmaps of ranges while dirty pages were tracked; a number is exact."""
     stale_mappings: int | None = None
     tracker: str | None = None
     guest_errors: int | None = None
