@@ -243,6 +243,8 @@ class OutgoingAttempt:
                 rounds=(*self._now.rounds, ready.last_round),
                 wire_bytes=rounds.wire_bytes,
                 remaining_bytes=0,
+                device_bytes=rounds.devices.total.data_bytes,
+                device_left_bytes=0,
                 verified_by=rounds.verified_by,
                 pages_verified=ready.pages_verified,
                 bulk_ms=(rounds.bulk_ended_ns - rounds.bulk_started_ns) / 1e6,

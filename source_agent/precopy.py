@@ -120,7 +120,9 @@ class Precopy:
                 progress,
                 rounds=(*progress.rounds, measured),
                 wire_bytes=self._rounds.wire_bytes,
-                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE + self._rounds.devices.left_bytes,
+                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE,
+                device_bytes=self._rounds.devices.total.data_bytes,
+                device_left_bytes=self._rounds.devices.left_bytes,
                 guest=description.guest,
                 percent=99,
             )

@@ -63,6 +63,10 @@ class Progress:
     bulk_ms: float = 0.0
     wire_bytes: int = 0
     remaining_bytes: int = 0
+    device_bytes: int = 0
+    """Of the devices' state, read for the destination so far."""
+    device_left_bytes: int = 0
+    """Of it, what a stop would leave to be moved, as the host estimates."""
     expected_downtime_ms: float = 0.0
     pages_verified: int = 0
     pages_mismatched: int = 0

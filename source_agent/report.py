@@ -50,6 +50,8 @@ def attempt_report(
         total_ms=progress.total_ms,
         wire_bytes=progress.wire_bytes,
         remaining_bytes=progress.remaining_bytes,
+        device_bytes=progress.device_bytes,
+        device_left_bytes=progress.device_left_bytes,
         pages_verified=progress.pages_verified,
         pages_mismatched=progress.pages_mismatched,
         mismatched_pages=progress.mismatched,

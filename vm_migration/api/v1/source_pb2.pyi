@@ -260,6 +260,8 @@ class AttemptReport(_message.Message):
     BULK_MS_FIELD_NUMBER: _builtins.int
     CANCEL_ALLOWED_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    DEVICE_BYTES_FIELD_NUMBER: _builtins.int
+    DEVICE_LEFT_BYTES_FIELD_NUMBER: _builtins.int
     machine_name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -289,6 +291,10 @@ class AttemptReport(_message.Message):
     cancel_allowed: _builtins.bool
     record: _builtins.str
     """the journal's last record as JSON: the proof that a discard needs"""
+    device_bytes: _builtins.int
+    """of the devices' state, moved so far"""
+    device_left_bytes: _builtins.int
+    """of it, what a stop would leave to be moved, as the host estimates"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -341,10 +347,12 @@ class AttemptReport(_message.Message):
         bulk_ms: _builtins.float = ...,
         cancel_allowed: _builtins.bool = ...,
         record: _builtins.str = ...,
+        device_bytes: _builtins.int = ...,
+        device_left_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "error", b"error", "expected", b"expected", "guest", b"guest", "key", b"key", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "destination", b"destination", "downtime", b"downtime", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
