@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import msgspec
-
 from lab.rehearsal.host_in_process import HostInProcess
 from lab.rehearsal.material import seeded_material, touch
 from lab.rehearsal.world import World
@@ -50,10 +48,8 @@ def assembled_side(
         HostCallFailed: The host refuses the machine's devices.
     """
     wanted = scenario.machine if specification is None else specification
-    run = scenario.document.run
-    configuration = msgspec.structs.replace(host_configuration(wanted), page_size=run.host_page_size)
     block = RamBlock.create(f"lab-{scenario.name}", wanted.memory.size)
-    host = HostInProcess(configuration)
+    host = HostInProcess(host_configuration(wanted, scenario.document.run.host_page_size))
     try:
         machine = Machine(wanted, block, host)
         try:

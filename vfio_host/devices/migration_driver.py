@@ -113,15 +113,12 @@ class LoadStream(DataStream):
 class MigrationDriver:
     """The migration side of one device."""
 
-    def __init__(self, device: MigratableHardware) -> None:
+    def __init__(self, device: MigratableHardware, *, p2p: bool = True) -> None:
+        """Drive a device; without `p2p` this driver does not know those states, whatever the device could do."""
         self._device: Final = device
+        self.flags: Final = device.flags if p2p else device.flags & ~MigrationFlags.P2P
         self._state = DeviceState.RUNNING
         self._stream: DataStream | None = None
-
-    @property
-    def flags(self) -> MigrationFlags:
-        """What the device's migration supports."""
-        return self._device.flags
 
     @property
     def state(self) -> DeviceState:

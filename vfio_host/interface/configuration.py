@@ -29,3 +29,5 @@ class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """How many address bits its logger can cover in one range."""
     local_memory: int = 0
     """Bytes of the device's own memory, which is its state."""
+    p2p: bool = True
+    """Its migration driver knows the states in which it starts no access of its own, as it does of itself."""

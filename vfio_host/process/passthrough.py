@@ -49,7 +49,7 @@ class PassthroughDevice:
         self.log: Final = log if settings.dma_log else None
         hardware, migratable = self._built(settings)
         self.hardware: Final[Hardware] = hardware
-        self.migration: Final = MigrationDriver(migratable) if migratable is not None else None
+        self.migration: Final = MigrationDriver(migratable, p2p=settings.p2p) if migratable is not None else None
         self.watcher: DoorbellWatcher | None = None
         self._completion: int | None = None
         self._doorbell: int | None = None

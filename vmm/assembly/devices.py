@@ -59,6 +59,7 @@ def host_configuration(specification: MachineSpecification, host_page_size: int 
                 mediated=device.mediated,
                 dma_log=device.device_dirty_tracking,
                 local_memory=device.local_memory if device.model == "gpu" else 0,
+                p2p=device.p2p,
             )
             for device in specification.device
         ),

@@ -174,6 +174,8 @@ class DeviceSpecification(Table):
     enable_migration: Literal["auto", "on", "off"] = "auto"
     mediated: bool = False
     bypass_iommu: bool = False
+    p2p: bool = True
+    """Its migration driver knows the P2P states; several devices migrate only if all of them do."""
     dma_rate: Rate = 50 << 20
     local_memory: Size = 256 << 20
     """Of `gpu` only: its own memory, which is its migration state."""
