@@ -7,6 +7,7 @@ import pytest
 from tests.vmm.tiny_machine import tiny_commands
 from vmm.process import control
 from vmm.process.commands import Commands, Controller
+from vmm.vfio.device_records import DeviceRecord, RecordKind
 
 
 @pytest.fixture
@@ -90,3 +91,20 @@ def test_stops_are_counted_and_one_asked_twice_is_one(running: Commands) -> None
     third, _ = running.serve(controller, control.Pause(for_attempt=False))
     assert isinstance(third, control.Paused)
     assert third.pause == 2
+
+
+@pytest.mark.parametrize("budget", [0, -1, control.MAX_DEVICE_DATA + 1])
+def test_device_state_is_read_in_messages_of_a_bounded_size(running: Commands, budget: int) -> None:
+    assert "at once" in refusal(running, attached(running), control.ReadDeviceData(budget=budget)).reason
+
+
+def test_device_state_goes_from_a_machine_to_an_incoming_one(running: Commands, incoming: Commands) -> None:
+    records = (DeviceRecord("qat0", RecordKind.SETUP),)
+    refused = refusal(running, attached(running), control.WriteDeviceData(records=records))
+    assert "incoming" in refused.reason
+    there = attached(incoming, 2)
+    assert "incoming" in refusal(incoming, there, control.ReadDeviceData(budget=1)).reason
+    assert "qat0" in refusal(incoming, there, control.WriteDeviceData(records=records)).reason
+    reply, _ = running.serve(attached(running), control.ReadDeviceData(budget=1))
+    assert isinstance(reply, control.DeviceData)
+    assert reply.complete, "there are no devices"

@@ -189,6 +189,15 @@ async def test_a_failed_attempt_leaves_devices_at_work(machine: SoftwareMachine)
     assert (await machine.describe()).guest.errors == 0
 
 
+async def test_a_measurement_of_the_dirty_rate_puts_no_device_into_pre_copy(machine: SoftwareMachine) -> None:
+    await machine.start_tracking("dirty-rate")
+    await dirtied(machine, 100)
+    found = await machine.read_device_data(1 << 20)
+    assert (found.records, found.initial_pending) == ((), ())
+    assert found.stop_copy_bytes > 0
+    await machine.stop_tracking()
+
+
 async def test_an_incoming_machine_refuses_what_is_no_state_and_does_not_run_it(tmp_path: Path) -> None:
     target = await launch(RunDirectory(tmp_path), uuid4(), specification(), incoming=True)
     port = SoftwareMachine(target.path)
