@@ -6,9 +6,7 @@ from typing import Final
 from vmm.guest.device_driver import DeviceDriver, DriverModel
 from vmm.guest.dma import DevicePort
 from vmm.guest.gpu_driver import GpuDriver
-from vmm.guest.gpu_driver import GpuDriver
 from vmm.guest.layout import AreaNeeds, DeviceArea
-from vmm.guest.nic_driver import NicDriver
 from vmm.guest.nic_driver import NicDriver
 from vmm.guest.qat_driver import QatDriver
 from vmm.memory.guest_physical import GuestMemory
