@@ -237,13 +237,13 @@ class QatDriver:
                 break
             spent += self._write_request(job(self.submitted, self._seed))
             self.submitted += 1
+            if self._misbehaves and self.submitted % JOBS_PER_SLAB == 0:
+                self._take_away(mapper)
         self._pacer.spend(spent)
         if self.submitted != first:
             self._memory.write_u64(self._area.rings + _REQUEST_TAIL, self.submitted - self._first)
             self._port.ring_doorbell()
             self._ring = False
-            if self._misbehaves and self.submitted % JOBS_PER_SLAB == 0:
-                self._take_away(mapper)
         return spent
 
     def _write_request(self, wanted: Job) -> int:

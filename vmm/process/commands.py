@@ -71,7 +71,7 @@ class Commands:
             if isinstance(request, control.Describe):
                 return self._describe(), ()
             if isinstance(request, control.GuestCommand):
-                self.machine.guest_command(request.action, request.device)
+                self.machine.guest_command(request.action, request.device or None)
                 return Done(), ()
             if isinstance(request, control.Attach):
                 return self._attach(controller, request), ()

@@ -85,8 +85,9 @@ class Accelerator:
             place = self.registers[Register.COMPLETION_BASE] + answered % RING_ENTRIES * COMPLETION.size
             self.memory.write(self._address(place, COMPLETION.size), self.answer(entry))
             self.fetched, answered, done = self.fetched + 1, answered + 1, done + 1
-        self.memory.write_u64(index + 8, self.fetched)
-        self.memory.write_u64(index + 16, answered)
+        if done:
+            self.memory.write_u64(index + 8, self.fetched)
+            self.memory.write_u64(index + 16, answered)
         return done
 
     def answer(self, entry: bytes) -> bytes:

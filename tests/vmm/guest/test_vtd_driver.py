@@ -1,13 +1,14 @@
 """The guest's VT-d driver: what it maps reaches the listener, and what fails leaves nothing behind."""
 
+import msgspec
 import pytest
 
 from tests.vmm.vtd_machine import BUFFERS, DEVFN, LARGE, Rig, buffer
 from vmm.guest.dma import MapFailed
 from vmm.guest.layout import TABLES_BASE
 from vmm.guest.vtd_domain import DomainKind, IdentityMapper
-from vmm.guest.vtd_driver import VtdDriver
-from vmm.guest.vtd_errors import InvalidationFailed, NotMapped, UnsupportedUnit
+from vmm.guest.vtd_driver import DriverState, VtdDriver
+from vmm.guest.vtd_errors import DriverStateRefused, InvalidationFailed, NotMapped, UnsupportedUnit
 from vmm.memory.quantities import Iova
 from vmm.viommu import registers as reg
 from vmm.viommu.faults import Fault
@@ -111,3 +112,90 @@ def test_identity_mapping_maps_nothing() -> None:
     mapper = IdentityMapper()
     assert mapper.map([buffer(0, 0x1000)]) == [BUFFERS]
     mapper.unmap([(Iova(BUFFERS), 0x1000)])
+
+
+def test_a_user_level_drivers_domain_goes_with_all_that_it_maps(rig: Rig) -> None:
+    rig.tracking = True
+    rig.driver.attach(DEVFN, DomainKind.PAGING)
+    (kept,) = rig.driver.domain(DEVFN).map([buffer(0, 0x3000)])
+    spare = rig.driver.spare_pages
+    for _ in range(3):
+        rig.driver.attach(DEVFN, DomainKind.USER)
+        assert not rig.listener.held
+        user = rig.driver.domain(DEVFN, DomainKind.USER)
+        assert user.domain_id != rig.driver.domain(DEVFN).domain_id
+        user.map_at(Iova(0x2_0000_0000), buffer(LARGE, 2 * LARGE))
+        user.map_at(Iova(0x7000), buffer(0x5000, 0x2000))
+        assert {event.translated for event in rig.listener.held.values()} == {
+            *(BUFFERS + LARGE * number for number in (1, 2)),
+            *(BUFFERS + offset for offset in (0x5000, 0x6000)),
+        }
+        with pytest.raises(AssertionError, match="still in the domain"):
+            rig.driver.discard(DEVFN)
+        rig.listener.events.clear()
+        rig.driver.attach(DEVFN, DomainKind.BLOCKED)
+        assert not rig.listener.held
+        assert sorted(event.translated for event in rig.listener.events) == [
+            BUFFERS + 0x5000,
+            BUFFERS + 0x6000,
+            BUFFERS + LARGE,
+            BUFFERS + 2 * LARGE,
+        ]
+        rig.driver.discard(DEVFN)
+        rig.driver.attach(DEVFN, DomainKind.PAGING)
+        assert set(rig.listener.held) == {kept, kept + 0x1000, kept + 0x2000}
+        assert rig.driver.spare_pages == spare
+
+
+def test_a_map_at_an_address_that_fails_leaves_nothing() -> None:
+    rig = Rig(pool=16 * 4096)
+    rig.driver.enable()
+    rig.driver.attach(DEVFN, DomainKind.USER)
+    spare = rig.driver.spare_pages
+    user = rig.driver.domain(DEVFN, DomainKind.USER)
+    user.map_at(Iova(0x1000), buffer(0x1000, 3 * LARGE))
+    left = rig.driver.spare_pages
+    with pytest.raises(MapFailed):
+        user.map_at(Iova(1 << 34), buffer(0x1000, 8 * LARGE - 0x2000))
+    assert rig.driver.spare_pages == left
+    assert rig.held_pages() == rig.walked()
+    rig.driver.attach(DEVFN, DomainKind.BLOCKED)
+    rig.driver.discard(DEVFN)
+    assert rig.driver.spare_pages == spare + 1
+
+
+def test_both_domains_of_a_device_move(rig: Rig) -> None:
+    rig.driver.attach(DEVFN, DomainKind.PAGING)
+    rig.driver.domain(DEVFN).map([buffer(0, 0x3000)])
+    rig.driver.attach(DEVFN, DomainKind.USER)
+    rig.driver.domain(DEVFN, DomainKind.USER).map_at(Iova(0x9000), buffer(LARGE, 0x1000))
+    data = rig.driver.save()
+    scalable, levels = rig.driver._scalable, rig.driver._levels
+    moved = VtdDriver(rig.memory, rig, scalable=scalable, aw_bits=12 + 9 * levels, tables=(TABLES_BASE, 1 << 20))
+    moved.load(data)
+    assert moved.save() == data
+    assert moved.domain_of(DEVFN) is DomainKind.USER
+    moved.attach(DEVFN, DomainKind.PAGING)
+    moved.discard(DEVFN)
+    assert len(rig.listener.held) == 3
+
+
+@pytest.mark.parametrize("change", ["kind", "twice", "number", "missing", "identity"])
+def test_a_state_of_impossible_domains_is_refused(change: str) -> None:
+    rig = Rig()
+    rig.driver.enable()
+    rig.driver.attach(DEVFN, DomainKind.PAGING)
+    rig.driver.attach(DEVFN, DomainKind.USER)
+    before = rig.driver.save()
+    state = msgspec.msgpack.decode(before, type=DriverState)
+    first, second = state.domains
+    domains = {
+        "kind": (msgspec.structs.replace(first, kind="none"), second),
+        "twice": (first, msgspec.structs.replace(second, kind=first.kind)),
+        "number": (first, msgspec.structs.replace(second, domain_id=first.domain_id)),
+        "missing": tuple(each for each in state.domains if each.kind == "paging"),
+        "identity": (msgspec.structs.replace(first, kind="identity"), second),
+    }
+    with pytest.raises(DriverStateRefused):
+        rig.driver.load(msgspec.msgpack.encode(msgspec.structs.replace(state, domains=domains[change])))
+    assert rig.driver.save() == before
