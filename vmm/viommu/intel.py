@@ -8,26 +8,28 @@ from collections.abc import Callable
 from typing import Final
 
 from vmm.memory.guest_physical import AccessFault, GuestMemory
-from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress
 from vmm.rules import Rules
 from vmm.viommu import registers as reg
 from vmm.viommu.address_space import DeviceAddressSpace, SpaceContext, View
 from vmm.viommu.commands import Command, InvalidatePasids, Wait
-from vmm.viommu.context import Binding, ContextReader, FirstStage, PassThrough, RootTable
+from vmm.viommu.context import Binding, RootTable
 from vmm.viommu.descriptors import DescriptorType
-from vmm.viommu.errors import StateRefused, UnsupportedConfiguration
+from vmm.viommu.errors import StateRefused
 from vmm.viommu.faults import Fault, FaultReason, FaultRecorder
+from vmm.viommu.interrupt_remapping import InterruptMessage, InterruptTable, RefusedInterrupt, remap
 from vmm.viommu.invalidation import InvalidationQueue
 from vmm.viommu.invalidator import Invalidator
 from vmm.viommu.register_invalidation import context_command, iotlb_command
 from vmm.viommu.registers import RegisterFile, VtdConfiguration
 from vmm.viommu.state import UnitState
-from vmm.viommu.walk import SecondStageWalker, Translation
+from vmm.viommu.translation import Translator
+from vmm.viommu.walk import Translation
 
 __all__ = ["DeviceAddressSpace", "View", "VtdConfiguration", "VtdUnit"]
 
 _FRAME: Final = ~0xFFF
 _QUEUE_SIZES: Final = frozenset(1 << order for order in range(7, 16))
+_INTERRUPT_TABLE_SIZES: Final = frozenset(1 << order for order in range(1, 17))
 
 
 class VtdUnit:
@@ -37,7 +39,7 @@ class VtdUnit:
     takes interrupt messages; there are at most as many as register writes and recorded faults.
 
     Raises:
-        UnsupportedConfiguration: No unit has this address width.
+        UnsupportedConfiguration: No such unit exists.
     """
 
     def __init__(
@@ -48,31 +50,28 @@ class VtdUnit:
         rules: Rules | None = None,
         deliver: reg.Deliver | None = None,
     ) -> None:
-        if configuration.aw_bits not in {39, 48}:
-            raise UnsupportedConfiguration(f"Address width of the vIOMMU is 39 or 48, not {configuration.aw_bits}")
         self.configuration: Final = configuration
         self.faults_recorded = 0
         self._memory: Final = memory
         self._registers: Final = RegisterFile(configuration, deliver)
         self._recorder: Final = FaultRecorder(self._registers)
         self._queue: Final = InvalidationQueue(memory)
-        self._reader: Final = ContextReader(memory, configuration.aw_bits)
+        self._translator: Final = Translator(memory, configuration)
         self._frame: Final = (1 << configuration.aw_bits) - 1 & _FRAME
         self._root = RootTable(0, scalable=False)
         self._translating = False
-        self._interrupt_table = (0, 0, False)
+        self._interrupt_table = InterruptTable(0, 0, extended=False)
         self._interrupts_remapped = False
-        self._walker: Final = SecondStageWalker(memory, configuration.aw_bits, scalable=configuration.scalable)
         self._space_context: Final = SpaceContext(
             configuration,
             Rules() if rules is None else rules,
             memory,
-            self._walker,
+            self._translator.walker,
             self._look_up,
             self._translate,
             dirty_tracking_active,
         )
-        self._invalidator: Final = Invalidator(self._walker)
+        self._invalidator: Final = Invalidator(self._translator)
 
     def address_space(self, devfn: int) -> DeviceAddressSpace:
         """Return the address space of a device of bus 0, made on the first call."""
@@ -109,15 +108,26 @@ class VtdUnit:
                 if not self._registers.load(reg.ICS) & reg.ICS_IWC:
                     self._registers.clear_pending(reg.IECTL)
 
+    def remap_interrupt(self, devfn: int, message: InterruptMessage) -> InterruptMessage | None:
+        """Return the message that reaches the processors for one that a device sent; None, recorded, when refused."""
+        table = self._interrupt_table if self._interrupts_remapped else None
+        remapped = remap(self._memory, table, message, devfn)
+        if not isinstance(remapped, RefusedInterrupt):
+            return remapped
+        fault = remapped.fault
+        if fault.reported and self._recorder.record_interrupt(devfn, remapped.index, reason=fault.reason):
+            self.faults_recorded += 1
+        return None
+
     def save(self) -> bytes:
         """Return the state that moves; tables move as RAM, everything else is rebuilt."""
         queue = self._queue
-        root, size, extended = self._interrupt_table
+        interrupts = self._interrupt_table
         return UnitState(
             root=self._root.address | (reg.RTADDR_SMT if self._root.scalable else 0),
-            interrupt_root=root,
+            interrupt_root=interrupts.address,
             queue_base=queue.base | (reg.IQA_DW if queue.wide else 0),
-            interrupt_size=size,
+            interrupt_size=interrupts.entries,
             queue_head=queue.head,
             queue_tail=queue.tail,
             queue_size=queue.size,
@@ -127,7 +137,7 @@ class VtdUnit:
             translating=self._translating,
             queue_enabled=queue.enabled,
             interrupts_remapped=self._interrupts_remapped,
-            extended_interrupts=extended,
+            extended_interrupts=interrupts.extended,
         ).encode()
 
     def load(self, state: bytes) -> None:
@@ -141,13 +151,15 @@ class VtdUnit:
         self._registers.restore(loaded.registers)
         self._root = RootTable(loaded.root & self._frame, scalable=bool(loaded.root & reg.RTADDR_SMT))
         self._translating = loaded.translating
-        self._interrupt_table = (loaded.interrupt_root, loaded.interrupt_size, loaded.extended_interrupts)
+        self._interrupt_table = InterruptTable(
+            loaded.interrupt_root, loaded.interrupt_size, extended=loaded.extended_interrupts
+        )
         self._interrupts_remapped = loaded.interrupts_remapped
         queue = self._queue
         queue.base, queue.wide = loaded.queue_base & self._frame, bool(loaded.queue_base & reg.IQA_DW)
         queue.size, queue.head, queue.tail = loaded.queue_size, loaded.queue_head, loaded.queue_tail
         queue.enabled, queue.last_type = loaded.queue_enabled, DescriptorType(loaded.last_type)
-        self._invalidator.refresh_all()
+        self._refresh_all()
 
     def _check(self, loaded: UnitState) -> None:
         own = self._registers.dump()[: reg.GCMD]
@@ -163,23 +175,25 @@ class VtdUnit:
             raise StateRefused("State of the vIOMMU has a table beyond the address width")
         if loaded.queue_enabled and not loaded.queue_size:
             raise StateRefused("State of the vIOMMU has an enabled invalidation queue without descriptors")
+        if loaded.interrupt_size not in _INTERRUPT_TABLE_SIZES | {0}:
+            raise StateRefused("State of the vIOMMU has an interrupt remapping table of a size that there is not")
+        enabled = reg.TE * loaded.translating | reg.QIE * loaded.queue_enabled | reg.IRE * loaded.interrupts_remapped
+        status = int.from_bytes(loaded.registers[reg.GSTS : reg.GSTS + 4], "little")
+        if status & (reg.TE | reg.QIE | reg.IRE) != enabled:
+            raise StateRefused("State of the vIOMMU is on in other parts than its status register says")
         if loaded.translating and not self.configuration.dma_translation:
             raise StateRefused("State of the vIOMMU translates DMA, which this unit does not")
 
+    def _refresh_all(self) -> None:
+        self._translator.reset()
+        self._invalidator.refresh_all()
+
     def _look_up(self, devfn: int) -> Binding | Fault | None:
-        return self._reader.look_up(self._root, devfn) if self._translating else None
+        return self._translator.look_up(self._root, devfn) if self._translating else None
 
     def _translate(self, devfn: int, iova: int, write: bool) -> Translation | Fault:
-        binding = self._look_up(devfn)
-        if binding is None or isinstance(binding, PassThrough):
-            page = GuestPhysicalAddress(iova)
-            return Translation(page, PAGE_SIZE - 1, readable=True, writable=True)
-        if isinstance(binding, FirstStage):
-            found: Translation | Fault = Fault(FaultReason.PASID_INVALID)
-        elif isinstance(binding, Fault):
-            found = binding
-        else:
-            found = self._walker.translate(binding, iova, write=write)
+        root = self._root if self._translating else None
+        found = self._translator.translate(root, devfn, iova, write=write)
         if isinstance(found, Fault):
             self._record(devfn, iova, write=write, fault=found)
         return found
@@ -193,19 +207,21 @@ class VtdUnit:
         if changed & reg.TE and self.configuration.dma_translation:
             self._translating = bool(value & reg.TE)
             self._set_status(reg.TE, value)
-            self._invalidator.refresh_all()
+            self._refresh_all()
         if value & reg.SRTP:
             table = self._registers.load(reg.RTADDR)
             self._root = RootTable(table & self._frame, scalable=bool(table & reg.RTADDR_SMT))
             self._set_status(reg.SRTP, value)
-            self._invalidator.refresh_all()
+            self._refresh_all()
         if changed & reg.QIE:
             self._switch_queue(on=bool(value & reg.QIE))
         if value & reg.SIRTP:
             table = self._registers.load(reg.IRTA)
-            self._interrupt_table = (table & self._frame, 2 << (table & 0xF), bool(table >> 11 & 1))
+            self._interrupt_table = InterruptTable(
+                table & self._frame, 2 << (table & 0xF), extended=bool(table & reg.IRTA_EIME)
+            )
             self._set_status(reg.SIRTP, value)
-        if changed & reg.IRE:
+        if changed & reg.IRE and self.configuration.interrupt_remapping:
             self._interrupts_remapped = bool(value & reg.IRE)
             self._set_status(reg.IRE, value)
 

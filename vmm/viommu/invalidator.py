@@ -7,7 +7,7 @@ from typing import Final
 
 from vmm.viommu.address_space import DeviceAddressSpace
 from vmm.viommu.commands import Command, InvalidateContexts, InvalidateIotlb, InvalidatePasids
-from vmm.viommu.walk import SecondStageWalker
+from vmm.viommu.translation import Translator
 
 WORK_LIMIT: Final = 1 << 17
 """Work that one write of the tail may make: a unit is a table read or four events to listeners, a command is 64.
@@ -21,9 +21,9 @@ _COMMAND_WORK: Final = 64
 class Invalidator:
     """Carries commands out, within the work of one register write."""
 
-    def __init__(self, walker: SecondStageWalker) -> None:
+    def __init__(self, translator: Translator) -> None:
         self.spaces: Final[dict[int, DeviceAddressSpace]] = {}
-        self._walker: Final = walker
+        self._translator: Final = translator
         self._work_left = WORK_LIMIT
 
     def begin(self) -> None:
@@ -33,6 +33,7 @@ class Invalidator:
     def end(self) -> None:
         """Do at once what was left undone, if something was."""
         if self._work_left <= 0:
+            self._translator.reset()
             for space in self.spaces.values():
                 space.switch()
                 space.sync()
@@ -48,23 +49,27 @@ class Invalidator:
         """Carry one command out."""
         match command:
             case InvalidateContexts(devices=None):
+                self._translator.invalidate_contexts()
                 self.refresh_all()
-            case InvalidateContexts():
+            case InvalidateContexts(devices=(source, masked)):
+                self._translator.invalidate_device(source, masked)
                 for space in self.spaces.values():
                     if command.matches(space.devfn):
                         space.switch()
                         space.sync()
             case InvalidateIotlb():
+                self._translator.invalidate_iotlb(command.domain_id, command.pasid, command.pages)
                 for space in self.spaces.values():
                     space.invalidate(command)
             case InvalidatePasids():
+                self._translator.invalidate_pasids(command.domain_id, command.pasid)
                 for space in self.spaces.values():
                     space.invalidate_pasid(command)
             case _:
                 pass
 
     def _work_done(self) -> int:
-        return self._walker.tables_read + sum(space.announced for space in self.spaces.values()) // 4
+        return self._translator.walker.tables_read + sum(space.announced for space in self.spaces.values()) // 4
 
     def refresh_all(self) -> None:
         """Unmap everything, switch every address space, then follow the tables anew."""

@@ -55,6 +55,7 @@ IOTLB_IVT: Final = 1 << 63
 IOTLB_IAIG: Final = 3 << 57
 RTADDR_SMT: Final = 1 << 10
 IQA_DW: Final = 1 << 11
+IRTA_EIME: Final = 1 << 11
 FSTS_PFO: Final = 1 << 0
 FSTS_PPF: Final = 1 << 1
 FSTS_IQE: Final = 1 << 4

@@ -202,11 +202,11 @@ def test_a_queue_full_of_walks_through_hostile_tables_ends() -> None:
     rig.write(reg.IQT, 0)
     rig.write(reg.IQA, queue | 7)
     rig.memory.words(queue, 2 << 15).reshape(-1, 2)[:] = (2 | 1 << 4, 0)
-    before = rig.unit._walker.tables_read
+    before = rig.unit._translator.walker.tables_read
     rig.write(reg.GCMD, reg.TE | reg.QIE)
     rig.write(reg.IQT, 32767 << 4)
     assert rig.read(reg.IQH) == 32767 << 4
-    assert rig.unit._walker.tables_read - before < 300_000
+    assert rig.unit._translator.walker.tables_read - before < 300_000
     assert len(rig.listener.held) == 4**4
 
 
