@@ -34,7 +34,7 @@ def test_the_specification_page_shows_every_key() -> None:
     for table in ("viommu", "guest", "rules"):
         section = shown[table]
         assert isinstance(section, dict)
-        assert section.keys() == whole[table].keys()
+        assert section.keys() == {key for key, value in whole[table].items() if value is not None}
     devices = shown["device"]
     assert isinstance(devices, list)
     assert devices[0].keys() == whole["device"][0].keys()

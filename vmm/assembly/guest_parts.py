@@ -67,7 +67,8 @@ def assemble_guest(
     """Put a guest into RAM; without registers, or with a vIOMMU that only remaps interrupts, nothing is translated."""
     guest, viommu = specification.guest, specification.viommu
     driver = None
-    if registers is not None and viommu.dma_translation:
+    # Behind a unit with first-stage tables sits no device of this machine, so it is left as it is after a reset.
+    if registers is not None and viommu.dma_translation and not viommu.first_stage:
         driver = VtdDriver(
             memory,
             registers,

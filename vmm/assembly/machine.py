@@ -269,6 +269,7 @@ class Machine:
             caching_mode=viommu.caching_mode,
             dma_translation=viommu.dma_translation,
             reports_max_iova=viommu.reports_max_iova,
+            first_stage=viommu.first_stage,
         )
         return VtdUnit(self.memory, configuration, lambda: self._tracking, self._rules)
 
