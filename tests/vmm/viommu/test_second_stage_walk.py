@@ -93,6 +93,37 @@ def test_reserved_bits(memory: GuestMemory, level: int, leaf: int, scalable: boo
         assert found == []
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_the_old_tm_bit_is_allowed_in_leaves_only_where_the_unit_says_so(memory: GuestMemory, level: int) -> None:
+    place = build(memory, 0, 1 << 62 | 3 | 1 << 7, leaf_level=level)
+    old = SecondStageWalker(memory, 48, scalable=False, transient=True)
+    assert isinstance(old.translate(stage(), 0, write=True), Translation)
+    assert reason(SecondStageWalker(memory, 48, scalable=False).translate(stage(), 0, write=True)) == 0xC
+    if level > 1:
+        memory.write_u64(place, 1 << 62 | 3 | TABLES[5])
+        assert reason(old.translate(stage(), 0, write=True)) == 0xC
+
+
+def test_snoop_control_allows_snp_in_legacy_mode(memory: GuestMemory) -> None:
+    build(memory, 0, 1 << 11 | 0x5003)
+    walker = SecondStageWalker(memory, 48, scalable=False, snoop_control=True)
+    assert isinstance(walker.translate(stage(), 0, write=True), Translation)
+    memory.write_u64(ROOT, memory.read_u64(ROOT) | 1 << 11)
+    assert reason(walker.translate(stage(), 0, write=True)) == 0xC, "but never in an entry that names a table"
+
+
+def test_the_address_in_an_entry_that_no_longer_maps(memory: GuestMemory) -> None:
+    walker = SecondStageWalker(memory, 48, scalable=False)
+    place = build(memory, 0x5000, 0x9000 | 3)
+    assert walker.address_in(stage(), 0x5123) == 0x9000
+    memory.write_u64(place, 0x9000)
+    assert walker.address_in(stage(), 0x5123) == 0x9000
+    memory.write_u64(place, 0)
+    assert walker.address_in(stage(), 0x5123) == 0
+    memory.write_u64(TABLES[2], RAM | 3)
+    assert walker.address_in(stage(), 0x5123) == 0, "no entry at all"
+
+
 def test_permissions_are_those_of_every_level(memory: GuestMemory) -> None:
     place = build(memory, 0, 0x5000 | 1)
     walker = SecondStageWalker(memory, 48, scalable=False)

@@ -1,10 +1,12 @@
 """From a device to its tables: every fault of root, context and PASID structures (semantics 4.5, 4.8)."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
-from vmm.viommu.context import ContextReader, PassThrough, RootTable, SecondStage
+from vmm.viommu.context import Binding, ContextReader, FirstStage, PassThrough, RootTable, SecondStage
 from vmm.viommu.faults import Fault, FaultReason
 
 RAM = 1 << 20
@@ -104,10 +106,24 @@ def test_requests_without_pasid_use_that_of_the_context(scalable: GuestMemory) -
         (SCALABLE_ENTRY + 8, 1 << 21, 0xB),
         (SCALABLE_ENTRY + 16, 1, 0xB),
         (SCALABLE_ENTRY, RAM | 1, 0x50),
+        (SCALABLE_ENTRY + 8, 128 << 6, 0x48),  # beyond 128 directory entries
         (DIRECTORY, PASIDS, 0x51),
+        (DIRECTORY, PASIDS | 1 | 1 << 2, 0x52),
+        (DIRECTORY, PASIDS | 1 | 1 << 11, 0x52),
+        (DIRECTORY, 1 << 48 | 1, 0x52),
         (DIRECTORY, RAM | 1, 0x58),
         (PASIDS, 2 << 6 | 2 << 2, 0x59),
+        (PASIDS, TABLES | 1 << 9 | 2 << 6 | 2 << 2 | 1, 0x5A),  # accessed and dirty bits of the second stage
+        (PASIDS, 1 << 48 | 2 << 6 | 2 << 2 | 1, 0x5A),
+        (PASIDS + 8, 1 << 16, 0x5A),
+        (PASIDS + 16, 1 << 1, 0x5A),
+        (PASIDS + 16, 1 << 7, 0x5A),
+        (PASIDS + 24, 1, 0x5A),
+        (PASIDS + 56, 1 << 63, 0x5A),
         (PASIDS, TABLES | 1 << 6 | 2 << 2 | 1, 0x5B),  # first stage
+        (PASIDS, TABLES | 5 << 6 | 2 << 2 | 1, 0x5B),
+        (PASIDS, TABLES | 7 << 6 | 2 << 2 | 1, 0x5B),
+        (PASIDS, TABLES | 2 << 2 | 1, 0x5B),
         (PASIDS, TABLES | 3 << 6 | 2 << 2 | 1, 0x5B),  # nested
         (PASIDS, TABLES | 2 << 6 | 3 << 2 | 1, 0x5B),  # five levels
     ],
@@ -115,6 +131,91 @@ def test_requests_without_pasid_use_that_of_the_context(scalable: GuestMemory) -
 def test_faults_in_scalable_mode(scalable: GuestMemory, place: int, value: int, expected: int) -> None:
     scalable.write_u64(place, value)
     assert fault(scalable, SCALABLE).reason == expected
+
+
+def test_the_size_of_the_directory_bounds_the_pasid(scalable: GuestMemory) -> None:
+    reader = ContextReader(scalable, 48)
+    scalable.write_u64(SCALABLE_ENTRY + 8, 256 << 6)
+    scalable.write_u64(DIRECTORY + 256 * 8, PASIDS | 1)
+    scalable.write_u64(SCALABLE_ENTRY, DIRECTORY | 1 << 9 | 1)
+    assert reader.look_up(SCALABLE, DEVFN) == Fault(FaultReason.RID_PASID)
+    scalable.write_u64(SCALABLE_ENTRY, DIRECTORY | 2 << 9 | 1)
+    assert reader.look_up(SCALABLE, DEVFN) == SecondStage(TABLES, 4, 7, 256 << 6, processing_disabled=False)
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(0, TABLES | 1 << 5 | 2 << 6 | 2 << 2 | 1), (8, 0xFFFF_FFFF_FF80_0007), (16, 0xDEAD_F07D), (16, 1 << 60)],
+)
+def test_fields_that_do_not_matter_to_the_second_stage(scalable: GuestMemory, offset: int, value: int) -> None:
+    """SLEE, memory types, snoop bits, and the whole of the first stage's but its reserved bits."""
+    scalable.write_u64(PASIDS + offset, value)
+    found = ContextReader(scalable, 48).look_up(SCALABLE, DEVFN)
+    assert found == SecondStage(TABLES, 4, 7, 0, processing_disabled=False)
+
+
+def first_stage(memory: GuestMemory) -> Binding | Fault:
+    return ContextReader(memory, 48, first_stage=True).look_up(SCALABLE, DEVFN)
+
+
+def test_first_stage(scalable: GuestMemory) -> None:
+    scalable.write_u64(PASIDS, 1 << 6 | 1)
+    scalable.write_u64(PASIDS + 16, TABLES | 1 << 4)
+    assert first_stage(scalable) == FirstStage(TABLES, 7, 0, processing_disabled=False)
+    scalable.write_u64(PASIDS + 16, TABLES | 1 << 2)
+    assert first_stage(scalable) == Fault(FaultReason.PASID_INVALID), "five levels"
+    scalable.write_u64(PASIDS + 16, 1 << 48)
+    assert first_stage(scalable) == Fault(FaultReason.PASID_RESERVED)
+    scalable.write_u64(PASIDS + 16, 1 << 8)
+    assert first_stage(scalable) == Fault(FaultReason.PASID_RESERVED)
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_unit_with_first_stage_tables_has_no_others(scalable: GuestMemory, kind: int) -> None:
+    scalable.write_u64(PASIDS, TABLES | kind << 6 | 2 << 2 | 1)
+    assert first_stage(scalable) == Fault(FaultReason.PASID_INVALID)
+    scalable.write_u64(PASIDS, 4 << 6 | 1)
+    assert first_stage(scalable) == PassThrough(7, 0)
+
+
+def test_a_device_tlb_must_be_offered(legacy: GuestMemory) -> None:
+    legacy.write_u64(LEGACY_ENTRY, TABLES | 1 << 2 | 1)
+    offered = ContextReader(legacy, 48, device_iotlb=True).look_up(LEGACY, DEVFN)
+    assert offered == SecondStage(TABLES, 4, 7, None, processing_disabled=False)
+    assert fault(legacy, LEGACY).reason == FaultReason.CONTEXT_INVALID
+
+
+def test_fault_processing_disabled_in_legacy_mode(legacy: GuestMemory) -> None:
+    legacy.write_u64(LEGACY_ENTRY, TABLES | 3)
+    found = ContextReader(legacy, 48).look_up(LEGACY, DEVFN)
+    assert isinstance(found, SecondStage)
+    assert found.processing_disabled
+
+
+words = st.one_of(
+    st.integers(0, (1 << 64) - 1),
+    st.builds(lambda page, low: page << 12 | low, st.integers(0, 0x110), st.integers(0, 0xFFF)),
+)
+
+
+@given(
+    st.booleans(),
+    st.booleans(),
+    st.lists(
+        st.tuples(st.sampled_from([ROOT, SCALABLE_ENTRY, LEGACY_ENTRY, DIRECTORY, PASIDS]), st.integers(0, 7), words),
+        max_size=4,
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_few_hostile_words_never_raise(mode: bool, first: bool, changes: list[tuple[int, int, int]]) -> None:
+    memory = GuestMemory(RamBlock.create("contexts", RAM))
+    memory.words(ROOT, 2)[:] = CONTEXTS | 1
+    for place, value in ((SCALABLE_ENTRY, DIRECTORY | 1), (DIRECTORY, PASIDS | 1), (PASIDS, TABLES | 2 << 6 | 9)):
+        memory.write_u64(place, value)
+    for place, index, value in changes:
+        memory.write_u64(place + index * 8, value)
+    found = ContextReader(memory, 48, first_stage=first).look_up(RootTable(ROOT, scalable=mode), DEVFN)
+    assert isinstance(found, Fault | SecondStage | FirstStage | PassThrough)
 
 
 def test_a_root_table_outside_ram() -> None:

@@ -5,8 +5,9 @@ import pytest
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu import registers as reg
-from vmm.viommu.faults import Fault
+from vmm.viommu.faults import Fault, FaultReason, FaultRecorder
 from vmm.viommu.intel import VtdConfiguration, VtdUnit
+from vmm.viommu.registers import RegisterFile
 from vmm.viommu.walk import Translation
 
 ROOT, CONTEXTS = 0x1000, 0x2000
@@ -64,6 +65,20 @@ def test_the_record_is_also_served_by_its_top_half(unit: VtdUnit) -> None:
     access(unit, 0x18, 0x1000)
     unit.write_register(reg.FRCD_TOP, 1 << 31)
     assert unit.read_register(reg.FSTS) == 0
+
+
+@pytest.mark.parametrize("reason", list(FaultReason))
+def test_every_reason_has_its_place_in_the_record(reason: FaultReason) -> None:
+    registers = RegisterFile(VtdConfiguration(True, 48, True, True, True))
+    assert FaultRecorder(registers).record(0x18, 0x5123, write=True, reason=reason)
+    assert registers.load(reg.FRCD_HIGH) == F | reason << 32 | 0x18
+    assert registers.load(reg.FSTS) >> 8 & 0xFF == 0, "there is one record, with index 0"
+
+
+def test_which_faults_are_reported_although_processing_is_disabled() -> None:
+    unqualified = {reason for reason in FaultReason if Fault(reason, processing_disabled=True).reported}
+    assert unqualified == {0x1, 0x8, 0x9, 0xA, 0x20, 0x21, 0x23, 0x25, 0x50, 0x58}
+    assert all(Fault(reason).reported for reason in FaultReason)
 
 
 def test_fault_processing_disabled_leaves_no_record(unit: VtdUnit, memory: GuestMemory) -> None:
