@@ -19,7 +19,7 @@ SLOW = 24 * MIB
 """Bytes a second at which a small machine's first round takes seconds, so that it has a middle."""
 
 
-def specification(name: str, **changes: object) -> MachineSpecification:
+def specification(name: str, /, **changes: object) -> MachineSpecification:
     """Return a small machine that works; `changes` name `table_key` or keys of the device."""
     document: dict[str, dict[str, object]] = {
         "memory": {"size": "64MiB"},

@@ -49,19 +49,20 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class PerpetualStandstill:
-    """The standstill that a tracker which reports everything dirty for ever forces."""
+    """The standstill that no round can shorten, and what takes most of it."""
 
     standstill_ms: float
     fits: bool
     limit_needed_ms: int
     """The smallest sensible downtime limit under which the machine could move."""
+    cause: str
 
     @property
     def message(self) -> str:
         """What to tell the user under the code `standstill-over-limit`."""
         return (
-            f"Machine would stand still for about {self.standstill_ms:.0f} ms, because the tracker of a container "
-            f"reports all mapped memory dirty for ever; a downtime limit of {self.limit_needed_ms} ms would be needed"
+            f"Machine would stand still for about {self.standstill_ms:.0f} ms, because {self.cause}; "
+            f"a downtime limit of {self.limit_needed_ms} ms would be needed"
         )
 
 
@@ -81,7 +82,19 @@ def standstill_expected(
     rate = max(rate_bytes_per_s, _MIN_RATE)
     standstill_ms = costs.standstill_ms(workload.always_dirty_bytes, workload.unhashed_bytes, rate)
     needed_ms = math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
-    return PerpetualStandstill(standstill_ms, standstill_ms <= limit_ms, needed_ms)
+    return PerpetualStandstill(standstill_ms, standstill_ms <= limit_ms, needed_ms, _cause(workload, rate, costs))
+
+
+def _cause(workload: Workload, rate: float, costs: StandstillCosts) -> str:
+    """Name what takes most of a standstill."""
+    parts = {
+        "the tracker of a container reports all mapped memory dirty for ever": workload.always_dirty_bytes / rate,
+        f"{costs.device_state_bytes} bytes of the devices' state can only be read while it does": (
+            costs.device_state_bytes / rate
+        ),
+        "all memory must be hashed while it does": workload.unhashed_bytes / costs.hash_bytes_per_s,
+    }
+    return max(parts, key=lambda cause: parts[cause])
 
 
 def expected(

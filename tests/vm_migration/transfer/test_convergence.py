@@ -187,6 +187,21 @@ def test_a_perpetual_tracker_is_recognised_by_its_mapped_size() -> None:
     assert not expected(workload(GIB, 0, always=GIB), RATE, 0, POLICY, COSTS).converges
 
 
+@pytest.mark.parametrize(
+    ("moved", "device_bytes", "cause"),
+    [
+        (workload(GIB, 0, always=GIB), 4096, "tracker"),
+        (workload(GIB, 0), GIB, "devices' state"),
+        (workload(GIB, 0, unhashed=64 * GIB), 4096, "hashed"),
+    ],
+)
+def test_a_refusal_names_what_takes_the_time(moved: Workload, device_bytes: int, cause: str) -> None:
+    costs = StandstillCosts(fixed_ms=20, device_state_bytes=device_bytes, hash_bytes_per_s=8 * GIB)
+    refused = standstill_expected(moved, RATE, 300, costs)
+    assert not refused.fits
+    assert cause in refused.message
+
+
 def test_the_limit_that_a_refusal_names_is_enough() -> None:
     busy = workload(GIB, 50 * MIB, 64 * MIB, always=512 * MIB)
     needed = standstill_expected(busy, RATE, 300, COSTS).limit_needed_ms
