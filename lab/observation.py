@@ -33,6 +33,8 @@ class Observation:
     trackers: tuple[str, ...] = ()
     """Of each container, in the devices' order."""
     guest_errors: int = 0
+    own_errors: int = 0
+    """What the guest brought on itself; not among the errors above."""
     standstill_ms: float = 0.0
     planned_standstill_ms: float = 0.0
     rounds: int = 0
@@ -69,6 +71,7 @@ def _disagreements(expected: Expectation, seen: Observation) -> Iterator[str]:
         yield "verifier and oracle name different pages"
     yield from _pages(expected, seen)
     yield from _counts(expected, seen)
+    yield from _guest(expected, seen)
 
 
 def _pages(expected: Expectation, seen: Observation) -> Iterator[str]:
@@ -95,11 +98,16 @@ def _counts(expected: Expectation, seen: Observation) -> Iterator[str]:
         yield f"{seen.switches} switches of domains, expected {expected.switches}"
     if seen.complaints:
         yield f"logged: {'; '.join(seen.complaints)}"
-    if expected.guest_errors is not None and seen.guest_errors != expected.guest_errors:
-        yield f"{seen.guest_errors} guest errors, not {expected.guest_errors}"
     planned = seen.planned_standstill_ms
     if expected.standstill_as_planned and abs(seen.standstill_ms - planned) > planned * _AS_PLANNED:
         yield f"stood still for {seen.standstill_ms:.0f} ms, planned {planned:.0f} ms"
+
+
+def _guest(expected: Expectation, seen: Observation) -> Iterator[str]:
+    if expected.guest_errors is not None and seen.guest_errors != expected.guest_errors:
+        yield f"{seen.guest_errors} guest errors, not {expected.guest_errors}"
+    if expected.own_errors is not None and not _as_many(seen.own_errors, expected.own_errors):
+        yield f"{seen.own_errors} errors of the guest's own, expected {expected.own_errors}"
 
 
 def _as_many(count: int, expected: int | str) -> bool:

@@ -75,6 +75,8 @@ class Expectation(Table):
     stale_mappings: int | None = None
     tracker: str | None = None
     guest_errors: int | None = None
+    own_errors: Literal["none", "some"] | None = None
+    """Errors that the guest brought on itself, by `guest.dma_after_unmap`."""
     switches: Literal["none", "some"] | None = None
     """Whether devices went from one domain to another while the machine moved."""
     standstill_as_planned: bool = False

@@ -84,7 +84,12 @@ class _Migration:
         owner = self._target if self.seen.outcome == "completed" and not self.seen.refused_pages else self._source
         self._run_on(owner)
         report = owner.machine.report()
-        self.seen = replace(self.seen, guest_errors=report.errors, switches=report.switches - self._switches)
+        self.seen = replace(
+            self.seen,
+            guest_errors=report.errors,
+            own_errors=report.own_errors,
+            switches=report.switches - self._switches,
+        )
         return self.seen
 
     def _precopy(self) -> None:

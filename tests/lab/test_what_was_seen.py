@@ -12,6 +12,7 @@ SEEN = Observation(
     lost_pages=frozenset({3, 4}),
     warnings=("no-dirty-tracking",),
     unmaps=7,
+    own_errors=2,
     flushes=7,
     trackers=("iommu", "perpetual"),
     standstill_ms=1000,
@@ -29,6 +30,7 @@ EXPECTED = Expectation(
     stale_mappings=0,
     tracker="perpetual",
     guest_errors=0,
+    own_errors="some",
     standstill_as_planned=True,
 )
 
@@ -56,6 +58,7 @@ def test_what_is_not_expected_is_not_looked_at() -> None:
         (replace(SEEN, stale_mappings=2), "2 stale mappings"),
         (replace(SEEN, trackers=("iommu",)), "not perpetual"),
         (replace(SEEN, guest_errors=1), "1 guest errors"),
+        (replace(SEEN, own_errors=0), "0 errors of the guest's own"),
         (replace(SEEN, standstill_ms=700), "stood still for 700 ms"),
     ],
 )
