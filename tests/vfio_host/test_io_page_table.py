@@ -1,6 +1,5 @@
 """The IO page table against a dictionary of pages, and the worked vectors V3, V10, V11 and V12 of semantics 15."""
 
-import os
 import tracemalloc
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.shared_memory import shared_memory as memory
 from vfio_host.errors import DmaFault
 from vfio_host.interface.answers import Bitmap
 from vfio_host.interface.bitmaps import bitmap_bytes
@@ -17,15 +17,6 @@ from vfio_host.memory_file import MemoryFile
 
 PAGE = 4096
 MIB = 1 << 20
-
-
-def memory(size: int) -> MemoryFile:
-    descriptor = os.memfd_create("test-ram")
-    try:
-        os.ftruncate(descriptor, size)
-        return MemoryFile(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 def query(table: IoPageTable, iova: int, length: int, page_size: int = PAGE, *, clear: bool) -> Bitmap:

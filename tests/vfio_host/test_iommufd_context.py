@@ -1,11 +1,11 @@
 """iommufd's errnos and life cycles (semantics 3.4), on its objects."""
 
 import errno
-import os
 
 import pytest
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
 from vfio_host.interface.numbers import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
@@ -21,11 +21,7 @@ MEDIATED = DeviceIommu(mediated=True)
 
 @pytest.fixture
 def memory() -> MemoryFile:
-    descriptor = os.memfd_create("test-ram")
-    os.ftruncate(descriptor, 64 * MIB)
-    found = MemoryFile(descriptor, 64 * MIB)
-    os.close(descriptor)
-    return found
+    return shared_memory(64 * MIB)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.vfio_host.memory import memory
+from tests.vfio_host.shared_memory import shared_memory as memory
 from vfio_host.mappings import Mapping, Mappings
 from vfio_host.memory_file import MemoryFile
 

@@ -1,19 +1,19 @@
 """type1's errnos and its tracker that says "all of it" (semantics 3.2, 3.3; P3), on its object."""
 
 import errno
-import os
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vfio_host.bits import count_ones
+from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.device_iommu import DeviceIommu
 from vfio_host.errors import CallRefused
 from vfio_host.interface.answers import Bitmap
 from vfio_host.interface.bitmaps import dense
 from vfio_host.interface.numbers import U64_MAX, DirtyPagesFlags, MapFlags, UnmapFlags
-from vfio_host.memory_file import MemoryFile, UserAddresses
+from vfio_host.memory_file import UserAddresses
 from vfio_host.type1 import MAX_MAPPING_PAGES, MAX_MAPPINGS, Type1Container
 
 PAGE, MIB, TIB = 4096, 1 << 20, 1 << 40
@@ -21,18 +21,9 @@ BOTH = MapFlags.READ | MapFlags.WRITE
 QUERY = DirtyPagesFlags.GET_BITMAP
 
 
-def sparse(size: int) -> MemoryFile:
-    descriptor = os.memfd_create("test-ram")
-    try:
-        os.ftruncate(descriptor, size)
-        return MemoryFile(descriptor, size)
-    finally:
-        os.close(descriptor)
-
-
 def container(size: int = 16 * MIB, *, mediated: bool = False) -> Type1Container:
     addresses = UserAddresses()
-    addresses.register(0, size, sparse(size))
+    addresses.register(0, size, shared_memory(size))
     made = Type1Container(addresses)
     made.add_group("dev0", DeviceIommu(mediated=mediated))
     made.set_iommu()

@@ -21,15 +21,23 @@ from vfio_host.process.open_file import OpenFile, Opening, Received, carried_out
 _OPENING: Final = calls.Open | calls.GroupGetDevice | calls.SetDeviceState
 _ANSWER_ROOM: Final = 256
 """More than any answer takes that holds no bitmap and no data."""
+_REFUSAL_ROOM: Final = 32
+"""More than an errno takes."""
 
 
 class BatchAnswer:
-    """Answers being put together, with the descriptors that they give away."""
+    """Answers to so many calls being put together, with the descriptors that they give away.
 
-    def __init__(self, publish: Callable[[OpenFile], int]) -> None:
+    Raises:
+        msgspec.ValidationError: Not even refusals of so many calls would fit into a message.
+    """
+
+    def __init__(self, calls_made: int, publish: Callable[[OpenFile], int]) -> None:
         self._publish: Final = publish
         self._answers: list[Answer] = []
-        self._room = MAX_MESSAGE - PAGE_SIZE
+        self._room = MAX_MESSAGE - PAGE_SIZE - calls_made * _REFUSAL_ROOM
+        if self._room < 0:
+            raise msgspec.ValidationError(f"Batch of {calls_made} calls is more than a message can answer")
         self.descriptors: Final[list[int]] = []
 
     def carry_out(self, file: OpenFile, call: AnyCall, received: Received) -> None:
@@ -72,11 +80,11 @@ def answer(
     `publish` serves a new open file and returns the client's descriptor of it.
 
     Raises:
-        msgspec.DecodeError: The body is no batch; nothing was done.
+        msgspec.DecodeError: The body is no batch, or one of too many calls; nothing was done.
     """
     try:
         batch = calls.batch_decoder.decode(body)
-        received, result = Received(descriptors), BatchAnswer(publish)
+        received, result = Received(descriptors), BatchAnswer(len(batch.calls), publish)
         for call in batch.calls:
             result.carry_out(file, call, received)
         return result.encoded(), result.descriptors
@@ -85,7 +93,7 @@ def answer(
 
 
 def _taken(answer: Answer) -> int:
-    """Return how many bytes of the message an answer takes, at most."""
+    """Return how many bytes of the message an answer takes, at most, beside the room that every call has."""
     match answer:
         case calls.Bitmap():
             return _ANSWER_ROOM + encoded_room(answer)
@@ -94,8 +102,8 @@ def _taken(answer: Answer) -> int:
         case calls.Data(data=data):
             return _ANSWER_ROOM + len(data)
         case calls.Done():
-            return 8
+            return 0
         case calls.Number() | calls.Failed():
-            return 32
+            return _REFUSAL_ROOM
         case _:
             return _ANSWER_ROOM
