@@ -3,6 +3,7 @@
 import errno
 import os
 import select
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from vfio_host.interface.nic import Register
 from vfio_host.interface.numbers import DEV_IOMMU, VFIO_CDEV, DeviceState, Feature, MapFlags
 from vfio_host.memory_file import MemoryFile
 from vfio_host.process.host import Host
+from vfio_host.process.loop import _wait
 
 LOCAL = 1 << 20
 LOGGING = (Feature.DMA_LOGGING_START, Feature.DMA_LOGGING_STOP, Feature.DMA_LOGGING_REPORT)
@@ -130,6 +132,22 @@ def test_registers_are_the_models_own(start: StartHost) -> None:
 def test_a_device_that_cannot_be_is_refused(device: DeviceConfiguration, words: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=words):
         Host(HostConfiguration(devices=(device,)))
+
+
+def test_the_loop_waits_for_the_next_packet_and_does_not_spin() -> None:
+    host = Host(configuration())
+    devices, card = tuple(host.devices.values()), host.devices["nic0"]
+    assert _wait(devices) is None
+    for register, value in ((Register.RING_ENTRIES, 1), (Register.RATE, 1500), (Register.CONTROL, 1)):
+        card.hardware.write_register(register, value)
+    assert _wait(devices) == 0
+    card.step(time.monotonic_ns())
+    wait = _wait(devices)
+    assert wait is not None
+    assert 0.5 < wait < 2
+    assert card.migration is not None
+    card.migration.set_state(DeviceState.STOP)
+    assert _wait(devices) is None
 
 
 def test_a_card_in_a_process_receives_by_itself_and_its_log_tells(tmp_path: Path) -> None:
