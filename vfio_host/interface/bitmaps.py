@@ -4,13 +4,12 @@ Bit i of a bitmap stands for the page at iova + i * page_size, bit 0 of a byte f
 calls may say a bit twice, by a run and by a part; that is an OR. Its parts do not overlap each other.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from vfio_host.interface.answers import Bitmap
 
 _STRETCH: Final = 64
-"""Bits in a row that are worth a run, and bytes of zeros that are worth a new part."""
+"""Bits in a row that are worth a run."""
 _GAP: Final = 8
 """Bytes of zeros that are cheaper than a new part."""
 _RUN_ROOM: Final = 20
@@ -99,22 +98,6 @@ def encoded_room(bitmap: Bitmap) -> int:
     return parts + len(bitmap.parts) * _PART_ROOM + len(bitmap.runs) * _RUN_ROOM
 
 
-def sparse(data: bytes, bits: int) -> Bitmap:
-    """Return a bitmap of little-endian bytes, leaving out long stretches of zeros."""
-    parts: list[tuple[int, bytes]] = []
-    position, end = 0, len(data)
-    gap = bytes(_STRETCH)
-    while position < end:
-        stop = data.find(gap, position)
-        if stop == position:
-            position = _next_set(data, position)
-            continue
-        stop = end if stop < 0 else stop
-        parts.append((position, data[position:stop]))
-        position = stop
-    return Bitmap(bits=bits, parts=tuple(parts))
-
-
 def dense(bitmap: Bitmap) -> bytes:
     """Return all of a bitmap in whole 64-bit words."""
     data = bytearray(bitmap_bytes(bitmap.bits))
@@ -123,28 +106,6 @@ def dense(bitmap: Bitmap) -> bytes:
     for first, count in bitmap.runs:
         _set_run(data, first, count)
     return bytes(data)
-
-
-def merged(bitmaps: Iterable[Bitmap]) -> Bitmap:
-    """Return the OR of bitmaps of the same pages, each as small as it is; of none, the empty one.
-
-    Raises:
-        ValueError: They are not of the same number of pages.
-    """
-    found = list(bitmaps)
-    if len({bitmap.bits for bitmap in found}) > 1:
-        raise ValueError(f"Bitmaps of {', '.join(str(bitmap.bits) for bitmap in found)} bits do not merge")
-    builder = BitmapBuilder(found[0].bits if found else 0)
-    for first, count in sorted(run for bitmap in found for run in bitmap.runs):
-        builder.add_run(first, count)
-    for place, part in sorted(_from_first_set(*part) for bitmap in found for part in bitmap.parts):
-        builder.add_bits(place * 8, int.from_bytes(part, "little"))
-    return builder.built()
-
-
-def _from_first_set(place: int, part: bytes) -> tuple[int, bytes]:
-    rest = part.lstrip(b"\0")
-    return place + len(part) - len(rest), rest
 
 
 def _set_run(data: bytearray, first: int, count: int) -> None:
@@ -158,14 +119,3 @@ def _set_run(data: bytearray, first: int, count: int) -> None:
     data[head:tail] = b"\xff" * (tail - head)
     if last & 7:
         data[tail] |= (1 << (last & 7)) - 1
-
-
-def _next_set(data: bytes, position: int) -> int:
-    """Return where the next byte that is not zero lies."""
-    step = 1 << 12
-    while position < len(data):
-        rest = data[position : position + step].lstrip(b"\0")
-        if rest:
-            return min(position + step, len(data)) - len(rest)
-        position += step
-    return len(data)
