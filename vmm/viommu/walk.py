@@ -70,7 +70,9 @@ class SecondStageWalker:
         level = stage.levels
         if iova >> min(12 + 9 * level, self._aw_bits):
             return Fault(FaultReason.BEYOND_WIDTH, stage.processing_disabled)
-        words, low_end, rules = self._table_words.words, self._table_words.low_end, self._rules
+        words, low_end = self._table_words.words, self._table_words.low_end
+        rules = self._rules
+        small, large, address_bits = rules.small, rules.large, rules.address
         table, permission, needed = stage.root, READABLE | WRITABLE, WRITABLE if write else READABLE
         while True:
             address = table + (iova >> 9 * level & 0xFF8)
@@ -81,11 +83,14 @@ class SecondStageWalker:
             if not permission & needed:
                 reason = FaultReason.WRITE_PERMISSION if write else FaultReason.READ_PERMISSION
                 return Fault(reason, stage.processing_disabled)
-            if entry & (rules.large[level] if entry & LARGE else rules.small[level]):
-                return Fault(FaultReason.PAGING_RESERVED, stage.processing_disabled)
-            if level == 1 or entry & LARGE:
+            # A 4 KiB leaf has the same rules either way; bit 7 of a top-level entry is itself reserved.
+            if entry & LARGE or level == 1:
+                if entry & large[level]:
+                    return Fault(FaultReason.PAGING_RESERVED, stage.processing_disabled)
                 return self._leaf(stage, iova, entry, level, permission)
-            table = entry & rules.address
+            if entry & small[level]:
+                return Fault(FaultReason.PAGING_RESERVED, stage.processing_disabled)
+            table = entry & address_bits
             level -= 1
 
     def translate_batch(self, stage: SecondStage, iovas: npt.NDArray[np.uint64], *, write: bool) -> BatchTranslation:
@@ -119,8 +124,8 @@ class SecondStageWalker:
             legacy = stage.pasid is None
             reason = FaultReason.INTERRUPT_ADDRESS if legacy else FaultReason.SCALABLE_INTERRUPT_ADDRESS
             return Fault(reason, stage.processing_disabled)
-        readable, writable = bool(permission & READABLE), bool(permission & WRITABLE)
-        return Translation(GuestPhysicalAddress(translated), mask, readable=readable, writable=writable)
+        readable, writable = permission & READABLE != 0, permission & WRITABLE != 0
+        return Translation(GuestPhysicalAddress(translated), mask, readable, writable)
 
 
 def _no_entry(stage: SecondStage, level: int) -> Fault:
