@@ -18,6 +18,7 @@ import msgspec
 from vfio_host.errors import ConfigurationInvalid
 from vfio_host.interface.calls import HostConfiguration
 from vfio_host.interface.channel import listen
+from vfio_host.interface.large_buffers import keep_large_buffers
 from vfio_host.process.host import Host
 from vfio_host.process.loop import HostLoop
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to listen")
     parser.add_argument("--configuration", required=True, metavar="JSON", help="devices and IOMMU of this host")
     options = parser.parse_args(arguments)
+    keep_large_buffers()
     try:
         host = Host(msgspec.json.decode(options.configuration, type=HostConfiguration))
         listener = listen(options.socket)

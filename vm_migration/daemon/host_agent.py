@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
+from vfio_host.interface.large_buffers import keep_large_buffers
 from vm_migration.daemon.configuration import Configuration, load
 from vm_migration.daemon.host_place import HostPlace, own_place
 from vm_migration.daemon.host_service import host_service
-from vm_migration.daemon.large_buffers import keep_large_buffers
 from vm_migration.daemon.life import Life, run
 from vm_migration.daemon.presence import presence
 from vm_migration.link.server import AgentServer, Service

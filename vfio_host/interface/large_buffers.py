@@ -1,9 +1,10 @@
-"""Keeping freed megabytes for the next frame.
+"""Keeping freed megabytes for the next message.
 
-A bulk frame is a buffer of a megabyte, made and freed a thousand times a second on both ends. By default glibc gives
-such memory back to the kernel each time, and each new page of it is a fault, which costs most on nested hosts: with
-buffers kept, raw gRPC streams moved 1.7 GB/s where they moved 1.35 (benchmarks, 2026-11-21). What is kept is bounded by
-TRIM_ABOVE for each of the few arenas in use.
+A bulk frame, and a read or write of device state, is a buffer of a megabyte, made and freed a thousand times a second.
+By default glibc gives such memory back to the kernel each time, and each new page of it is a fault, which costs most on
+nested hosts: with buffers kept, raw gRPC streams moved 1.7 GB/s where they moved 1.35 (benchmarks, 2026-11-21), and a
+host process took half the time to read device state, and a third to write it. What is kept is bounded by TRIM_ABOVE for
+each of the few arenas in use.
 """
 
 import ctypes
