@@ -25,7 +25,6 @@ from vm_migration.transfer.frames import (
     AckKind,
     Barrier,
     Body,
-    Device,
     Digests,
     Frame,
     Heartbeat,
@@ -38,7 +37,6 @@ from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream, pages_
 from vm_migration.transfer.page_runs import page_count, runs_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
-from vmm.vfio.device_records import DeviceRecord, DeviceSum, RecordKind
 
 ATTEMPT = UUID(int=1)
 OTHER = UUID(int=2)
@@ -244,36 +242,6 @@ def test_nothing_follows_a_barrier_on_its_stream() -> None:
     assert not image.closed
     image.apply(frame(Barrier(), ordinal=1, sequence=1), 1)
     assert image.whole
-
-
-RECORDS = [DeviceRecord("qat0", RecordKind.SETUP), DeviceRecord("qat0", RecordKind.DATA, memoryview(b"state"))]
-
-
-def test_device_state_goes_between_the_pages_and_the_barrier_and_is_counted_at_both_ends() -> None:
-    source, image = memory(), destination()
-    image.open_round(0, bitmap_of(3))
-    outgoing, summing = stream().round(0, source, bitmap_of(3)), DeviceSum()
-    for frame in outgoing.pages():
-        assert image.apply(frame, 0) is None
-    assert image.apply(outgoing.heartbeat(), 0) is not None
-    for record in RECORDS:
-        assert image.apply(outgoing.device(record), 0) is None
-        summing.add(record)
-    assert not outgoing.finished
-    assert image.device_bytes_waiting >= len(b"state")
-    assert image.apply(outgoing.barrier(), 0) is not None
-    assert image.device_total == summing.total
-    assert image.take_device_records() == tuple(RECORDS)
-    assert (image.take_device_records(), image.device_bytes_waiting) == ((), 0)
-    assert image.whole
-
-
-def test_device_state_has_one_order_and_so_one_stream() -> None:
-    image = destination(streams=2)
-    image.open_round(0, bitmap_of())
-    with pytest.raises(WrongStream, match="device"):
-        image.apply(frame(Device(RECORDS[0]), ordinal=1), 1)
-    assert image.device_total == DeviceSum().total
 
 
 def test_rounds_open_one_after_the_other() -> None:
