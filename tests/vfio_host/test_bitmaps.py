@@ -18,21 +18,22 @@ def bits_of(first: int, number: int) -> set[int]:
     return {first + place for place in range(number.bit_length()) if number >> place & 1}
 
 
-def lowest(item: tuple[int, int]) -> int:
-    first, number = item
+def lowest(first: int, number: int) -> int:
     return first + (number & -number).bit_length()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(RUNS, NUMBERS)
 def test_what_is_built_is_what_was_added(runs: list[tuple[int, int]], numbers: list[tuple[int, int]]) -> None:
     builder, expected = BitmapBuilder(BITS), set[int]()
-    for first, count in sorted(runs):
-        builder.add_run(first, count)
-        expected |= set(range(first, first + count))
-    for first, number in sorted(numbers, key=lowest):
-        builder.add_bits(first, number)
+    added = [(first, (1 << count) - 1, True) for first, count in runs]
+    added += [(first, number, False) for first, number in numbers]
+    for first, number, run in sorted(added, key=lambda item: lowest(*item[:2])):
         expected |= bits_of(first, number)
+        if run:
+            builder.add_run(first, number.bit_length())
+        else:
+            builder.add_bits(first, number)
     built = builder.built()
     assert ones(built) == sorted(bit for bit in expected if bit < BITS)
     assert len(msgspec.msgpack.encode(built)) <= 64 + encoded_room(built)

@@ -22,7 +22,10 @@ def bitmap_bytes(bits: int) -> int:
 
 
 class BitmapBuilder:
-    """Puts a bitmap together from its lowest bit to its highest; what lies past its end is left out."""
+    """Puts a bitmap together: what is added has its lowest bit no lower than what was added before it.
+
+    What lies past its end is left out.
+    """
 
     def __init__(self, bits: int) -> None:
         self._bits: Final = bits
@@ -33,7 +36,7 @@ class BitmapBuilder:
         self._part = bytearray()
 
     def add_run(self, first: int, count: int) -> None:
-        """Set a run; it begins no lower than the run before."""
+        """Set a run."""
         end = min(first + count, self._bits)
         if first >= end:
             return
@@ -44,7 +47,7 @@ class BitmapBuilder:
         self._run_start, self._run_end = first, end
 
     def add_bits(self, first: int, bits: int) -> None:
-        """Set the ones of a number whose bit 0 is bit `first`; they begin no lower than those of the number before."""
+        """Set the ones of a number whose bit 0 is bit `first`."""
         if first + bits.bit_length() > self._bits:
             bits &= (1 << max(self._bits - first, 0)) - 1
         if not bits:
