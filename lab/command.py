@@ -1,15 +1,18 @@
 """`viaduct lab`: run scenarios, list them, and print the documents' matrix."""
 
+import contextlib
+from collections.abc import Iterator
+
 import click
 from rich.console import Console
 
 from lab.catalogue import find, shipped
 from lab.document import LabDocument, document_of, row_of, scenarios_document
+from lab.matrix import Say, matrix, through_agents
 from lab.rehearsal.rehearsal import rehearse
 from lab.table import show_rows, show_scenarios
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import complain
-from vm_migration.errors import InvalidInput
 
 _FOUND_SOMETHING = 8
 
@@ -37,12 +40,36 @@ async def list_scenarios(call: Invocation) -> Answer:
 @click.option("--in-process", is_flag=True, help="In this process, in virtual time: the same on every run.")
 @answering
 async def run(call: Invocation, scenario: tuple[str, ...], *, in_process: bool) -> Answer:
-    """Run each SCENARIO, a file or the name of a shipped one; exit code 8 when one is not as expected."""
-    del call
+    """Run each SCENARIO, a file or the name of a shipped one; exit code 8 when one is not as expected.
+
+    Without --in-process the machines are real processes that move between two hosts on loopback.
+    """
     chosen = [one for named in scenario for one in find(named)]
-    if not in_process:
-        raise InvalidInput("not-yet", "Scenarios do not run through agents yet", "Add --in-process")
-    return answer_of(document_of([row_of(one, one.document.expect, rehearse(one), "in-process") for one in chosen]))
+    if in_process:
+        rows = [row_of(one, one.document.expect, rehearse(one), "in-process") for one in chosen]
+        return answer_of(document_of(rows))
+    with working(call) as say:
+        return answer_of(document_of(await through_agents(chosen, say)))
+
+
+@lab.command("matrix")
+@answering
+async def matrix_of_everything(call: Invocation) -> Answer:
+    """Run the documents' own matrix through agents, and every other scenario in process; 8 as `run`."""
+    with working(call) as say:
+        return answer_of(document_of(await matrix(say)))
+
+
+@contextlib.contextmanager
+def working(call: Invocation) -> Iterator[Say]:
+    """Show on a terminal what is being run; a pipe hears nothing of it."""
+    with call.err.status("starts two hosts") if call.err.is_terminal else contextlib.nullcontext() as status:
+
+        def say(scenario: str) -> None:
+            if status is not None:
+                status.update(f"runs {scenario}")
+
+        yield say
 
 
 def answer_of(document: LabDocument) -> Answer:

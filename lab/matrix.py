@@ -6,7 +6,8 @@ them; the agents' standstills are real, and longer by it.
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
@@ -18,12 +19,13 @@ from lab.through_agents.scenario_run import require_agents_can, run_through_agen
 from vm_migration.errors import InternalError
 from vm_migration.loopback.daemons import program
 
-CELLS = "cells"
+Say = Callable[[str], None]
+CELLS: Final = "cells"
 """The file whose scenarios are the documents' own matrix."""
-_BESIDES = 256 << 20
+_BESIDES: Final = 256 << 20
 
 
-async def matrix() -> tuple[LabRow, ...]:
+async def matrix(say: Say) -> tuple[LabRow, ...]:
     """Run everything, and return the rows: the cells first, then the rest in the order of the list.
 
     Raises:
@@ -34,11 +36,11 @@ async def matrix() -> tuple[LabRow, ...]:
     names = {cell.name for cell in cells}
     async with asyncio.TaskGroup() as group:
         rest = group.create_task(rehearsed([one.name for one in shipped() if one.name not in names]), name="rehearsals")
-        seen = group.create_task(through_agents(cells), name="cells through agents")
+        seen = group.create_task(through_agents(cells, say), name="cells through agents")
     return (*seen.result(), *rest.result())
 
 
-async def through_agents(scenarios: Sequence[Scenario]) -> tuple[LabRow, ...]:
+async def through_agents(scenarios: Sequence[Scenario], say: Say) -> tuple[LabRow, ...]:
     """Run scenarios one after the other on a site of their own.
 
     Raises:
@@ -51,6 +53,7 @@ async def through_agents(scenarios: Sequence[Scenario]) -> tuple[LabRow, ...]:
     rows = []
     async with laboratory(2 * largest + _BESIDES) as site:
         for scenario in scenarios:
+            say(scenario.name)
             seen = await run_through_agents(scenario, site)
             rows.append(row_of(scenario, scenario.document.expect.from_outside(), seen, "agents"))
     return tuple(rows)

@@ -1,9 +1,10 @@
-"""`viaduct migrate` as the lab calls it: a process of its own, whose one JSON document is read."""
+"""`viaduct migrate` and `viaduct preflight` as the lab calls them: processes whose one JSON document is read."""
 
 import asyncio
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -11,6 +12,9 @@ from lab.scenario import RunSpecification
 from vm_migration.errors import InternalError
 from vm_migration.loopback.daemons import program
 from vmm.assembly.quantity_text import format_rate
+
+_BESIDES_SECONDS: Final = 60
+_Result = TypeVar("_Result")
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -25,6 +29,26 @@ class Failure(msgspec.Struct, frozen=True):
 
     code: str
     message: str
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What a plan expects."""
+
+    downtime_ms: float
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What the lab reads of one destination in `viaduct.preflight.v1`."""
+
+    blockers: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
+    expected: Expected | None
+
+
+class PreflightResult(msgspec.Struct, frozen=True):
+    """What the lab reads of `viaduct.preflight.v1`."""
+
+    candidates: tuple[Candidate, ...]
 
 
 class MigrationResult(msgspec.Struct, frozen=True):
@@ -52,33 +76,53 @@ class Order:
 
 
 async def migrate(order: Order) -> MigrationResult:
-    """Run the command to its end.
+    """Run `viaduct migrate` to its end.
 
     Raises:
         InternalError: It answered with something that is no result.
     """
+    run = order.run
+    words = ("--downtime-limit", f"{run.downtime_limit_ms}ms", "--timeout", f"{run.timeout_ms}ms", "--verify", "auto")
+    out = await _document("migrate", order, (*words, "--max-bandwidth", format_rate(run.bandwidth)))
+    return _decoded(out, MigrationResult)
+
+
+async def preflight(order: Order) -> Candidate:
+    """Run `viaduct preflight` for one destination.
+
+    Raises:
+        InternalError: It answered with something that is no result.
+    """
+    run = order.run
+    words = ("--downtime-limit", f"{run.downtime_limit_ms}ms", "--max-bandwidth", format_rate(run.bandwidth))
+    (candidate,) = _decoded(await _document("preflight", order, words), PreflightResult).candidates
+    return candidate
+
+
+async def _document(command: str, order: Order, words: Sequence[str]) -> bytes:
+    common = (order.machine, "--to", order.destination, "--json", "--config", str(order.configuration))
     process = await asyncio.create_subprocess_exec(
-        *_command(order), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=sys.stderr.fileno()
+        program("viaduct"),
+        command,
+        *common,
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,  # what it complains of is in the document too
     )
     try:
-        async with asyncio.timeout(order.run.timeout_ms / 1000 + 60):
+        async with asyncio.timeout(order.run.timeout_ms / 1000 + _BESIDES_SECONDS):
             out, _ = await process.communicate()
+            return out
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
+
+
+def _decoded(out: bytes, kind: type[_Result]) -> _Result:
     try:
-        return msgspec.json.decode(out, type=MigrationResult)
+        return msgspec.json.decode(out, type=kind)
     except msgspec.DecodeError as error:
-        text = f"viaduct migrate {order.machine} ended with {process.returncode} and no result: {error}"
-        raise InternalError("no-result", text, "Run it again with --debug") from error
-
-
-def _command(order: Order) -> list[str]:
-    run = order.run
-    return [
-        program("viaduct"),
-        *("migrate", order.machine, "--to", order.destination, "--json", "--config", str(order.configuration)),
-        *("--downtime-limit", f"{run.downtime_limit_ms}ms", "--timeout", f"{run.timeout_ms}ms"),
-        *("--max-bandwidth", format_rate(run.bandwidth), "--verify", "auto"),
-    ]
+        text = f"viaduct answered with no result but: {out[:200].decode(errors='replace')}"
+        raise InternalError("no-result", text, "Run the scenario in process, or with --debug") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from lab.through_agents.agents_of_site import HostAgent
 from lab.through_agents.console import Console
 from lab.through_agents.handoffs import Handoffs
 from lab.through_agents.logs import Logs
-from lab.through_agents.migration import MigrationResult, Order, migrate
+from lab.through_agents.migration import MigrationResult, Order, migrate, preflight
 from vm_migration.api.v1.source_pb2 import AttemptReport
 from vm_migration.api.v1.types_pb2 import AttemptKey, MachineStatus
 from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError
@@ -68,7 +68,7 @@ def require_agents_can(scenario: Scenario) -> None:
     run = scenario.document.run
     reasons = [
         (run.in_process_only, "it says so (run.in_process_only)"),
-        (run.kind != "migrate", f"it is of kind {run.kind}"),
+        (run.kind == "dirty-rate", "only one process knows which pages were written in a window"),
         (run.sparse or run.host_page_size != 4096, "its memory is not this host's"),
         (any(action.do.startswith("fail-") for action in scenario.document.action), "it has the host fail"),
         (any(action.at == "pausing" for action in scenario.document.action), "it acts between harvest and pause"),
@@ -91,16 +91,31 @@ class _Run:
 
     async def run(self) -> Observation:
         document = self._scenario.document
+        if document.run.kind == "plan":
+            return await self._plan()
         await self._until_it_works()
         await asyncio.sleep(document.run.work_ms / 1000)  # the time that the scenario gives the guest
         await self._act("start")
         self._switches = (await self._console.look()).switches
-        order = Order(self._scenario.name, _DESTINATION, document.run, self._laboratory.configuration)
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(self._follow(), name="moments")
-            result = await migrate(order)
+            result = await migrate(self._order())
             follower.cancel()
         return await self._observed(result)
+
+    async def _plan(self) -> Observation:
+        found = await preflight(self._order())
+        return Observation(
+            outcome="blocked" if found.blockers else "allowed",
+            error="; ".join(blocker.message for blocker in found.blockers),
+            blockers=tuple(blocker.code for blocker in found.blockers),
+            warnings=tuple(warning.code for warning in found.warnings),
+            planned_standstill_ms=0.0 if found.expected is None else found.expected.downtime_ms,
+        )
+
+    def _order(self) -> Order:
+        run = self._scenario.document.run
+        return Order(self._scenario.name, _DESTINATION, run, self._laboratory.configuration)
 
     async def _until_it_works(self) -> None:
         wants_jobs = any(device.dma_rate for device in self._scenario.machine.device)
@@ -142,7 +157,7 @@ class _Run:
         after = await Console(self._laboratory.run_directories[at], self._machine).look()
         return Observation(
             outcome=_outcome(result),
-            error="" if result.error is None or refused else result.error.message,
+            error=_error(result),
             blockers=tuple(found.code for found in result.blockers),
             warnings=tuple(found.code for found in result.warnings),
             refused_pages=refused,
@@ -162,7 +177,17 @@ class _Run:
         if result.error is None or result.error.code != _DIFFERENT or self._key is None:
             return None, None
         report = await self._source.report(self._key)
-        return frozenset(report.mismatched_pages), lost
+        return refused_pages(tuple(report.mismatched_pages), result.pages_mismatched, lost or frozenset()), lost
+
+
+def refused_pages(named: Sequence[int], count: int, lost: frozenset[int]) -> frozenset[int]:
+    """Return the verifier's pages, of which an agent names the first thousand and counts the rest.
+
+    Those that it does not name are taken to be the oracle's where the count and all that are named agree.
+    """
+    if count == len(lost) and tuple(named) == tuple(sorted(lost)[: len(named)]):
+        return lost
+    return frozenset(named)
 
 
 def _moments(report: AttemptReport) -> Iterator[str]:
@@ -170,6 +195,13 @@ def _moments(report: AttemptReport) -> Iterator[str]:
     if report.phase == "pre-copy":
         yield "tracking"
         yield from (f"round-{number}" for number in range(len(report.rounds) + 1))
+
+
+def _error(result: MigrationResult) -> str:
+    """Return the text of the stream's end, or of what blocks it; the verifier's refusal is told apart."""
+    if result.blockers:
+        return "; ".join(blocker.message for blocker in result.blockers)
+    return "" if result.error is None or result.error.code == _DIFFERENT else result.error.message
 
 
 def _outcome(result: MigrationResult) -> str:
