@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.agents import Agents
-from tests.system.attempts import begin, machine, migrated, policy, require_whole, specification, works
+from tests.system.attempts import begin, machine, migrated, policy, require_whole, specification, started, works
 from tests.system.site import Site
 from vm_migration.errors import Refused
 
@@ -35,6 +35,22 @@ async def test_a_graphics_processor_that_cannot_move_in_time_is_refused(site: Si
         with pytest.raises(Refused, match="devices' state"):
             await begin(agents, created.machine, "host-a", "host-b", policy(limit_ms=300, bandwidth=64 * MIB))
         await works(site, "host-a", created.machine)
+
+
+async def test_an_attempt_cut_off_in_the_middle_of_device_state_leaves_the_device_at_work(
+    site: Site, agents: Agents
+) -> None:
+    wanted = specification("cut-off", name="gpu0", model="gpu", local_memory="96MiB")
+    async with machine(site, agents, wanted) as created:
+        uuid = created.machine
+        done = await works(site, "host-a", uuid)
+        attempt = await started(agents, uuid, "host-a", "host-b", policy(limit_ms=12_000, bandwidth=40 * MIB))
+        await attempt.until(lambda report: report.phase == "stopping")
+        await agents.cancel("host-a", attempt.key)
+        report = await attempt.end()
+        assert (report.outcome, report.state) == ("cancelled", "ABORTED")
+        await works(site, "host-a", uuid, done)
+        require_whole(await migrated(agents, uuid, "host-a", "host-b", policy(limit_ms=10_000)))
 
 
 async def test_a_network_card_moves_while_it_learns(site: Site, agents: Agents) -> None:
