@@ -4,7 +4,9 @@ The IOVA tree holds exactly what the listener was told is mapped. A sync walks t
 unmap of everything goes mapping by mapping while dirty pages are tracked, and by a few wide events otherwise.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Final
 
 from vmm.memory.guest_physical import GuestMemory
@@ -17,11 +19,16 @@ from vmm.viommu.stale_entry import address_in_entry
 from vmm.viommu.walk import SecondStageWalker
 
 Notify = Callable[[IommuEvent], None]
-Ranges = tuple[tuple[int, int], ...]
+Ranges = tuple[tuple[int, int], tuple[int, int]]
+
+_iova: Final = attrgetter("iova")
+_last: Final = attrgetter("last")
 
 
 class Shadow:
     """One address space's IOVA tree. `ranges` are the notifiers': addresses outside are never announced.
+
+    A leaf around the interrupt hole is announced in pieces, which come and go together.
 
     `announced` counts events that came of walks and of mappings taken away.
     """
@@ -41,6 +48,7 @@ class Shadow:
         self._rules: Final = rules
         self._dirty_tracking_active: Final = dirty_tracking_active
         self._tree: Final = IovaTree()
+        self._cut: DmaMap | None = None
 
     @property
     def mappings(self) -> tuple[DmaMap, ...]:
@@ -49,7 +57,7 @@ class Shadow:
 
     def forget(self) -> None:
         """Empty the tree without a word: the listener knows that all of it is void."""
-        self._tree.clear()
+        self._clear()
 
     def unmap(self, notify: Notify) -> None:
         """Take every mapping away (semantics 4.13).
@@ -61,7 +69,7 @@ class Shadow:
         if self.precise:
             self.unmap_by_mapping(notify)
             return
-        self._tree.clear()
+        self._clear()
         for low, high in self._ranges:
             for start, size in power_of_two_chunks(low, high):
                 notify(_event(DmaMap(start, size - 1, 0, 0)))
@@ -73,7 +81,7 @@ class Shadow:
 
     def unmap_by_mapping(self, notify: Notify) -> None:
         """Take every mapping away on its own."""
-        gone = self._tree.clear()
+        gone = self._clear()
         self.announced += len(gone)
         for record in gone:
             notify(_event(record._replace(permission=0)))
@@ -95,6 +103,8 @@ class Shadow:
         touched = self._tree.overlapping(first, last)
         if touched:
             first, last = min(first, touched[0].iova), max(last, touched[-1].last)
+        if self._cut is not None and self._cut.iova <= last and self._cut.last >= first:
+            first, last, self._cut = min(first, self._cut.iova), max(last, self._cut.last), None
         fresh = [] if stage is None else self._visible(stage, first, last)
         if fresh:
             first, last = min(first, fresh[0].iova), max(last, fresh[-1].last)
@@ -116,17 +126,22 @@ class Shadow:
         for record in self._tree:
             notify(_event(record))
 
+    def _clear(self) -> list[DmaMap]:
+        self._cut = None
+        return self._tree.clear()
+
     def _visible(self, stage: SecondStage, first: int, last: int) -> list[DmaMap]:
-        found: list[DmaMap] = []
-        for low, high in self._ranges:
-            if first <= high and last >= low:
-                leaves = self._walker.mappings(stage, max(first, low), min(last, high))
-                if leaves and leaves[0].iova < low:
-                    leaves[0] = _cropped(leaves[0], low, high)
-                if leaves and leaves[-1].last > high:
-                    leaves[-1] = _cropped(leaves[-1], low, high)
-                found.extend(leaves)
-        return found
+        """Walk a range; what lies between the notifiers, in the interrupt hole, is cut out of what was found."""
+        leaves = self._walker.mappings(stage, first, last)
+        (_, before), (after, _) = self._ranges
+        low = bisect_right(leaves, before, key=_last)
+        high = bisect_left(leaves, after, lo=low, key=_iova)
+        within = leaves[low:high]
+        if within:
+            leaves[low:high] = [piece for leaf in within for piece in _cropped(leaf, self._ranges)]
+            # Leaves do not overlap, so at most one is larger than the hole.
+            self._cut = next((leaf for leaf in within if leaf.iova <= before or leaf.last >= after), self._cut)
+        return leaves
 
 
 def power_of_two_chunks(first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -160,6 +175,10 @@ def _event(record: DmaMap) -> IommuEvent:
     )
 
 
-def _cropped(record: DmaMap, low: int, high: int) -> DmaMap:
-    first, last = max(record.iova, low), min(record.last, high)
-    return DmaMap(first, last - first, record.translated + first - record.iova, record.permission)
+def _cropped(record: DmaMap, ranges: Ranges) -> list[DmaMap]:
+    """Cut what lies within ranges as whole ranges are cut, so that no wide UNMAP ends within a mapping."""
+    return [
+        DmaMap(start, size - 1, record.translated + start - record.iova, record.permission)
+        for low, high in ranges
+        for start, size in power_of_two_chunks(max(record.iova, low), min(record.last, high))
+    ]

@@ -9,9 +9,9 @@ from vmm.viommu import registers as reg
 from vmm.viommu.events import IommuEvent
 from vmm.viommu.intel import DeviceAddressSpace, VtdConfiguration, VtdUnit
 
-RAM = 4 << 20
+RAM = 1 << 20
 ROOT, CONTEXTS, QUEUE, STATUS = 0x1000, 0x2000, 0x8000, 0x9000
-_PASIDS, _TABLES = 0xA000, 0x40000
+_TABLES = 0x40000
 
 Log = list[tuple[str, int] | tuple[str, int, int, int]]
 
@@ -33,6 +33,8 @@ class Recorder:
     devfn: int
     log: Log
     held: dict[int, IommuEvent] = field(default_factory=dict)
+    strict: bool = False
+    """Whether an UNMAP must be of exactly one mapping, and name what that maps."""
 
     def ram_added(self, section: Section) -> None:
         self.log.append(("+ram", self.devfn))
@@ -55,6 +57,9 @@ class Recorder:
         if not event.is_unmap:
             assert not inside
             self.held[event.iova] = event
+        elif self.strict:
+            (old,) = inside
+            assert (event.iova, event.mask, event.translated) == (old.iova, old.mask, old.translated)
         for old in inside:
             assert event.iova <= old.iova
             assert old.iova + old.mask <= last
@@ -79,8 +84,9 @@ class BareUnit:
             lambda address, data: self.messages.append((address, data)),
         )
         self.listeners: dict[int, Recorder] = {}
-        self._next = _TABLES
-        self._tail = 0
+        self.pasid_tables: dict[int, tuple[int, int]] = {}
+        self.next_page = _TABLES
+        self.tail = 0
 
     def follow(self, devfn: int, *, follows_maps: bool = True) -> DeviceAddressSpace:
         space, listener = self.unit.address_space(devfn), Recorder(devfn, self.log)
@@ -98,8 +104,8 @@ class BareUnit:
         self.log.clear()
 
     def page(self) -> int:
-        self._next += 4096
-        return self._next - 4096
+        self.next_page += 4096
+        return self.next_page - 4096
 
     def map(self, root: int, iova: int, entry: int, level: int = 1) -> int:
         """Write the entry of an address at a level, with the tables above it; return where it lies."""
@@ -117,13 +123,13 @@ class BareUnit:
         """Write a device's binding: tables, or pass-through without. In scalable mode this is its PASID entry."""
         if self.scalable:
             kind = 4 if root is None else 2
-            self.write(self._pasid_entry(devfn), 1 | self.levels - 2 << 2 | kind << 6 | (root or 0), domain_id)
+            self.write(self.pasid_entry(devfn), 1 | self.levels - 2 << 2 | kind << 6 | (root or 0), domain_id)
         else:
             kind = 2 if root is None else 0
             self.write(CONTEXTS + devfn * 16, 1 | kind << 2 | (root or 0), self.levels - 2 | domain_id << 8)
 
     def block(self, devfn: int) -> None:
-        self.write(self._pasid_entry(devfn) if self.scalable else CONTEXTS + devfn * 16, 0, 0)
+        self.write(self.pasid_entry(devfn) if self.scalable else CONTEXTS + devfn * 16, 0, 0)
 
     def write(self, address: int, *words: int) -> None:
         for index, word in enumerate(words):
@@ -136,15 +142,15 @@ class BareUnit:
     def post(self, *descriptors: tuple[int, int]) -> None:
         size, shift = (128, 5) if self.scalable else (256, 4)
         for low, high in descriptors:
-            self.write(QUEUE + (self._tail << shift), low, high)
-            self._tail = (self._tail + 1) % size
-        self.unit.write_register(reg.IQT, self._tail << shift)
+            self.write(QUEUE + (self.tail << shift), low, high)
+            self.tail = (self.tail + 1) % size
+        self.unit.write_register(reg.IQT, self.tail << shift)
 
-    def _pasid_entry(self, devfn: int) -> int:
-        context = CONTEXTS + (devfn & 0x7F) * 32
-        if not self.memory.read_u64(context):
-            directory = self.page()
-            self.write(directory, self.page() | 1)
-            self.write(context, directory | 1)
-        directory = self.memory.read_u64(context) & ~0xFFF
-        return self.memory.read_u64(directory) & ~0xFFF
+    def pasid_entry(self, devfn: int) -> int:
+        """Return where a device's PASID entry lies, and write what leads there."""
+        if devfn not in self.pasid_tables:
+            self.pasid_tables[devfn] = self.page(), self.page()
+        directory, table = self.pasid_tables[devfn]
+        self.write(directory, table | 1)
+        self.write(CONTEXTS + (devfn & 0x7F) * 32, directory | 1, 0)
+        return table

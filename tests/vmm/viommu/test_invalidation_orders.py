@@ -263,7 +263,7 @@ def test_nothing_of_first_stage_tables_is_mapped() -> None:
     bare.unit = VtdUnit(bare.memory, configured, lambda: bare.tracking)
     space = bare.follow(A)
     bare.enable()
-    entry, table = bare._pasid_entry(A), bare.page()
+    entry, table = bare.pasid_entry(A), bare.page()
     bare.write(table, *[table | 7] * 512)
     bare.write(entry, 1 | 1 << 6, 5, table)
     bare.post((7 | 3 << 4, 0), (6 | 2 << 4 | 5 << 16, 0), (6 | 3 << 4 | 5 << 16, 0x1000), (2 | 1 << 4, 0))
@@ -317,3 +317,22 @@ def test_the_last_descriptor_type_is_what_was_met() -> None:
     bare.post((9, 0))
     assert bare.unit.read_register(reg.FSTS) == reg.FSTS_IQE
     assert bare.unit._queue.last_type is DescriptorType.PAGE_GROUP_RESPONSE
+
+
+def test_a_leaf_around_the_interrupt_hole_is_cut_as_wide_unmaps_are() -> None:
+    """1 GiB at 3 GiB: no chunk of a whole-range unmap may end within a mapping."""
+    bare, root = mapped()
+    bare.map(root, 0xC0000000, 0x40000000 | 0x83, level=3)
+    bare.post((2 | 3 << 4 | 5 << 16, 0xC0000000))
+    sizes = [512, 256, 128, 64, 32, 8, 4, 2, 1, 16]
+    assert masks(bare.log) == [size * MIB - 1 for size in sizes]
+    assert all(entry[3] - entry[1] == 0x40000000 - 0xC0000000 for entry in bare.log if len(entry) == 4)
+    bare.log.clear()
+    bare.map(root, 0xC0000000, 0, level=3)
+    bare.post((2 | 3 << 4 | 5 << 16, 0xFFFFF000))
+    assert masks(bare.log) == [size * MIB - 1 for size in sizes], "the pieces of a leaf go together"
+    bare.map(root, 0xC0000000, 0x40000000 | 0x83, level=3)
+    bare.post((2 | 3 << 4 | 5 << 16, 0xFF000000))
+    bare.block(A)
+    bare.binding_changed(A, 5)
+    assert not bare.listeners[A].held
