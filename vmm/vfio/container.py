@@ -39,9 +39,9 @@ Ranges = tuple[tuple[int, int], ...]
 class Container:
     """The DMA mappings of the devices that share an address space and a backend.
 
-    `failure` is what ends the stream; `failures` are the last texts of whatever went wrong, also what only is reported.
-    `map_failure` is the first mapping that the host refused, `map_failures` how many there were, and `unmaps` how often
-    a range was unmapped while dirty pages were tracked.
+    `tracker` is who tracks for them. `failure` is what ends the stream; `failures` are the last texts of whatever went
+    wrong, also of what is only reported. `map_failure` is the first mapping that the host refused, `map_failures` how
+    many there were, and `unmaps` how often a range was unmapped while dirty pages were tracked.
     """
 
     def __init__(self, backend: Backend, pages: int, rules: Rules | None = None) -> None:
@@ -53,20 +53,20 @@ class Container:
         self.map_failure: HostCallFailed | None = None
         self.map_failures = 0
         self.unmaps = 0
+        self.tracker = Tracker.NONE
         self._rules: Final = rules or Rules()
         self._devices: Final[list[ContainerDevice]] = []
         self._dirty = DirtyBitmap(pages)
         self._queue: Final = CallQueue(backend.descriptor, backend.batch_descriptors())
 
     def add_device(self, device: ContainerDevice) -> None:
-        """Take note of a device that was attached."""
-        self._devices.append(device)
+        """Take note of a device that was attached, and see anew who tracks for all of them (semantics 2.2).
 
-    @property
-    def tracker(self) -> Tracker:
-        """Who tracks for all of these devices (semantics 2.2)."""
-        devices = [TrackedDevice(has_log=device.has_log) for device in self._devices]
-        return tracker(devices, container_tracks=self.backend.tracks, type1=self.backend.perpetual)
+        While dirty pages are tracked no device comes.
+        """
+        self._devices.append(device)
+        devices = [TrackedDevice(has_log=each.has_log) for each in self._devices]
+        self.tracker = tracker(devices, container_tracks=self.backend.tracks, type1=self.backend.perpetual)
 
     def map(self, iova: int, offset: int, size: int, *, writable: bool) -> None:
         """Queue a mapping of a run of RAM. A failure is counted: the guest's DMA to it will fault."""
