@@ -17,12 +17,13 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import convergence, demo_time, dirty_rate, throughput
+from benchmarks import convergence, demo_time, dirty_rate, matrix_time, terabyte, throughput, vtd
 from benchmarks.figures import Row
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
-NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time")
+NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time", "vtd", "terabyte", "matrix")
 _CONVERGENCE_RUNS: Final = 20
+_MATRIX_RUNS: Final = 3
 
 
 def main() -> int:
@@ -37,6 +38,12 @@ def main() -> int:
             rows += asyncio.run(dirty_rate.measure(Path(folder), arguments.runs))
         if "throughput" in arguments.only:
             rows += asyncio.run(throughput.measure(Path(folder), arguments.runs))
+    if "vtd" in arguments.only:
+        rows += vtd.measure(arguments.runs)
+    if "terabyte" in arguments.only:
+        rows += terabyte.measure(arguments.runs)
+    if "matrix" in arguments.only:
+        rows += matrix_time.measure(min(arguments.runs, _MATRIX_RUNS))
     if "convergence" in arguments.only:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
     if "demo-time" in arguments.only:
