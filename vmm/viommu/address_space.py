@@ -222,12 +222,12 @@ class DeviceAddressSpace:
         match binding:
             case SecondStage():
                 self._shadow.sync(self._listener.notify, binding, first, last)
-            case FirstStage():
-                self._shadow.sync(self._listener.notify, None, first, last)
             case Fault(reason=FaultReason.CONTEXT_NOT_PRESENT):
                 self._shadow.unmap(self._listener.notify)
             case Fault():
                 self.lookups_refused += 1
+            case FirstStage():
+                pass  # Nothing of it is ever mapped.
             case PassThrough() | None:
                 pass  # It takes effect when the guest invalidates its context, which switches the view.
 

@@ -93,8 +93,8 @@ class Shadow:
                 start = max(low, first)
                 notify(_event(DmaMap(start, min(high, last) - start, 0, 0)))
 
-    def sync(self, notify: Notify, stage: SecondStage | None, first: int, last: int) -> None:
-        """Make the mappings that touch a range equal to the tables; without tables there are none.
+    def sync(self, notify: Notify, stage: SecondStage, first: int, last: int) -> None:
+        """Make the mappings that touch a range equal to the tables.
 
         Identical mappings are left alone. What changed is unmapped before it is mapped anew.
         """
@@ -105,7 +105,7 @@ class Shadow:
             first, last = min(first, touched[0].iova), max(last, touched[-1].last)
         if self._cut is not None and self._cut.iova <= last and self._cut.last >= first:
             first, last, self._cut = min(first, self._cut.iova), max(last, self._cut.last), None
-        fresh = [] if stage is None else self._visible(stage, first, last)
+        fresh = self._visible(stage, first, last)
         if fresh:
             first, last = min(first, fresh[0].iova), max(last, fresh[-1].last)
         old = self._tree.replace(first, last, fresh)
@@ -115,7 +115,7 @@ class Shadow:
             kept = set(fresh).intersection(old)
             old = [record for record in old if record not in kept]
             fresh = [record for record in fresh if record not in kept]
-        if stage is not None and not self._rules.unmap_events_carry_address:
+        if not self._rules.unmap_events_carry_address:
             old = [record._replace(translated=address_in_entry(self._memory, stage, record.iova)) for record in old]
         self.announced += len(old) + len(fresh)
         for event in _difference(old, fresh):

@@ -319,6 +319,17 @@ def test_the_last_descriptor_type_is_what_was_met() -> None:
     assert bare.unit._queue.last_type is DescriptorType.PAGE_GROUP_RESPONSE
 
 
+def test_a_new_large_leaf_takes_the_place_of_pages_that_nobody_named() -> None:
+    bare, root = mapped()
+    bare.map(root, 0x600000, 0, level=2)
+    bare.map(root, 0x605000, 0xC000 | 3)
+    bare.post((2 | 3 << 4 | 5 << 16, 0x605000))
+    bare.map(root, 0x600000, 0x800000 | 0x83, level=2)
+    bare.post((2 | 3 << 4 | 5 << 16, 0x608000))
+    small = ("map", 0x605000, 0xFFF, 0xC000)
+    assert bare.log == [small, gone(small), ("map", 0x600000, 0x1FFFFF, 0x800000)]
+
+
 def test_a_leaf_around_the_interrupt_hole_is_cut_as_wide_unmaps_are() -> None:
     """1 GiB at 3 GiB: no chunk of a whole-range unmap may end within a mapping."""
     bare, root = mapped()

@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.vmm.viommu.bare_unit import CONTEXTS, QUEUE, RAM, STATUS, BareUnit
+from tests.vmm.viommu.bare_unit import CONTEXTS, QUEUE, RAM, STATUS, BareUnit, Recorder
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu import registers as reg
 from vmm.viommu.errors import UnsupportedConfiguration
+from vmm.viommu.events import IommuEvent
 from vmm.viommu.faults import Fault, FaultReason
 from vmm.viommu.intel import VtdConfiguration, VtdUnit
 from vmm.viommu.interrupt_remapping import InterruptMessage
@@ -170,6 +171,105 @@ def test_a_device_keeps_its_translations_until_they_are_invalidated() -> None:
     blocked = space.translate(0x1234, write=True)
     assert isinstance(blocked, Fault)
     assert blocked.reason is FaultReason.CONTEXT_NOT_PRESENT
+
+
+FORGET_CONTEXT = {
+    "device": (1 | 3 << 4 | A << 32, 0),
+    "function": (1 | 3 << 4 | (A ^ 4) << 32 | 1 << 48, 0),
+    "global": (1 | 1 << 4, 0),
+    "pasid": (7 | 1 << 4 | 5 << 16, 0),
+    "pasids": (7 | 3 << 4, 0),
+}
+
+
+@pytest.mark.parametrize("forget", [*FORGET_CONTEXT])
+@pytest.mark.parametrize("scalable", [False, True], ids=["legacy", "scalable"])
+def test_a_device_keeps_its_binding_until_it_is_invalidated(scalable: bool, forget: str) -> None:
+    if forget.startswith("pasid") and not scalable:
+        return
+    bare = BareUnit(scalable=scalable)
+    bare.enable()
+    space, old, new = bare.unit.address_space(A), bare.page(), bare.page()
+    for iova in (0x1000, 0x2000, 0x3000):
+        bare.map(old, iova, 0xA000 | 3)
+        bare.map(new, iova, 0xB000 | 3)
+
+    def reaches(iova: int) -> int:
+        found = space.translate(iova, write=False)
+        assert not isinstance(found, Fault)
+        return found.translated
+
+    bare.bind(A, 5, old)
+    assert reaches(0x1000) == 0xA000
+    bare.bind(A, 5, new)
+    bare.post((1 | 3 << 4 | 0x88 << 32, 0), (2 | 2 << 4 | 6 << 16, 0))
+    assert reaches(0x2000) == 0xA000
+    bare.post(FORGET_CONTEXT[forget])
+    assert reaches(0x3000) == 0xB000
+    assert reaches(0x1000) == 0xA000, "translations stay"
+    bare.post((2 | 2 << 4 | 5 << 16, 0))
+    assert reaches(0x1000) == 0xB000
+
+
+class Counting(Recorder):
+    """Counts what it hears."""
+
+    heard = 0
+
+    def notify(self, event: IommuEvent) -> None:
+        self.heard += 1
+
+
+def with_large_queue(bare: BareUnit, base: int, *descriptors: tuple[int, int]) -> None:
+    """Have the unit execute up to 4096 descriptors of 16 bytes by one write of the tail."""
+    bare.post((5 | 1 << 6, 0))
+    bare.unit.write_register(reg.GCMD, reg.TE)
+    bare.unit.write_register(reg.IQT, 0)
+    bare.unit.write_register(reg.IQA, base | 4)
+    bare.unit.write_register(reg.GCMD, reg.TE | reg.QIE)
+    for number, descriptor in enumerate(descriptors):
+        bare.write(base + number * 16, *descriptor)
+    bare.unit.write_register(reg.IQT, len(descriptors) << 4)
+    assert bare.unit.read_register(reg.IQH) == len(descriptors) << 4
+
+
+def test_what_exceeds_the_work_of_one_write_is_done_all_the_same() -> None:
+    bare = BareUnit()
+    bare.follow(A)
+    bare.enable()
+    root = bare.page()
+    place = bare.map(root, 0x1000, 0xA000 | 3)
+    bare.bind(A, 5, root)
+    bare.binding_changed(A, 5)
+    space = bare.unit.address_space(A)
+    space.translate(0x1000, write=True)
+    bare.write(place, 0xB000 | 3)
+    bare.log.clear()
+    with_large_queue(bare, 0x80000, *[(2 | 2 << 4 | 9 << 16, 0)] * 4000, (2 | 2 << 4 | 5 << 16, 0))
+    assert bare.log == [("unmap", 0x1000, 0xFFF, 0xA000), ("map", 0x1000, 0xFFF, 0xB000)]
+    found = space.translate(0x1000, write=True)
+    assert not isinstance(found, Fault)
+    assert found.translated == 0xB000
+
+
+def test_events_count_as_work() -> None:
+    """Waits that write into tables make every invalidation announce 512 mappings, though few tables are read."""
+    bare = BareUnit()
+    bare.follow(A)
+    bare.enable()
+    root = bare.page()
+    place = bare.map(root, 0, bare.page() | 3, level=2)
+    bare.write(bare.memory.read_u64(place) & ~0xFFF, *[frame << 12 | 3 for frame in range(512)])
+    bare.bind(A, 5, root)
+    bare.binding_changed(A, 5)
+    present = bare.memory.read_u64(place)
+    counting = Counting(A, [])
+    bare.unit.address_space(A).set_listener(counting)
+    follow = 2 | 2 << 4 | 5 << 16, 0
+    flip = [(5 | 1 << 5, place), follow, (5 | 1 << 5 | present << 32, place), follow]
+    with_large_queue(bare, 0x80000, *flip * 600)
+    assert 512 * 600 < counting.heard < 512 * 700
+    assert len(bare.unit.address_space(A).mappings) == 512
 
 
 def test_a_fault_event_is_a_message_held_back_while_masked_or_unserved() -> None:
