@@ -302,6 +302,16 @@ class FakeMachines(MachinesServicer):
         del self.world.machines[status.machine]
         return status
 
+    async def MeasureDirtyRate(self, request: machine.MeasureDirtyRateRequest, context: object) -> machine.DirtyRate:
+        return machine.DirtyRate(
+            status=self.world.find(request.machine, self.host),
+            window_ms=request.window_ms,
+            cpu_pages=300,
+            dma_pages=200,
+            pages=450,
+            exact=True,
+        )
+
     def _become(self, name: str, run_state: str) -> types.MachineStatus:
         status = self.world.find(name, self.host)
         status.run_state = run_state

@@ -181,10 +181,18 @@ async def test_bad_input_is_two_lines_and_exit_code_2(
         assert opened.attempts(everything=True) == ()
 
 
+async def test_a_machine_s_dirty_rate_is_measured_where_it_is(viaduct: Run, site: FakeSite) -> None:
+    site.world.add("guest", "host-b")
+    found = (await viaduct("machine", "dirty-rate", "guest", "--window", "500ms", "--json")).document
+    assert (found["machine"], found["host"], found["pages"], found["exact"]) == ("guest", "host-b", 450, True)
+    assert found["dirty_bytes_per_s"] == 450 * 4096 / 0.5
+    assert "450 pages" in (await viaduct("machine", "dirty-rate", "guest", "--window", "500ms")).out
+
+
 async def test_every_fault_of_a_specification_is_told_at_once(viaduct: Run, tmp_path: Path, site: FakeSite) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(
-        SPECIFICATION.replace('"qat"', '"gpu"').replace("working_set", "wroking_set") + 'backend = "vfio"\n'
+        SPECIFICATION.replace('"qat"', '"toaster"').replace("working_set", "wroking_set") + 'backend = "vfio"\n'
     )
     said = await viaduct("machine", "create", str(file), "--host", "host-a")
     said.complains(2, "bad.toml", "guest.wroking_set", "device[0].model", "device[0].backend", "iommufd")
