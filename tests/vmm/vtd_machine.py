@@ -1,5 +1,6 @@
 """One machine's RAM, VT-d unit and guest driver, and a listener that checks what it is told."""
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 from vmm.guest.layout import TABLES_BASE
@@ -28,6 +29,7 @@ class Listener:
     log: list[str] = field(default_factory=list)
     events: list[IommuEvent] = field(default_factory=list)
     held: dict[int, IommuEvent] = field(default_factory=dict)
+    _starts: list[int] = field(default_factory=list)
 
     def ram_added(self, section: Section) -> None:
         self.log.append(f"+ram {section.base:x}")
@@ -41,18 +43,24 @@ class Listener:
     def iommu_removed(self, space: DeviceAddressSpace) -> None:
         self.log.append(f"-iommu {space.devfn:x}")
         self.held.clear()
+        self._starts.clear()
 
     def notify(self, event: IommuEvent) -> None:
         self.events.append(event)
         last = event.iova + event.mask
-        inside = [old for old in self.held.values() if event.iova <= old.iova + old.mask and old.iova <= last]
+        low, high = bisect_left(self._starts, event.iova), bisect_right(self._starts, last)
+        before = self.held[self._starts[low - 1]] if low else None
+        assert before is None or before.iova + before.mask < event.iova
+        inside = [self.held[start] for start in self._starts[low:high]]
         if not event.is_unmap:
             assert not inside
             self.held[event.iova] = event
+            self._starts.insert(low, event.iova)
+            return
         for old in inside:
-            assert event.iova <= old.iova
             assert old.iova + old.mask <= last
             del self.held[old.iova]
+        del self._starts[low:high]
 
 
 class Rig:

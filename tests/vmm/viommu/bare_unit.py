@@ -95,7 +95,7 @@ class BareUnit:
         return space
 
     def enable(self) -> None:
-        self.memory.write_u64(ROOT, CONTEXTS | 1)
+        self.write(ROOT, CONTEXTS | 1, CONTEXTS | 1 if self.scalable else 0)
         self.unit.write_register(reg.RTADDR, ROOT | (reg.RTADDR_SMT if self.scalable else 0))
         self.unit.write_register(reg.GCMD, reg.SRTP)
         self.unit.write_register(reg.IQA, QUEUE | (reg.IQA_DW if self.scalable else 0))

@@ -187,7 +187,7 @@ def test_a_pasid_cache_means_nothing_while_the_root_is_of_legacy_mode() -> None:
     root = bare.page()
     bare.map(root, 0x1000, 0xA000 | 3)
     contexts = bare.page()
-    bare.write(ROOT, contexts | 1)
+    bare.write(ROOT, contexts | 1, 0)
     bare.write(contexts + A * 16, root | 1, 2 | 5 << 8)
     bare.unit.write_register(reg.RTADDR, ROOT)
     bare.unit.write_register(reg.GCMD, reg.QIE | reg.TE | reg.SRTP)

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vmm.viommu.bare_unit import BareUnit
 from tests.vmm.vtd_machine import DEVFN, LARGE, Rig, buffer
 from vmm.guest.dma import MapFailed
 from vmm.guest.vtd_domain import DomainKind
 from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.quantities import Iova
 from vmm.viommu import registers as reg
+from vmm.viommu.context import SecondStage
 from vmm.viommu.errors import StateRefused
+from vmm.viommu.interrupt_remapping import InterruptMessage
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ steps = st.lists(
     ),
     max_size=30,
 )
+DEVICES = (0x18, 0x88)
 LENGTHS = (0x1000, 0x3000, 0x10000, LARGE, LARGE + 0x1000, LARGE // 2)
 
 
@@ -149,3 +153,73 @@ def test_states_of_other_units_and_drivers_are_refused() -> None:
     state = scalable.driver.save()
     with pytest.raises(DriverStateRefused, match="outside"):
         small.driver.load(state)
+
+
+@pytest.mark.parametrize("scalable", [False, True], ids=["legacy", "scalable"])
+def test_everything_that_moves_takes_effect_again(scalable: bool) -> None:
+    """Two devices in domains of their own, a queue half way round, interrupts remapped, an event left pending."""
+    bare = BareUnit(scalable=scalable)
+    roots = {devfn: bare.page() for devfn in DEVICES}
+    for devfn in DEVICES:
+        bare.follow(devfn)
+    bare.enable()
+    for domain, (devfn, root) in enumerate(roots.items(), start=5):
+        bare.map(root, domain << 12, 0xA000 | domain - 4)
+        bare.map(root, 0x40000000, 0x83, level=2)
+        bare.bind(devfn, domain, root)
+        bare.binding_changed(devfn, domain)
+    table = bare.page()
+    bare.write(table, 1 | 0x31 << 16)
+    bare.unit.write_register(reg.IRTA, table | 3)
+    bare.unit.write_register(reg.GCMD, reg.QIE | reg.TE | reg.SIRTP)
+    bare.unit.write_register(reg.GCMD, reg.QIE | reg.TE | reg.IRE)
+    bare.post(*[(5 | 1 << 6, 0)] * 99, (5 | 1 << 4, 0))
+    bare.unit.address_space(DEVICES[0]).translate(0x9000, write=True)
+    arrived = arrive(bare)
+    for devfn in DEVICES:
+        assert arrived.listeners[devfn].held == bare.listeners[devfn].held != {}
+        space, binding = arrived.unit.address_space(devfn), arrived.unit._look_up(devfn)
+        assert isinstance(binding, SecondStage)
+        assert list(space.mappings) == arrived.unit._translator.walker.mappings(binding, 0, (1 << 48) - 1)
+    message = InterruptMessage(0xFEE00000 | 1 << 4, 0)
+    assert arrived.unit.remap_interrupt(0x18, message) == bare.unit.remap_interrupt(0x18, message) != message
+    for event in (reg.FECTL, reg.IECTL):
+        arrived.unit.write_register(event, 0)
+    assert len(arrived.messages) == 2, "both were masked, and pending"
+    arrived.post((5 | 1 << 5 | 7 << 32, 0x9000))
+    assert arrived.memory.read_u64(0x9000) == 7
+    assert arrived.unit.read_register(reg.IQH) == arrived.unit.read_register(reg.IQT) == 103 << (5 if scalable else 4)
+
+
+def test_a_queue_that_stopped_is_still_stopped_after_the_move() -> None:
+    bare = BareUnit()
+    bare.enable()
+    bare.post((15, 0), (5 | 1 << 5 | 7 << 32, 0x9000))
+    arrived = arrive(bare)
+    assert arrived.unit.read_register(reg.FSTS) == reg.FSTS_IQE
+    arrived.write(0x8000, 5 | 1 << 6)
+    arrived.unit.write_register(reg.FSTS, reg.FSTS_IQE)
+    assert arrived.memory.read_u64(0x9000) == 7
+
+
+@pytest.mark.parametrize("flag", [-5, -4, -3, -2, -1])
+def test_a_state_that_contradicts_its_status_register_is_refused(flag: int) -> None:
+    bare = BareUnit()
+    bare.enable()
+    state = bytearray(bare.unit.save())
+    state[flag] ^= 1
+    if flag == -1:  # how wide destinations are has no bit there
+        bare.unit.load(bytes(state))
+        return
+    with pytest.raises(StateRefused):
+        bare.unit.load(bytes(state))
+
+
+def arrive(bare: BareUnit) -> BareUnit:
+    arrived = BareUnit(scalable=bare.scalable)
+    arrived.memory.block.data[:] = bare.memory.block.data
+    arrived.tail = bare.tail
+    for devfn in bare.listeners:
+        arrived.follow(devfn)
+    arrived.unit.load(bare.unit.save())
+    return arrived
