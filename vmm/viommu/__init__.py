@@ -2,9 +2,11 @@
 
 ::
 
-    guest driver --writes--> tables in RAM <--reads-- context.look_up, walk.SecondStageWalker
+    guest driver --writes--> tables in RAM <--reads-- translation.Translator (structures, walks, IOTLB, context cache)
          |                                                       |
-         '--registers--> intel.VtdUnit --invalidations--> address_space.DeviceAddressSpace
+         |               invalidator.Invalidator --> address_space.DeviceAddressSpace --> shadow.Shadow (IOVA tree)
+         |                            |                          |
+         '--registers--> intel.VtdUnit, invalidation queue       |
                               |                                  |
                      registers, faults, state           AddressSpaceListener (vmm.vfio)
 
