@@ -1,6 +1,8 @@
 """What an address space tells its listener (semantics 1.1, 1.6)."""
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from vmm.memory.guest_physical import Section
 from vmm.memory.quantities import GuestPhysicalAddress, Iova
@@ -9,13 +11,13 @@ if TYPE_CHECKING:
     from vmm.viommu.address_space import DeviceAddressSpace
 
 
-class IommuEvent(NamedTuple):
+class IommuEvent(msgspec.Struct, frozen=True, gc=False):
     """An IOMMUTLBEntry: a MAP with its permissions, or an UNMAP when it is neither readable nor writable.
 
     `mask` is the length less one. `translated` is what the range maps, or mapped. In wide UNMAPs it is 0: those are
     sent while nobody tracks dirty pages or without `unmap_by_mapping`, and may also cover what was never mapped. In
-    an UNMAP that a walk found it is what the entry holds now, mostly 0, without `unmap_events_carry_address`. A tuple,
-    because page-table sync makes hundreds of thousands at once.
+    an UNMAP that a walk found it is what the entry holds now, mostly 0, without `unmap_events_carry_address`. A struct
+    of numbers, because page-table sync makes hundreds of thousands at once.
     """
 
     iova: Iova

@@ -5,17 +5,19 @@ Sizes are inclusive: a page has size 0xfff. Intervals are looked up by overlap. 
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
-from typing import Final, NamedTuple
+from operator import attrgetter
+from typing import Final
+
+import msgspec
 
 READABLE: Final = 1
 WRITABLE: Final = 2
 
-_iova: Final = itemgetter(0)
+_iova: Final = attrgetter("iova")
 
 
-class DmaMap(NamedTuple):
-    """One mapping; a tuple, because page-table sync makes and compares hundreds of thousands at once."""
+class DmaMap(msgspec.Struct, frozen=True, gc=False):
+    """One mapping; a struct of numbers, because page-table sync makes and compares hundreds of thousands at once."""
 
     iova: int
     size: int

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Final
 
+from msgspec.structs import replace
+
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress, Iova
 from vmm.rules import Rules
@@ -72,7 +74,7 @@ class Shadow:
         self._clear()
         for low, high in self._ranges:
             for start, size in power_of_two_chunks(low, high):
-                notify(_event(DmaMap(start, size - 1, 0, 0)))
+                notify(_wide_unmap(start, size - 1))
 
     @property
     def precise(self) -> bool:
@@ -84,14 +86,14 @@ class Shadow:
         gone = self._clear()
         self.announced += len(gone)
         for record in gone:
-            notify(_event(record._replace(permission=0)))
+            notify(_unmap(record))
 
     def cover(self, notify: Notify, first: int, last: int) -> None:
         """Send one UNMAP for what each notifier sees of a range, whether it is mapped or not (semantics 1.6)."""
         for low, high in self._ranges:
             if first <= high and last >= low:
                 start = max(low, first)
-                notify(_event(DmaMap(start, min(high, last) - start, 0, 0)))
+                notify(_wide_unmap(start, min(high, last) - start))
 
     def sync(self, notify: Notify, stage: SecondStage, first: int, last: int) -> None:
         """Make the mappings that touch a range equal to the tables.
@@ -116,7 +118,7 @@ class Shadow:
             old = [record for record in old if record not in kept]
             fresh = [record for record in fresh if record not in kept]
         if not self._rules.unmap_events_carry_address:
-            old = [record._replace(translated=address_in_entry(self._memory, stage, record.iova)) for record in old]
+            old = [replace(record, translated=address_in_entry(self._memory, stage, record.iova)) for record in old]
         self.announced += len(old) + len(fresh)
         for event in _difference(old, fresh):
             notify(event)
@@ -124,7 +126,7 @@ class Shadow:
     def replay(self, notify: Notify) -> None:
         """Send a MAP for each mapping."""
         for record in self._tree:
-            notify(_event(record))
+            notify(_map(record))
 
     def _clear(self) -> list[DmaMap]:
         self._cut = None
@@ -158,21 +160,27 @@ def _difference(old: Sequence[DmaMap], fresh: Sequence[DmaMap]) -> Iterator[Iomm
     position = 0
     for record in fresh:
         while position < len(old) and old[position].iova <= record.last:
-            yield _event(old[position]._replace(permission=0))
+            yield _unmap(old[position])
             position += 1
-        yield _event(record)
+        yield _map(record)
     for record in old[position:]:
-        yield _event(record._replace(permission=0))
+        yield _unmap(record)
 
 
-def _event(record: DmaMap) -> IommuEvent:
+def _map(record: DmaMap) -> IommuEvent:
+    permission = record.permission
+    readable, writable = permission & READABLE != 0, permission & WRITABLE != 0
+    return IommuEvent(Iova(record.iova), record.size, GuestPhysicalAddress(record.translated), readable, writable)
+
+
+def _unmap(record: DmaMap) -> IommuEvent:
     return IommuEvent(
-        Iova(record.iova),
-        record.size,
-        GuestPhysicalAddress(record.translated),
-        bool(record.permission & READABLE),
-        bool(record.permission & WRITABLE),
+        Iova(record.iova), record.size, GuestPhysicalAddress(record.translated), readable=False, writable=False
     )
+
+
+def _wide_unmap(first: int, size: int) -> IommuEvent:
+    return IommuEvent(Iova(first), size, GuestPhysicalAddress(0), readable=False, writable=False)
 
 
 def _cropped(record: DmaMap, ranges: Ranges) -> list[DmaMap]:

@@ -10,8 +10,9 @@ are the host's (`vfio_host`), in tables that the guest never sees.
 """
 
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,8 +34,8 @@ _FEW: Final = 16
 """Up to so many entries, plain integers are faster than arrays."""
 
 
-class Translation(NamedTuple):
-    """Where an address leads, and the leaf around it: `mask` is the leaf's size less one. A tuple: made per access."""
+class Translation(msgspec.Struct, frozen=True, gc=False):
+    """Where an address leads, and the leaf around it: `mask` is the leaf's size less one. Made per access."""
 
     translated: GuestPhysicalAddress
     mask: int

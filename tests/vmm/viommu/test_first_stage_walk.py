@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.memory.guest_physical import GuestMemory
+from vmm.memory.quantities import GuestPhysicalAddress
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu.context import FirstStage
 from vmm.viommu.faults import Fault, FaultReason
@@ -52,7 +53,9 @@ def test_a_read_marks_every_entry_and_a_write_the_leaf(memory: GuestMemory) -> N
     iova = 0x123456789000
     places = build(memory, iova, 0x5000 | P | W | U)
     walk = walker(memory)
-    assert walk.translate(STAGE, iova | 0xABC, write=False) == (0x5ABC, 0xFFF, True, True)
+    assert walk.translate(STAGE, iova | 0xABC, write=False) == Translation(
+        GuestPhysicalAddress(0x5ABC), 0xFFF, readable=True, writable=True
+    )
     assert [memory.read_u64(place) & (ACCESSED | DIRTY) for place in places] == [ACCESSED] * 4
     assert len(list(memory.log.swap().indexes())) == 4
     assert isinstance(walk.translate(STAGE, iova, write=False), Translation)
@@ -71,7 +74,7 @@ def test_addresses_are_canonical(memory: GuestMemory, iova: int) -> None:
 def test_negative_addresses_use_the_upper_half_of_the_top_table(memory: GuestMemory) -> None:
     build(memory, (1 << 64) - 0x1000, 0x5000 | P | U)
     found = walker(memory).translate(STAGE, (1 << 64) - 1, write=False)
-    assert found == (0x5FFF, 0xFFF, True, False)
+    assert found == Translation(GuestPhysicalAddress(0x5FFF), 0xFFF, readable=True, writable=False)
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
@@ -108,7 +111,9 @@ def test_leaves_and_their_reserved_bits(memory: GuestMemory, level: int, leaf: i
     if isinstance(expected, FaultReason):
         assert reason(found) == expected
     else:
-        assert found == (expected + 0x123, (1 << 9 * level + 3) - 1, True, True)
+        assert found == Translation(
+            GuestPhysicalAddress(expected + 0x123), (1 << 9 * level + 3) - 1, readable=True, writable=True
+        )
 
 
 def test_tables_outside_ram(memory: GuestMemory) -> None:
@@ -123,7 +128,7 @@ def test_tables_outside_ram(memory: GuestMemory) -> None:
 def test_tables_that_point_to_themselves(memory: GuestMemory) -> None:
     memory.words(ROOT, 512)[:] = ROOT | P | W | U
     found = walker(memory).translate(STAGE, 0, write=True)
-    assert found == (ROOT, 0xFFF, True, True)
+    assert found == Translation(GuestPhysicalAddress(ROOT), 0xFFF, readable=True, writable=True)
     assert memory.read_u64(ROOT) & DIRTY
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.memory.guest_physical import GuestMemory
+from vmm.memory.quantities import GuestPhysicalAddress
 from vmm.memory.ram_block import RamBlock
 from vmm.viommu.context import FirstStage, PassThrough, RootTable, SecondStage
 from vmm.viommu.errors import UnsupportedConfiguration
@@ -71,7 +72,7 @@ def guest(request: pytest.FixtureRequest) -> Guest:
 
 def test_translation_off_is_identity(guest: Guest) -> None:
     found = guest.translator.translate(None, DEVFN, 0x12345, write=True)
-    assert found == (0x12345, 0xFFF, True, True)
+    assert found == Translation(GuestPhysicalAddress(0x12345), 0xFFF, readable=True, writable=True)
 
 
 def test_a_translation_holds_until_it_is_invalidated(guest: Guest) -> None:
