@@ -13,6 +13,7 @@ stop to match. Chunks whose stored length equals their plain length are plain; t
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from vmm.guest.layout import CORPUS_SIZE
@@ -63,7 +64,7 @@ class Corpus:
         pieces = [_piece(sources[n % 2], n // 2, _STREAMS // 2, PLAIN_BYTES) for n in range(_STREAMS)]
         plain = [_piece(sources[n % 2], n // 2, _PLAIN // 2, COMPRESS_BYTES) for n in range(_PLAIN)]
         index, offset = [_HEADER.pack(_STREAMS + _PLAIN, 0, 0, 0)], PAGE_SIZE
-        for piece, stored in [(piece, zlib.compress(piece, 6)) for piece in pieces] + [(p, p) for p in plain]:
+        for piece, stored in [(piece, _compressed(piece)) for piece in pieces] + [(p, p) for p in plain]:
             self._memory.write(self._base + offset, stored)
             index.append(_ENTRY.pack(offset, len(stored), len(piece), zlib.crc32(piece)))
             offset += page_count(len(stored)) * PAGE_SIZE
@@ -93,6 +94,12 @@ class Corpus:
         if count != _STREAMS + _PLAIN or not inside or stored == 0 or not 0 < plain <= PLAIN_BYTES:
             raise CorpusDamaged(f"Entry {number} of the corpus at 0x{self._base:x} is not what was stored there")
         return Chunk(self._base + offset, stored, plain, crc)
+
+
+@lru_cache(maxsize=_STREAMS)
+def _compressed(piece: bytes) -> bytes:
+    """Compress a piece; a guest's accelerators all get the same ones, so that only the first of them waits."""
+    return zlib.compress(piece, 6)
 
 
 def _piece(source: bytes, number: int, count: int, length: int) -> bytes:

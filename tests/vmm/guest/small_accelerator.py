@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, INDEXES, REQUEST, Operation, Register, Status
 from vmm.guest.dma import Buffer, MapFailed, Mapping
@@ -93,10 +94,16 @@ class Accelerator:
     def answer(self, entry: bytes) -> bytes:
         number, operation, _, source, length, _, destination, capacity, _, cookie, _ = REQUEST.unpack(entry)
         data = self.memory.read(self._address(source, length), length)
-        plain = zlib.decompress(data) if operation == Operation.DECOMPRESS else zlib.compress(data)
-        assert len(plain) <= capacity
-        self.memory.write(self._address(destination, len(plain)), plain)
-        return COMPLETION.pack(number, Status.OK, len(plain), zlib.crc32(plain), 0, cookie)
+        output = worked_on(operation, data)
+        assert len(output) <= capacity
+        self.memory.write(self._address(destination, len(output)), output)
+        return COMPLETION.pack(number, Status.OK, len(output), zlib.crc32(output), 0, cookie)
 
     def _address(self, iova: int, length: int) -> int:
         return self.mapper.translate(iova, length)
+
+
+@lru_cache(maxsize=64)
+def worked_on(operation: int, data: bytes) -> bytes:
+    """What comes out of a job; every guest's corpus is the same, so that most inputs have been seen before."""
+    return zlib.decompress(data) if operation == Operation.DECOMPRESS else zlib.compress(data)
