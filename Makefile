@@ -1,7 +1,7 @@
 # The way into this project: `make demo` shows it, `make test` tests it, `make check` is what CI runs.
 #
-# PYTHON names the interpreter that .venv is made from; ARGS is handed on to the command behind demo, test, bench
-# and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
+# PYTHON names the interpreter that .venv is made from; ARGS is handed on to the command behind demo, test, lab,
+# bench and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check format lint types architecture generated bench proto lock clean set-up set-up-dev
+.PHONY: help demo test lab check format lint types architecture generated bench proto lock clean set-up set-up-dev
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,10 @@ test:  ## install what the tests need and run the whole suite
 	@$(PYTHON) tools/set_up.py dev test
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: format lint types architecture generated test  ## everything that CI checks
+lab: set-up  ## what the documents say about dirty pages behind a vIOMMU, all of it, as one table
+	@$(BIN)/viaduct lab matrix $(ARGS)
+
+check: format lint types architecture generated test lab  ## everything that CI checks
 
 format: set-up-dev  ## is the code formatted? (ruff format mends it)
 	$(BIN)/ruff format --check .
