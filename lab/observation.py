@@ -42,6 +42,8 @@ class Observation:
     """How often a device went from one domain to another, from the beginning of the migration on."""
     complaints: tuple[str, ...] = ()
     """What a process logged as a warning or an error, where the migration should have gone without one."""
+    missed: tuple[str, ...] = ()
+    """Moments at which something was to be done, and that never came before the guest stopped."""
 
     @property
     def verifier(self) -> str:
@@ -96,6 +98,8 @@ def _counts(expected: Expectation, seen: Observation) -> Iterator[str]:
         yield f"trackers {_listed(seen.trackers)}, not {expected.tracker}"
     if expected.switches is not None and bool(seen.switches) != (expected.switches == "some"):
         yield f"{seen.switches} switches of domains, expected {expected.switches}"
+    if seen.missed:
+        yield f"nothing was done at {_listed(seen.missed)}: it was over before"
     if seen.complaints:
         yield f"logged: {'; '.join(seen.complaints)}"
     planned = seen.planned_standstill_ms

@@ -84,10 +84,10 @@ class Expectation(Table):
 
     def from_outside(self) -> "Expectation":
         """Return what of it can be seen of real machines: not what happens within their host processes."""
-        return self.model_copy(update=dict.fromkeys(_INSIDE))
+        return self.model_copy(update={**dict.fromkeys(_INSIDE), "standstill_as_planned": False})
 
 
-_INSIDE: Final = ("flushes", "unmaps", "stale_mappings", "tracker")
+_INSIDE: Final = ("flushes", "unmaps", "stale_mappings", "tracker", "own_errors")
 
 
 class ScenarioDocument(Table):

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from vfio_host.interface.channel import Channel, connect
+from vfio_host.interface.channel import Channel, ChannelError, connect
 from vm_migration.errors import AttemptFailed
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.guest.console import GuestAction
@@ -31,7 +31,11 @@ class Console:
         await self._ask(control.GuestCommand(action=GuestAction(action), device=device or ""))
 
     async def look(self) -> GuestFigures:
-        """Return what the guest says of itself."""
+        """Return what the guest says of itself.
+
+        Raises:
+            AttemptFailed: The machine does not answer.
+        """
         reply = await self._ask(control.Describe())
         if not isinstance(reply, Description):
             raise AttemptFailed("no-answer", f"Machine at {self._path} answered {reply!r}", "Run it again with --debug")
@@ -51,7 +55,11 @@ class Console:
             raise AttemptFailed("not-quiet", f"The guest at {self._path} did not come to rest", "") from None
 
     async def _ask(self, request: AnyRequest) -> AnyReply:
-        reply = await asyncio.to_thread(_exchange, self._path, request)
+        try:
+            reply = await asyncio.to_thread(_exchange, self._path, request)
+        except ChannelError as error:
+            text = f"Machine at {self._path} does not answer: {error}"
+            raise AttemptFailed("no-answer", text, "Run it again with --debug") from error
         if isinstance(reply, Refusal):
             raise AttemptFailed("refused", f"The guest at {self._path} refused: {reply.reason}", "")
         return reply

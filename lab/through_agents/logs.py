@@ -15,11 +15,15 @@ class Logs:
         self._read: Final[dict[Path, int]] = {}
 
     def new_complaints(self) -> tuple[str, ...]:
-        """Return every warning and error, and every line that is no log line at all, since the last call."""
+        """Return every warning and error, and every line that is no log line at all, since the last call.
+
+        A line that is still being written is left for the next call.
+        """
         found: list[str] = []
         for path in sorted(self._folder.rglob("*.log")):
-            data = path.read_bytes()
-            fresh, self._read[path] = data[self._read.get(path, 0) :], len(data)
+            data, read = path.read_bytes(), self._read.get(path, 0)
+            whole = data.rfind(b"\n") + 1
+            fresh, self._read[path] = data[read:whole], max(read, whole)
             found += [f"{path.name}: {line}" for line in fresh.decode(errors="replace").splitlines() if _is_loud(line)]
         return tuple(found)
 

@@ -13,7 +13,7 @@ from vmm.memory.ram_block import RamBlock
 
 
 class NoRam(Exception):
-    """No process of the machine holds RAM ."""
+    """No process of the machine holds its RAM."""
 
 
 def pid_of(run_directory: Path, machine: str) -> int:

@@ -24,6 +24,8 @@ _LOOK_SECONDS: Final = 0.02
 _WORK_SECONDS: Final = 20.0
 _AFTERWARDS_SECONDS: Final = 0.3
 _DIFFERENT: Final = "pages-mismatched"
+_MIDDLE: Final = 50
+"""Percent of the first round, of which alone a report says how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _Run:
         self._console = Console(laboratory.run_directories[_SOURCE], status.machine)
         self._switches = 0
         self._key: AttemptKey | None = None
+        self._came: set[str] = set()
 
     async def run(self) -> Observation:
         document = self._scenario.document
@@ -97,6 +100,7 @@ class _Run:
         await asyncio.sleep(document.run.work_ms / 1000)  # the time that the scenario gives the guest
         await self._act("start")
         self._switches = (await self._console.look()).switches
+        self._laboratory.complaints()  # of what was before
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(self._follow(), name="moments")
             result = await migrate(self._order())
@@ -130,25 +134,27 @@ class _Run:
     async def _follow(self) -> None:
         """Act at the moments of the attempt."""
         self._key = await self._attempt_key()
-        done: set[str] = set()
         async with contextlib.aclosing(self._source.watch(self._key)) as reports:
             async for report in reports:
                 for moment in _moments(report):
-                    if moment not in done:
-                        done.add(moment)
-                        await self._act(moment)
+                    if moment not in self._came:
+                        self._came.add(moment)
+                        await self._act(moment, _until_middle(moment, report, self._scenario.document.run.bandwidth))
 
     async def _attempt_key(self) -> AttemptKey:
         while not (status := await self._source.look(self._machine)).attempt:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(_LOOK_SECONDS)
         return AttemptKey(machine=self._machine, attempt=status.attempt, epoch=status.epoch)
 
-    async def _act(self, moment: str) -> None:
-        for action in self._scenario.document.action:
-            if action.at == moment:
-                await self._console.type(action.do, action.device)
-                if action.do == "quiet":
-                    await self._console.until_quiet()
+    async def _act(self, moment: str, seconds: float = 0.0) -> None:
+        """Do what happens at a moment, which is so many seconds away."""
+        due = [action for action in self._scenario.document.action if action.at == moment]
+        if due:
+            await asyncio.sleep(seconds)
+        for action in due:
+            await self._console.type(action.do, action.device)
+            if action.do == "quiet":
+                await self._console.until_quiet()
 
     async def _observed(self, result: MigrationResult) -> Observation:
         refused, lost = await self._pages(result)
@@ -167,7 +173,12 @@ class _Run:
             rounds=len(result.rounds),
             switches=after.switches - self._switches,
             complaints=self._laboratory.complaints() if result.outcome == "completed" else (),
+            missed=self._missed() if _outcome(result) == "completed" else (),
         )
+
+    def _missed(self) -> tuple[str, ...]:
+        wanted = dict.fromkeys(action.at for action in self._scenario.document.action if action.at != "start")
+        return tuple(moment for moment in wanted if moment not in self._came)
 
     async def _pages(self, result: MigrationResult) -> tuple[frozenset[int] | None, frozenset[int] | None]:
         """Return the verifier's pages and the oracle's."""
@@ -191,10 +202,18 @@ def refused_pages(named: Sequence[int], count: int, lost: frozenset[int]) -> fro
 
 
 def _moments(report: AttemptReport) -> Iterator[str]:
-    """Name the moments that a report shows to have come."""
+    """Name the moments that a report shows to have come; of a later round it shows the beginning."""
     if report.phase == "pre-copy":
         yield "tracking"
-        yield from (f"round-{number}" for number in range(len(report.rounds) + 1))
+        if report.rounds or report.percent >= _MIDDLE:
+            yield "round-0"
+        yield from (f"round-{number}" for number in range(1, len(report.rounds) + 1))
+
+
+def _until_middle(moment: str, report: AttemptReport, bandwidth: int) -> float:
+    """Return after how many seconds half of a round that a report shows to begin will have been sent."""
+    begins = moment == f"round-{len(report.rounds)}" and bool(report.rounds)
+    return report.remaining_bytes / bandwidth / 2 if begins else 0.0
 
 
 def _error(result: MigrationResult) -> str:
