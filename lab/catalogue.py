@@ -6,13 +6,22 @@ from lab.scenario import SHIPPED, Scenario, load_scenarios
 from vm_migration.errors import InvalidInput
 
 
+def shipped_files() -> dict[str, tuple[Scenario, ...]]:
+    """Return the scenarios of each shipped file, by its name without the ending.
+
+    Raises:
+        InvalidDocument: A file is no scenario.
+    """
+    return {path.stem: load_scenarios(path) for path in sorted(SHIPPED.glob("*.toml"))}
+
+
 def shipped() -> tuple[Scenario, ...]:
     """Return all shipped scenarios, by file and then in its order.
 
     Raises:
         InvalidDocument: A file is no scenario.
     """
-    return tuple(one for path in sorted(SHIPPED.glob("*.toml")) for one in load_scenarios(path))
+    return tuple(one for scenarios in shipped_files().values() for one in scenarios)
 
 
 def find(named: str) -> tuple[Scenario, ...]:

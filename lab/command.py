@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 from rich.console import Console
 
-from lab.catalogue import find, shipped
+from lab.catalogue import find, shipped_files
 from lab.document import LabDocument, document_of, row_of, scenarios_document
 from lab.matrix import Say, matrix, through_agents
 from lab.rehearsal.rehearsal import rehearse
@@ -27,12 +27,12 @@ def lab() -> None:
 async def list_scenarios(call: Invocation) -> Answer:
     """Show the scenarios that are shipped."""
     del call
-    scenarios = shipped()
+    files = shipped_files()
 
     def show(console: Console) -> None:
-        show_scenarios(console, scenarios)
+        show_scenarios(console, files)
 
-    return Answer(scenarios_document(scenarios), show)
+    return Answer(scenarios_document([one for scenarios in files.values() for one in scenarios]), show)
 
 
 @lab.command("run")

@@ -1,6 +1,6 @@
 """A scenario and what came of it in a few words each, as the tables print them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from lab.observation import Observation
@@ -9,6 +9,9 @@ from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import DeviceSpecification, MachineSpecification, RulesSpecification
 
 _USUAL_MEMORY: Final = 1 << 30
+_LONG_MS: Final = 1000
+_VERDICTS: Final = {"accepts": "accepted", "refuses": "refused"}
+"""Of the verifier."""
 
 
 def configuration(scenario: Scenario) -> str:
@@ -17,33 +20,49 @@ def configuration(scenario: Scenario) -> str:
 
 
 def expectation(expected: Expectation) -> str:
-    """Return what is expected."""
-    words: list[str] = [expected.outcome]
-    if expected.blockers:
-        words.append(f"by {', '.join(expected.blockers)}")
-    if expected.warnings:
-        words.append(f"with {', '.join(expected.warnings)}")
-    if expected.verifier is not None:
-        words.append(f"verifier {expected.verifier}")
-    if expected.pages_lost is not None:
-        words.append("no page lost" if expected.pages_lost == "none" else "pages lost")
-    if expected.error:
-        words.append(f'"{expected.error}"')
-    return ", ".join(words)
+    """Return what is expected, in the order of `sight`; what the tables have columns for is a number."""
+    return ", ".join(_expectation(expected))
 
 
 def sight(seen: Observation) -> str:
-    """Return what was seen."""
-    words: list[str] = [seen.outcome]
-    if seen.blockers:
-        words.append(f"by {', '.join(dict.fromkeys(seen.blockers))}")
-    if seen.warnings:
-        words.append(f"with {', '.join(dict.fromkeys(seen.warnings))}")
+    """Return what was seen, but for pages, flushes and texts, which have columns of their own."""
+    return ", ".join(_sight(seen))
+
+
+def _expectation(expected: Expectation) -> Iterator[str]:
+    yield _outcome(expected.outcome, expected.blockers or (), expected.warnings or ())
+    if expected.verifier is not None:
+        yield _VERDICTS[expected.verifier]
+    if expected.pages_lost is not None:
+        yield "0 lost" if expected.pages_lost == "none" else "some lost"
+    if expected.flushes is not None:
+        yield "0 flushes" if expected.flushes == "none" else "a flush for each unmap"
+    if isinstance(expected.unmaps, int):
+        yield f"{expected.unmaps} unmaps"
+    if expected.stale_mappings:
+        yield f"{expected.stale_mappings} stale mappings"
+    if expected.standstill_as_planned:
+        yield "stands still as planned"
+    if expected.error and not expected.blockers:
+        yield f'"{expected.error}"'
+
+
+def _sight(seen: Observation) -> Iterator[str]:
+    yield _outcome(seen.outcome, seen.blockers, seen.warnings)
     if seen.verifier:
-        words.append(f"verifier {seen.verifier}")
-    if seen.standstill_ms:
-        words.append(f"stood still {seen.standstill_ms:.0f} ms")
-    return ", ".join(words)
+        yield _VERDICTS[seen.verifier]
+    if seen.unmaps:
+        yield f"{seen.unmaps} unmaps"
+    if seen.stale_mappings:
+        yield f"{seen.stale_mappings} stale mappings"
+    if seen.standstill_ms >= _LONG_MS:
+        yield f"stood still for {seen.standstill_ms / 1000:.1f} s"
+
+
+def _outcome(outcome: str, blockers: Collection[str], warnings: Collection[str]) -> str:
+    by = f" by {', '.join(dict.fromkeys(blockers))}" if blockers else ""
+    warned = f" (warns {', '.join(dict.fromkeys(warnings))})" if warnings else ""
+    return f"{outcome}{by}{warned}"
 
 
 def _configuration(machine: MachineSpecification, host_page_size: int) -> Iterator[str]:
@@ -57,10 +76,15 @@ def _configuration(machine: MachineSpecification, host_page_size: int) -> Iterat
             yield "no address width"
     yield from (_device(device) for device in machine.device)
     if machine.memory.size > _USUAL_MEMORY:
-        yield format_size(machine.memory.size)
+        yield _memory(machine.memory.size)
     if host_page_size != 4096:
         yield f"host pages {format_size(host_page_size)}"
     yield from _rules(machine.rules)
+
+
+def _memory(size: int) -> str:
+    whole = size >> 40 << 40
+    return f"{format_size(whole)} + {format_size(size - whole)}" if 0 < whole < size else format_size(size)
 
 
 def _device(device: DeviceSpecification) -> str:
