@@ -83,6 +83,17 @@ def test_without_patch_5_the_last_query_clears(ram: RamBlock) -> None:
     assert query.flags is GetDirtyFlags.NONE
 
 
+def test_a_sync_clears_what_it_reads_and_an_unmap_does_not(ram: RamBlock) -> None:
+    host = RecordingHost()
+    made = container(ram, host)
+    unmapped(made, host)
+    made.query(IOVA, SIZE, BACKING)
+    made.flush()
+    (query,) = host.take()
+    assert isinstance(query, HwptGetDirtyBitmap)
+    assert query.flags is GetDirtyFlags.NONE
+
+
 def test_without_patch_2_the_query_comes_too_late(ram: RamBlock) -> None:
     host = RecordingHost()
     calls = unmapped(container(ram, host, Rules(query_before_unmap=False)), host)
