@@ -7,7 +7,8 @@ from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.devices.nic import Nic
 from vfio_host.dma_log import DmaLog
-from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, INDEXES, Register, Status
+from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, Register, Status
+from vfio_host.interface.rings import INDEXES
 from vfio_host.interface.wire import HEADER, flow_of, length_of
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile

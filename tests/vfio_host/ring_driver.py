@@ -4,7 +4,8 @@ import os
 import zlib
 from dataclasses import dataclass
 
-from vfio_host.interface.qat import COMPLETION, INDEXES, REQUEST, Operation, Register
+from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Register
+from vfio_host.interface.rings import INDEXES
 
 INDEX, REQUESTS, COMPLETIONS, INPUTS, OUTPUTS = 0, 0x1000, 0x10000, 0x100000, 0x200000
 ENTRIES = 64

@@ -25,7 +25,8 @@ from vfio_host.devices.nic import BATCH
 from vfio_host.dma_log import DmaLog
 from vfio_host.errors import CallRefused
 from vfio_host.interface.bitmaps import dense
-from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, MAX_FLOWS, MAX_RING_ENTRIES, Register, Status
+from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, MAX_FLOWS, Register, Status
+from vfio_host.interface.rings import MAX_RING_ENTRIES
 from vfio_host.interface.wire import HEADER, MAX_PACKET, MIN_PACKET, flow_of, length_of, packet
 
 U64 = st.integers(0, (1 << 64) - 1)

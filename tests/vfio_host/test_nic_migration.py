@@ -22,8 +22,9 @@ from vfio_host.devices.nic_state import (
     record,
 )
 from vfio_host.errors import CallRefused, StateInvalid
-from vfio_host.interface.nic import MAX_RING_ENTRIES, Register
+from vfio_host.interface.nic import Register
 from vfio_host.interface.numbers import DeviceState as S
+from vfio_host.interface.rings import MAX_RING_ENTRIES
 
 U64 = st.integers(0, (1 << 64) - 1)
 MIB = 1 << 20

@@ -16,7 +16,8 @@ from vfio_host.devices.ring_state import RingState
 from vfio_host.errors import CallRefused, StateInvalid
 from vfio_host.interface.calls import PrecopyInfo
 from vfio_host.interface.numbers import DeviceState as S
-from vfio_host.interface.qat import IN_FLIGHT, MAX_RING_ENTRIES, REQUEST, STATE_BYTES, Register, Status
+from vfio_host.interface.qat import IN_FLIGHT, REQUEST, STATE_BYTES, Register, Status
+from vfio_host.interface.rings import MAX_RING_ENTRIES
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile
 

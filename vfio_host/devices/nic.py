@@ -11,7 +11,6 @@ index page are written: where a ring cannot be reached, the packets of the step 
 again. Between two steps every descriptor is unused or answered, so a state taken then loses and repeats none.
 """
 
-import errno
 from collections.abc import Callable
 from typing import Final
 
@@ -19,21 +18,12 @@ from vfio_host.devices.dma_port import DmaPort, WriteLog
 from vfio_host.devices.flow_table import FlowTable
 from vfio_host.devices.hardware import NEVER
 from vfio_host.devices.nic_state import NicSink, NicSource, NicState, state_size
-from vfio_host.errors import CallRefused, DmaFault
+from vfio_host.devices.ring_access import Ring, RingNonsense, read_indexes, register_at, write_indexes
+from vfio_host.errors import DmaFault
 from vfio_host.interface import wire
-from vfio_host.interface.nic import (
-    COMPLETION,
-    CONTROL_ENABLE,
-    DESCRIPTOR,
-    INDEXES,
-    MAX_RATE,
-    MAX_RING_ENTRIES,
-    STATUS_ENABLED,
-    STATUS_FAULTED,
-    Register,
-    Status,
-)
+from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, MAX_RATE, Register, Status
 from vfio_host.interface.numbers import U64_MAX, MigrationFlags
+from vfio_host.interface.rings import CONTROL_ENABLE, MAX_RING_ENTRIES, STATUS_ENABLED, STATUS_FAULTED
 from vfio_host.io_page_table import IoPageTable
 
 FLAGS: Final = MigrationFlags.STOP_COPY | MigrationFlags.P2P | MigrationFlags.PRE_COPY
@@ -41,12 +31,6 @@ BATCH: Final = 32
 _SECOND: Final = 1_000_000_000
 _MODERATION_NS: Final = 1_000_000
 _BURST_NS: Final = 20_000_000
-_DEVICE_INDEXES: Final = 8
-_REGISTERS: Final = {int(register): register for register in Register}
-
-
-class RingNonsense(Exception):
-    """An index page that no driver writes; never leaves this module."""
 
 
 class Nic:
@@ -136,7 +120,7 @@ class Nic:
         Raises:
             CallRefused: EINVAL where the data sheet has none.
         """
-        state, register = self._state, _register(offset)
+        state, register = self._state, register_at(Register, offset)
         if register is Register.CONTROL:
             if value & CONTROL_ENABLE and not state.enabled:
                 self._stop(faulted=not 1 <= state.ring_entries <= MAX_RING_ENTRIES)
@@ -170,7 +154,7 @@ class Nic:
             Register.DROPPED: state.dropped,
             Register.FAULTS: state.faults,
             Register.FLOWS: len(self._flows),
-        }[_register(offset)]
+        }[register_at(Register, offset)]
 
     def _write_setting(self, register: Register, value: int) -> None:
         state = self._state
@@ -257,21 +241,15 @@ class Nic:
         state = self._state
         self._stalled_at = None
         try:
-            tail, _, _, completion_head = INDEXES.unpack(self._dma.read(state.index_base, INDEXES.size))
-            posted, unread = tail - state.used, state.used - completion_head
-            if not 0 <= posted <= state.ring_entries or not 0 <= unread <= state.ring_entries:
-                raise RingNonsense
+            posted, unread = read_indexes(
+                self._dma, state.index_base, state.ring_entries, taken=state.used, answered=state.used
+            )
             count = min(posted, state.ring_entries - unread, BATCH)
-            return self._descriptors(count)[::-1]
+            runs = Ring(state.descriptor_base, state.ring_entries, DESCRIPTOR.size).read(self._dma, state.used, count)
+            return [descriptor for run in runs for descriptor in run][::-1]
         except DmaFault:
             self._stall()
             return []
-
-    def _descriptors(self, count: int) -> list[bytes]:
-        state, found = self._state, b""
-        for place, part in _pieces(state.used, count, state.ring_entries):
-            found += self._dma.read((state.descriptor_base + place * DESCRIPTOR.size) & U64_MAX, part * DESCRIPTOR.size)
-        return [found[i : i + DESCRIPTOR.size] for i in range(0, len(found), DESCRIPTOR.size)]
 
     def _deliver(self, address: int, room: int, packet: bytes) -> Status:
         if room < len(packet):
@@ -285,18 +263,15 @@ class Nic:
 
     def _answer(self, entries: bytes) -> bool:
         """Write completions and the index page; False when they cannot be reached, and nothing has counted."""
-        state, count, done = self._state, len(entries) // COMPLETION.size, 0
+        state = self._state
+        used = state.used + len(entries) // COMPLETION.size
         try:
-            for place, part in _pieces(state.used, count, state.ring_entries):
-                piece = entries[done * COMPLETION.size : (done + part) * COMPLETION.size]
-                self._dma.write((state.completion_base + place * COMPLETION.size) & U64_MAX, piece)
-                done += part
-            own = (state.used + count).to_bytes(8, "little") * 2
-            self._dma.write((state.index_base + _DEVICE_INDEXES) & U64_MAX, own)
+            Ring(state.completion_base, state.ring_entries, COMPLETION.size).write(self._dma, state.used, entries)
+            write_indexes(self._dma, state.index_base, taken=used, answered=used)
         except DmaFault:
             self._stall()
             return False
-        state.used += count
+        state.used = used
         return True
 
     def _stall(self) -> None:
@@ -305,21 +280,3 @@ class Nic:
 
     def _count_fault(self) -> None:
         self._state.faults = (self._state.faults + 1) & U64_MAX
-
-
-def _pieces(first: int, count: int, entries: int) -> list[tuple[int, int]]:
-    """Return the runs (place, entries) of a ring that so many indexes from `first` on lie on: at most BATCH entries."""
-    runs = []
-    while count > 0:
-        place = first % entries
-        part = min(count, entries - place)
-        runs.append((place, part))
-        first, count = first + part, count - part
-    return runs
-
-
-def _register(offset: int) -> Register:
-    register = _REGISTERS.get(offset)
-    if register is None:
-        raise CallRefused(errno.EINVAL, f"Region 0 has no register at 0x{offset:x}")
-    return register

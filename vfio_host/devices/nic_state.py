@@ -22,7 +22,8 @@ from typing import Final
 from vfio_host.devices.flow_table import BLOCK_BYTES, MAX_BLOCKS, FlowTable
 from vfio_host.errors import CallRefused, StateInvalid
 from vfio_host.interface.calls import PrecopyInfo
-from vfio_host.interface.nic import MAX_FLOWS, MAX_RING_ENTRIES
+from vfio_host.interface.nic import MAX_FLOWS
+from vfio_host.interface.rings import MAX_RING_ENTRIES
 
 _RECORD: Final = struct.Struct("<4sII")
 _CHECKSUM: Final = struct.Struct("<I")

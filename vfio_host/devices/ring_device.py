@@ -10,36 +10,19 @@ a job does (`_advance`) and what is forgotten when jobs are dropped (`_forget`).
 wait until the doorbell rings or its mappings change; an index page that no driver writes disables it.
 """
 
-import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
 from vfio_host.devices.dma_port import DmaPort
 from vfio_host.devices.hardware import NEVER
+from vfio_host.devices.ring_access import Ring, RingNonsense, read_indexes, register_at, write_indexes
 from vfio_host.devices.ring_state import RingState
-from vfio_host.errors import CallRefused, DmaFault
+from vfio_host.errors import DmaFault
 from vfio_host.interface.numbers import U64_MAX
-from vfio_host.interface.qat import (
-    COMPLETION,
-    CONTROL_ENABLE,
-    IN_FLIGHT,
-    INDEXES,
-    MAX_RING_ENTRIES,
-    REQUEST,
-    STATUS_ENABLED,
-    STATUS_FAULTED,
-    Register,
-    Status,
-)
+from vfio_host.interface.qat import COMPLETION, IN_FLIGHT, REQUEST, Register, Status
+from vfio_host.interface.rings import CONTROL_ENABLE, MAX_RING_ENTRIES, STATUS_ENABLED, STATUS_FAULTED
 from vfio_host.io_page_table import IoPageTable
-
-_DEVICE_INDEXES: Final = 8
-"""Where the device's own two indexes begin in the index page."""
-
-
-class RingNonsense(Exception):
-    """An index page that no driver writes; never leaves this module."""
 
 
 class RingDevice(ABC):
@@ -124,7 +107,7 @@ class RingDevice(ABC):
         Raises:
             CallRefused: EINVAL where the data sheet has none.
         """
-        state, register = self._state, _register(offset)
+        state, register = self._state, register_at(Register, offset)
         if register is Register.CONTROL:
             if value & CONTROL_ENABLE and not state.enabled:
                 self._enable()
@@ -158,7 +141,7 @@ class RingDevice(ABC):
             Register.JOBS_DONE: state.jobs_done,
             Register.BYTES_WRITTEN: state.bytes_written,
             Register.FAULTS: state.faults,
-        }[_register(offset)]
+        }[register_at(Register, offset)]
 
     def _enable(self) -> None:
         self._stop(faulted=not 1 <= self._state.ring_entries <= MAX_RING_ENTRIES)
@@ -189,34 +172,31 @@ class RingDevice(ABC):
 
     def _work(self) -> None:
         state = self._state
-        completion_head = self._fetch()
+        unread = self._fetch()
         if not state.in_flight:
             self._look = False
         else:
             if self._answer is None:
                 self._answer = self._slice(state.in_flight[0])
-            if self._answer is not None and not self._complete(self._answer, completion_head):
+            if self._answer is not None and not self._complete(self._answer, unread):
                 return
         if self._publish:
             self._write_indexes()
 
     def _fetch(self) -> int:
-        """Read the index page, take requests in as there is room, and return where the driver's completions stand."""
+        """Read the index page, take requests in as there is room, and return how many completions wait to be read."""
         state = self._state
-        tail, _, _, completion_head = INDEXES.unpack(self._dma.read(state.index_base, INDEXES.size))
-        waiting, unread = tail - state.request_head, state.completion_tail - completion_head
-        if not 0 <= waiting <= state.ring_entries or not 0 <= unread <= state.ring_entries:
-            raise RingNonsense
+        waiting, unread = read_indexes(
+            self._dma, state.index_base, state.ring_entries, taken=state.request_head, answered=state.completion_tail
+        )
         room = min(waiting, IN_FLIGHT - len(state.in_flight))
-        while room > 0:
-            place = state.request_head % state.ring_entries
-            count = min(room, state.ring_entries - place)
-            entries = self._dma.read((state.request_base + place * REQUEST.size) & U64_MAX, count * REQUEST.size)
-            state.in_flight += [entries[i : i + REQUEST.size] for i in range(0, len(entries), REQUEST.size)]
-            state.request_head += count
-            room -= count
+        for requests in Ring(state.request_base, state.ring_entries, REQUEST.size).read(
+            self._dma, state.request_head, room
+        ):
+            state.in_flight += requests
+            state.request_head += len(requests)
             self._publish = True
-        return int(completion_head)
+        return unread
 
     def _slice(self, request: bytes) -> bytes | None:
         try:
@@ -230,14 +210,13 @@ class RingDevice(ABC):
         self._dma.write(iova, data)
         self._job_written += len(data)
 
-    def _complete(self, answer: bytes, completion_head: int) -> bool:
+    def _complete(self, answer: bytes, unread: int) -> bool:
         """Answer the oldest job; False when the completion ring has no place."""
         state = self._state
-        if state.completion_tail - completion_head >= state.ring_entries:
+        if unread >= state.ring_entries:
             self._stalled_at = self._dma.generation
             return False
-        place = state.completion_tail % state.ring_entries
-        self._dma.write((state.completion_base + place * COMPLETION.size) & U64_MAX, answer)
+        Ring(state.completion_base, state.ring_entries, COMPLETION.size).write(self._dma, state.completion_tail, answer)
         state.in_flight.pop(0)
         state.completion_tail += 1
         state.jobs_done = (state.jobs_done + 1) & U64_MAX
@@ -251,22 +230,11 @@ class RingDevice(ABC):
 
     def _write_indexes(self) -> None:
         state = self._state
-        own = state.request_head.to_bytes(8, "little") + state.completion_tail.to_bytes(8, "little")
-        self._dma.write((state.index_base + _DEVICE_INDEXES) & U64_MAX, own)
+        write_indexes(self._dma, state.index_base, taken=state.request_head, answered=state.completion_tail)
         self._publish = False
 
     def _count_fault(self) -> None:
         self._state.faults = (self._state.faults + 1) & U64_MAX
-
-
-_REGISTERS: Final = {int(register): register for register in Register}
-
-
-def _register(offset: int) -> Register:
-    register = _REGISTERS.get(offset)
-    if register is None:
-        raise CallRefused(errno.EINVAL, f"Region 0 has no register at 0x{offset:x}")
-    return register
 
 
 def completion(request: bytes, status: Status, length: int = 0, crc: int = 0) -> bytes:

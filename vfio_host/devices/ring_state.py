@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vfio_host.errors import StateInvalid
-from vfio_host.interface.qat import IN_FLIGHT, MAX_RING_ENTRIES, REQUEST
+from vfio_host.interface.qat import IN_FLIGHT, REQUEST
+from vfio_host.interface.rings import MAX_RING_ENTRIES
 
 _BODY: Final = struct.Struct("<QQQQIIQQQQQII")
 _FAULTED: Final = 1

@@ -4,8 +4,7 @@ Region 0 holds 64-bit registers. All addresses are IOVAs. Rings and index page l
 written by DMA. The driver fills descriptors of empty buffers and advances BUFFER_TAIL. Packets come in at RATE bytes a
 second; each takes the next descriptor: the packet goes into its buffer, a completion entry is written, then
 BUFFER_HEAD and COMPLETION_TAIL, and the completion eventfd is raised, once for all packets of a moment (a millisecond
-at most). Indexes grow without bound; an entry's place is its index modulo the ring's entries. Buffers are answered in
-their order.
+at most). How indexes count is interface/rings.py, with the registers up to STATUS. Buffers are answered in their order.
 
 A packet that finds no descriptor, or no place for its completion, is dropped: its sequence number is used up, and
 DROPPED counts it, as every later completion tells. One whose buffer is too small or cannot be written takes the
@@ -37,16 +36,18 @@ import struct
 from enum import IntEnum
 from typing import Final
 
+from vfio_host.interface.rings import RingRegister
+
 
 class Register(IntEnum):
     """Offsets in region 0; from SEQUENCE on they are read only."""
 
-    DESCRIPTOR_BASE = 0x00
-    COMPLETION_BASE = 0x08
-    INDEX_BASE = 0x10
-    RING_ENTRIES = 0x18
-    CONTROL = 0x20
-    STATUS = 0x28
+    DESCRIPTOR_BASE = RingRegister.WORK_BASE
+    COMPLETION_BASE = RingRegister.COMPLETION_BASE
+    INDEX_BASE = RingRegister.INDEX_BASE
+    RING_ENTRIES = RingRegister.RING_ENTRIES
+    CONTROL = RingRegister.CONTROL
+    STATUS = RingRegister.STATUS
     RATE = 0x30
     SEED = 0x38
     SEQUENCE = 0x40
@@ -65,13 +66,8 @@ class Status(IntEnum):
     TOO_SMALL = 2
 
 
-CONTROL_ENABLE: Final = 1
-STATUS_ENABLED: Final = 1
-STATUS_FAULTED: Final = 2
-MAX_RING_ENTRIES: Final = 1 << 16
 MAX_RATE: Final = 1 << 36
 """Bytes a second; a larger RATE means this one."""
 MAX_FLOWS: Final = 8192
 DESCRIPTOR: Final = struct.Struct("<QII")
 COMPLETION: Final = struct.Struct("<QQIIII")
-INDEXES: Final = struct.Struct("<QQQQ")

@@ -3,8 +3,8 @@
 Region 0 holds 64-bit registers. All addresses are IOVAs. The rings and the index page lie in guest memory and are
 read and written by DMA. The driver fills request entries, advances REQUEST_TAIL in the index page and rings the
 doorbell (an eventfd). The device fetches entries into at most IN_FLIGHT jobs, answers them in their order, writes
-the completion, then REQUEST_HEAD and COMPLETION_TAIL, and raises the completion eventfd. Indexes grow without
-bound; an entry's place is its index modulo the ring's entries.
+the completion, then REQUEST_HEAD and COMPLETION_TAIL, and raises the completion eventfd. How indexes count is
+interface/rings.py, with the registers up to STATUS.
 
 Base registers and RING_ENTRIES (1 to MAX_RING_ENTRIES) are written while the device is disabled; writes to them while
 it is enabled change nothing. Setting CONTROL_ENABLE starts both rings at index 0, with an index page that the driver
@@ -28,16 +28,18 @@ import struct
 from enum import IntEnum
 from typing import Final
 
+from vfio_host.interface.rings import RingRegister
+
 
 class Register(IntEnum):
     """Offsets in region 0."""
 
-    REQUEST_BASE = 0x00
-    COMPLETION_BASE = 0x08
-    INDEX_BASE = 0x10
-    RING_ENTRIES = 0x18
-    CONTROL = 0x20
-    STATUS = 0x28
+    REQUEST_BASE = RingRegister.WORK_BASE
+    COMPLETION_BASE = RingRegister.COMPLETION_BASE
+    INDEX_BASE = RingRegister.INDEX_BASE
+    RING_ENTRIES = RingRegister.RING_ENTRIES
+    CONTROL = RingRegister.CONTROL
+    STATUS = RingRegister.STATUS
     JOBS_DONE = 0x30
     BYTES_WRITTEN = 0x38
     FAULTS = 0x40
@@ -60,13 +62,8 @@ class Status(IntEnum):
     BAD_REQUEST = 4
 
 
-CONTROL_ENABLE: Final = 1
-STATUS_ENABLED: Final = 1
-STATUS_FAULTED: Final = 2
-MAX_RING_ENTRIES: Final = 1 << 16
 REQUEST: Final = struct.Struct("<QIIQIIQIIQQ")
 COMPLETION: Final = struct.Struct("<QIIIIQ")
-INDEXES: Final = struct.Struct("<QQQQ")
 IN_FLIGHT: Final = 16
 MAX_SOURCE: Final = 256 << 10
 MAX_DESTINATION: Final = 256 << 10

@@ -21,7 +21,8 @@ import msgspec
 import numpy as np
 
 from vfio_host.interface.gpu import LOCAL_BYTES_OFFSET, Operation
-from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, REQUEST, Register, Status
+from vfio_host.interface.qat import COMPLETION, REQUEST, Register, Status
+from vfio_host.interface.rings import CONTROL_ENABLE
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.gpu_jobs import INPUTS, INPUTS_PER_SLAB, JOBS_PER_SLAB, TILE_BYTES, Job, first_chunk, job
 from vmm.guest.gpu_progress import OPEN_SLABS, GpuProgress, decoded

@@ -19,7 +19,8 @@ from typing import Final
 import msgspec
 
 from vfio_host.interface import wire
-from vfio_host.interface.nic import COMPLETION, CONTROL_ENABLE, DESCRIPTOR, Register, Status
+from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, Register, Status
+from vfio_host.interface.rings import CONTROL_ENABLE
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed
 from vmm.guest.layout import RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
 from vmm.guest.material import Material

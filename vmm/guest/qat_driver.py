@@ -23,7 +23,8 @@ from typing import Final
 
 import msgspec
 
-from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, REQUEST, Operation, Register, Status
+from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Register, Status
+from vfio_host.interface.rings import CONTROL_ENABLE
 from vmm.guest.corpus import Chunk, Corpus, CorpusDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.layout import CORPUS_SIZE, RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea

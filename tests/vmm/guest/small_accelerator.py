@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from vfio_host.interface.qat import COMPLETION, CONTROL_ENABLE, INDEXES, REQUEST, Operation, Register, Status
+from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Register, Status
+from vfio_host.interface.rings import CONTROL_ENABLE, INDEXES
 from vmm.guest.dma import Buffer, MapFailed, Mapping
 from vmm.guest.layout import MIB
 from vmm.guest.qat_driver import RING_ENTRIES
