@@ -45,17 +45,7 @@ class IoPageTable:
         self, iova: int, length: int, memory: MemoryFile, offset: int, *, readable: bool = True, writable: bool = True
     ) -> None:
         """Add a mapping; its pages are clean. The caller has checked alignment and that the range is free."""
-        self._mappings.add(
-            Mapping(
-                iova,
-                length,
-                memory,
-                offset,
-                readable=readable,
-                writable=writable,
-                leaf_sizes=self._leaf_sizes,
-            )
-        )
+        self._mappings.add(Mapping(iova, iova + length, memory, offset, readable, writable, self._leaf_sizes))
         self.generation += 1
 
     def unmap(self, iova: int, length: int) -> int:
@@ -72,6 +62,10 @@ class IoPageTable:
     def overlapping(self, iova: int, length: int) -> Iterator[Mapping]:
         """Yield the mappings that share a byte with a range, ascending."""
         return self._mappings.overlapping(iova, iova + length)
+
+    def occupied(self, iova: int, length: int) -> bool:
+        """Tell whether any mapping shares a byte with a range."""
+        return self._mappings.occupied(iova, iova + length)
 
     def translate(self, iova: int, length: int, *, write: bool) -> list[tuple[Mapping, int, int]]:
         """Return the pieces (mapping, offset within it, bytes) that a run of IOVAs lies on.

@@ -12,7 +12,6 @@ Not modelled: IOAS_ALLOW_IOVAS, IOAS_COPY, OPTION, and the alignment of 1 that a
 """
 
 import errno
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -138,22 +137,25 @@ class Iommufd:
         if offset < 0 or offset + length > memory.size:
             raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes ends before offset 0x{offset:x} and {length}")
         readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
-        for table in _tables(self._get(ioas_id, Ioas)):
-            table.map(iova, length, memory, offset, readable=readable, writable=writable)
+        ioas = self._get(ioas_id, Ioas)
+        ioas.shape.map(iova, length, memory, offset, readable=readable, writable=writable)
+        for hwpt in ioas.hwpts:
+            hwpt.table.map(iova, length, memory, offset, readable=readable, writable=writable)
 
     def check_map(self, ioas_id: int, flags: MapFlags, *, offset: int, iova: int, length: int) -> None:
         """Refuse what `map` would refuse before it looks at the memory, which the kernel does last (EFAULT)."""
-        if int(flags) & ~_PERMISSIONS:
+        permissions = int(flags)
+        if permissions & ~_PERMISSIONS:
             raise CallRefused(errno.EOPNOTSUPP, f"Flags {flags!r} are not known to IOAS_MAP")
         ioas = self._get(ioas_id, Ioas)
         unusable = length <= 0 or iova < 0 or (iova | length | offset) % self._page_size
-        if max(iova, length) < U64_MAX and (not flags or unusable):
+        if max(iova, length) < U64_MAX and (not permissions or unusable):
             raise CallRefused(errno.EINVAL, f"Mapping of {length} bytes at 0x{iova:x} has no permission or alignment")
         if max(iova, length) >= U64_MAX or iova + length - 1 > U64_MAX:
             raise CallRefused(errno.EOVERFLOW, f"Mapping of {length} bytes at 0x{iova:x} passes the end of the space")
         if not contains(_allowed(ioas), iova, length):
             raise CallRefused(errno.EINVAL, f"IOVA 0x{iova:x} with {length} bytes is not within the allowed ranges")
-        if next(ioas.shape.overlapping(iova, length), None) is not None:
+        if ioas.shape.occupied(iova, length):
             raise CallRefused(errno.EEXIST, f"IOVA 0x{iova:x} with {length} bytes is mapped already")
 
     def unmap(self, ioas_id: int, iova: int, length: int) -> int:
@@ -309,8 +311,11 @@ class Iommufd:
 
 
 def _allowed(ioas: Ioas) -> tuple[tuple[int, int], ...]:
-    width = min((hwpt.address_width for hwpt in ioas.hwpts), default=64)
-    return allowed((1 << width) - 1, interrupt_window=any(hwpt.devices for hwpt in ioas.hwpts))
+    width, devices = 64, 0
+    for hwpt in ioas.hwpts:
+        width = min(width, hwpt.address_width)
+        devices += hwpt.devices
+    return allowed((1 << width) - 1, interrupt_window=devices > 0)
 
 
 def _check_attach(iommu: DeviceIommu, hwpt: Hwpt) -> None:
@@ -318,7 +323,7 @@ def _check_attach(iommu: DeviceIommu, hwpt: Hwpt) -> None:
     if unfit or not iommu.second_stage:
         raise CallRefused(errno.EINVAL, "Page table does not suit the device's IOMMU")
     low, high = INTERRUPT_WINDOW
-    if next(hwpt.ioas.shape.overlapping(low, high - low + 1), None) is not None:
+    if hwpt.ioas.shape.occupied(low, high - low + 1):
         raise CallRefused(errno.EADDRINUSE, "A mapping lies in the interrupt window")
 
 
@@ -331,12 +336,6 @@ def _leave(device: BoundDevice) -> None:
             left.devices -= 1
             if left.implicit and left.devices == 0:
                 left.ioas.hwpts.remove(left)
-
-
-def _tables(ioas: Ioas) -> Iterator[IoPageTable]:
-    yield ioas.shape
-    for hwpt in ioas.hwpts:
-        yield hwpt.table
 
 
 def _unmap(ioas: Ioas, iova: int, length: int) -> int:

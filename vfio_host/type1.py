@@ -113,7 +113,7 @@ class Type1Container:
         self._check_range(iova, size)
         if vaddr < 0 or vaddr % self._page_size or vaddr + size - 1 > U64_MAX:
             raise CallRefused(errno.EINVAL, f"Mapping of {size} bytes at address 0x{vaddr:x} is not aligned, or wraps")
-        if next(table.overlapping(iova, size), None) is not None:
+        if table.occupied(iova, size):
             raise CallRefused(errno.EEXIST, f"IOVA 0x{iova:x} with {size} bytes is mapped already")
         if len(table) >= MAX_MAPPINGS:
             raise CallRefused(errno.ENOSPC, f"Container has its {MAX_MAPPINGS} mappings")

@@ -116,9 +116,7 @@ class HostInProcess:
 
     def carry_out(self, file: OpenFile, call: AnyCall, received: Received) -> Answer | Opening:
         """Do one call; its errno is an answer."""
-        kind = _kind(call)
-        if self._failing.get(kind, 0):
-            self._failing[kind] -= 1
+        if self._failing and self._fails(_kind(call)):
             return Failed(errno.EIO)
         try:
             answer = file.call(self._shifted(call), received)
@@ -132,7 +130,15 @@ class HostInProcess:
             self._page_tables.setdefault(file, []).append(answer.value)
         return answer
 
+    def _fails(self, kind: str) -> bool:
+        left = self._failing.get(kind, 0)
+        if left:
+            self._failing[kind] = left - 1
+        return left > 0
+
     def _shifted(self, call: AnyCall) -> AnyCall:
+        if not self._shift:
+            return call
         match call:
             case calls.MapDma():
                 return msgspec.structs.replace(call, vaddr=call.vaddr + self._shift)
@@ -151,12 +157,14 @@ class _CalledDirectly:
 
     def batch(self, made: Sequence[AnyCall], descriptors: Sequence[int] = ()) -> Sequence[Answer]:
         """Make calls in order; a file that one of them opens is closed again, since nobody takes it."""
-        received, answers, flushed = Received(descriptors), list[Answer](), 0
+        received, answers = Received(descriptors), list[Answer]()
+        tally, flushed = self._host.tally, 0
         for place, call in enumerate(made):
-            before = self._flushes()
+            before = self._flushes() if tally.counting else 0
             outcome = self._host.carry_out(self._file, call, received)
-            flushed = self._flushes() - before if _kind(call) == "query" else flushed
-            self._count(call, flushed if place and _belongs(made[place - 1], call) else 0)
+            if tally.counting:
+                flushed = self._flushes() - before if _kind(call) == "query" else flushed
+                self._count(call, flushed if place and _belongs(made[place - 1], call) else 0)
             if isinstance(outcome, Opening):
                 self._host.forget(outcome.file)
                 outcome = Opened(outcome.id, 0)
@@ -186,7 +194,7 @@ class _CalledDirectly:
 
     def _count(self, call: AnyCall, flushes: int) -> None:
         tally = self._host.tally
-        if tally.counting and _is_unmap_of_range(call):
+        if _is_unmap_of_range(call):
             tally.unmaps += 1
             tally.flushes += flushes
 

@@ -13,7 +13,7 @@ PAGE, SPACE = 4096, 40_000
 
 
 def new(first: int, count: int, backing: MemoryFile) -> Mapping:
-    return Mapping(first, count, backing, 0, readable=True, writable=True, leaf_sizes=(PAGE,))
+    return Mapping(first, first + count, backing, 0, readable=True, writable=True, leaf_sizes=(PAGE,))
 
 
 def overlaps(mapping: Mapping, start: int, end: int) -> bool:
@@ -32,6 +32,7 @@ def test_short_lists_do_what_one_long_list_does(seed: int, ranges: list[tuple[in
     for start, count in ranges:
         end = min(start + count, SPACE + 20)
         assert list(mappings.overlapping(start, end)) == [m for m in model if overlaps(m, start, end)]
+        assert mappings.occupied(start, end) is any(overlaps(m, start, end) for m in model)
         assert mappings.at(start) is next((m for m in model if overlaps(m, start, start + 1)), None)
         cut = next((m for m in model if overlaps(m, start, end) and (m.iova < start or m.end > end)), None)
         assert mappings.cut_by(start, end) is cut

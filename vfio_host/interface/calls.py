@@ -50,8 +50,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Call(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """One call on a descriptor."""
+class Call(msgspec.Struct, frozen=True, tag=True, kw_only=True, gc=False):
+    """One call on a descriptor. Calls and answers hold values only, so the collector need not look at them."""
 
 
 # ---- on the connection itself -------------------------------------------------------------------

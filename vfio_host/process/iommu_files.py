@@ -45,7 +45,7 @@ class IommuFile(OpenFile):
                 memory, offset = self._find(call)
                 context.map(call.ioas_id, call.flags, memory, offset=offset, iova=call.iova, length=call.length)
             case calls.IoasMapFile():
-                memory = self._files.of(received.at(call.file))
+                memory = received.memory(call.file, self._files)
                 context.map(call.ioas_id, call.flags, memory, offset=call.start, iova=call.iova, length=call.length)
             case calls.IoasUnmap():
                 return Number(context.unmap(call.ioas_id, call.iova, call.length))

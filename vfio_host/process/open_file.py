@@ -8,6 +8,7 @@ from typing import Final
 
 from vfio_host.errors import CallRefused
 from vfio_host.interface.calls import Answer, AnyCall, Failed
+from vfio_host.memory_file import MemoryFile, MemoryFiles
 
 
 class Received:
@@ -20,6 +21,7 @@ class Received:
     def __init__(self, descriptors: Sequence[int], room: int | None = None) -> None:
         self.room = room
         self._descriptors: Final = tuple(descriptors)
+        self._files: Final[dict[int, MemoryFile]] = {}
         self._next = 0
 
     def at(self, index: int) -> int:
@@ -27,6 +29,13 @@ class Received:
         if not 0 <= index < len(self._descriptors):
             raise CallRefused(errno.EBADF, f"Batch brought no descriptor {index}")
         return self._descriptors[index]
+
+    def memory(self, index: int, files: MemoryFiles) -> MemoryFile:
+        """Return the memory that a descriptor stands for, which every mapping of a batch may name."""
+        found = self._files.get(index)
+        if found is None:
+            found = self._files[index] = files.of(self.at(index))
+        return found
 
     def following(self) -> int:
         """Return the next descriptor that no call has taken in this way. EBADF when there is none."""

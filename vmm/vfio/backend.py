@@ -3,7 +3,7 @@
 from typing import Final, Protocol
 
 from vfio_host.interface.calls import Answer, AnyCall, Bitmap, Failed
-from vfio_host.interface.numbers import U64_MAX
+from vfio_host.interface.numbers import U64_MAX, MapFlags
 from vmm.vfio.host_port import Descriptor
 
 
@@ -69,6 +69,9 @@ class Backend(Protocol):
     def batch_descriptors(self) -> tuple[int, ...]:
         """Return the descriptors that its calls refer to."""
 
+
+READ_ONLY: Final = MapFlags.READ
+READ_WRITE: Final = MapFlags.READ | MapFlags.WRITE
 
 NO_LIMIT: Final = U64_MAX
 """`max_bitmap_bytes` of a backend without limit: QEMU's value, whose product below just misses 2^64 (semantics 1.2)."""

@@ -5,20 +5,25 @@ descriptor, so a run of calls to the same one is a batch, and the order over all
 """
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final
 
 from vfio_host.interface.calls import Answer, AnyCall
 from vmm.vfio.host_port import Descriptor
+from vmm.vfio.range_request import RangeRequest
 
-Then = Callable[[Answer], None]
+Then = Callable[[Answer, AnyCall, RangeRequest], None]
 _LIMIT: Final = 8192
 
 
-class _Queued(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Run:
+    """Calls to one descriptor; lists side by side, so that a call costs no record of its own."""
+
     descriptor: Descriptor
-    call: AnyCall
-    then: Then
+    calls: list[AnyCall] = field(default_factory=list)
+    requests: list[RangeRequest] = field(default_factory=list)
+    thens: list[Then] = field(default_factory=list)
 
 
 class CallQueue:
@@ -27,12 +32,19 @@ class CallQueue:
     def __init__(self, own: Descriptor, attached: Sequence[int]) -> None:
         self._own: Final = own
         self._attached: Final = tuple(attached)
-        self._queue: list[_Queued] = []
+        self._runs: list[_Run] = []
+        self._queued = 0
 
-    def add(self, descriptor: Descriptor, call: AnyCall, then: Then) -> None:
-        """Queue a call; `then` is given its answer. A full queue is sent at once."""
-        self._queue.append(_Queued(descriptor, call, then))
-        if len(self._queue) >= _LIMIT:
+    def add(self, descriptor: Descriptor, call: AnyCall, request: RangeRequest, then: Then) -> None:
+        """Queue a call; `then` is given its answer, and what was asked. A full queue is sent at once."""
+        if not self._runs or self._runs[-1].descriptor is not descriptor:
+            self._runs.append(_Run(descriptor))
+        run = self._runs[-1]
+        run.calls.append(call)
+        run.requests.append(request)
+        run.thens.append(then)
+        self._queued += 1
+        if self._queued >= _LIMIT:
             self.flush()
 
     def flush(self) -> None:
@@ -41,11 +53,9 @@ class CallQueue:
         Raises:
             HostGone: What happened of it is unknown; the machine's devices are gone with the host process.
         """
-        queue, self._queue = self._queue, []
-        for _, run in groupby(queue, key=lambda queued: id(queued.descriptor)):
-            batch = list(run)
-            descriptor = batch[0].descriptor
-            attached = self._attached if descriptor is self._own else ()
-            answers = descriptor.batch([queued.call for queued in batch], attached)
-            for queued, answer in zip(batch, answers, strict=True):
-                queued.then(answer)
+        runs, self._runs, self._queued = self._runs, [], 0
+        for run in runs:
+            attached = self._attached if run.descriptor is self._own else ()
+            answers = run.descriptor.batch(run.calls, attached)
+            for then, answer, call, request in zip(run.thens, answers, run.calls, run.requests, strict=True):
+                then(answer, call, request)

@@ -16,7 +16,6 @@ is refused before the kernel is asked for anything, and then the mapping stays, 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from vfio_host.interface.calls import Answer, AnyCall, DmaLoggingReport, Failed
@@ -27,7 +26,7 @@ from vmm.vfio.call_queue import CallQueue
 from vmm.vfio.dirty_answers import mark, merge_answer
 from vmm.vfio.dirty_tracker import TrackedDevice, Tracker, tracker
 from vmm.vfio.dma_logs import ContainerDevice, start_logs, stop_logs
-from vmm.vfio.host_port import Descriptor, HostCallFailed
+from vmm.vfio.host_port import HostCallFailed
 from vmm.vfio.mapped_ranges import MappedRanges
 from vmm.vfio.ram_pieces import Piece
 from vmm.vfio.range_request import RangeRequest
@@ -71,15 +70,16 @@ class Container:
     def map(self, iova: int, offset: int, size: int, *, writable: bool) -> None:
         """Queue a mapping of a run of RAM. A failure is counted: the guest's DMA to it will fault."""
         call = self.backend.map_call(iova, offset, size, writable=writable)
-        self._add(call, lambda answer: self._on_map(answer, call, iova, size))
+        request = RangeRequest("vfio_container_dma_map", iova, size, ends_stream=False)
+        self._queue.add(self.backend.descriptor, call, request, self._on_map)
 
-    def unmap(self, iova: int, size: int, backing: Sequence[Piece] | None, *, ends_stream: bool = True) -> None:
+    def unmap(self, iova: int, size: int, backing: tuple[Piece, ...] | None, *, ends_stream: bool = True) -> None:
         """Queue an unmapping.
 
         With its backing told and tracking on, the dirty bits of the range are kept, as those of that RAM. A failure
         `ends_stream` where there is somebody to tell; the memory listener's callers have no ear for it.
         """
-        request = RangeRequest("vfio_container_dma_unmap", iova, size, ends_stream)
+        request = RangeRequest("vfio_container_dma_unmap", iova, size, ends_stream, backing or ())
         self.unmaps += self.tracking
         if backing is None or not self.tracking:
             self._unmap(request)
@@ -87,15 +87,15 @@ class Container:
         match self.tracker:
             case Tracker.DEVICE_LOG:
                 self._unmap(request)
-                self._query(request, backing, clear=True)
+                self._query(request, clear=True)
             case Tracker.IOMMU if self._rules.query_before_unmap:
-                self._query(request, backing, clear=not self._rules.no_clear_on_unmap_query)
+                self._query(request, clear=not self._rules.no_clear_on_unmap_query)
                 self._unmap(request)
             case Tracker.IOMMU:
                 self._unmap(request)
-                self._query(request, backing, clear=True)
+                self._query(request, clear=True)
             case Tracker.PERPETUAL:
-                self._unmap_with_bits(request, backing)
+                self._unmap_with_bits(request)
             case Tracker.NONE:
                 mark(self._dirty, backing)
                 self._unmap(request)
@@ -104,16 +104,15 @@ class Container:
         """Queue the unmapping of everything; precise unmaps of what was dirty came before."""
         request = RangeRequest("vfio_container_dma_unmap", 0, 1 << 64, ends_stream=False)
         for call in self.backend.unmap_all_calls():
-            self._add(call, lambda answer: self._on_unmap(answer, request))
+            self._queue.add(self.backend.descriptor, call, request, self._on_unmap)
 
-    def query(self, iova: int, size: int, backing: Sequence[Piece]) -> None:
+    def query(self, iova: int, size: int, backing: tuple[Piece, ...]) -> None:
         """Queue a read of a range's dirty bits, which clears them."""
         if self.tracker is Tracker.NONE:
             mark(self._dirty, backing)
             return
-        self._query(
-            RangeRequest("vfio_container_query_dirty_bitmap", iova, size, ends_stream=True), backing, clear=True
-        )
+        request = RangeRequest("vfio_container_query_dirty_bitmap", iova, size, ends_stream=True, backing=backing)
+        self._query(request, clear=True)
 
     @property
     def synchronised(self) -> bool:
@@ -167,63 +166,57 @@ class Container:
         """
         self._queue.flush()
 
-    def _add(self, call: AnyCall, then: Callable[[Answer], None], descriptor: Descriptor | None = None) -> None:
-        self._queue.add(descriptor or self.backend.descriptor, call, then)
-
     def _unmap(self, request: RangeRequest) -> None:
         call = self.backend.unmap_call(request.iova, request.size)
-        self._add(call, lambda answer: self._on_unmap(answer, request))
+        self._queue.add(self.backend.descriptor, call, request, self._on_unmap)
 
-    def _unmap_with_bits(self, request: RangeRequest, backing: Sequence[Piece]) -> None:
+    def _unmap_with_bits(self, request: RangeRequest) -> None:
         try:
             call = self.backend.unmap_with_bits_call(request.iova, request.size)
         except BitmapTooLarge as error:
             self._report(request.too_large(str(error)), ends_stream=request.ends_stream)
             return
+        self._queue.add(self.backend.descriptor, call, request, self._on_unmap_with_bits)
 
-        def then(answer: Answer) -> None:
-            self._on_unmap(answer, request)
-            self._on_bits(answer, request, backing)
-
-        self._add(call, then)
-
-    def _query(self, request: RangeRequest, backing: Sequence[Piece], *, clear: bool) -> None:
-        def then(answer: Answer) -> None:
-            if isinstance(answer, Failed):
-                self._report(request.failed(answer.errno), ends_stream=self._query_ends_stream(request))
-            self._on_bits(answer, request, backing)
-
+    def _query(self, request: RangeRequest, *, clear: bool) -> None:
         if self.tracker is Tracker.DEVICE_LOG:
             call = DmaLoggingReport(iova=request.iova, length=request.size, page_size=self.backend.page_size)
             for device in self._devices:
-                self._add(call, then, device.descriptor)
+                self._queue.add(device.descriptor, call, request, self._on_query)
         else:
             for query in self.backend.query_calls(request.iova, request.size, clear=clear):
-                self._add(query, then)
+                self._queue.add(self.backend.descriptor, query, request, self._on_query)
 
-    def _query_ends_stream(self, request: RangeRequest) -> bool:
-        return request.ends_stream and self._rules.fail_on_query_error
-
-    def _on_map(self, answer: Answer, call: AnyCall, iova: int, size: int) -> None:
+    def _on_map(self, answer: Answer, call: AnyCall, request: RangeRequest) -> None:
         if not isinstance(answer, Failed):
-            self.mapped.add(iova, size)
+            self.mapped.add(request.iova, request.size)
             return
         self.map_failures += 1
-        text = RangeRequest("vfio_container_dma_map", iova, size, ends_stream=False).failed(answer.errno)
+        text = request.failed(answer.errno)
         self._report(text, ends_stream=False)
         if self.map_failure is None:
             self.map_failure = HostCallFailed(call, answer.errno, text)
 
-    def _on_unmap(self, answer: Answer, request: RangeRequest) -> None:
+    def _on_unmap(self, answer: Answer, _call: AnyCall, request: RangeRequest) -> None:
         if isinstance(answer, Failed) and not self.backend.nothing_to_unmap(answer):
             self._report(request.failed(answer.errno), ends_stream=request.ends_stream)
         else:
             self.mapped.remove(request.iova, request.size)
 
-    def _on_bits(self, answer: Answer, request: RangeRequest, backing: Sequence[Piece]) -> None:
+    def _on_unmap_with_bits(self, answer: Answer, call: AnyCall, request: RangeRequest) -> None:
+        self._on_unmap(answer, call, request)
+        self._merge(answer, request)
+
+    def _on_query(self, answer: Answer, _call: AnyCall, request: RangeRequest) -> None:
+        if isinstance(answer, Failed):
+            ends_stream = request.ends_stream and self._rules.fail_on_query_error
+            self._report(request.failed(answer.errno), ends_stream=ends_stream)
+        self._merge(answer, request)
+
+    def _merge(self, answer: Answer, request: RangeRequest) -> None:
         bits = self.backend.bits_of(answer)
         if bits is not None:
-            merge_answer(self._dirty, bits, self.backend.page_size, backing)
+            merge_answer(self._dirty, bits, self.backend.page_size, request.backing)
 
     def _report(self, text: str, *, ends_stream: bool) -> None:
         self.failures.append(text)

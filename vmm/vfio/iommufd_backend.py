@@ -29,8 +29,8 @@ from vfio_host.interface.calls import (
     IovaRanges,
     Number,
 )
-from vfio_host.interface.numbers import DEV_IOMMU, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
-from vmm.vfio.backend import NO_LIMIT
+from vfio_host.interface.numbers import DEV_IOMMU, U64_MAX, GetDirtyFlags, HwptFlags
+from vmm.vfio.backend import NO_LIMIT, READ_ONLY, READ_WRITE
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort, OpenObject
 
 _DIRTY_TRACKING: Final = 1
@@ -86,7 +86,7 @@ class IommufdBackend:
 
     def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """Map by file: no user address is involved, so that another process can take the mappings over."""
-        flags = MapFlags.READ | MapFlags.WRITE if writable else MapFlags.READ
+        flags = READ_WRITE if writable else READ_ONLY
         return IoasMapFile(ioas_id=self._ioas, flags=flags, file=0, start=offset, length=size, iova=iova)
 
     def unmap_call(self, iova: int, size: int) -> AnyCall:

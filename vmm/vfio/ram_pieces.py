@@ -5,14 +5,13 @@ named by guest-physical address, and translated to RAM explicitly: the two diffe
 the time before patch 6 names everything from address 0 on; of that, what is RAM counts, and the rest is nothing.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """A run of RAM within a range; `at` is how far into the range it begins, `offset` where it lies in RAM. Bytes."""
 
     at: int

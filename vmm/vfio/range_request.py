@@ -2,17 +2,23 @@
 
 import errno
 import os
-from dataclasses import dataclass
+
+import msgspec
+
+from vmm.vfio.ram_pieces import Piece
 
 
-@dataclass(frozen=True, slots=True)
-class RangeRequest:
-    """One request. `ends_stream` says whether its failure ends a migration."""
+class RangeRequest(msgspec.Struct, frozen=True, gc=False):
+    """One request. `ends_stream` says whether its failure ends a migration, `backing` what RAM the range stands for.
+
+    A struct that the collector need not look at: thousands wait at once for their answers.
+    """
 
     function: str
     iova: int
     size: int
     ends_stream: bool
+    backing: tuple[Piece, ...] = ()
 
     def failed(self, number: int) -> str:
         """Return the text for an errno."""

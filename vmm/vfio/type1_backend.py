@@ -20,8 +20,8 @@ from vfio_host.interface.calls import (
     UnmapDma,
     Unmapped,
 )
-from vfio_host.interface.numbers import DEV_VFIO, DirtyPagesFlags, MapFlags, UnmapFlags
-from vmm.vfio.backend import BitmapTooLarge, bitmap_bytes
+from vfio_host.interface.numbers import DEV_VFIO, DirtyPagesFlags, UnmapFlags
+from vmm.vfio.backend import READ_ONLY, READ_WRITE, BitmapTooLarge, bitmap_bytes
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort
 
 
@@ -67,7 +67,7 @@ class Type1Backend:
 
     def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """VFIO_IOMMU_MAP_DMA."""
-        flags = MapFlags.READ | MapFlags.WRITE if writable else MapFlags.READ
+        flags = READ_WRITE if writable else READ_ONLY
         return MapDma(flags=flags, vaddr=self._ram_address + offset, iova=iova, size=size)
 
     def unmap_call(self, iova: int, size: int) -> AnyCall:
