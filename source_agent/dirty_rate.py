@@ -26,15 +26,15 @@ class DirtyRate:
 
 
 async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
-    """Log every write for a window; tracking is off again when this returns, also when it fails.
+    """Log every write for a window; tracking is off again when this returns, also when it fails or is cancelled.
 
     Raises:
         MachineError: The machine's process refused or is gone.
     """
     exact = (await machine.describe()).tracking.exact
-    await machine.start_tracking(reason="dirty-rate")
-    started = time.monotonic_ns()
-    try:
+    try:  # a start that is cut off may happen all the same
+        await machine.start_tracking(reason="dirty-rate")
+        started = time.monotonic_ns()
         await asyncio.sleep(window_ms / 1000)  # the window itself
         harvest = await machine.harvest()
         taken = time.monotonic_ns()

@@ -9,7 +9,7 @@ from source_agent.holdings import Holding, Holdings
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.journal import Journal
-from vm_migration.handover.ownership import create, destroyed, owe_run_state, run_confirmed
+from vm_migration.handover.ownership import create, destroyed, owe_run_state, require_owner, run_confirmed
 from vm_migration.handover.record import Record
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.port import LaunchFailed
@@ -68,12 +68,14 @@ class Machines:
 
         Raises:
             InvalidInput: The window is too short or too long.
+            Refused: An attempt is open, whose bits these are, or the machine is not this host's.
         """
         if not SHORTEST_WINDOW_MS <= window_ms <= LONGEST_WINDOW_MS:
             text = f"Window of {window_ms} ms is not within {SHORTEST_WINDOW_MS} and {LONGEST_WINDOW_MS} ms"
             raise InvalidInput("invalid-window", text, "Choose another --window")
         holding = await self._holdings.find(name)
         async with self._holdings.hold(holding.record.machine) as custody:
+            require_owner(custody.record)
             rate = await measure(custody.port, window_ms)
             return await self._holdings.look(custody.directory), rate
 

@@ -1,7 +1,7 @@
 """`viaduct machine ...`: machines are created on a host, and looked at and touched wherever they are."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 from rich.console import Console
@@ -27,6 +27,8 @@ from vmm.assembly.specification import load_specification
 from vmm.memory.quantities import PAGE_SIZE
 
 Act = Literal["pause", "resume", "destroy"]
+_MOST_MS: Final = (1 << 32) - 1
+"""What a request can carry; the agent refuses much less."""
 
 
 @click.group("machine")
@@ -84,7 +86,7 @@ async def dirty_rate(call: Invocation, name: str, window: int) -> Answer:
     """Measure how fast the machine NAME dirties its memory, without moving it; refused while an attempt is open."""
     async with agents_of(call.configuration()) as agents:
         status = resolve(name, await survey(agents))
-        found = await agents.measure_dirty_rate(status.host, status.machine, window // 1_000_000)
+        found = await agents.measure_dirty_rate(status.host, status.machine, min(window // 1_000_000, _MOST_MS))
     seconds = found.window_ms / 1000
     document = DirtyRateDocument(
         "viaduct.dirty_rate.v1",
