@@ -23,6 +23,7 @@ _METHODS: Final[dict[str, frozenset[Role]]] = {
     f"{_API}Machines/PauseMachine": _DRIVERS,
     f"{_API}Machines/ResumeMachine": _DRIVERS,
     f"{_API}Machines/DestroyMachine": _DRIVERS,
+    f"{_API}Machines/MeasureDirtyRate": _DRIVERS,  # the machine is held meanwhile, and runs slower
     f"{_API}Source/CheckOutgoing": _READERS,
     f"{_API}Source/GetAttempt": _READERS,
     f"{_API}Source/Watch": _READERS,
