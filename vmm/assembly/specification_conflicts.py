@@ -92,7 +92,7 @@ def _trackers(document: Document) -> Iterator[Conflict]:
             yield key, "type1 cannot use dirty bits of the host IOMMU", 'false, or backend = "iommufd"'
         elif device.get("host_iommu_dirty_tracking") is True and device.get("mediated") is True:
             yield key, "A mediated device has no page table of its own, hence no dirty bits", "false"
-        if device.get("device_dirty_tracking") is True and device.get("model") in {"qat", "gpu", "plain"}:
+        if device.get("device_dirty_tracking") is True and device.get("model") in ("qat", "gpu", "plain"):
             key = f"device[{index}].device_dirty_tracking"
             yield key, f'A device of model "{device.get("model")}" has no DMA log', 'false, or model = "nic"'
 
@@ -102,7 +102,7 @@ def _local_memory(document: Document) -> Iterator[Conflict]:
         size, key = _bytes(device.get("local_memory"), parse_size), f"device[{index}].local_memory"
         if size is None:
             continue
-        if device.get("model") in {"qat", "nic", "plain"} and size != _LOCAL_DEFAULT:
+        if device.get("model") in ("qat", "nic", "plain") and size != _LOCAL_DEFAULT:
             yield key, f'A device of model "{device.get("model")}" has no memory of its own', 'no key, or model = "gpu"'
         elif not _LOCAL_GRANULE <= size <= _LOCAL_MAXIMUM or size % _LOCAL_GRANULE:
             allowed = f"{format_size(_LOCAL_GRANULE)} to {format_size(_LOCAL_MAXIMUM)}, in multiples of 64KiB"
@@ -130,14 +130,15 @@ def _working_set(document: Document) -> Iterator[Conflict]:
 def _guest_devices(document: Document) -> Iterator[Conflict]:
     """The user-level driver and churn work on a device that the vIOMMU translates for."""
     guest, viommu = _table(document, "guest"), _table(document, "viommu")
-    devices = {device.get("name"): device for _, device in _device_tables(document)}
+    named = [(device.get("name"), device) for _, device in _device_tables(document)]
+    devices = {name: device for name, device in named if isinstance(name, str)}
     for key in ("user_driver", "churn"):
         name = _table(guest, key).get("device")
         if not isinstance(name, str):
             continue
         place, device = f"guest.{key}.device", devices.get(name)
         if device is None:
-            known = ", ".join(sorted(str(known) for known in devices)) or "no device: the machine has none"
+            known = ", ".join(sorted(devices)) or "no device: the machine has none"
             yield place, f'No device "{name}"', known
         elif device.get("bypass_iommu") is True:
             yield place, f'Device "{name}" bypasses the vIOMMU', "a device behind it"
@@ -152,7 +153,7 @@ def _guest_devices(document: Document) -> Iterator[Conflict]:
 def _dma_after_unmap(document: Document) -> Iterator[Conflict]:
     guest = _table(document, "guest")
     first = next((device for _, device in _device_tables(document)), {})
-    if guest.get("dma_after_unmap") is True and first.get("model") in {None, "nic", "gpu"}:
+    if guest.get("dma_after_unmap") is True and first.get("model") in (None, "nic", "gpu"):
         yield "guest.dma_after_unmap", "Only the accelerator's driver misbehaves", 'false, or a first device "qat"'
 
 

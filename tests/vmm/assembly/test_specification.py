@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vmm.assembly.document_faults import Fault, InvalidDocument
@@ -270,6 +270,9 @@ values = st.recursive(
 )
 
 
+@example({"device": [{"name": []}]})
+@example({"guest": {"dma_after_unmap": True}, "device": [{"model": []}]})
+@example({"guest": {"churn": {"device": "a"}}, "device": [{"name": {}}, {"name": "a"}]})
 @settings(max_examples=80)
 @given(st.dictionaries(st.sampled_from([*MachineSpecification.model_fields, "other"]), values))
 def test_any_document_is_a_specification_or_has_faults(document: dict[str, object]) -> None:
