@@ -74,8 +74,10 @@ def test_worked_vector_of_the_width(memory: GuestMemory) -> None:
         (1, 0x5000 | 3 | 1 << 7, False, None),  # ignored in a 4 KiB leaf
         (2, 0x200000 | 3 | 1 << 7, False, None),
         (2, 0x201000 | 3 | 1 << 7, False, 0xC),
+        (2, 0x300000 | 3 | 1 << 7, False, 0xC),  # bit 20, the highest below a leaf's size
         (3, 0x40000000 | 3 | 1 << 7, False, None),
         (3, 0x40200000 | 3 | 1 << 7, False, 0xC),
+        (3, 0x60000000 | 3 | 1 << 7, False, 0xC),  # bit 29
         (4, 3 | 1 << 7, False, 0xC),
     ],
 )
