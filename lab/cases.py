@@ -19,10 +19,13 @@ Document = Mapping[str, object]
 
 
 def cases_of(document: Document) -> Iterator[tuple[str, Document]]:
-    """Yield each case's key in the file and its own document; without cases, the document itself under no key."""
+    """Yield each case's key in the file and its own document; without cases, the document itself under no key.
+
+    A `case` that is no list of tables, or an empty one, is left in the document, of which it is a fault.
+    """
     base = {key: value for key, value in document.items() if key != "case"}
     cases = document.get("case")
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
+    if not isinstance(cases, list) or not _are_tables(cases):
         yield "", document
         return
     for index, case in enumerate(cases):

@@ -5,7 +5,8 @@ from typing import Final
 
 from lab.rehearsal.side import Side
 from lab.scenario import Action
-from vmm.guest.console import GuestAction
+from vm_migration.errors import InvalidInput
+from vmm.guest.console import ConsoleRefused, GuestAction
 
 _PATIENCE: Final = 4000
 """Milliseconds in which the guest must have done what it was told."""
@@ -26,7 +27,11 @@ class Moments:
         return max(map(int, rounds), default=-1)
 
     def arrive(self, moment: str) -> bool:
-        """Do everything that happens at a moment, in its order; return whether there was anything."""
+        """Do everything that happens at a moment, in its order; return whether there was anything.
+
+        Raises:
+            InvalidInput: The guest cannot do what it is told.
+        """
         due = [action for action in self._actions if action.at == moment]
         for action in due:
             self._do(action)
@@ -37,7 +42,12 @@ class Moments:
         if what is not None:
             self._side.host.fail_next(what, action.times)
             return
-        self._side.machine.guest_command(GuestAction(action.do), action.device)
+        try:
+            self._side.machine.guest_command(GuestAction(action.do), action.device)
+        except ConsoleRefused as error:
+            raise InvalidInput(
+                "guest-refuses", f"Guest refuses to {action.do}: {error}", "Correct the action"
+            ) from error
         self._side.world.wake()
         for _ in range(_PATIENCE):
             if not self._side.machine.report().busy_actions:

@@ -13,6 +13,9 @@ def rehearse(scenario: Scenario) -> Observation:
     """Run a scenario to its end, and return what was seen; nothing of it is left behind.
 
     A machine whose devices cannot be assembled is blocked: its realize-time error says why.
+
+    Raises:
+        InvalidInput: The guest cannot do what the scenario tells it.
     """
     ways = {"migrate": rehearse_migration, "plan": make_plan, "dirty-rate": measure_dirty_pages}
     try:

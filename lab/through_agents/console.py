@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from vfio_host.interface.channel import Channel, ChannelError, connect
-from vm_migration.errors import AttemptFailed
+from vm_migration.errors import AttemptFailed, InvalidInput
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.guest.console import GuestAction
 from vmm.process import control
@@ -26,9 +26,12 @@ class Console:
         """Tell the guest to do something; it does it in its next steps.
 
         Raises:
-            AttemptFailed: There is no such device, or the machine does not answer.
+            InvalidInput: The guest cannot do it.
+            AttemptFailed: The machine does not answer.
         """
-        await self._ask(control.GuestCommand(action=GuestAction(action), device=device or ""))
+        reply = await self._ask(control.GuestCommand(action=GuestAction(action), device=device or ""))
+        if isinstance(reply, Refusal):
+            raise InvalidInput("guest-refuses", f"Guest refuses to {action}: {reply.reason}", "Correct the action")
 
     async def look(self) -> GuestFigures:
         """Return what the guest says of itself.
@@ -60,8 +63,6 @@ class Console:
         except ChannelError as error:
             text = f"Machine at {self._path} does not answer: {error}"
             raise AttemptFailed("no-answer", text, "Run it again with --debug") from error
-        if isinstance(reply, Refusal):
-            raise AttemptFailed("refused", f"The guest at {self._path} refused: {reply.reason}", "")
         return reply
 
 

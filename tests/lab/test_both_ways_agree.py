@@ -19,7 +19,7 @@ from lab.through_agents.laboratory import laboratory
 from lab.through_agents.process_ram import NoRam, open_ram, pid_of
 from lab.through_agents.scenario_run import Laboratory, run_through_agents
 from tests.lab.rehearsed_machines import small_scenario
-from vm_migration.errors import AttemptFailed
+from vm_migration.errors import AttemptFailed, InvalidInput
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.assembly.specification import check_specification
 
@@ -88,7 +88,7 @@ async def test_a_machine_is_looked_at_and_typed_to_from_outside(site: Laboratory
         with pytest.raises(NoRam, match=f"{machine} is not in {other}"):
             pid_of(other, machine)
         console = Console(source, machine)
-        with pytest.raises(AttemptFailed, match="refused"):
+        with pytest.raises(InvalidInput, match="Guest refuses to block: "):
             await console.type("block", "qat0")
         assert (await console.look()).errors == 0
         await console.until_quiet()

@@ -76,3 +76,11 @@ def test_an_action_names_a_device_of_the_machine() -> None:
     text = TEXT.replace('do = "quiet"', 'do = "block"\ndevice = "qat7"')
     with pytest.raises(InvalidDocument, match='No device "qat7"'):
         check_scenarios(tomllib.loads(text), "text")
+
+
+@pytest.mark.parametrize("cases", ["[]", "7", '"first"', "[1, 2]", "{ name = 'first' }"])
+def test_cases_that_are_no_tables_are_a_fault(cases: str) -> None:
+    document = tomllib.loads(f"case = {cases}\n" + TEXT.split("[[case]]", maxsplit=1)[0])
+    with pytest.raises(InvalidDocument) as raised:
+        check_scenarios(document, "text")
+    assert [(fault.file, fault.key) for fault in raised.value.faults] == [("text", "case")]
