@@ -73,12 +73,15 @@ class Expectation(Table):
     unmaps: Literal["none", "some"] | int | None = None
     """Unmaps of ranges while dirty pages were tracked; a number is exact."""
     stale_mappings: int | None = None
-    tracker: str | None = None
+    tracker: str | tuple[str, ...] | None = None
+    """Of every container, or of each in the devices' order."""
     guest_errors: int | None = None
     own_errors: Literal["none", "some"] | None = None
     """Errors that the guest brought on itself, by `guest.dma_after_unmap`."""
     switches: Literal["none", "some"] | None = None
     """Whether devices went from one domain to another while the machine moved."""
+    complaints: Literal["none", "some"] = "none"
+    """What the host refused and nobody but a log was told, of a migration that completed or a measurement."""
     standstill_as_planned: bool = False
     """The run stands still for as long as the plan says, within a tenth."""
 

@@ -48,6 +48,7 @@ def measure_dirty_pages(scenario: Scenario) -> Observation:
 def _measure(scenario: Scenario, side: Side, moments: Moments, seen: Observation) -> Observation:
     run, machine, tally = scenario.document.run, side.machine, side.host.tally
     before = _Copy(side.block)
+    machine.take_failures()  # of what was before
     machine.start_tracking(TrackingReason.DIRTY_RATE)
     tally.counting = True
     moments.arrive("tracking")
@@ -72,6 +73,7 @@ def _measure(scenario: Scenario, side: Side, moments: Moments, seen: Observation
         unmaps=tally.unmaps,
         flushes=tally.flushes,
         rounds=run.least_rounds,
+        complaints=tuple(machine.take_failures()),
     )
 
 

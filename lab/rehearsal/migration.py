@@ -89,11 +89,13 @@ class _Migration:
             guest_errors=report.errors,
             own_errors=report.own_errors,
             switches=report.switches - self._switches,
+            complaints=self._complaints() if self.seen.outcome == "completed" else (),
         )
         return self.seen
 
     def _precopy(self) -> None:
         machine = self._source.machine
+        machine.take_failures()  # of what was before
         machine.start_tracking()
         self._source.host.tally.counting = True
         self._stream.begin()
@@ -134,6 +136,9 @@ class _Migration:
         self.seen = replace(
             self.seen, unmaps=tally.unmaps, flushes=tally.flushes, stale_mappings=stale, rounds=len(self._history)
         )
+
+    def _complaints(self) -> tuple[str, ...]:
+        return (*self._source.machine.take_failures(), *self._target.machine.take_failures())
 
     def _run_on(self, owner: Side) -> None:
         if owner is self._source:

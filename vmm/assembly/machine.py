@@ -179,6 +179,10 @@ class Machine:
             failure = failure or listener.container.failure
         return Harvested(cpu, dma, failure)
 
+    def take_failures(self) -> list[str]:
+        """Return what the host refused since the last call, also what ends no stream: the last texts of it."""
+        return [text for listener in self.listeners for text in listener.container.take_failures()]
+
     def stop(self, *, for_attempt: bool) -> None:
         """Stop vCPUs, then devices.
 

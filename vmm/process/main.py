@@ -12,6 +12,7 @@ from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine import Machine
 from vmm.assembly.specification import parse_specification
 from vmm.process.commands import Commands
+from vmm.process.complaints import Complaints
 from vmm.process.control import CONTROL_SOCKET, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection
@@ -53,7 +54,7 @@ def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
     if not incoming:
         machine.boot()
         machine.start()
-    server = MachineServer(commands, directory / CONTROL_SOCKET)
+    server = MachineServer(commands, directory / CONTROL_SOCKET, Complaints(sys.stderr).write)
     signal.signal(signal.SIGTERM, lambda _signal, _frame: server.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.write(json.dumps({"event": "ready", "pid": identity.pid, "instance": identity.instance}) + "\n")

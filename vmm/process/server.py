@@ -9,7 +9,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,12 @@ _CONNECTIONS: Final = 32
 class MachineServer:
     """Serves one machine until it is destroyed or told to stop."""
 
-    def __init__(self, commands: Commands, path: Path) -> None:
+    def __init__(
+        self, commands: Commands, path: Path, tell: Callable[[Sequence[str]], None] = lambda _texts: None
+    ) -> None:
+        """Listen at a path; `tell` hears what the host refused."""
         self._commands: Final = commands
+        self._tell: Final = tell
         self._machine: Final = commands.machine
         self._selector: Final = selectors.DefaultSelector()
         self._listener: Final = listen(path)
@@ -52,6 +56,7 @@ class MachineServer:
                 action()
             if self._machine.running:
                 due = self._commands.step()
+            self._tell(self._machine.take_failures())
 
     def stop(self) -> None:
         """End the loop at its next turn; safe in a signal handler."""

@@ -158,6 +158,12 @@ class Container:
         self._dirty = DirtyBitmap(found.pages)
         return found
 
+    def take_failures(self) -> list[str]:
+        """Return the last texts of what went wrong since the last call."""
+        texts = list(self.failures)
+        self.failures.clear()
+        return texts
+
     def flush(self) -> None:
         """Send what is queued.
 
