@@ -21,26 +21,21 @@ import msgspec
 import numpy as np
 
 from vfio_host.interface.gpu import LOCAL_BYTES_OFFSET, Operation
-from vfio_host.interface.qat import COMPLETION, REQUEST, Register, Status
-from vfio_host.interface.rings import CONTROL_ENABLE
+from vfio_host.interface.qat import COMPLETION, REQUEST, Status
+from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.gpu_jobs import INPUTS, INPUTS_PER_SLAB, JOBS_PER_SLAB, TILE_BYTES, Job, first_chunk, job
 from vmm.guest.gpu_progress import OPEN_SLABS, GpuProgress, decoded
 from vmm.guest.layout import RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
 from vmm.guest.material import Material
-from vmm.guest.pacing import NEVER, SECOND, Pacer, RateMeter
+from vmm.guest.pacing import BATCH_NS, NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
 from vmm.memory.guest_physical import GuestMemory
-from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress, Iova
+from vmm.memory.quantities import GuestPhysicalAddress, Iova
 
 RING_ENTRIES: Final = JOBS_PER_SLAB * OPEN_SLABS
-_REQUESTS: Final = PAGE_SIZE
-_COMPLETIONS: Final = 2 * PAGE_SIZE
-_RINGS_END: Final = 3 * PAGE_SIZE
-_REQUEST_TAIL, _COMPLETION_TAIL, _COMPLETION_HEAD = 0, 16, 24
 _INPUT_BYTES: Final = INPUTS_PER_SLAB * TILE_BYTES
 _BATCH: Final = 4
-_SUBMIT_EVERY_NS: Final = 5_000_000
 
 
 class GpuDriver:
@@ -54,14 +49,14 @@ class GpuDriver:
         self.asked = rate
         self._pacer: Final = Pacer(rate)
         self._meter: Final = RateMeter()
-        self._mapper: DmaMapper | None = None
-        self._rings: int | None = None
+        self._rings: Final = DeviceRings(
+            memory, area.rings, port, entries=RING_ENTRIES, work=REQUEST, completion=COMPLETION
+        )
         self._tiles = 0
         self._slabs: deque[tuple[int, int]] = deque()
-        self._submitted, self._checked, self.answered = 0, 0, 0
+        self.answered = 0
         self.errors, self.own_errors, self.bytes_written = 0, 0, 0
         self.halted, self.failed = False, False
-        self._interrupted, self._ring = False, False
 
     @staticmethod
     def needs(rate: int) -> AreaNeeds:
@@ -71,17 +66,17 @@ class GpuDriver:
     @property
     def opened(self) -> bool:
         """Whether the device is enabled."""
-        return self._rings is not None
+        return self._rings.opened
 
     @property
     def busy(self) -> bool:
         """Whether jobs are in flight: outputs and completion are written before the tail that tells of them."""
-        return self.opened and not self.failed and self._completed() != self._submitted
+        return self.opened and not self.failed and self._rings.completed != self._rings.given
 
     @property
     def idle(self) -> bool:
         """Whether every job that was submitted has been checked."""
-        return not self.opened or self.failed or self._checked == self._submitted
+        return not self.opened or self.failed or self._rings.checked == self._rings.given
 
     def boot(self, material: Material) -> None:
         """Lay out the inputs: text and code in turn."""
@@ -96,33 +91,18 @@ class GpuDriver:
         Raises:
             MapFailed: There is no room for the rings; the driver is closed.
         """
-        rings = GuestPhysicalAddress(self._area.rings)
-        self._memory.write(rings, bytes(_RINGS_END))
-        base = mapper.map([(rings, _RINGS_END)])[0]
-        self._mapper, self._rings = mapper, base
+        self._rings.open(mapper)
         self._tiles = max(1, self._port.read(LOCAL_BYTES_OFFSET) // TILE_BYTES)
-        for register, value in (
-            (Register.REQUEST_BASE, base + _REQUESTS),
-            (Register.COMPLETION_BASE, base + _COMPLETIONS),
-            (Register.INDEX_BASE, base),
-            (Register.RING_ENTRIES, RING_ENTRIES),
-            (Register.CONTROL, CONTROL_ENABLE),
-        ):
-            self._port.write(register, value)
 
     def close(self) -> None:
         """Disable the device and unmap everything; jobs in flight are dropped, which is an error."""
-        if self._rings is None or self._mapper is None:
+        if not self.opened:
             return
-        self._port.write(Register.CONTROL, 0)
-        mapped: list[Mapping] = [(Iova(self._rings), _RINGS_END)]
-        for slab in self._slabs:
-            mapped += _mappings(slab)
-        self._mapper.unmap(mapped)
+        self._rings.disable()
+        self.errors += 0 if self.idle else 1
+        self._rings.close([mapping for slab in self._slabs for mapping in _mappings(slab)])
         self._slabs.clear()
-        self._mapper, self._rings, self._tiles = None, None, 0
-        self.errors += int(self._checked != self._submitted and not self.failed)
-        self._submitted = self._checked = 0
+        self._tiles = 0
 
     def halt(self) -> None:
         """Submit no more jobs."""
@@ -131,16 +111,16 @@ class GpuDriver:
     def resume(self) -> None:
         """Submit jobs again."""
         self.halted = False
-        self._interrupted = self._ring = self.opened
+        self._rings.wake()
 
     def save(self) -> bytes:
         """Return the state; jobs in flight stay in flight."""
         return msgspec.msgpack.encode(
             GpuProgress(
-                rings=self._rings,
+                rings=self._rings.base,
                 tiles=self._tiles,
-                submitted=self._submitted,
-                checked=self._checked,
+                submitted=self._rings.given,
+                checked=self._rings.checked,
                 answered=self.answered,
                 errors=self.errors,
                 bytes_written=self.bytes_written,
@@ -157,13 +137,10 @@ class GpuDriver:
             ProgressRefused: The bytes are no state of such a driver. Nothing was changed.
         """
         loaded = decoded(state)
-        self._rings, self._tiles, self._slabs = loaded.rings, loaded.tiles, deque(loaded.slabs)
-        self._submitted, self._checked, self.answered = loaded.submitted, loaded.checked, loaded.answered
+        self._tiles, self._slabs, self.answered = loaded.tiles, deque(loaded.slabs), loaded.answered
         self.errors, self.bytes_written = loaded.errors, loaded.bytes_written
         self.halted, self.failed = loaded.halted, loaded.failed
-        self._mapper = mapper if self.opened else None
-        self._interrupted = self.opened
-        self._ring = self._submitted > 0
+        self._rings.go_on(mapper, loaded.rings, given=loaded.submitted, checked=loaded.checked)
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -173,7 +150,7 @@ class GpuDriver:
 
     def interrupt(self) -> None:
         """Take an interrupt: the next step looks for completions."""
-        self._interrupted = True
+        self._rings.interrupt()
 
     def rate(self, now_ns: int) -> float:
         """Return the achieved bytes per second that the device wrote."""
@@ -182,66 +159,58 @@ class GpuDriver:
     def step(self, now_ns: int) -> int:
         """Check answers and submit jobs, at most some 0.5 ms of work; returns when the next step is due."""
         self._meter.advance(now_ns)
-        if self.failed or self._mapper is None:
+        mapper = self._rings.mapper
+        if self.failed or mapper is None:
             return NEVER
         due = self._pacer.due(now_ns)
-        more = self._interrupted and self._check_answers(self._mapper)
-        self._interrupted = more
-        if self.failed:
+        try:
+            more = self._rings.look(_BATCH, lambda number: self._check_answer(number, mapper))
+        except RingsDamaged:
+            self.errors, self.failed = self.errors + 1, True
             return NEVER
-        submitted = 0 if self.halted else self._submit(due, self._mapper)
-        if self._ring:
-            self._port.ring_doorbell()
-            self._ring = False
+        submitted = 0 if self.halted else self._submit(due, mapper)
+        self._rings.ring()
         if more:
             return now_ns
         if self.halted or not self._room():
             return NEVER  # until an interrupt makes room
         if submitted == 0 and due > 0:
-            return now_ns + _SUBMIT_EVERY_NS  # no IOVA is left at this moment
-        return self._pacer.moment_of(max(1, min(_BATCH * TILE_BYTES, self.asked * _SUBMIT_EVERY_NS // SECOND)))
-
-    def _completed(self) -> int:
-        return self._memory.read_u64(self._area.rings + _COMPLETION_TAIL)
+            return now_ns + BATCH_NS  # no IOVA is left at this moment
+        return self._pacer.moment_of_batch(_BATCH * TILE_BYTES)
 
     def _room(self) -> bool:
-        return self._submitted % JOBS_PER_SLAB != 0 or len(self._slabs) < OPEN_SLABS
-
-    def _slab_address(self, number: int) -> int:
-        return self._area.slabs + number % self._area.slab_count * SLAB_SIZE
+        return self._rings.given % JOBS_PER_SLAB != 0 or len(self._slabs) < OPEN_SLABS
 
     # ---- submission
 
     def _submit(self, due: int, mapper: DmaMapper) -> int:
         """Submit what is due, at most a batch; returns the bytes that it will write."""
-        first = self._submitted
-        while (self._submitted - first) * TILE_BYTES < due and self._submitted - first < _BATCH and self._room():
-            wanted = job(self._submitted, self._tiles)
-            if self._submitted % JOBS_PER_SLAB == 0 and not self._open_slab(wanted, mapper):
+        rings = self._rings
+        first = rings.given
+        while (rings.given - first) * TILE_BYTES < due and rings.given - first < _BATCH and self._room():
+            wanted = job(rings.given, self._tiles)
+            if wanted.number % JOBS_PER_SLAB == 0 and not self._open_slab(wanted, mapper):
                 break
-            self._write_request(wanted)
-            self._submitted += 1
-        spent = (self._submitted - first) * TILE_BYTES
+            rings.give(self._request(wanted))
+        spent = (rings.given - first) * TILE_BYTES
         self._pacer.spend(spent)
         if spent:
-            self._memory.write_u64(self._area.rings + _REQUEST_TAIL, self._submitted)
-            self._ring = True
+            rings.tell(doorbell=True)
         return spent
 
     def _open_slab(self, first: Job, mapper: DmaMapper) -> bool:
         """Map a slab and its inputs; false when no IOVA or table page is left, to be tried again."""
-        inputs = self._area.corpus + first_chunk(first.tile) * TILE_BYTES
-        buffers = [(self._slab_address(first.slab), SLAB_SIZE), (inputs, _INPUT_BYTES)]
+        inputs = GuestPhysicalAddress(self._area.corpus + first_chunk(first.tile) * TILE_BYTES)
         try:
-            output, source = mapper.map([(GuestPhysicalAddress(address), length) for address, length in buffers])
+            output, source = mapper.map([(self._area.slab(first.slab), SLAB_SIZE), (inputs, _INPUT_BYTES)])
         except MapFailed:
             return False
         self._slabs.append((output, source))
         return True
 
-    def _write_request(self, wanted: Job) -> None:
+    def _request(self, wanted: Job) -> bytes:
         output, inputs = self._slabs[-1]
-        entry = REQUEST.pack(
+        return REQUEST.pack(
             wanted.number,
             Operation.ACCUMULATE,
             wanted.multiplier,
@@ -254,41 +223,27 @@ class GpuDriver:
             self._cookie(wanted),
             wanted.local_offset,
         )
-        self._memory.write(self._area.rings + _REQUESTS + wanted.number % RING_ENTRIES * REQUEST.size, entry)
 
     def _cookie(self, wanted: Job) -> int:
         return mixed_one(mixed_one(self._seed) ^ wanted.number)
 
     # ---- answers
 
-    def _check_answers(self, mapper: DmaMapper) -> bool:
-        """Check up to a batch of answers; returns whether there are more."""
-        tail = self._completed()
-        if not self._checked <= tail <= self._submitted:
-            self.errors += 1
-            self.failed = True
-            return False
-        last = min(tail, self._checked + _BATCH)
-        if last == self._checked:
-            return False
-        while self._checked < last:
-            self.errors += 0 if self._is_right(job(self._checked, self._tiles)) else 1
-            self.answered += 1
-            self._checked += 1
-            if self._checked % JOBS_PER_SLAB == 0:
-                mapper.unmap(_mappings(self._slabs.popleft()))
-        self._memory.write_u64(self._area.rings + _COMPLETION_HEAD, self._checked)
-        return tail > last
+    def _check_answer(self, number: int, mapper: DmaMapper) -> None:
+        """Check the next answer, and close its slab if it is the last one there."""
+        self.errors += 0 if self._is_right(job(number, self._tiles)) else 1
+        self.answered += 1
+        if (number + 1) % JOBS_PER_SLAB == 0:
+            mapper.unmap(_mappings(self._slabs.popleft()))
 
     def _is_right(self, expected: Job) -> bool:
         """Check one answer: the entry, and output in guest RAM against what the input in guest RAM must become."""
-        place = self._area.rings + _COMPLETIONS + expected.number % RING_ENTRIES * COMPLETION.size
-        number, status, length, crc, _, cookie = COMPLETION.unpack(self._memory.read(place, COMPLETION.size))
+        number, status, length, crc, _, cookie = COMPLETION.unpack(self._rings.completion(expected.number))
         if (number, status, length) != (expected.number, Status.OK, TILE_BYTES) or cookie != self._cookie(expected):
             return False
         self.bytes_written += length
         self._meter.count(length)
-        start = self._memory.offset_of(self._slab_address(expected.slab) + expected.output_offset, TILE_BYTES)
+        start = self._memory.offset_of(self._area.slab(expected.slab) + expected.output_offset, TILE_BYTES)
         output = self._memory.block.data[start : start + TILE_BYTES]
         if zlib.crc32(output) != crc:
             return False

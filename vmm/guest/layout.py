@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmm.memory.guest_physical import sections
-from vmm.memory.quantities import PAGE_SIZE
+from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress
 
 MIB: Final = 1 << 20
 TABLES_BASE: Final = 1 * MIB
@@ -50,6 +50,10 @@ class DeviceArea:
     def size(self) -> int:
         """Bytes from `rings` to the end of the last slab."""
         return self.slabs + self.slab_count * SLAB_SIZE - self.rings
+
+    def slab(self, number: int) -> GuestPhysicalAddress:
+        """Return where a slab lies that is counted from the beginning of time: they are used in turn."""
+        return GuestPhysicalAddress(self.slabs + number % self.slab_count * SLAB_SIZE)
 
 
 @dataclass(frozen=True, slots=True)

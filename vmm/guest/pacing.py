@@ -5,6 +5,8 @@ from typing import Final
 SECOND: Final = 1_000_000_000
 NEVER: Final = (1 << 63) - 1
 """A moment that does not come."""
+BATCH_NS: Final = 5_000_000
+"""How often a driver gives its device work."""
 _CATCH_UP: Final = 50_000_000
 
 
@@ -45,6 +47,10 @@ class Pacer:
             return NEVER
         wanted = min(units * SECOND, self.rate * _CATCH_UP)
         return self._last + max(0, -((self._balance - wanted) // self.rate))
+
+    def moment_of_batch(self, most: int) -> int:
+        """Return when BATCH_NS worth of units will be due, but at most `most`; after `due` was asked."""
+        return self.moment_of(max(1, min(most, self.rate * BATCH_NS // SECOND)))
 
 
 class RateMeter:

@@ -23,13 +23,13 @@ from typing import Final
 
 import msgspec
 
-from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Register, Status
-from vfio_host.interface.rings import CONTROL_ENABLE
+from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Status
 from vmm.guest.corpus import Chunk, Corpus, CorpusDamaged
+from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.layout import CORPUS_SIZE, RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
 from vmm.guest.material import Material
-from vmm.guest.pacing import NEVER, SECOND, Pacer, RateMeter
+from vmm.guest.pacing import BATCH_NS, NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
 from vmm.guest.qat_jobs import JOBS_PER_SLAB, OUTPUT_BYTES, Job, inputs, job
 from vmm.guest.qat_state import OPEN_SLABS, QatState, SlabState, decoded
@@ -37,13 +37,8 @@ from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress, Iova
 
 RING_ENTRIES: Final = 64
-_REQUESTS: Final = PAGE_SIZE
-_COMPLETIONS: Final = 2 * PAGE_SIZE
-_RINGS_END: Final = 3 * PAGE_SIZE
-_REQUEST_TAIL, _COMPLETION_TAIL, _COMPLETION_HEAD = 0, 16, 24
 _SUBMIT_BATCH: Final = 8
 _CHECK_BATCH: Final = 8
-_SUBMIT_EVERY_NS: Final = 5_000_000
 _TAKE_AWAY_ONE_IN: Final = 4
 
 
@@ -62,20 +57,19 @@ class QatDriver:
     ) -> None:
         self._memory: Final = memory
         self._area: Final = area
-        self._port: Final = port
         self._seed: Final = seed
         self._misbehaves: Final = dma_after_unmap
         self._corpus: Final = Corpus(memory, area.corpus)
         self.asked = rate
         self._pacer: Final = Pacer(rate)
         self._meter: Final = RateMeter()
-        self._mapper: DmaMapper | None = None
-        self._rings: int | None = None
+        self._rings: Final = DeviceRings(
+            memory, area.rings, port, entries=RING_ENTRIES, work=REQUEST, completion=COMPLETION
+        )
         self._slabs: deque[SlabState] = deque()
-        self._first, self.submitted, self.answered = 0, 0, 0
+        self._first, self.answered = 0, 0
         self.errors, self.own_errors, self.bytes_written = 0, 0, 0
         self.halted, self.failed = False, False
-        self._interrupted, self._ring = False, False
 
     @staticmethod
     def needs(rate: int) -> AreaNeeds:
@@ -85,17 +79,22 @@ class QatDriver:
     @property
     def opened(self) -> bool:
         """Whether the device is enabled."""
-        return self._rings is not None
+        return self._rings.opened
+
+    @property
+    def submitted(self) -> int:
+        """Jobs that were given to the device, counted as `answered` is."""
+        return self._first + self._rings.given
 
     @property
     def busy(self) -> bool:
         """Whether jobs are in flight: outputs and completion are written before the tail that tells of them."""
-        return self.opened and not self.failed and self._completed() != self.submitted
+        return self.opened and not self.failed and self._rings.completed != self._rings.given
 
     @property
     def idle(self) -> bool:
         """Whether every job that was submitted has been checked."""
-        return not self.opened or self.failed or self.answered == self.submitted
+        return not self.opened or self.failed or self._rings.checked == self._rings.given
 
     def boot(self, material: Material) -> None:
         """Lay out the corpus."""
@@ -107,33 +106,18 @@ class QatDriver:
         Raises:
             MapFailed: There is no room for the rings; the driver is closed.
         """
-        rings = GuestPhysicalAddress(self._area.rings)
-        self._memory.write(rings, bytes(_RINGS_END))
-        base = mapper.map([(rings, _RINGS_END)])[0]
-        self._mapper, self._rings, self._first = mapper, base, self.submitted
-        for register, value in (
-            (Register.REQUEST_BASE, base + _REQUESTS),
-            (Register.COMPLETION_BASE, base + _COMPLETIONS),
-            (Register.INDEX_BASE, base),
-            (Register.RING_ENTRIES, RING_ENTRIES),
-            (Register.CONTROL, CONTROL_ENABLE),
-        ):
-            self._port.write(register, value)
+        self._rings.open(mapper)
+        self._first = self.answered
 
     def close(self) -> None:
         """Disable the device and unmap everything; jobs in flight are dropped, and submitted again when it opens."""
-        if self._rings is None or self._mapper is None:
+        if not self.opened:
             return
-        self._port.write(Register.CONTROL, 0)
-        mapped = [(Iova(self._rings), _RINGS_END)]
-        for slab in self._slabs:
-            mapped += _mappings(slab)
-        self._mapper.unmap(mapped)
+        self._rings.disable()
+        self.errors += 0 if self.idle else 1
+        self._rings.close([mapping for slab in self._slabs for mapping in _mappings(slab)])
         self._slabs.clear()
-        self._mapper, self._rings = None, None
-        if self.answered != self.submitted:
-            self.errors += 0 if self.failed else 1
-            self.submitted = self.answered
+        self._first = self.answered
 
     def halt(self) -> None:
         """Submit no more jobs."""
@@ -142,13 +126,13 @@ class QatDriver:
     def resume(self) -> None:
         """Submit jobs again."""
         self.halted = False
-        self._interrupted, self._ring = self.opened, self.opened
+        self._rings.wake()
 
     def save(self) -> bytes:
         """Return the state; jobs in flight stay in flight."""
         return msgspec.msgpack.encode(
             QatState(
-                rings=self._rings,
+                rings=self._rings.base,
                 first=self._first,
                 submitted=self.submitted,
                 answered=self.answered,
@@ -168,13 +152,12 @@ class QatDriver:
             ProgressRefused: The bytes are no state of such a driver. Nothing was changed.
         """
         loaded = decoded(state)
-        self._first, self.submitted, self.answered = loaded.first, loaded.submitted, loaded.answered
+        self._first, self.answered = loaded.first, loaded.answered
         self.errors, self.own_errors = loaded.errors, loaded.own_errors
         self.bytes_written, self.halted, self.failed = loaded.bytes_written, loaded.halted, loaded.failed
-        self._rings, self._slabs = loaded.rings, deque(loaded.slabs)
-        self._mapper = mapper if self.opened else None
-        self._interrupted = self.opened
-        self._ring = self.opened and self.submitted > self._first
+        self._slabs = deque(loaded.slabs)
+        given, checked = loaded.submitted - loaded.first, loaded.answered - loaded.first
+        self._rings.go_on(mapper, loaded.rings, given=given, checked=checked)
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -184,7 +167,7 @@ class QatDriver:
 
     def interrupt(self) -> None:
         """Take an interrupt: the next step looks for completions."""
-        self._interrupted = True
+        self._rings.interrupt()
 
     def rate(self, now_ns: int) -> float:
         """Return the achieved bytes per second that the device wrote."""
@@ -193,26 +176,24 @@ class QatDriver:
     def step(self, now_ns: int) -> int:
         """Check answers and submit jobs, at most some 0.5 ms of work; returns when the next step is due."""
         self._meter.advance(now_ns)
-        if self.failed or self._mapper is None:
+        mapper = self._rings.mapper
+        if self.failed or mapper is None:
             return NEVER
         due = self._pacer.due(now_ns)
         try:
-            more = self._interrupted and self._check_answers(self._mapper)
-            self._interrupted = more
-            submitted = 0 if self.halted else self._submit(due, self._mapper)
-        except CorpusDamaged:
+            more = self._rings.look(_CHECK_BATCH, lambda _: self._check_answer(mapper))
+            submitted = 0 if self.halted else self._submit(due, mapper)
+        except (CorpusDamaged, RingsDamaged):
             self._fail()
             return NEVER
-        if self._ring:
-            self._port.ring_doorbell()
-            self._ring = False
+        self._rings.ring()
         if more:
             return now_ns
         if self.halted or not self._room():
             return NEVER  # until an interrupt makes room
         if submitted == 0 and due > 0:
-            return now_ns + _SUBMIT_EVERY_NS  # no IOVA is left at this moment
-        return self._pacer.moment_of(max(1, min(_SUBMIT_BATCH * OUTPUT_BYTES, self.asked * _SUBMIT_EVERY_NS // SECOND)))
+            return now_ns + BATCH_NS  # no IOVA is left at this moment
+        return self._pacer.moment_of_batch(_SUBMIT_BATCH * OUTPUT_BYTES)
 
     def _fail(self) -> None:
         """Stop for good: what lies in guest RAM cannot be used any more."""
@@ -225,9 +206,6 @@ class QatDriver:
     def _next_is_open(self) -> bool:
         return bool(self._slabs) and self._slabs[-1].number == self.submitted // JOBS_PER_SLAB
 
-    def _completed(self) -> int:
-        return self._first + self._memory.read_u64(self._area.rings + _COMPLETION_TAIL)
-
     # ---- submission
 
     def _submit(self, due: int, mapper: DmaMapper) -> int:
@@ -237,14 +215,11 @@ class QatDriver:
             if not self._next_is_open() and not self._open_slab(self.submitted // JOBS_PER_SLAB, mapper):
                 break
             spent += self._write_request(job(self.submitted, self._seed))
-            self.submitted += 1
             if self._misbehaves and self.submitted % JOBS_PER_SLAB == 0:
                 self._take_away(mapper)
         self._pacer.spend(spent)
         if self.submitted != first:
-            self._memory.write_u64(self._area.rings + _REQUEST_TAIL, self.submitted - self._first)
-            self._port.ring_doorbell()
-            self._ring = False
+            self._rings.tell(doorbell=True)
         return spent
 
     def _write_request(self, wanted: Job) -> int:
@@ -262,7 +237,7 @@ class QatDriver:
             wanted.cookie,
             0,
         )
-        self._memory.write(self._area.rings + _REQUESTS + self._place(wanted) * REQUEST.size, entry)
+        self._rings.give(entry)
         return chunk.plain_length if wanted.operation is Operation.DECOMPRESS else 0  # else spent when it is known
 
     def _chunk(self, wanted: Job) -> Chunk:
@@ -270,17 +245,13 @@ class QatDriver:
         decompress = wanted.operation is Operation.DECOMPRESS
         return self._corpus.stream(number) if decompress else self._corpus.plain_chunk(number)
 
-    def _place(self, wanted: Job) -> int:
-        return (wanted.number - self._first) % RING_ENTRIES
-
     def _open_slab(self, number: int, mapper: DmaMapper) -> bool:
         """Map a slab and its inputs; false when no IOVA or table page is left, to be tried again."""
         *streams, plain = inputs(number, self._seed)
         chunks = [*(self._corpus.stream(stream) for stream in streams), self._corpus.plain_chunk(plain)]
         buffers = [(GuestPhysicalAddress(chunk.address), chunk.pages * PAGE_SIZE) for chunk in chunks]
-        slab = GuestPhysicalAddress(self._slab_address(number))
         try:
-            output, *sources = mapper.map([(slab, SLAB_SIZE), *buffers])
+            output, *sources = mapper.map([(self._area.slab(number), SLAB_SIZE), *buffers])
         except MapFailed:
             return False
         lengths = (length for _, length in buffers)
@@ -294,28 +265,15 @@ class QatDriver:
             mapper.unmap([(Iova(slab.output), SLAB_SIZE)])
             self._slabs[-1] = msgspec.structs.replace(slab, taken_away=True)
 
-    def _slab_address(self, number: int) -> int:
-        return self._area.slabs + number % self._area.slab_count * SLAB_SIZE
-
     # ---- answers
 
-    def _check_answers(self, mapper: DmaMapper) -> bool:
-        """Check up to a batch of answers; returns whether there are more."""
-        tail = self._completed()
-        if not self.answered <= tail <= self.submitted:
-            self._fail()
-            return False
-        last = min(tail, self.answered + _CHECK_BATCH)
-        if last == self.answered:
-            return False
-        while self.answered < last:
-            if not self._is_right(job(self.answered, self._seed)):
-                self._count_error()
-            self.answered += 1
-            if self.answered % JOBS_PER_SLAB == 0:
-                mapper.unmap(_mappings(self._slabs.popleft()))
-        self._memory.write_u64(self._area.rings + _COMPLETION_HEAD, self.answered - self._first)
-        return tail > last
+    def _check_answer(self, mapper: DmaMapper) -> None:
+        """Check the next answer, and close its slab if it is the last one there."""
+        if not self._is_right(job(self.answered, self._seed)):
+            self._count_error()
+        self.answered += 1
+        if self.answered % JOBS_PER_SLAB == 0:
+            mapper.unmap(_mappings(self._slabs.popleft()))
 
     def _count_error(self) -> None:
         if self._slabs[0].taken_away:
@@ -325,11 +283,11 @@ class QatDriver:
 
     def _is_right(self, expected: Job) -> bool:
         """Check one answer against the corpus and against what lies in guest RAM."""
-        place = self._area.rings + _COMPLETIONS + self._place(expected) * COMPLETION.size
-        number, status, length, crc, _, cookie = COMPLETION.unpack(self._memory.read(place, COMPLETION.size))
+        entry = self._rings.completion(expected.number - self._first)
+        number, status, length, crc, _, cookie = COMPLETION.unpack(entry)
         if (number, status, cookie) != (expected.number, Status.OK, expected.cookie) or length > OUTPUT_BYTES:
             return False
-        start = self._memory.offset_of(self._slab_address(expected.slab) + expected.output_offset, OUTPUT_BYTES)
+        start = self._memory.offset_of(self._area.slab(expected.slab) + expected.output_offset, OUTPUT_BYTES)
         output = self._memory.block.data[start : start + length]
         self.bytes_written += length
         self._meter.count(length)

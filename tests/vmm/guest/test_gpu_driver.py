@@ -144,13 +144,13 @@ def test_without_an_iova_the_driver_waits_and_goes_on(processor: Pair) -> None:
 def test_a_wrong_completion_is_an_error(processor: Pair, field: int) -> None:
     processor.run(50)
     assert isinstance(processor.driver, GpuDriver)
-    while processor.memory.read_u64(processor.layout.devices[0].rings + 16) == processor.driver._checked:
+    while processor.memory.read_u64(processor.layout.devices[0].rings + 16) == processor.driver._rings.checked:
         processor.now += 5_000_000
         processor.driver.step(processor.now)
         while processor.hardware.due_ns == 0:
             processor.hardware.step(processor.now)
     rings = processor.layout.devices[0].rings
-    place = rings + 8192 + processor.driver._checked % 64 * COMPLETION.size
+    place = rings + 8192 + processor.driver._rings.checked % 64 * COMPLETION.size
     values = list(COMPLETION.unpack(processor.memory.read(place, COMPLETION.size)))
     values[field] ^= 1
     processor.memory.write(place, COMPLETION.pack(*values))

@@ -157,7 +157,7 @@ def spoil(card: Pair, change: Callable[[NicDriver], None]) -> None:
 
 def test_a_lost_page_of_packets_is_an_error_for_each(card: Pair) -> None:
     def lose(made: NicDriver) -> None:
-        start = card.memory.offset_of(card.layout.devices[0].slabs + made._checked // 2 * 2 * BUFFER_BYTES)
+        start = card.memory.offset_of(card.layout.devices[0].slabs + made._rings.checked // 2 * 2 * BUFFER_BYTES)
         card.block.words[(start >> 12) + 1] = 0
 
     spoil(card, lose)
@@ -167,7 +167,7 @@ def test_a_lost_page_of_packets_is_an_error_for_each(card: Pair) -> None:
 @pytest.mark.parametrize("field", range(6))
 def test_a_wrong_completion_is_an_error(card: Pair, field: int) -> None:
     def change(made: NicDriver) -> None:
-        place = card.layout.devices[0].rings + COMPLETIONS + (made._checked + 1) % RING_ENTRIES * COMPLETION.size
+        place = card.layout.devices[0].rings + COMPLETIONS + (made._rings.checked + 1) % RING_ENTRIES * COMPLETION.size
         values = list(COMPLETION.unpack(card.memory.read(place, COMPLETION.size)))
         values[field] += 1
         card.memory.write(place, COMPLETION.pack(*values))

@@ -139,8 +139,10 @@ def test_an_index_page_that_cannot_be_halts_the_driver(bench: Bench) -> None:
     bench.turn()
     bench.memory.write_u64(bench.layout.devices[0].rings + 16, 1000)
     bench.driver.interrupt()
+    submitted, doorbells = bench.driver.submitted, bench.device.doorbells
     bench.turn()
     assert (bench.driver.failed, bench.driver.errors) == (True, 1)
+    assert (bench.driver.submitted, bench.device.doorbells) == (submitted, doorbells)
 
 
 def test_jobs_in_flight_survive_a_migration(bench: Bench) -> None:
