@@ -15,7 +15,7 @@ from lab.catalogue import find, shipped
 from lab.document import LabDocument, LabRow, row_of
 from lab.scenario import Scenario
 from lab.through_agents.laboratory import laboratory
-from lab.through_agents.scenario_run import require_agents_can, run_through_agents
+from lab.through_agents.scenario_run import Laboratory, require_agents_can, run_through_agents
 from vm_migration.errors import InternalError
 from vm_migration.loopback.daemons import program
 
@@ -23,6 +23,7 @@ Say = Callable[[str], None]
 CELLS: Final = "cells"
 """The file whose scenarios are the documents' own matrix."""
 _BESIDES: Final = 256 << 20
+_SIDE_BY_SIDE: Final = 2
 
 
 async def matrix(say: Say) -> tuple[LabRow, ...]:
@@ -41,7 +42,7 @@ async def matrix(say: Say) -> tuple[LabRow, ...]:
 
 
 async def through_agents(scenarios: Sequence[Scenario], say: Say) -> tuple[LabRow, ...]:
-    """Run scenarios one after the other on a site of their own.
+    """Run scenarios on a site of their own, a few side by side: most of their time they wait for each other's ends.
 
     Raises:
         InvalidInput: One of them can be run in process only; nothing was started.
@@ -50,13 +51,17 @@ async def through_agents(scenarios: Sequence[Scenario], say: Say) -> tuple[LabRo
     for scenario in scenarios:
         require_agents_can(scenario)
     largest = max(scenario.machine.memory.size for scenario in scenarios)
-    rows = []
-    async with laboratory(2 * largest + _BESIDES) as site:
-        for scenario in scenarios:
+    places = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+    async def run(scenario: Scenario, site: Laboratory) -> LabRow:
+        async with places:
             say(scenario.name)
             seen = await run_through_agents(scenario, site)
-            rows.append(row_of(scenario, scenario.document.expect.from_outside(), seen, "agents"))
-    return tuple(rows)
+        return row_of(scenario, scenario.document.expect.from_outside(), seen, "agents")
+
+    async with laboratory(2 * _SIDE_BY_SIDE * largest + _BESIDES) as site, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(scenario, site), name=scenario.name) for scenario in scenarios]
+    return tuple(task.result() for task in tasks)
 
 
 async def rehearsed(names: Sequence[str]) -> tuple[LabRow, ...]:

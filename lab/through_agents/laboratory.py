@@ -9,7 +9,6 @@ from typing import Final
 from lab.page_comparison import differing_pages
 from lab.through_agents.agents_of_site import connected
 from lab.through_agents.handoffs import hooks_text, watching
-from lab.through_agents.logs import Logs
 from lab.through_agents.process_ram import open_ram, pid_of
 from lab.through_agents.scenario_run import HOSTS, Laboratory
 from vm_migration.daemon.configuration import load
@@ -31,7 +30,7 @@ async def laboratory(memory_budget: int) -> AsyncIterator[Laboratory]:
             running_site(folder, plan) as path,
             connected(load(path, {})) as agents,
         ):
-            yield Laboratory(agents, handoffs, path, directories, Logs(folder))
+            yield Laboratory(agents, handoffs, path, directories, folder)
 
 
 def _compare(directories: dict[str, Path], machine: str) -> frozenset[int]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ from lab.through_agents.logs import Logs
 from lab.through_agents.migration import MigrationResult, Order, migrate, preflight
 from vm_migration.api.v1.source_pb2 import AttemptReport
 from vm_migration.api.v1.types_pb2 import AttemptKey, MachineStatus
-from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError
+from vm_migration.errors import AttemptFailed, InternalError, InvalidInput, MigrationError
 
 HOSTS: Final = ("host-a", "host-b")
 _SOURCE, _DESTINATION = HOSTS
@@ -36,11 +36,15 @@ class Laboratory:
     handoffs: Handoffs
     configuration: Path
     run_directories: dict[str, Path]
-    logs: Logs
+    folder: Path
+    """Below it lies everything that the site's processes write."""
+    machines: set[str] = field(default_factory=set)
+    """Those that are or were here."""
 
-    def complaints(self) -> tuple[str, ...]:
-        """Return what the site's processes have logged as warnings and errors since the last call."""
-        return self.logs.new_complaints()
+    def complaints_of(self, machine: str, logs: Logs) -> tuple[str, ...]:
+        """Return the new warnings and errors of `logs` but for those that name another machine of the site."""
+        others = self.machines - {machine}
+        return tuple(line for line in logs.new_complaints() if not any(other in line for other in others))
 
 
 async def run_through_agents(scenario: Scenario, laboratory: Laboratory) -> Observation:
@@ -53,6 +57,7 @@ async def run_through_agents(scenario: Scenario, laboratory: Laboratory) -> Obse
     require_agents_can(scenario)
     source = laboratory.agents[_SOURCE]
     status = await source.create(scenario.machine)
+    laboratory.machines.add(status.machine)
     try:
         return await _Run(scenario, laboratory, status).run()
     finally:
@@ -88,6 +93,7 @@ class _Run:
         self._source = laboratory.agents[_SOURCE]
         self._machine = status.machine
         self._console = Console(laboratory.run_directories[_SOURCE], status.machine)
+        self._logs = Logs(laboratory.folder)
         self._switches = 0
         self._key: AttemptKey | None = None
         self._came: set[str] = set()
@@ -100,12 +106,15 @@ class _Run:
         await asyncio.sleep(document.run.work_ms / 1000)  # the time that the scenario gives the guest
         await self._act("start")
         self._switches = (await self._console.look()).switches
-        self._laboratory.complaints()  # of what was before
+        self._logs.new_complaints()  # of what was before
         async with asyncio.TaskGroup() as group:
             follower = group.create_task(self._follow(), name="moments")
             result = await migrate(self._order())
             follower.cancel()
         return await self._observed(result)
+
+    def _complaints(self) -> tuple[str, ...]:
+        return self._laboratory.complaints_of(self._machine, self._logs)
 
     async def _plan(self) -> Observation:
         found = await preflight(self._order())
@@ -172,7 +181,7 @@ class _Run:
             standstill_ms=result.downtime_ms or 0.0,
             rounds=len(result.rounds),
             switches=after.switches - self._switches,
-            complaints=self._laboratory.complaints() if result.outcome == "completed" else (),
+            complaints=self._complaints() if result.outcome == "completed" else (),
             missed=self._missed() if _outcome(result) == "completed" else (),
         )
 
@@ -181,8 +190,16 @@ class _Run:
         return tuple(moment for moment in wanted if moment not in self._came)
 
     async def _pages(self, result: MigrationResult) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-        """Return the verifier's pages and the oracle's."""
-        lost = self._laboratory.handoffs.seen.get(self._machine)
+        """Return the verifier's pages and the oracle's.
+
+        Raises:
+            InternalError: The oracle could not look, which is why the attempt failed.
+        """
+        handoffs = self._laboratory.handoffs
+        if self._machine in handoffs.failures:
+            text = f"Memory of {self._scenario.name} could not be compared: {handoffs.failures[self._machine]}"
+            raise InternalError("no-comparison", text, "Run it again with --debug")
+        lost = handoffs.seen.get(self._machine)
         if result.outcome == "completed":
             return frozenset(), lost
         if result.error is None or result.error.code != _DIFFERENT or self._key is None:
