@@ -7,9 +7,11 @@ import click
 from rich.console import Console
 
 from lab.catalogue import find, shipped_files
-from lab.document import LabDocument, document_of, row_of, scenarios_document
+from lab.document import LabDocument, LabRow, document_of, row_of, scenarios_document
 from lab.matrix import Say, matrix, through_agents
 from lab.rehearsal.rehearsal import rehearse
+from lab.scenario import Scenario
+from lab.scenario import Scenario
 from lab.table import show_rows, show_scenarios
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import complain
@@ -44,10 +46,12 @@ async def run(call: Invocation, scenario: tuple[str, ...], *, in_process: bool) 
 
     Without --in-process the machines are real processes that move between two hosts on loopback.
     """
-    chosen = [one for named in scenario for one in find(named)]
+    chosen: list[Scenario] = []
+    for named in scenario:
+        chosen += [one for one in find(named) if one not in chosen]
     if in_process:
-        rows = [row_of(one, one.document.expect, rehearse(one), "in-process") for one in chosen]
-        return answer_of(document_of(rows))
+        with working(call, "reads the scenarios") as say:
+            return answer_of(document_of([rehearsed_row(one, say) for one in chosen]))
     with working(call) as say:
         return answer_of(document_of(await through_agents(chosen, say)))
 
@@ -60,10 +64,16 @@ async def matrix_of_everything(call: Invocation) -> Answer:
         return answer_of(document_of(await matrix(say)))
 
 
+def rehearsed_row(scenario: Scenario, say: Say) -> LabRow:
+    """Run a scenario in this process."""
+    say(scenario.name)
+    return row_of(scenario, scenario.document.expect, rehearse(scenario), "in-process")
+
+
 @contextlib.contextmanager
-def working(call: Invocation) -> Iterator[Say]:
-    """Show on a terminal what is being run; a pipe hears nothing of it."""
-    with call.err.status("starts two hosts") if call.err.is_terminal else contextlib.nullcontext() as status:
+def working(call: Invocation, first: str = "starts two hosts") -> Iterator[Say]:
+    """Show on a terminal what is being done, `first` and then which scenario; a pipe hears nothing of it."""
+    with call.err.status(first) if call.err.is_terminal else contextlib.nullcontext() as status:
 
         def say(scenario: str) -> None:
             if status is not None:

@@ -76,6 +76,14 @@ async def test_a_moment_that_never_came_is_told(site: Laboratory) -> None:
     assert disagreements(late.expect, replace(seen, missed=())) == ()
 
 
+async def test_nothing_is_left_of_a_scenario_that_cannot_go_on(site: Laboratory) -> None:
+    small = small_scenario(work_ms=10, downtime_limit_ms=4000)
+    wrong = small.document.model_copy(update={"action": (Action(at="round-0", do="churn", device="qat0"),)})
+    with pytest.raises(ExceptionGroup) as raised:
+        await run_through_agents(Scenario(wrong, small.machine), site)
+    assert raised.group_contains(InvalidInput, match="Guest refuses to churn: ")  # and the site's fixture looks
+
+
 async def test_a_machine_is_looked_at_and_typed_to_from_outside(site: Laboratory) -> None:
     source, other = site.run_directories.values()
     (agent, _) = site.agents.values()

@@ -157,6 +157,14 @@ def test_disagreements_come_with_json_too(tmp_path: Path, capsys: Captured) -> N
     assert said.err.startswith("error: 1 of 2 scenarios are not as expected: wrong\n  fix: ")
 
 
+def test_a_scenario_that_is_named_twice_is_run_once(tmp_path: Path, capsys: Captured) -> None:
+    file = file_of(
+        tmp_path, SMALL.replace("[expect]", '[run]\nkind = "plan"\n[expect]').replace("completed", "allowed")
+    )
+    assert run(["lab", "run", "--in-process", "--json", file, file]) == 0
+    assert [row["scenario"] for row in json.loads(capsys.readouterr().out)["rows"]] == ["small"]
+
+
 @pytest.mark.parametrize(("outcome", "exit_code"), [("completed", 0), ("blocked", 8)])
 async def test_the_matrix_tells_by_its_exit_code(
     outcome: str, exit_code: int, capsys: Captured, monkeypatch: pytest.MonkeyPatch
