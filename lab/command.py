@@ -11,7 +11,6 @@ from lab.document import LabDocument, LabRow, document_of, row_of, scenarios_doc
 from lab.matrix import Say, matrix, through_agents
 from lab.rehearsal.rehearsal import rehearse
 from lab.scenario import Scenario
-from lab.scenario import Scenario
 from lab.table import show_rows, show_scenarios
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import complain
