@@ -18,16 +18,15 @@ from typing import Final
 
 import msgspec
 
-from vfio_host.errors import CallRefused
 from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Failed, HostConfiguration, Number, Opened
 from vfio_host.interface.numbers import DirtyPagesFlags, UnmapFlags
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.process.host import Host
 from vfio_host.process.iommu_files import ContainerFile, IommuFile
-from vfio_host.process.open_file import OpenFile, Opening, Received
+from vfio_host.process.open_file import OpenFile, Opening, Received, carried_out
 from vfio_host.process.passthrough import PassthroughDevice
-from vmm.vfio.host_port import HostCallFailed, OpenObject
+from vmm.vfio.host_port import OpenObject, unless_failed
 
 _EVERYTHING: Final = (0, (1 << 64) - 1)
 
@@ -118,14 +117,7 @@ class HostInProcess:
         """Do one call; its errno is an answer."""
         if self._failing and self._fails(_kind(call)):
             return Failed(errno.EIO)
-        try:
-            answer = file.call(self._shifted(call), received)
-        except CallRefused as refusal:
-            return Failed(refusal.errno)
-        except OSError as error:
-            return Failed(error.errno or errno.EIO)
-        except MemoryError:
-            return Failed(errno.ENOMEM)
+        answer = carried_out(file, self._shifted(call), received)
         if isinstance(call, calls.HwptAlloc) and isinstance(answer, Number):
             self._page_tables.setdefault(file, []).append(answer.value)
         return answer
@@ -173,16 +165,11 @@ class _CalledDirectly:
 
     def call(self, call: AnyCall, descriptors: Sequence[int] = ()) -> Answer:
         """Make one call."""
-        (answer,) = self.batch((call,), descriptors)
-        if isinstance(answer, Failed):
-            raise HostCallFailed(call, answer.errno)
-        return answer
+        return unless_failed(call, self.batch((call,), descriptors)[0])
 
     def open(self, call: AnyCall) -> OpenObject | None:
         """Make one call that answers with a new descriptor, or with none."""
-        outcome = self._host.carry_out(self._file, call, Received(()))
-        if isinstance(outcome, Failed):
-            raise HostCallFailed(call, outcome.errno)
+        outcome = unless_failed(call, self._host.carry_out(self._file, call, Received(())))
         if not isinstance(outcome, Opening):
             return None
         self._host.follow(outcome.file)

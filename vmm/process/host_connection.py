@@ -8,10 +8,10 @@ from typing import Final
 import msgspec
 
 from vfio_host.interface import calls
-from vfio_host.interface.answers import Answer, Data, Failed, Opened
+from vfio_host.interface.answers import Answer, Data, Opened
 from vfio_host.interface.calls import AnyCall, Batch, Open, RegisterMemory, ReportWrites
 from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
-from vmm.vfio.host_port import HostCallFailed, HostGone, OpenObject
+from vmm.vfio.host_port import HostCallFailed, HostGone, OpenObject, unless_failed
 
 DEADLINE: Final = 10.0
 """Seconds for one batch; the host answers between two steps of its devices, which are a millisecond long."""
@@ -31,16 +31,12 @@ class SocketDescriptor:
 
     def call(self, call: AnyCall, descriptors: Sequence[int] = ()) -> Answer:
         """Make one call."""
-        (answer,) = self.batch((call,), descriptors)
-        if isinstance(answer, Failed):
-            raise HostCallFailed(call, answer.errno)
-        return answer
+        return unless_failed(call, self.batch((call,), descriptors)[0])
 
     def open(self, call: AnyCall) -> OpenObject | None:
         """Make one call that answers with a new descriptor, or with none."""
         (answer,), received = self._exchange((call,), ())
-        if isinstance(answer, Failed):
-            raise HostCallFailed(call, answer.errno)
+        unless_failed(call, answer)
         if not isinstance(answer, Opened):
             close_all(received)
             return None

@@ -7,9 +7,11 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from vfio_host.interface.calls import Answer, AnyCall
+from vfio_host.interface.calls import Answer, AnyCall, Failed
+
+A = TypeVar("A")
 
 
 class HostCallFailed(Exception):
@@ -20,6 +22,17 @@ class HostCallFailed(Exception):
         super().__init__(f"{type(call).__name__} failed with -{name} ({os.strerror(number)})" if text is None else text)
         self.call = call
         self.errno = number
+
+
+def unless_failed(call: AnyCall, answer: A) -> A:
+    """Return what a call came to.
+
+    Raises:
+        HostCallFailed: It is an errno.
+    """
+    if isinstance(answer, Failed):
+        raise HostCallFailed(call, answer.errno)
+    return answer
 
 
 class HostGone(Exception):

@@ -28,7 +28,7 @@ from vfio_host.interface.calls import (
     Unmapped,
 )
 from vfio_host.interface.numbers import DirtyPagesFlags, Feature, UnmapFlags
-from vmm.vfio.host_port import HostCallFailed, OpenObject
+from vmm.vfio.host_port import OpenObject, unless_failed
 
 Refusal = Callable[[str, AnyCall], int | None]
 """The errno that a call on an object of this name answers with, None for success."""
@@ -113,10 +113,7 @@ class RecordingDescriptor:
         return [self.host.answer(self.name, call) for call in calls]
 
     def call(self, call: AnyCall, descriptors: Sequence[int] = ()) -> Answer:
-        (answer,) = self.batch([call], descriptors)
-        if isinstance(answer, Failed):
-            raise HostCallFailed(call, answer.errno)
-        return answer
+        return unless_failed(call, self.batch([call], descriptors)[0])
 
     def open(self, call: AnyCall) -> OpenObject | None:
         self.call(call)
