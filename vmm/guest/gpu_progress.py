@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from vmm.guest.canonical_state import from_canonical
 from vmm.guest.device_driver import ProgressRefused
 from vmm.guest.gpu_jobs import JOBS_PER_SLAB
 
@@ -37,12 +38,7 @@ def decoded(data: bytes) -> GpuProgress:
     Raises:
         ProgressRefused: They are not canonical, or of a driver that cannot be.
     """
-    try:
-        state = msgspec.msgpack.decode(data, type=GpuProgress)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProgressRefused(f"Not a state of the graphics processor's driver: {error}") from None
-    if msgspec.msgpack.encode(state) != data:
-        raise ProgressRefused("State of the graphics processor's driver is not canonical")
+    state = from_canonical(data, GpuProgress, "the graphics processor's driver")
     if min(state.checked, state.answered, state.errors, state.bytes_written) < 0 or state.checked > state.submitted:
         raise ProgressRefused("Counters of the graphics processor's driver contradict each other")
     count = -(-state.submitted // JOBS_PER_SLAB) - state.checked // JOBS_PER_SLAB

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from vmm.guest.canonical_state import from_canonical
 from vmm.guest.device_driver import ProgressRefused
 
 _IOVAS: Final = 1 << 57
@@ -39,12 +40,7 @@ def decoded(data: bytes) -> NicProgress:
     Raises:
         ProgressRefused: They are not canonical, or of a driver that cannot be.
     """
-    try:
-        state = msgspec.msgpack.decode(data, type=NicProgress)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProgressRefused(f"Not a state of the network card's driver: {error}") from None
-    if msgspec.msgpack.encode(state) != data:
-        raise ProgressRefused("State of the network card's driver is not canonical")
+    state = from_canonical(data, NicProgress, "the network card's driver")
     counters = (state.checked, state.expected, state.dropped_seen, state.answered, state.dropped, state.errors)
     if min(*counters, state.bytes_written) < 0 or state.checked > state.posted:
         raise ProgressRefused("Counters of the network card's driver contradict each other")

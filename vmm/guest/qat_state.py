@@ -2,6 +2,7 @@
 
 import msgspec
 
+from vmm.guest.canonical_state import from_canonical
 from vmm.guest.device_driver import ProgressRefused
 from vmm.guest.qat_jobs import JOBS_PER_SLAB
 
@@ -41,12 +42,7 @@ def decoded(data: bytes) -> QatState:
     Raises:
         ProgressRefused: They are not canonical, or of a driver that cannot be.
     """
-    try:
-        state = msgspec.msgpack.decode(data, type=QatState)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProgressRefused(f"Not a state of the accelerator's driver: {error}") from None
-    if msgspec.msgpack.encode(state) != data:
-        raise ProgressRefused("State of the accelerator's driver is not canonical")
+    state = from_canonical(data, QatState, "the accelerator's driver")
     if not 0 <= state.first <= state.answered <= state.submitted or min(state.errors, state.own_errors) < 0:
         raise ProgressRefused("Counters of the accelerator's driver contradict each other")
     numbers = [slab.number for slab in state.slabs]
