@@ -5,15 +5,18 @@ named, not timed: `start` (the guest has worked for a while, nothing is tracked)
 is not sent), `round-N` (in the middle of round N), `pausing` (after the last harvest that the guest lives through).
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from lab.cases import cases_of
+from vfio_host.interface.numbers import LEAF_SIZES
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
 from vmm.assembly.specification import (
     MachineSpecification,
@@ -24,7 +27,21 @@ from vmm.assembly.specification import (
     check_specification,
 )
 
-Moment = Annotated[str, StringConstraints(pattern=r"^(start|tracking|round-[0-9]{1,3}|pausing)$")]
+
+def _moment(name: str) -> str:
+    if not re.fullmatch(r"start|tracking|round-[0-9]{1,3}|pausing", name):
+        raise PydanticCustomError("moment", "Unknown moment", {"allowed": "start, tracking, round-N or pausing"})
+    return name
+
+
+def _host_page(size: int) -> int:
+    if size not in LEAF_SIZES:
+        raise PydanticCustomError("page", "No host has such pages", {"allowed": "4KiB, 16KiB or 64KiB"})
+    return size
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+HostPage = Annotated[Size, AfterValidator(_host_page)]
 Doing = Literal["take", "give-back", "block", "unblock", "churn", "calm", "quiet", "fail-query", "fail-unmap"]
 """The user driver takes the device and gives it back; the kernel blocks it and brings it back; buffers are churned, or
 no more; everything in the guest comes to rest; the host's next bitmap query, or unmap, fails with EIO."""
@@ -43,7 +60,7 @@ class RunSpecification(Table):
     least_rounds: int = Field(default=3, ge=1, le=100)
     """Rounds before the guest may be stopped, so that moments come."""
     work_ms: int = Field(default=300, ge=0, le=60_000)
-    host_page_size: Size = 4096
+    host_page_size: HostPage = 4096
     sparse: bool = False
     """RAM that nobody touched stands for data: it is sent in no time here, and charged on the link as if it were."""
 
@@ -183,7 +200,7 @@ def check_scenario(document: Mapping[str, object], name: str) -> Scenario:
         try:
             machine = check_specification({"name": document.get("name", "machine"), **table}, name)
         except InvalidDocument as error:
-            faults.extend(error.faults)
+            faults.extend(replace(fault, key=f"machine.{fault.key}") for fault in error.faults)
     if checked is None or machine is None or faults:
         raise InvalidDocument(faults)
     known = {device.name for device in machine.device}

@@ -19,7 +19,7 @@ _LONGEST_SWITCH: Final = 34
 def show_rows(console: Console, rows: Sequence[LabRow]) -> None:
     """Print a line a row, named by its scenario, and below it what was expected and not seen."""
     failing = any(row.error for row in rows)
-    widest = max((len(row.scenario) for row in rows), default=0)
+    widest = max((len(text) for row in rows for text in (row.scenario, row.configuration)), default=0)
     first = max(min(widest, _LONGEST_SWITCH, console.width // 3), _LEAST)
     share = max((console.width - _NARROW - first) // (3 if failing else 2) + 1, _LEAST)
     table = Table(box=None, pad_edge=False)

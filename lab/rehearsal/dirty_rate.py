@@ -73,7 +73,7 @@ def _measure(scenario: Scenario, side: Side, moments: Moments, seen: Observation
         unmaps=tally.unmaps,
         flushes=tally.flushes,
         rounds=run.least_rounds,
-        complaints=tuple(machine.take_failures()),
+        complaints=tuple(machine.take_failures()) if failure is None else (),
     )
 
 

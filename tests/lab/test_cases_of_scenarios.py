@@ -67,6 +67,23 @@ def test_faults_of_every_case_come_at_once_and_name_it() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ('guest.iommu = "pt"', 'guest.iommu = "none"', ("machine.guest.iommu", "'pt' or 'nopt'")),
+        ("[expect]", '[run]\nhost_page_size = "8KiB"\n[expect]', ("run.host_page_size", "4KiB, 16KiB or 64KiB")),
+        ("[expect]", "[run]\nhost_page_size = 0\n[expect]", ("run.host_page_size", "4KiB, 16KiB or 64KiB")),
+        ('at = "start"', 'at = "round-x"', ("action[0].at", "start, tracking, round-N or pausing")),
+    ],
+)
+def test_a_fault_names_the_key_where_it_stands_and_what_would_do(
+    before: str, after: str, fault: tuple[str, str]
+) -> None:
+    with pytest.raises(InvalidDocument) as raised:
+        check_scenarios(tomllib.loads(TEXT.partition("[[case]]")[0].replace(before, after)), "text")
+    assert [(found.key, found.allowed) for found in raised.value.faults] == [fault]
+
+
 def test_two_cases_of_one_name_are_a_fault() -> None:
     with pytest.raises(InvalidDocument, match='"tried-first" is there twice'):
         check_scenarios(tomllib.loads(TEXT.replace('"second"', '"first"')), "text")
