@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
 from lab.catalogue import find, shipped
 from lab.observation import disagreements
 from lab.rehearsal.rehearsal import rehearse
 from lab.scenario import SHIPPED, Scenario
+from vm_migration.errors import InvalidInput
 from vmm.rules import Rules
 
 SCENARIOS = shipped()
@@ -18,6 +21,14 @@ def test_a_shipped_scenario_shows_what_it_says(scenario: Scenario) -> None:
 def test_a_rehearsal_is_the_same_on_every_run(file: str) -> None:
     scenario = find(file)[-1]
     assert rehearse(scenario) == rehearse(scenario)
+
+
+@pytest.mark.parametrize("kind", ["migrate", "dirty-rate"])
+def test_ram_that_no_process_can_map_four_times_is_refused_in_words(kind: str) -> None:
+    (scenario,) = (one for one in find("large-memory") if one.name.endswith("-128TiB") and "64KiB" in one.name)
+    run = scenario.document.run.model_copy(update={"kind": kind})
+    with pytest.raises(InvalidInput, match="at most 30TiB of RAM, and has 128TiB"):
+        rehearse(replace(scenario, document=scenario.document.model_copy(update={"run": run})))
 
 
 def test_each_switch_is_turned_off_in_some_scenario() -> None:
