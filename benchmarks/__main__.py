@@ -72,7 +72,7 @@ def show(rows: list[Row]) -> None:
 
 
 def write(rows: list[Row]) -> None:
-    """Write the results beside the earlier ones."""
+    """Write the results beside the earlier ones; what was measured earlier today and not now stays as it was."""
     now = datetime.datetime.now(tz=datetime.UTC)
     document = {
         "schema": "viaduct.bench.v1",
@@ -81,7 +81,13 @@ def write(rows: list[Row]) -> None:
         "rows": [row.document() for row in rows],
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{now:%Y-%m-%d}.json").write_text(json.dumps(document, indent=1) + "\n")
+    path = RESULTS / f"{now:%Y-%m-%d}.json"
+    measured = {row.name for row in rows}
+    if path.exists():
+        document["rows"] = [row for row in json.loads(path.read_text())["rows"] if row["name"] not in measured] + [
+            row.document() for row in rows
+        ]
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def machine() -> dict[str, object]:
