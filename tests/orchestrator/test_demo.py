@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import jsonschema
-import psutil
 import pytest
 
 from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
+from tests.processes import started_for
 from vmm.assembly.document_faults import InvalidDocument
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -72,17 +72,8 @@ async def _demo(folder: Path, *words: str) -> asyncio.subprocess.Process:
 
 
 def _left(folder: Path) -> list[str]:
-    return [*(path.name for path in folder.iterdir()), *_knowing(folder)]
+    return [*(path.name for path in folder.iterdir()), *started_for(folder)]
 
 
 def _named(folder: Path, name: str) -> list[str]:
-    return [one for one in _knowing(folder) if name in one]
-
-
-def _knowing(folder: Path) -> list[str]:
-    lines = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = process.info["cmdline"] or ()
-        if any(str(folder) in word for word in words) and "demo" not in words:
-            lines.append(" ".join(words))
-    return lines
+    return [one for one in started_for(folder) if name in one]

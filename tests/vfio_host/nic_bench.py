@@ -21,6 +21,19 @@ RATE = 50 << 20
 MILLISECOND = 1_000_000
 
 
+def settings(rate: int) -> tuple[tuple[Register, int], ...]:
+    """Return what a driver writes to start the card."""
+    return (
+        (Register.INDEX_BASE, INDEX),
+        (Register.DESCRIPTOR_BASE, DESCRIPTORS),
+        (Register.COMPLETION_BASE, COMPLETIONS),
+        (Register.RING_ENTRIES, ENTRIES),
+        (Register.SEED, SEED),
+        (Register.RATE, rate),
+        (Register.CONTROL, 1),
+    )
+
+
 class Receiver:
     """Posts buffers and checks what came: `errors` in words."""
 
@@ -90,15 +103,7 @@ class Card:
         self.events += 1
 
     def enable(self, rate: int = RATE) -> None:
-        for register, value in (
-            (Register.INDEX_BASE, INDEX),
-            (Register.DESCRIPTOR_BASE, DESCRIPTORS),
-            (Register.COMPLETION_BASE, COMPLETIONS),
-            (Register.RING_ENTRIES, ENTRIES),
-            (Register.SEED, SEED),
-            (Register.RATE, rate),
-            (Register.CONTROL, 1),
-        ):
+        for register, value in settings(rate):
             self.device.write_register(register, value)
 
     def step(self) -> None:
@@ -117,3 +122,12 @@ class Card:
 
     def register(self, register: Register) -> int:
         return self.device.read_register(register)
+
+
+def working(rate: int = RATE) -> tuple[Card, Receiver]:
+    """Return an enabled card, and its receiver, which has posted all that the ring holds."""
+    card = Card()
+    receiver = Receiver(card.memory.view)
+    card.enable(rate)
+    receiver.post(ENTRIES)
+    return card, receiver

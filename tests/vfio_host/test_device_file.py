@@ -10,7 +10,7 @@ import pytest
 
 from tests.vfio_host.host_process import DEADLINE, new_memory, running_host
 from tests.vfio_host.kernels import DirectHandle, DirectKernel, Handle, StartHost, open_path
-from tests.vfio_host.nic_bench import COMPLETIONS, DESCRIPTORS, ENTRIES, INDEX, MEMORY_BYTES, SEED, Receiver
+from tests.vfio_host.nic_bench import COMPLETIONS, ENTRIES, INDEX, MEMORY_BYTES, Receiver, settings
 from vfio_host.errors import ConfigurationInvalid
 from vfio_host.interface import calls
 from vfio_host.interface.bitmaps import dense
@@ -167,15 +167,7 @@ def test_a_card_in_a_process_receives_by_itself_and_its_log_tells(tmp_path: Path
         device.done(calls.SetEventfds(completion=0, doorbell=1), (completion, doorbell))
         device.number(calls.DmaLoggingStart(page_size=4096, ranges=((0, MEMORY_BYTES),)))
         receiver.post(ENTRIES)
-        for register, value in (
-            (Register.INDEX_BASE, INDEX),
-            (Register.DESCRIPTOR_BASE, DESCRIPTORS),
-            (Register.COMPLETION_BASE, COMPLETIONS),
-            (Register.RING_ENTRIES, ENTRIES),
-            (Register.SEED, SEED),
-            (Register.RATE, 4 << 20),
-            (Register.CONTROL, 1),
-        ):
+        for register, value in settings(4 << 20):
             device.done(calls.RegionWrite(offset=register, value=value))
         while len(receiver.packets) < 100:
             assert select.select([completion], [], [], DEADLINE)[0]

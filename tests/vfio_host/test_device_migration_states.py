@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from tests.vfio_host.device_streams import read_all
 from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.devices.gpu import Gpu
 from vfio_host.devices.hardware import NEVER, MigratableHardware
@@ -75,13 +76,6 @@ def valid_state(model: str) -> bytes:
     stream = saved.migration.set_state(S.STOP_COPY)
     assert stream is not None
     return read_all(stream)
-
-
-def read_all(stream: DataStream) -> bytes:
-    parts = []
-    while part := stream.read(1 << 20):
-        parts.append(part)
-    return b"".join(parts)
 
 
 def brought_to(model: str, state: S, flags: F) -> tuple[WithFlags, DataStream | None]:

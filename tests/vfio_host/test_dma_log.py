@@ -9,16 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.device_streams import refused
 from vfio_host.dma_log import DmaLog
-from vfio_host.errors import CallRefused
 from vfio_host.interface.bitmaps import encoded_room
 from vfio_host.interface.numbers import MAX_LOGGING_RANGES, U64_MAX
 
 PAGE, GIB, TIB = 4096, 1 << 30, 1 << 40
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
 
 
 def started(*ranges: tuple[int, int], width: int = 48) -> DmaLog:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vfio_host.device_streams import enter, read_all, refused, run_from
 from tests.vfio_host.gpu_bench import LOCAL, Jobs, Processor
 from tests.vfio_host.ring_driver import OUTPUTS
 from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.devices.gpu import blank
 from vfio_host.devices.gpu_state import HEADER_BYTES, GpuState, decode_header, encode_header, state_size
 from vfio_host.devices.hardware import MAX_READ
-from vfio_host.devices.migration_driver import DataStream
 from vfio_host.devices.ring_state import RingState
 from vfio_host.errors import CallRefused, StateInvalid
 from vfio_host.interface.gpu import MAX_LENGTH
@@ -25,31 +25,11 @@ from vfio_host.interface.qat import REQUEST, Register
 MIB = 1 << 20
 
 
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
-
-
-def enter(processor: Processor, state: S) -> DataStream:
-    stream = processor.migration.set_state(state)
-    assert stream is not None
-    return stream
-
-
-def read_all(stream: DataStream, size: int = MIB) -> bytes:
-    parts = []
-    while part := stream.read(size):
-        parts.append(part)
-    return b"".join(parts)
-
-
 def move(source: Processor, piece: int = MIB) -> Processor:
-    data = read_all(enter(source, S.STOP_COPY), piece)
+    data = read_all(enter(source.migration, S.STOP_COPY), piece)
     assert len(data) == source.migration.state_bytes == state_size(LOCAL)
     destination = Processor(source.memory)
-    stream = enter(destination, S.RESUMING)
-    for start in range(0, len(data), piece):
-        stream.write(data[start : start + piece])
-    assert destination.migration.set_state(S.RUNNING) is None
+    run_from(destination.migration, data, piece)
     assert destination.events == 1
     return destination
 
@@ -103,7 +83,7 @@ def test_reading_and_writing_make_no_copy_of_local_memory() -> None:
     size = 32 * MIB
     memory = shared_memory(8 * MIB)
     source, destination = Processor(memory, size), Processor(memory, size)
-    stream, loading = enter(source, S.STOP_COPY), enter(destination, S.RESUMING)
+    stream, loading = enter(source.migration, S.STOP_COPY), enter(destination.migration, S.RESUMING)
     tracemalloc.start()
     try:
         while data := stream.read(1 << 40):
@@ -125,7 +105,7 @@ def state_of_a_busy_device() -> bytes:
     processor.device.ring()
     processor.step()
     processor.step()
-    return read_all(enter(processor, S.STOP_COPY))
+    return read_all(enter(processor.migration, S.STOP_COPY))
 
 
 STATE = state_of_a_busy_device()
@@ -134,7 +114,7 @@ STATE = state_of_a_busy_device()
 @pytest.mark.parametrize("cut", [1, 4, 5, LOCAL, LOCAL + 5, len(STATE)])
 def test_partial_state_is_refused_and_the_device_waits_for_the_rest(cut: int) -> None:
     processor = Processor()
-    stream = enter(processor, S.RESUMING)
+    stream = enter(processor.migration, S.RESUMING)
     if STATE[:-cut]:
         stream.write(STATE[:-cut])
     for target in (S.STOP, S.RUNNING):
@@ -155,7 +135,7 @@ def test_a_changed_byte_is_always_refused(place: int, change: int) -> None:
     data = bytearray(STATE)
     data[place] ^= change
     processor = Processor()
-    stream = enter(processor, S.RESUMING)
+    stream = enter(processor.migration, S.RESUMING)
     try:
         stream.write(bytes(data))
     except CallRefused:
@@ -168,7 +148,7 @@ def test_a_changed_byte_is_always_refused(place: int, change: int) -> None:
 def test_a_device_of_another_size_refuses_the_state() -> None:
     processor = Processor(local_bytes=2 * LOCAL)
     with refused(errno.EINVAL):
-        enter(processor, S.RESUMING).write(STATE)
+        enter(processor.migration, S.RESUMING).write(STATE)
 
 
 @pytest.mark.parametrize("done", [4, MAX_LENGTH + 8])
@@ -185,12 +165,12 @@ def test_damaged_local_memory_is_refused_though_its_header_holds() -> None:
     data = bytearray(STATE)
     data[HEADER_BYTES + 100] ^= 1
     processor = Processor()
-    enter(processor, S.RESUMING).write(bytes(data))
+    enter(processor.migration, S.RESUMING).write(bytes(data))
     with refused(errno.EINVAL):
         processor.migration.set_state(S.STOP)
     data[-4:] = zlib.crc32(data[HEADER_BYTES:-4]).to_bytes(4, "little")
     processor.migration.reset()
-    enter(processor, S.RESUMING).write(bytes(data))
+    enter(processor.migration, S.RESUMING).write(bytes(data))
     processor.migration.set_state(S.STOP)
 
 

@@ -5,9 +5,9 @@ import errno
 import pytest
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.device_streams import refused
 from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.device_iommu import DeviceIommu
-from vfio_host.errors import CallRefused
 from vfio_host.interface.numbers import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vfio_host.iommufd import Iommufd
 from vfio_host.memory_file import MemoryFile
@@ -27,10 +27,6 @@ def memory() -> MemoryFile:
 @pytest.fixture
 def context() -> Iommufd:
     return Iommufd()
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
 
 
 def test_mappings_appear_in_every_table_of_the_address_space(context: Iommufd, memory: MemoryFile) -> None:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.device_streams import refused
 from tests.vfio_host.shared_memory import shared_memory as memory
 from vfio_host.device_iommu import DeviceIommu
-from vfio_host.errors import CallRefused
 from vfio_host.interface.answers import Bitmap
 from vfio_host.interface.bitmaps import encoded_room
 from vfio_host.interface.numbers import U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
@@ -44,10 +44,6 @@ class Tracked:
         limit: int | None = None,
     ) -> Bitmap:
         return self.context.dirty_bitmap(self.hwpt, flags, iova, length, page_size, limit=limit)
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
 
 
 def test_a_query_ends_at_the_first_hole_and_says_nothing_of_it() -> None:

@@ -19,6 +19,7 @@ from tests.vfio_host.nic_bench import (
     SEED,
     Card,
     Receiver,
+    working,
 )
 from vfio_host.devices.hardware import NEVER
 from vfio_host.devices.nic import BATCH
@@ -30,14 +31,6 @@ from vfio_host.interface.rings import MAX_RING_ENTRIES
 from vfio_host.interface.wire import HEADER, MAX_PACKET, MIN_PACKET, flow_of, length_of, packet
 
 U64 = st.integers(0, (1 << 64) - 1)
-
-
-def working(rate: int = RATE) -> tuple[Card, Receiver]:
-    card = Card()
-    receiver = Receiver(card.memory.view)
-    card.enable(rate)
-    receiver.post(ENTRIES)
-    return card, receiver
 
 
 @given(U64, U64)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.vfio_host.nic_bench import ENTRIES, RATE, Card, Receiver
+from tests.vfio_host.device_streams import enter, refused, run_from
+from tests.vfio_host.nic_bench import Card, working
 from vfio_host.devices.flow_table import BLOCK_BYTES, FlowTable
 from vfio_host.devices.migration_driver import DataStream
 from vfio_host.devices.nic_state import (
@@ -30,24 +31,6 @@ U64 = st.integers(0, (1 << 64) - 1)
 MIB = 1 << 20
 
 
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
-
-
-def working(rate: int = RATE) -> tuple[Card, Receiver]:
-    card = Card()
-    receiver = Receiver(card.memory.view)
-    card.enable(rate)
-    receiver.post(ENTRIES)
-    return card, receiver
-
-
-def enter(card: Card, state: S) -> DataStream:
-    stream = card.migration.set_state(state)
-    assert stream is not None
-    return stream
-
-
 def drain(stream: DataStream, size: int = MIB) -> bytes:
     parts = []
     with contextlib.suppress(CallRefused):  # ENOMSG: nothing more while the card runs
@@ -58,10 +41,7 @@ def drain(stream: DataStream, size: int = MIB) -> bytes:
 
 def loaded(data: bytes, source: Card, pieces: int = 1000) -> Card:
     destination = Card(source.memory, now=source.now // 3)
-    stream = enter(destination, S.RESUMING)
-    for start in range(0, len(data), pieces):
-        stream.write(data[start : start + pieces])
-    assert destination.migration.set_state(S.RUNNING) is None
+    run_from(destination.migration, data, pieces)
     assert destination.events == 1
     return destination
 
@@ -74,14 +54,14 @@ def test_a_move_in_the_middle_loses_and_repeats_no_packet(moves: list[tuple[int,
         for _ in range(steps):
             card.step()
         if precopy:
-            stream = enter(card, S.PRE_COPY)
+            stream = enter(card.migration, S.PRE_COPY)
             data = drain(stream, piece)
             card.run(receiver, 3)
             data += drain(stream, piece)
             card.step()
             assert card.migration.set_state(S.STOP_COPY) is None
         else:
-            stream, data = enter(card, S.STOP_COPY), b""
+            stream, data = enter(card.migration, S.STOP_COPY), b""
         at = card.register(Register.SEQUENCE)
         data += drain(stream, piece)
         card.step()
@@ -98,7 +78,7 @@ def test_a_move_in_the_middle_loses_and_repeats_no_packet(moves: list[tuple[int,
 def test_precopy_figures_go_down_as_they_are_read_and_dirty_follows_the_traffic() -> None:
     card, receiver = working()
     card.run(receiver, 50)
-    stream = enter(card, S.PRE_COPY)
+    stream = enter(card.migration, S.PRE_COPY)
     first = stream.precopy_info()
     blocks = -(-card.register(Register.FLOWS) // 64)
     assert first.initial_bytes == len(device_record()) + blocks * RECORD_BYTES
@@ -124,7 +104,7 @@ def test_what_is_left_for_the_stop_is_what_changed_last() -> None:
     card, receiver = working(rate=400 * MIB)
     card.run(receiver, 200)
     assert card.migration.state_bytes > 100_000
-    stream = enter(card, S.PRE_COPY)
+    stream = enter(card.migration, S.PRE_COPY)
     drain(stream)
     card.run(receiver, 5)
     card.migration.set_state(S.STOP_COPY)
@@ -140,7 +120,7 @@ def test_the_state_grows_and_is_as_long_as_it_says() -> None:
     sizes = []
     for _ in range(3):
         sizes.append(card.migration.state_bytes)
-        assert len(drain(enter(card, S.STOP_COPY))) == sizes[-1]
+        assert len(drain(enter(card.migration, S.STOP_COPY))) == sizes[-1]
         card.migration.set_state(S.RUNNING)
         card.run(receiver, 50)
     assert sizes[0] < sizes[1] < sizes[2]
@@ -150,10 +130,10 @@ def test_the_state_grows_and_is_as_long_as_it_says() -> None:
 def test_a_cancelled_precopy_leaves_everything_and_a_new_one_sends_everything() -> None:
     card, receiver = working()
     card.run(receiver, 20)
-    drain(enter(card, S.PRE_COPY))
+    drain(enter(card.migration, S.PRE_COPY))
     card.migration.set_state(S.RUNNING)
     card.run(receiver, 20)
-    stream = enter(card, S.PRE_COPY)
+    stream = enter(card.migration, S.PRE_COPY)
     assert stream.precopy_info().initial_bytes > card.register(Register.FLOWS) * 64
     data = drain(stream)
     card.migration.set_state(S.STOP_COPY)
@@ -179,14 +159,14 @@ def test_p2p_keeps_the_wire_still() -> None:
 def whole_state() -> bytes:
     card, receiver = working()
     card.run(receiver, 20)
-    return drain(enter(card, S.STOP_COPY))
+    return drain(enter(card.migration, S.STOP_COPY))
 
 
 @pytest.mark.parametrize("cut", [1, REST_BYTES, REST_BYTES + RECORD_BYTES, 10_000_000])
 def test_partial_state_is_refused_and_the_device_waits_for_the_rest(cut: int) -> None:
     data, card = whole_state(), Card()
     cut = min(cut, len(data))
-    stream = enter(card, S.RESUMING)
+    stream = enter(card.migration, S.RESUMING)
     stream.write(data[:-cut])
     for target in (S.STOP, S.RUNNING, S.STOP_COPY):
         with refused(errno.EINVAL):
@@ -202,7 +182,7 @@ def test_partial_state_is_refused_and_the_device_waits_for_the_rest(cut: int) ->
 
 def test_a_state_that_is_invalid_is_left_by_a_reset_only() -> None:
     card = Card()
-    stream = enter(card, S.RESUMING)
+    stream = enter(card.migration, S.RESUMING)
     with refused(errno.EINVAL):
         stream.write(b"VIADQAT\0" + bytes(100))
     with refused(errno.EINVAL):

@@ -1,6 +1,5 @@
 """The accelerator: real jobs, bounded steps, and guests that lie."""
 
-import os
 import zlib
 
 import pytest
@@ -18,26 +17,17 @@ from tests.vfio_host.ring_driver import (
     compressible,
     packed,
 )
+from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.devices.qat import Qat
 from vfio_host.interface.qat import MAX_DESTINATION, MAX_SOURCE, Operation, Register, Status
 from vfio_host.io_page_table import IoPageTable
-from vfio_host.memory_file import MemoryFile
-
-
-def memory(size: int = MEMORY_BYTES) -> MemoryFile:
-    descriptor = os.memfd_create("test-ram")
-    try:
-        os.ftruncate(descriptor, size)
-        return MemoryFile(descriptor, size)
-    finally:
-        os.close(descriptor)
 
 
 class Bench:
     """A device with its memory, rings and a count of completion events."""
 
     def __init__(self) -> None:
-        self.memory = memory()
+        self.memory = shared_memory(MEMORY_BYTES)
         self.table = IoPageTable()
         self.table.map(0, MEMORY_BYTES, self.memory, 0)
         self.driver = RingDriver(self.memory.view)

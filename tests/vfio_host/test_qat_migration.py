@@ -1,19 +1,20 @@
 """The accelerator's state: canonical bytes, and jobs that are neither lost nor repeated by a move in their middle."""
 
 import errno
-import os
 import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vfio_host.device_streams import enter, read_all, refused, run_from
 from tests.vfio_host.ring_driver import INPUTS, MEMORY_BYTES, OUTPUTS, REGISTERS, RingDriver, compressible, packed
-from vfio_host.devices.migration_driver import DataStream, MigrationDriver
+from tests.vfio_host.shared_memory import shared_memory
+from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.devices.qat import Qat
 from vfio_host.devices.qat_state import SETUP_BYTES, decode, encode
 from vfio_host.devices.ring_state import RingState
-from vfio_host.errors import CallRefused, StateInvalid
+from vfio_host.errors import StateInvalid
 from vfio_host.interface.calls import PrecopyInfo
 from vfio_host.interface.numbers import DeviceState as S
 from vfio_host.interface.qat import IN_FLIGHT, REQUEST, STATE_BYTES, Register, Status
@@ -44,36 +45,11 @@ class Side:
             self.device.step(0)
         return busy
 
-    def enter(self, state: S) -> DataStream:
-        stream = self.migration.set_state(state)
-        assert stream is not None
-        return stream
-
-
-def shared_memory() -> MemoryFile:
-    descriptor = os.memfd_create("test-ram")
-    try:
-        os.ftruncate(descriptor, MEMORY_BYTES)
-        return MemoryFile(descriptor, MEMORY_BYTES)
-    finally:
-        os.close(descriptor)
-
-
-def read_all(stream: DataStream, size: int = 1 << 20) -> bytes:
-    parts = []
-    while part := stream.read(size):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
-
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=5), st.booleans())
 def test_a_move_in_the_middle_loses_and_repeats_no_job(moves: list[int], precopy: bool) -> None:
-    memory = shared_memory()
+    memory = shared_memory(MEMORY_BYTES)
     driver, side = RingDriver(memory.view), Side(memory)
     for register, value in REGISTERS:
         side.device.write_register(register, value)
@@ -101,26 +77,23 @@ def test_a_move_in_the_middle_loses_and_repeats_no_job(moves: list[int], precopy
 
 def move(source: Side, destination: Side, *, precopy: bool) -> Side:
     if precopy:
-        stream = source.enter(S.PRE_COPY)
+        stream = enter(source.migration, S.PRE_COPY)
         block = stream.read(1 << 20)
         source.step()
         assert source.migration.set_state(S.STOP_COPY) is None
         block += read_all(stream)
     else:
-        block = read_all(source.enter(S.STOP_COPY))
+        block = read_all(enter(source.migration, S.STOP_COPY))
     assert len(block) == STATE_BYTES
     assert not source.step()
-    loading = destination.enter(S.RESUMING)
-    for start in range(0, STATE_BYTES, 1000):
-        loading.write(block[start : start + 1000])
-    assert destination.migration.set_state(S.RUNNING) is None
+    run_from(destination.migration, block, 1000)
     assert destination.events == 1
     return destination
 
 
 def test_precopy_gives_the_setup_part_then_enomsg_then_the_rest() -> None:
-    side = Side(shared_memory())
-    stream = side.enter(S.PRE_COPY)
+    side = Side(shared_memory(MEMORY_BYTES))
+    stream = enter(side.migration, S.PRE_COPY)
     assert stream.precopy_info() == PrecopyInfo(initial_bytes=SETUP_BYTES, dirty_bytes=0)
     assert len(stream.read(10)) == 10
     assert stream.precopy_info() == PrecopyInfo(initial_bytes=SETUP_BYTES - 10, dirty_bytes=0)
@@ -140,18 +113,18 @@ def test_precopy_gives_the_setup_part_then_enomsg_then_the_rest() -> None:
 
 
 def test_a_cancelled_precopy_begins_a_new_stream_next_time() -> None:
-    side = Side(shared_memory())
-    first = side.enter(S.PRE_COPY)
+    side = Side(shared_memory(MEMORY_BYTES))
+    first = enter(side.migration, S.PRE_COPY)
     side.migration.set_state(S.RUNNING)
     with refused(errno.ENODEV):
         first.precopy_info()
-    assert side.enter(S.PRE_COPY) is not first
+    assert enter(side.migration, S.PRE_COPY) is not first
 
 
 def test_partial_state_is_einval_and_too_much_is_enomem() -> None:
-    side = Side(shared_memory())
+    side = Side(shared_memory(MEMORY_BYTES))
     block = encode(RingState(jobs_done=5))
-    stream = side.enter(S.RESUMING)
+    stream = enter(side.migration, S.RESUMING)
     stream.write(block[:-1])
     with refused(errno.EINVAL):
         side.migration.set_state(S.STOP)
@@ -166,19 +139,19 @@ def test_partial_state_is_einval_and_too_much_is_enomem() -> None:
 
 
 def test_another_devices_setup_part_is_refused_when_it_is_written() -> None:
-    side = Side(shared_memory())
-    stream = side.enter(S.RESUMING)
+    side = Side(shared_memory(MEMORY_BYTES))
+    stream = enter(side.migration, S.RESUMING)
     with refused(errno.EINVAL):
         stream.write(b"VIADNIC\0")
     assert stream.write(encode(RingState())) == STATE_BYTES
 
 
 def test_streams_go_one_way() -> None:
-    side = Side(shared_memory())
-    saving = side.enter(S.STOP_COPY)
+    side = Side(shared_memory(MEMORY_BYTES))
+    saving = enter(side.migration, S.STOP_COPY)
     with refused(errno.EBADF):
         saving.write(b"x")
-    loading = side.enter(S.RESUMING)
+    loading = enter(side.migration, S.RESUMING)
     with refused(errno.EBADF):
         loading.read(1)
     with refused(errno.ENOTTY):
@@ -186,7 +159,7 @@ def test_streams_go_one_way() -> None:
 
 
 def test_p2p_suspends_the_device_and_reset_empties_it() -> None:
-    memory = shared_memory()
+    memory = shared_memory(MEMORY_BYTES)
     side, driver = Side(memory), RingDriver(memory.view)
     for register, value in REGISTERS:
         side.device.write_register(register, value)
@@ -204,7 +177,7 @@ def test_p2p_suspends_the_device_and_reset_empties_it() -> None:
 
 
 def test_a_refused_target_changes_nothing() -> None:
-    side = Side(shared_memory())
+    side = Side(shared_memory(MEMORY_BYTES))
     side.migration.set_state(S.STOP_COPY)
     for target in (S.PRE_COPY, S.PRE_COPY_P2P, S.ERROR):
         with refused(errno.EINVAL):

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vfio_host.bits import count_ones
+from tests.vfio_host.device_streams import refused
 from tests.vfio_host.shared_memory import shared_memory
 from vfio_host.device_iommu import DeviceIommu
-from vfio_host.errors import CallRefused
 from vfio_host.interface.answers import Bitmap
 from vfio_host.interface.bitmaps import dense
 from vfio_host.interface.numbers import U64_MAX, DirtyPagesFlags, MapFlags, UnmapFlags
@@ -28,10 +28,6 @@ def container(size: int = 16 * MIB, *, mediated: bool = False) -> Type1Container
     made.add_group("dev0", DeviceIommu(mediated=mediated))
     made.set_iommu()
     return made
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
 
 
 def bits(made: Type1Container, pages: int) -> str:

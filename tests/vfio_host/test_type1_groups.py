@@ -5,9 +5,9 @@ import errno
 import pytest
 
 from tests.vfio_host.bits import ones
+from tests.vfio_host.device_streams import refused
 from tests.vfio_host.shared_memory import shared_memory as memory
 from vfio_host.device_iommu import DeviceIommu
-from vfio_host.errors import CallRefused
 from vfio_host.interface.answers import Bitmap
 from vfio_host.interface.numbers import U64_MAX, DirtyPagesFlags, MapFlags, UnmapFlags
 from vfio_host.memory_file import UserAddresses
@@ -27,10 +27,6 @@ def container(*groups: DeviceIommu, size: int = 16 * MIB, page_size: int = PAGE)
         made.add_group(f"dev{number}", iommu)
     made.set_iommu()
     return made
-
-
-def refused(number: int) -> pytest.RaisesExc[CallRefused]:
-    return pytest.raises(CallRefused, match=errno.errorcode[number])
 
 
 def dirty(made: Type1Container, pages: int, page_size: int = PAGE) -> list[int]:

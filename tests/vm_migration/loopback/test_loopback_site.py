@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.processes import started_for
 from vm_migration.daemon.configuration import load
 from vm_migration.errors import InternalError
 from vm_migration.link.tls import TlsFiles
@@ -36,8 +36,8 @@ def test_what_it_writes_is_a_configuration(tmp_path: Path) -> None:
 async def test_daemons_run_while_the_context_is_entered(tmp_path: Path) -> None:
     daemons = [Daemon(name, [sys.executable, "-c", READY, str(tmp_path)]) for name in ("one", "two")]
     async with running(tmp_path, daemons):
-        assert len(_knowing(tmp_path)) == 2
-    assert _knowing(tmp_path) == []
+        assert len(started_for(tmp_path)) == 2
+    assert started_for(tmp_path) == []
 
 
 async def test_a_daemon_that_ends_at_once_takes_the_others_with_it(tmp_path: Path) -> None:
@@ -49,20 +49,11 @@ async def test_a_daemon_that_ends_at_once_takes_the_others_with_it(tmp_path: Pat
         async with running(tmp_path, daemons):
             pytest.fail("it is not ready")
     assert errors.group_contains(InternalError, match="bad ended with 1 before it was ready: No disk is left")
-    assert _knowing(tmp_path) == []
+    assert started_for(tmp_path) == []
 
 
 async def test_what_a_daemon_left_behind_is_ended(tmp_path: Path) -> None:
     start = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {READY!r}, {str(tmp_path)!r}])"
     async with running(tmp_path, [Daemon("parent", [sys.executable, "-c", f"{start}; {READY}"])]):
-        assert len(_knowing(tmp_path)) == 2
-    assert _knowing(tmp_path) == []
-
-
-def _knowing(folder: Path) -> list[str]:
-    lines = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = process.info["cmdline"] or ()
-        if any(str(folder) in word for word in words) and "demo" not in words:
-            lines.append(" ".join(words))
-    return lines
+        assert len(started_for(tmp_path)) == 2
+    assert started_for(tmp_path) == []

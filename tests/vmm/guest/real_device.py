@@ -3,15 +3,16 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from tests.vmm.guest.fresh_iovas import Mapper
 from vfio_host.devices.hardware import MigratableHardware
 from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.interface.numbers import DeviceState
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile
 from vmm.guest.device_driver import DeviceDriver, DriverModel
-from vmm.guest.dma import Buffer, MapFailed, Mapping
+from vmm.guest.dma import Buffer, Mapping
 from vmm.guest.layout import MIB, Layout, plan
 from vmm.guest.material import Material
 from vmm.memory.guest_physical import GuestMemory
@@ -21,33 +22,22 @@ from vmm.memory.ram_block import RamBlock
 RAM = 64 * MIB
 
 
-@dataclass
-class TableMapper:
-    """Fresh IOVAs for every buffer, mapped in the device's table at once; it knows what is mapped."""
+class TableMapper(Mapper):
+    """Maps in the device's table too, at once."""
 
-    table: IoPageTable
-    memory: MemoryFile
-    next_iova: int = 1 << 32
-    full: bool = False
-    maps: int = 0
-    mapped: dict[int, tuple[int, int]] = field(default_factory=dict)
+    def __init__(self, table: IoPageTable, memory: MemoryFile) -> None:
+        super().__init__()
+        self.table, self.memory = table, memory
 
     def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        if self.full:
-            raise MapFailed("No IOVA is left")
-        iovas = []
-        for address, length in buffers:
-            assert (address | length) % 4096 == 0 < length
-            self.table.map(self.next_iova, length, self.memory, address)
-            self.mapped[self.next_iova] = (address, length)
-            iovas.append(Iova(self.next_iova))
-            self.next_iova += length + 4096
-        self.maps += 1
+        iovas = super().map(buffers)
+        for iova, (address, length) in zip(iovas, buffers, strict=True):
+            self.table.map(iova, length, self.memory, address)
         return iovas
 
     def unmap(self, mappings: Sequence[Mapping]) -> None:
+        super().unmap(mappings)
         for iova, length in mappings:
-            assert self.mapped.pop(iova)[1] == length
             assert self.table.unmap(iova, length) == length
 
 

@@ -1,53 +1,16 @@
-"""A small device that follows the accelerator's data sheet, and the IOVAs that it may use."""
+"""A small device that follows the accelerator's data sheet."""
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 
+from tests.vmm.guest.fresh_iovas import Mapper
 from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Register, Status
 from vfio_host.interface.rings import CONTROL_ENABLE, INDEXES
-from vmm.guest.dma import Buffer, MapFailed, Mapping
 from vmm.guest.layout import MIB
 from vmm.guest.qat_driver import RING_ENTRIES
 from vmm.memory.guest_physical import GuestMemory
-from vmm.memory.quantities import Iova
 
 RAM = 64 * MIB
-
-
-@dataclass
-class Mapper:
-    """Fresh IOVAs for every buffer, as with nopt; it knows what is mapped."""
-
-    mapped: dict[int, tuple[int, int]] = field(default_factory=dict)
-    next_iova: int = 1 << 32
-    full: bool = False
-    maps: int = 0
-
-    def map(self, buffers: Sequence[Buffer]) -> list[Iova]:
-        if self.full:
-            raise MapFailed("No IOVA is left")
-        iovas = []
-        for address, length in buffers:
-            assert address % 4096 == 0
-            assert length % 4096 == 0
-            assert length > 0
-            self.mapped[self.next_iova] = (address, length)
-            iovas.append(Iova(self.next_iova))
-            self.next_iova += length + 4096
-        self.maps += 1
-        return iovas
-
-    def unmap(self, mappings: Sequence[Mapping]) -> None:
-        for iova, length in mappings:
-            assert self.mapped.pop(iova)[1] == length
-
-    def translate(self, iova: int, length: int) -> int:
-        for base, (address, size) in self.mapped.items():
-            if base <= iova and iova + length <= base + size:
-                return address + iova - base
-        raise AssertionError(f"DMA to 0x{iova:x}, which is not mapped")
 
 
 class Accelerator:

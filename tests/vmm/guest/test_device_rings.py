@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.vmm.guest.small_accelerator import RAM, Mapper
+from tests.vmm.guest.fresh_iovas import Mapper
+from tests.vmm.guest.small_accelerator import RAM
 from vfio_host.interface.rings import INDEXES, RingRegister
 from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.memory.guest_physical import GuestMemory

@@ -2,19 +2,15 @@
 
 from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.vmm.guest.real_device import Pair, pair
 from vfio_host.devices.gpu import Gpu
-from vfio_host.interface.qat import COMPLETION, Register
-from vmm.guest.device_driver import LARGEST_STATE, ProgressRefused
-from vmm.guest.dma import MapFailed
+from vfio_host.interface.qat import COMPLETION
 from vmm.guest.gpu_driver import GpuDriver
 from vmm.guest.gpu_jobs import INPUTS, JOBS_PER_SLAB, TILE_BYTES, first_chunk, geometric, job
-from vmm.guest.gpu_progress import GpuProgress, decoded
 from vmm.guest.layout import MIB
 from vmm.guest.material import Material
 from vmm.guest.pacing import NEVER
@@ -122,14 +118,6 @@ def test_a_close_in_the_middle_of_jobs_is_an_error_and_the_next_open_begins_anew
     assert processor.driver.errors == 1
 
 
-def test_rings_that_find_no_room_leave_the_driver_closed(processor: Pair) -> None:
-    processor.driver.close()
-    processor.mapper.full = True
-    with pytest.raises(MapFailed):
-        processor.driver.open(processor.mapper)
-    assert not processor.driver.opened
-
-
 def test_without_an_iova_the_driver_waits_and_goes_on(processor: Pair) -> None:
     processor.mapper.full = True
     processor.run(100)
@@ -157,59 +145,3 @@ def test_a_wrong_completion_is_an_error(processor: Pair, field: int) -> None:
     processor.wake()
     processor.run(50)
     assert processor.driver.errors == 1
-
-
-def test_an_index_page_that_cannot_be_ends_the_driver(processor: Pair) -> None:
-    processor.run(50)
-    processor.memory.write_u64(processor.layout.devices[0].rings + 16, 1 << 60)
-    processor.driver.interrupt()
-    assert processor.driver.step(processor.now) == NEVER
-    assert (processor.driver.failed, processor.driver.errors, processor.driver.idle) == (True, 1, True)
-    processor.driver.close()
-    assert processor.mapper.mapped == {}
-    assert processor.port.read(Register.CONTROL) == 0
-
-
-GOOD = GpuProgress(
-    rings=0,
-    tiles=8,
-    submitted=40,
-    checked=30,
-    answered=30,
-    errors=0,
-    bytes_written=0,
-    halted=False,
-    failed=False,
-    slabs=((0, 1 << 21), (1 << 22, 1 << 23)),
-)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"checked": 41},
-        {"checked": -1},
-        {"slabs": ((0, 1),)},
-        {"slabs": ((0, 1), (2, 1 << 60))},
-        {"tiles": 0},
-        {"tiles": 1 << 40},
-        {"rings": None},
-        {"rings": None, "tiles": 0},
-        {"submitted": 120, "slabs": ((0, 1),) * 4},
-    ],
-)
-def test_a_state_that_cannot_be_is_refused(change: dict[str, int]) -> None:
-    assert decoded(msgspec.msgpack.encode(GOOD)) == GOOD
-    with pytest.raises(ProgressRefused):
-        decoded(msgspec.msgpack.encode(msgspec.structs.replace(GOOD, **change)))
-
-
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode(GOOD) + b"x"])
-def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
-    with pytest.raises(ProgressRefused):
-        decoded(data)
-
-
-def test_a_state_is_small(processor: Pair) -> None:
-    processor.run(50)
-    assert len(processor.driver.save()) < LARGEST_STATE // 100

@@ -2,19 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 
 from tests.vmm.guest.real_device import Pair, pair
 from vfio_host.devices.nic import Nic
 from vfio_host.interface.nic import COMPLETION, Register
-from vmm.guest.device_driver import LARGEST_STATE, ProgressRefused
-from vmm.guest.dma import MapFailed
 from vmm.guest.layout import MIB
 from vmm.guest.material import Material
 from vmm.guest.nic_driver import BUFFER_BYTES, RING_ENTRIES, SEGMENT_BYTES, NicDriver
-from vmm.guest.nic_progress import NicProgress, decoded
-from vmm.guest.pacing import NEVER
 
 COMPLETIONS = 4096 + RING_ENTRIES * 16
 
@@ -124,16 +119,6 @@ def test_without_an_iova_the_driver_waits_and_drops_are_counted(card: Pair) -> N
     assert driver(card).dropped > 0
 
 
-def test_rings_that_find_no_room_leave_the_driver_closed(card: Pair) -> None:
-    card.driver.close()
-    card.mapper.full = True
-    with pytest.raises(MapFailed):
-        card.driver.open(card.mapper)
-    assert not card.driver.opened
-    assert card.driver.idle
-    assert card.driver.step(card.now) == NEVER
-
-
 def test_packets_go_on_over_migrations(card: Pair) -> None:
     moved = card
     for milliseconds in (3, 20, 7, 1):
@@ -175,60 +160,3 @@ def test_a_wrong_completion_is_an_error(card: Pair, field: int) -> None:
     spoil(card, change)
     assert 1 <= card.driver.errors <= 2
     assert not card.driver.failed
-
-
-def test_an_index_page_that_cannot_be_ends_the_driver(card: Pair) -> None:
-    card.run(20)
-    card.memory.write_u64(card.layout.devices[0].rings + 16, 1 << 60)
-    card.driver.interrupt()
-    card.driver.step(card.now)
-    assert (card.driver.failed, card.driver.errors, card.driver.busy, card.driver.idle) == (True, 1, False, True)
-    assert card.driver.step(card.now) == NEVER
-    card.driver.close()
-    assert card.mapper.mapped == {}
-    assert card.driver.errors == 1
-
-
-GOOD = NicProgress(
-    rings=0,
-    posted=256,
-    checked=100,
-    answered=1,
-    dropped=0,
-    errors=0,
-    bytes_written=0,
-    halted=False,
-    failed=False,
-    segments=(1 << 20, 2 << 20),
-)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"posted": 255},
-        {"checked": 257},
-        {"checked": -1},
-        {"segments": (1,)},
-        {"segments": (1, -1)},
-        {"segments": (1, 1 << 60)},
-        {"rings": None},
-        {"posted": 2560, "segments": (1,) * 20},
-        {"errors": -1},
-    ],
-)
-def test_a_state_that_cannot_be_is_refused(change: dict[str, int]) -> None:
-    assert decoded(msgspec.msgpack.encode(GOOD)) == GOOD
-    with pytest.raises(ProgressRefused):
-        decoded(msgspec.msgpack.encode(msgspec.structs.replace(GOOD, **change)))
-
-
-@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", msgspec.msgpack.encode(GOOD) + b"x", b"\xff" * 40])
-def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
-    with pytest.raises(ProgressRefused):
-        decoded(data)
-
-
-def test_a_state_is_small(card: Pair) -> None:
-    card.run(50)
-    assert len(card.driver.save()) < LARGEST_STATE // 100

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from tests.vmm.guest.small_accelerator import RAM, Accelerator, Mapper
+from tests.vmm.guest.fresh_iovas import Mapper
+from tests.vmm.guest.small_accelerator import RAM, Accelerator
 from vfio_host.interface.qat import COMPLETION, Operation, Status
 from vmm.guest.device_driver import ProgressRefused
-from vmm.guest.dma import MapFailed
 from vmm.guest.layout import MIB, SLAB_SIZE, Layout, plan
 from vmm.guest.material import Material
 from vmm.guest.pacing import SECOND
@@ -230,14 +230,6 @@ def test_a_close_drops_what_is_in_flight_once(bench: Bench) -> None:
         bench.turn()
     assert bench.driver.answered > answered + JOBS_PER_SLAB
     assert bench.driver.errors == 1
-
-
-def test_no_room_for_the_rings_leaves_the_driver_closed(bench: Bench) -> None:
-    bench.driver.close()
-    bench.mapper.full = True
-    with pytest.raises(MapFailed):
-        bench.driver.open(bench.mapper)
-    assert (bench.driver.opened, bench.device.enabled) == (False, False)
 
 
 @pytest.mark.parametrize("change", [{"answered": -1}, {"slabs": ()}, {"rings": None}, {"first": 1 << 40}])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from tests.vmm.guest.small_accelerator import RAM, Accelerator, Mapper
+from tests.vmm.guest.fresh_iovas import Mapper
+from tests.vmm.guest.small_accelerator import RAM, Accelerator
 from vmm.guest.cpu_workload import Pattern
 from vmm.guest.drivers import needs_of
 from vmm.guest.guest import AttachedDevice, Guest, GuestConfiguration, GuestState, GuestStateRefused

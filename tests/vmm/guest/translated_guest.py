@@ -4,7 +4,8 @@ import zlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tests.vmm.guest.small_accelerator import RAM, Accelerator, Mapper
+from tests.vmm.guest.fresh_iovas import Mapper
+from tests.vmm.guest.small_accelerator import RAM, Accelerator
 from vfio_host.interface.qat import COMPLETION, REQUEST, Register, Status
 from vmm.assembly.guest_parts import TranslatingKernel
 from vmm.guest.console import GuestAction
