@@ -1,6 +1,7 @@
 """`viaduct migrate` and `viaduct preflight` as the lab calls them: processes whose one JSON document is read."""
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Order:
 
 
 async def migrate(order: Order) -> MigrationResult:
-    """Run `viaduct migrate` to its end.
+    """Run `viaduct migrate` to its end; when this is cancelled, the migration is, and has ended.
 
     Raises:
         InternalError: It answered with something that is no result.
@@ -116,7 +117,18 @@ async def _document(command: str, order: Order, words: Sequence[str]) -> bytes:
             return out
     finally:
         if process.returncode is None:
-            process.terminate()
+            await _interrupted(process)
+
+
+async def _interrupted(process: asyncio.subprocess.Process) -> None:
+    """End a command as Ctrl-C does, which cancels its attempt; after SIGTERM that would go on without it."""
+    process.send_signal(signal.SIGINT)
+    try:
+        async with asyncio.timeout(_BESIDES_SECONDS):
+            await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
             await process.wait()
 
 

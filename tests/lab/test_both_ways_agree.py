@@ -77,7 +77,7 @@ async def test_a_moment_that_never_came_is_told(site: Laboratory) -> None:
 
 
 async def test_nothing_is_left_of_a_scenario_that_cannot_go_on(site: Laboratory) -> None:
-    small = small_scenario(work_ms=10, downtime_limit_ms=4000)
+    small = small_scenario(work_ms=10, downtime_limit_ms=4000, bandwidth="40MB/s")
     wrong = small.document.model_copy(update={"action": (Action(at="round-0", do="churn", device="qat0"),)})
     with pytest.raises(ExceptionGroup) as raised:
         await run_through_agents(Scenario(wrong, small.machine), site)
