@@ -40,7 +40,7 @@ def plan_of(side: Side, scenario: Scenario, ram_bytes: int | None = None) -> Pla
         data_bytes=ram if run.sparse else side.block.populated_bytes(),
         dirty_bytes_per_s=report.dirty_bytes_per_s + report.dma_bytes_per_s,
         dirty_span_bytes=min(specification.guest.working_set + buffers, ram),
-        always_dirty_bytes=0 if side.machine.tracking_is_exact() else ram,
+        always_dirty_bytes=side.machine.always_dirty_bytes(ram_bytes),
     )
     costs = StandstillCosts(FIXED_STANDSTILL_MS, side.machine.device_state_bytes().total, 1.0)
     policy = policy_of(run)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from lab.through_agents import knock
+from vm_migration.telemetry import logs
 
 Look = Callable[[str], frozenset[int]]
 """Given a machine's id, compare its two copies."""
 _KNOCK_SECONDS: Final = 10.0
+_log: Final = logs.get(__name__)
 
 
 class Handoffs:
@@ -24,17 +26,24 @@ class Handoffs:
         self._look: Final = look
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one knock."""
-        async with asyncio.timeout(_KNOCK_SECONDS):
-            machine = (await reader.readline()).split(b" ")[0].decode()
-            try:
-                self.seen[machine] = await asyncio.to_thread(self._look, machine)
-                writer.write(b"seen\n")
-            except Exception as error:  # noqa: BLE001 - whatever it is, the attempt must hear of it and abort
-                self.failures[machine] = str(error)
-                writer.write(b"failed\n")
-            await writer.drain()
-        writer.close()
+        """Serve one knock; one who does not wait for the answer has been given up by his agent, which says so."""
+        try:
+            async with asyncio.timeout(_KNOCK_SECONDS):
+                machine = (await reader.readline()).split(b" ")[0].decode()
+                writer.write(b"seen\n" if await self._looked(machine) else b"failed\n")
+                await writer.drain()
+        except (TimeoutError, OSError) as error:
+            _log.info("a knock came to nothing", reason=str(error) or "it took too long")
+        finally:
+            writer.close()
+
+    async def _looked(self, machine: str) -> bool:
+        try:
+            self.seen[machine] = await asyncio.to_thread(self._look, machine)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the attempt must hear of it and abort
+            self.failures[machine] = str(error)
+            return False
+        return True
 
 
 @contextlib.asynccontextmanager

@@ -114,6 +114,19 @@ class Machine:
         """Tell whether every container's tracker forgets a page that is clean."""
         return all(is_exact(listener.container.tracker) for listener in self.listeners)
 
+    def always_dirty_bytes(self, ram_bytes: int | None = None) -> int:
+        """Return how much RAM is dirty at every look, because a tracker reports all that it maps.
+
+        With `iommu=pt`, or where no vIOMMU translates, devices are shown all of RAM, though one may be somewhere else at
+        the moment. Otherwise what is mapped now stands for what will be.
+        """
+        ram = self.memory.block.size if ram_bytes is None else ram_bytes
+        inexact = [listener for listener in self.listeners if not is_exact(listener.container.tracker)]
+        shown = self.specification.guest.iommu == "pt" or any(not listener.is_translated for listener in inexact)
+        if inexact and shown:
+            return ram
+        return min(ram, sum(size for listener in inexact for _, size in listener.container.mapped))
+
     def device_state_bytes(self) -> PendingState:
         """Return how much device state is left to be moved, as the host estimates it."""
         return self._outgoing.pending()

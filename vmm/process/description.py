@@ -63,7 +63,7 @@ def describe(
         memory_sha256="" if source is None else source.sha256,
         blockers=_observations(blockers),
         warnings=_observations(warnings),
-        tracking=Tracking(exact=exact, mapped_bytes=0 if exact else machine.memory.block.size),
+        tracking=Tracking(exact=exact, mapped_bytes=machine.always_dirty_bytes()),
         device_state_bytes=machine.device_state_bytes().total,
     )
 

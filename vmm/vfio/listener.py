@@ -50,6 +50,11 @@ class VfioListener:
         self._sections: dict[int, Section] = {}
         self._space: DeviceAddressSpace | None = None
 
+    @property
+    def is_translated(self) -> bool:
+        """Whether a vIOMMU that translates is in front of RAM, as soon as the guest turns it on."""
+        return self.attributes is not None and self.attributes.dma_translation
+
     def ram_added(self, section: Section) -> None:
         """Map a section of RAM at its guest-physical address; only whole pages of the host's."""
         aligned = self._aligned(section)

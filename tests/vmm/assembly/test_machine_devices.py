@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from lab.rehearsal.host_in_process import HostInProcess
+from lab.rehearsal.material import seeded_material
 from vfio_host.devices.nic import Nic
 from vfio_host.devices.ring_device import RingDevice
 from vfio_host.interface.calls import HostConfiguration
 from vfio_host.interface.numbers import DeviceState
 from vmm.assembly.devices import host_configuration
 from vmm.assembly.machine import Machine
+from vmm.assembly.memory_image import MemorySource
 from vmm.assembly.specification import check_specification
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.memory.ram_block import RamBlock
@@ -113,6 +115,43 @@ def test_only_a_migration_puts_devices_into_pre_copy(reason: TrackingReason, sta
         machine.start()
         machine.start_tracking(reason)
         assert machine.devices[0].device.state is state
+
+
+def test_a_cancelled_migration_leaves_devices_running_and_nothing_tracking() -> None:
+    with assembled([QAT, TYPE1]) as (machine, _):
+        blockers = machine.findings()
+        machine.start()
+        machine.start_tracking()
+        machine.stop_tracking()
+        assert [each.device.state for each in machine.devices] == [DeviceState.RUNNING] * 2
+        assert not any(listener.container.tracking for listener in machine.listeners)
+        assert not machine.memory.log.enabled
+        assert machine.findings() == blockers
+
+
+@pytest.mark.parametrize(
+    ("device", "document", "dirty"),
+    [
+        (QAT, NO_VIOMMU, 0),
+        (TYPE1, NO_VIOMMU, 4 << 30),
+        (TYPE1, {"guest": {"iommu": "pt"}}, 4 << 30),
+        (TYPE1, {"viommu": {"dma_translation": False}}, 4 << 30),
+        ({**TYPE1, "bypass_iommu": True}, {}, 4 << 30),
+    ],
+)
+def test_a_tracker_that_forgets_nothing_says_what_a_device_is_shown(
+    device: Device, document: Mapping[str, object], dirty: int
+) -> None:
+    with assembled([device], document) as (machine, _):
+        assert machine.always_dirty_bytes() == dirty
+        assert machine.always_dirty_bytes(1 << 40) == (1 << 40 if dirty else 0)
+
+
+def test_behind_a_viommu_a_tracker_that_forgets_nothing_says_what_is_mapped() -> None:
+    with assembled([TYPE1], {"guest": {"iommu": "nopt"}}, ram=256 << 20) as (machine, _):
+        machine.boot(seeded_material(1), MemorySource("mixture", (), ""))
+        mapped = machine.always_dirty_bytes()
+        assert 0 < mapped == sum(size for _, size in machine.listeners[0].container.mapped) < 16 << 20
 
 
 def narrow_logs(host: HostConfiguration) -> HostConfiguration:
