@@ -117,8 +117,8 @@ class Machine:
     def always_dirty_bytes(self, ram_bytes: int | None = None) -> int:
         """Return how much RAM is dirty at every look, because a tracker reports all that it maps.
 
-        With `iommu=pt`, or where no vIOMMU translates, devices are shown all of RAM, though one may be somewhere else at
-        the moment. Otherwise what is mapped now stands for what will be.
+        With `iommu=pt`, or where no vIOMMU translates, devices are shown all of RAM, wherever one may be at the moment.
+        Otherwise what is mapped now stands for what will be.
         """
         ram = self.memory.block.size if ram_bytes is None else ram_bytes
         inexact = [listener for listener in self.listeners if not is_exact(listener.container.tracker)]
