@@ -78,7 +78,9 @@ class Channel:
             sent = self._socket.sendmsg([header, body], ancillary)  # two parts, so that megabytes are not copied
             if sent < len(header):
                 self._socket.sendall(header[sent:])
-            self._socket.sendall(memoryview(body)[max(0, sent - len(header)) :])
+            rest = memoryview(body)[max(0, sent - len(header)) :]
+            if rest:  # sending nothing fails too where the peer has read everything and is gone
+                self._socket.sendall(rest)
         except OSError as error:
             raise ChannelClosed(f"Peer did not take a message: {error}") from error
 
