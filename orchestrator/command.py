@@ -4,6 +4,7 @@ An entry point names a click command; other packages add theirs in the same way,
 """
 
 import asyncio
+import gc
 import sys
 import traceback
 from collections.abc import Coroutine, Sequence
@@ -102,7 +103,9 @@ def main() -> None:
     """Run the command line of this process; what is logged goes to stderr, as stdout is for the answer alone."""
     debug = "--debug" in sys.argv
     logs.configure("viaduct", "debug" if debug else "warning", traces=debug)
-    sys.exit(run(sys.argv[1:]))
+    exit_code = run(sys.argv[1:])
+    gc.freeze()  # the interpreter's last collections would look at everything that goes anyway
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

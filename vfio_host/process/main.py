@@ -5,6 +5,7 @@ Exit codes: 0 after SIGTERM or when the machine is gone, 2 for a configuration o
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to listen")
     parser.add_argument("--configuration", required=True, metavar="JSON", help="devices and IOMMU of this host")
     options = parser.parse_args(arguments)
+    gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     keep_large_buffers()
     try:
         host = Host(msgspec.json.decode(options.configuration, type=HostConfiguration))

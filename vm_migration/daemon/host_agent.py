@@ -4,6 +4,7 @@ The two agents of a host differ in what they do for machines, and in nothing of 
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ Make = Callable[[Configuration, HostPlace], Offer]
 
 def run_host_agent(side: Side, about: str | None, make: Make) -> None:
     """Read the command line, run the agent until it is told to stop, and exit."""
+    gc.freeze()  # what was imported stays: the collector need not look at it again
     program = f"viaduct-{side}-agent"
     parser = argparse.ArgumentParser(prog=program, description=about)
     parser.add_argument("--config", type=Path, help="viaduct.toml (also VIADUCT_CONFIG)")

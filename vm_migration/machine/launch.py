@@ -1,7 +1,8 @@
 """Bringing a software machine's two processes up, and taking them away.
 
-They are sessions of their own: an agent that ends, or is killed, leaves them running. The host process comes first;
-it ends by itself when the machine process is gone.
+They are sessions of their own: an agent that ends, or is killed, leaves them running. Both are started at once, since
+an interpreter takes its time; the machine process holds until the host process is ready, and that ends by itself when
+the machine process is gone.
 """
 
 import asyncio
@@ -10,7 +11,11 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -28,13 +33,16 @@ from vm_migration.machine.run_directory import (
 )
 from vmm.assembly.devices import host_configuration
 from vmm.assembly.specification import MachineSpecification
-from vmm.process.control import HOST_SOCKET, SPECIFICATION_FILE
+from vmm.process.control import HOLD, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import boot_id
 
 _READY_DEADLINE: Final = 30.0
 _BOOT_SECONDS_PER_GIB: Final = 30.0
 """Filling RAM touches every page for the first time, about 10 us each on nested hosts."""
 _END_DEADLINE: Final = 10.0
+_LOGS: Final = {"vfio_host.process.main": "vfio-host.log", "vmm.process.main": "vmm.log"}
+_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
+"""Nothing here multiplies matrices: numpy's threads for it would only cost time to start."""
 
 
 async def launch(
@@ -51,20 +59,20 @@ async def launch(
         raise LaunchFailed(f"Machine {machine} has a folder in the run directory already") from error
     except OSError as error:
         raise LaunchFailed(f"Machine {machine} can have no folder in the run directory: {error}") from error
-    started: list[ProcessId] = []
+    started: list[_Started] = []
     try:
         (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
-        host = await _start_host(directory.path, specification, started)
-        arguments = ["--directory", str(directory.path), "--machine", str(machine)]
-        if incoming:
-            arguments.append("--incoming")
-        deadline = _READY_DEADLINE + (0 if incoming else specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB)
-        ready = await _start("vmm.process.main", arguments, directory.path / "vmm.log", started, deadline)
-        vmm = started[-1]
-        directory.write_instance(Instance(boot_id(), vmm, host, str(ready.get("instance", ""))))
+        host = _start("vfio_host.process.main", _host_arguments(directory, specification), directory, started)
+        vmm = _start("vmm.process.main", _machine_arguments(directory, machine, incoming=incoming), directory, started)
+        await host.ready(_READY_DEADLINE)
+        vmm.let_go()
+        booting = 0 if incoming else specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB
+        ready = await vmm.ready(_READY_DEADLINE + booting)
+        directory.write_instance(Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", ""))))
     except BaseException as error:
         for process in reversed(started):
-            await end_process(process, kill=True)
+            await end_process(process.id, kill=True)
+            process.close()
         directory.remove()
         if isinstance(error, OSError):
             raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
@@ -93,30 +101,82 @@ async def end_process(process: ProcessId, *, kill: bool) -> None:
         await asyncio.to_thread(_wait_gone, process, _END_DEADLINE)
 
 
-async def _start_host(path: Path, specification: MachineSpecification, started: list[ProcessId]) -> ProcessId:
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A process that is on its way up."""
+
+    module: str
+    id: ProcessId
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def let_go(self) -> None:
+        """Let a process that holds go on."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def close(self) -> None:
+        """Close what leads to a process that has ended."""
+        self.let_go()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    async def ready(self, deadline: float) -> dict[str, object]:
+        """Wait for the line that says that it is ready, and return what it says.
+
+        Raises:
+            LaunchFailed: It ended instead, or took more seconds than that.
+        """
+        try:
+            line = await asyncio.to_thread(_first_line, self.process, time.monotonic() + deadline)
+            said: object = json.loads(line) if line else None
+        except (TimeoutError, ValueError) as error:
+            raise LaunchFailed(f"{self.module} did not become ready: {error!r}{_tail(self.log)}") from error
+        if not isinstance(said, dict) or said.get("event") != "ready":
+            raise LaunchFailed(f"{self.module} ended before it was ready{_tail(self.log)}")
+        return said
+
+
+def _host_arguments(directory: MachineDirectory, specification: MachineSpecification) -> list[str]:
     configuration = msgspec.json.encode(host_configuration(specification)).decode()
-    arguments = ["--socket", str(path / HOST_SOCKET), "--configuration", configuration]
-    await _start("vfio_host.process.main", arguments, path / "vfio-host.log", started, _READY_DEADLINE)
+    return ["--socket", str(directory.path / HOST_SOCKET), "--configuration", configuration]
+
+
+def _machine_arguments(directory: MachineDirectory, machine: UUID, *, incoming: bool) -> list[str]:
+    arguments = ["--directory", str(directory.path), "--machine", str(machine), HOLD]
+    return [*arguments, "--incoming"] if incoming else arguments
+
+
+def _start(module: str, arguments: list[str], directory: MachineDirectory, started: list[_Started]) -> _Started:
+    log = directory.path / _LOGS[module]
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE if HOLD in arguments else subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **_ENVIRONMENT}, start_new_session=True,
+        )  # fmt: skip
+    started.append(_Started(module, identify(process.pid), process, log))
+    # It outlives this loop, so whoever reaps it is bound to none.
+    threading.Thread(target=process.wait, name=f"end of {process.pid}", daemon=True).start()
     return started[-1]
 
 
-async def _start(
-    module: str, arguments: list[str], log: Path, started: list[ProcessId], deadline: float
-) -> dict[str, object]:
-    with log.open("ab") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors, start_new_session=True,
-        )  # fmt: skip
-    try:
-        started.append(identify(process.pid))
-        line = b"" if process.stdout is None else await asyncio.wait_for(process.stdout.readline(), deadline)
-        ready: object = json.loads(line) if line else None
-    except (TimeoutError, ValueError, ProcessLookupError) as error:
-        raise LaunchFailed(f"{module} did not become ready: {error!r}{_tail(log)}") from error
-    if not isinstance(ready, dict) or ready.get("event") != "ready":
-        raise LaunchFailed(f"{module} ended before it was ready{_tail(log)}")
-    return ready
+def _first_line(process: subprocess.Popen[bytes], until: float) -> bytes:
+    """Return what a process writes first, or what it has written when it ends. TimeoutError past the deadline."""
+    line = b""
+    if process.stdout is None:
+        return line
+    with process.stdout as stdout:
+        written = select.poll()
+        written.register(stdout, select.POLLIN)
+        while not line.endswith(b"\n"):
+            if not written.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise TimeoutError
+            part = os.read(stdout.fileno(), 4096)
+            if not part:
+                break
+            line += part
+    return line
 
 
 def _tail(log: Path) -> str:

@@ -284,3 +284,5 @@ reply_decoder: Final[msgspec.msgpack.Decoder[AnyReply]] = msgspec.msgpack.Decode
 CONTROL_SOCKET: Final = "vmm.sock"
 HOST_SOCKET: Final = "vfio-host.sock"
 SPECIFICATION_FILE: Final = "specification.json"
+HOLD: Final = "--hold"
+"""Makes a machine process that is started beside its host process wait until its stdin ends."""

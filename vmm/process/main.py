@@ -1,6 +1,7 @@
 """`viaduct-vmm`: the hypervisor and the guest of one machine. Outlives the agents."""
 
 import argparse
+import gc
 import json
 import os
 import secrets
@@ -13,7 +14,7 @@ from vmm.assembly.machine import Machine
 from vmm.assembly.specification import parse_specification
 from vmm.process.commands import Commands
 from vmm.process.complaints import Complaints
-from vmm.process.control import CONTROL_SOCKET, HOST_SOCKET, SPECIFICATION_FILE
+from vmm.process.control import CONTROL_SOCKET, HOLD, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection
 from vmm.process.ram import make_ram
@@ -23,8 +24,11 @@ from vmm.vfio.host_port import HostCallFailed, HostGone
 
 def main() -> None:
     """Run one machine until it is destroyed."""
+    gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     arguments = _parser().parse_args()
     directory: Path = arguments.directory
+    if arguments.hold:
+        sys.stdin.buffer.read()
     try:
         sys.exit(run(directory, arguments.machine, incoming=arguments.incoming))
     except (InvalidDocument, HostCallFailed, HostGone, OSError, MemoryError) as error:
@@ -71,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
     parser.add_argument("--machine", required=True, help="the machine's UUID")
     parser.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
+    parser.add_argument(HOLD, action="store_true", help="open nothing before stdin ends: the host is not ready yet")
     return parser
 
 

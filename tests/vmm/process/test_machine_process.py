@@ -1,6 +1,7 @@
 """A machine alone: its two real processes, commanded over the real control socket."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from uuid import uuid4
 
 import pytest
 
+from vfio_host.interface.configuration import DeviceConfiguration, HostConfiguration
+from vm_migration.machine import launch as launching
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachineRefused
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, lives
@@ -241,3 +244,24 @@ async def test_a_machine_that_cannot_come_up_leaves_nothing(tmp_path: Path) -> N
     with pytest.raises(LaunchFailed, match=r"missing\.img"):
         await launch(run, uuid4(), wrong, incoming=False)
     assert list(run.all()) == []
+
+
+async def test_a_host_process_that_does_not_come_up_takes_its_machine_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = DeviceConfiguration(name="qat0", model="qat")
+    monkeypatch.setattr(launching, "host_configuration", lambda _: HostConfiguration(devices=(twice, twice)))
+    run = RunDirectory(tmp_path)
+    with pytest.raises(LaunchFailed, match="Configuration of the host is invalid"):
+        await launch(run, uuid4(), specification(), incoming=False)
+    assert list(run.all()) == []
+    assert not processes_that_name(tmp_path)
+
+
+def processes_that_name(path: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended in between
+            if str(path).encode() in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+    return found
