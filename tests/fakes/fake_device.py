@@ -113,7 +113,7 @@ class FakeData:
                 if not data and device.state is not DeviceState.STOP_COPY:
                     raise HostCallFailed(call, errno.ENOMSG)
                 device.position += len(data)
-                return Data(data)
+                return Data(memoryview(data))
             case WriteData(data=data):
                 taken = data[: device.takes]
                 device.loaded += taken

@@ -25,7 +25,7 @@ NUMBERS = (
 FIELDS: dict[object, st.SearchStrategy[object]] = {
     int: NUMBERS,
     bool: st.booleans(),
-    bytes: st.binary(max_size=80),
+    memoryview: st.binary(max_size=80).map(memoryview),
     str: st.sampled_from(["", "qat0", "/dev/null", DEV_IOMMU, DEV_VFIO, VFIO_CDEV + "qat0", VFIO_GROUP + "qat0"]),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(NUMBERS, NUMBERS), max_size=4).map(tuple),
     numbers.MapFlags: st.integers(0, 9).map(numbers.MapFlags),

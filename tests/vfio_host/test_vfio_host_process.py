@@ -149,8 +149,8 @@ def test_state_moves_to_another_open_of_the_device_with_jobs_in_flight(machine: 
     rest = data.call(calls.ReadData(size=1 << 20))
     assert isinstance(setup, calls.Data)
     assert isinstance(rest, calls.Data)
-    assert data.call(calls.ReadData(size=1)) == calls.Data(b"")
-    block = setup.data + rest.data
+    assert data.call(calls.ReadData(size=1)) == calls.Data(memoryview(b""))
+    block = memoryview(bytes(setup.data) + bytes(rest.data))
     assert len(block) == STATE_BYTES
     machine.device.done(calls.Reset())
     assert machine.device.number(calls.RegionRead(offset=Register.JOBS_DONE)) == 0
@@ -309,7 +309,7 @@ def test_the_witness_sees_what_a_device_wrote(machine: Machine) -> None:
         with pytest.raises(WitnessUnavailable):
             WriteWitness(MemoryFile(machine.memory, MEMORY_BYTES).address, MEMORY_BYTES)
         return
-    assert first == calls.Data(b"\xff" * (MEMORY_BYTES // 4096 // 8))
+    assert first == calls.Data(memoryview(b"\xff" * (MEMORY_BYTES // 4096 // 8)))
     machine.enable()
     machine.driver.request(0, length=machine.driver.put(INPUTS, packed(bytes(8192))))
     machine.submit()

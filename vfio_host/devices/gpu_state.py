@@ -117,7 +117,7 @@ class GpuSink:
         self._crc = 0
         self._tail = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:

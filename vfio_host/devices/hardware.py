@@ -63,7 +63,7 @@ class StateSource(Protocol):
 class StateSink(Protocol):
     """A device's state being written; the device keeps what it had until `finish`."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:

@@ -46,7 +46,7 @@ class DataStream:
         """Read device state. EBADF on a stream for writing."""
         raise CallRefused(errno.EBADF, f"Stream cannot be read ({size} bytes asked)")
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Write device state; return how much was taken. EBADF on a stream for reading."""
         raise CallRefused(errno.EBADF, f"Stream cannot be written ({len(data)} bytes given)")
 
@@ -93,7 +93,7 @@ class LoadStream(DataStream):
         super().__init__()
         self._sink: Final = sink
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Take the next bytes; EINVAL when they are no state of this device, ENOMEM when there are too many."""
         self._check_open()
         try:

@@ -162,7 +162,7 @@ class NicSink:
         self._registers: NicState | None = None
         self._totals: tuple[int, int] | None = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes; never more than a record of them waits.
 
         Raises:

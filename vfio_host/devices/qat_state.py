@@ -100,7 +100,7 @@ class QatSink:
         self._take: Final = take
         self._block = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.
 
         Raises:

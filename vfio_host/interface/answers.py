@@ -62,9 +62,9 @@ class Number(msgspec.Struct, frozen=True, tag=True, gc=False):
 
 
 class Data(msgspec.Struct, frozen=True, tag=True, gc=False):
-    """A bitmap or device state."""
+    """A bitmap or device state. It is not copied out of its message: it is a view."""
 
-    data: bytes
+    data: memoryview
 
 
 class Done(msgspec.Struct, frozen=True, tag=True, gc=False):

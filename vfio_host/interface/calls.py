@@ -309,9 +309,9 @@ class ReadData(Call, frozen=True, tag=True, kw_only=True):
 
 
 class WriteData(Call, frozen=True, tag=True, kw_only=True):
-    """write(2) of device state while RESUMING -> bytes taken."""
+    """write(2) of device state while RESUMING -> bytes taken. It is not copied out of its message: it is a view."""
 
-    data: bytes
+    data: memoryview
 
 
 AnyCall = (

@@ -73,7 +73,7 @@ class BatchAnswer:
 
 
 def answer(
-    file: OpenFile, body: bytes, descriptors: Sequence[int], publish: Callable[[OpenFile], int]
+    file: OpenFile, body: bytes | bytearray, descriptors: Sequence[int], publish: Callable[[OpenFile], int]
 ) -> tuple[bytes, list[int]]:
     """Return the answers to a batch, and the descriptors that go with them; those of the batch are closed.
 

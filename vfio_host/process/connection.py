@@ -30,7 +30,7 @@ class Connection:
         self._body: bytearray | None = None
         self._filled = 0
         self._descriptors: list[int] = []
-        self._unsent = memoryview(b"")
+        self._unsent: list[memoryview] = []
         self._unsent_descriptors: list[int] = []
 
     def fileno(self) -> int:
@@ -40,9 +40,9 @@ class Connection:
     @property
     def sending(self) -> bool:
         """Tell whether a part of an answer is still to be sent."""
-        return len(self._unsent) > 0
+        return bool(self._unsent)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
+    def receive(self) -> tuple[bytearray, list[int]] | None:
         """Take what has come; return a message when it is whole, with its descriptors, which the caller now owns.
 
         Raises:
@@ -64,7 +64,7 @@ class Connection:
         Raises:
             ChannelClosed: The peer is gone.
         """
-        self._unsent = memoryview(_HEADER.pack(len(body)) + body)
+        self._unsent = [memoryview(_HEADER.pack(len(body))), memoryview(body)]  # two, so that no megabyte is copied
         self._unsent_descriptors = descriptors
         self.flush()
 
@@ -78,9 +78,9 @@ class Connection:
             while self._unsent:
                 rights = array.array("i", self._unsent_descriptors).tobytes()
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
-                sent = self._socket.sendmsg([self._unsent], ancillary)
+                sent = self._socket.sendmsg(self._unsent, ancillary)
                 self._give_away()
-                self._unsent = self._unsent[sent:]
+                self._unsent = _after(self._unsent, sent)
         except BlockingIOError:
             return
         except OSError as error:
@@ -120,7 +120,7 @@ class Connection:
         self._body, self._filled = bytearray(length), 0
         return True
 
-    def _receive_body(self) -> tuple[bytes, list[int]] | None:
+    def _receive_body(self) -> tuple[bytearray, list[int]] | None:
         body = self._body if self._body is not None else bytearray()
         with memoryview(body) as window:
             while self._filled < len(body):
@@ -129,4 +129,14 @@ class Connection:
                     raise ChannelClosed("Peer closed the connection in the middle of a message")
                 self._filled += count
         descriptors, self._descriptors, self._body = self._descriptors, [], None
-        return bytes(body), descriptors
+        return body, descriptors
+
+
+def _after(parts: list[memoryview], sent: int) -> list[memoryview]:
+    """Return what is left of parts when so many bytes of them are sent."""
+    left = []
+    for part in parts:
+        if sent < len(part):
+            left.append(part[sent:])
+        sent = max(0, sent - len(part))
+    return left

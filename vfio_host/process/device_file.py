@@ -167,7 +167,7 @@ class DataFile(OpenFile):
             case calls.GetPrecopyInfo():
                 return self._stream.precopy_info()
             case calls.ReadData():
-                return Data(self._stream.read(call.size))
+                return Data(memoryview(self._stream.read(call.size)))
             case calls.WriteData():
                 return Number(self._stream.write(call.data))
             case _:

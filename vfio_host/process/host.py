@@ -163,6 +163,6 @@ class ConnectionFile(OpenFile):
                 self._host.register_memory(call.vaddr, call.length, received.following())
                 return Done()
             case calls.ReportWrites():
-                return Data(self._host.report_writes(received.room))
+                return Data(memoryview(self._host.report_writes(received.room)))
             case _:
                 raise no_such_call(self, call)

@@ -96,7 +96,7 @@ class HostConnection:
             answer = self._root.call(ReportWrites())
         except HostCallFailed:
             return None
-        return answer.data if isinstance(answer, Data) else None
+        return bytes(answer.data) if isinstance(answer, Data) else None
 
     def close(self) -> None:
         """Close the connection; open objects stay open."""

@@ -99,7 +99,7 @@ class VfioDevice:
             raise HostCallFailed(GetPrecopyInfo(), errno.EPROTO)
         return answer
 
-    def read_data(self, size: int) -> bytes | None:
+    def read_data(self, size: int) -> memoryview | None:
         """Read the next bytes of the state: none at the end (STOP_COPY), None for nothing now (PRE_COPY).
 
         Raises:
@@ -116,7 +116,7 @@ class VfioDevice:
             raise HostCallFailed(call, errno.EPROTO)
         return answer.data
 
-    def write_data(self, data: bytes) -> None:
+    def write_data(self, data: memoryview) -> None:
         """Write the next bytes of a state while RESUMING.
 
         Raises:

@@ -219,7 +219,7 @@ class _Reader:
             data = self._device.read_data(min(budget, MAX_RECORD_BYTES))
             if not data:
                 return records, _Left.LATER if data is None else _Left.NONE
-            records.append(DeviceRecord(self.name, RecordKind.DATA, memoryview(data)))
+            records.append(DeviceRecord(self.name, RecordKind.DATA, data))
             budget -= len(data)
         return records, _Left.MORE
 
@@ -243,7 +243,7 @@ class _Writer:
                 self._device.set_state(DeviceState.RESUMING)
                 self._begun = True
             case RecordKind.DATA:
-                self._device.write_data(bytes(record.data))
+                self._device.write_data(record.data)
             case RecordKind.INITIAL_SENT:
                 if self._initial_sent:
                     raise DeviceStreamRefused(f"Device {record.device} has sent its initial data twice")
