@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Final, Self
 
@@ -33,6 +34,7 @@ class RamBlock:
         self.data: Final = memoryview(self._map)
         self.words: Final[npt.NDArray[np.uint64]] = np.frombuffer(self._map, dtype=np.uint64).reshape(-1, 512)
         self.address: Final = int(self.words.ctypes.data)
+        self._closing: Final = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
     def create(cls, name: str, size: int) -> Self:
@@ -51,8 +53,8 @@ class RamBlock:
         return cls(descriptor, os.fstat(descriptor).st_size)
 
     def close(self) -> None:
-        """Close the descriptor; the mapping goes with the last view of it."""
-        os.close(self.descriptor)
+        """Close the descriptor, which the block's own end does too; the mapping goes with the last view of it."""
+        self._closing()
 
     def populate(self, first_page: int, count: int) -> None:
         """Make a run of pages present and writable without changing what they hold.

@@ -1,5 +1,4 @@
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ SIZE = 32 << 20
 def block() -> Iterator[RamBlock]:
     block = RamBlock.create("test", SIZE)
     yield block
-    os.close(block.descriptor)
+    block.close()
 
 
 def test_the_mixture_is_a_third_holes_and_pages_that_differ(block: RamBlock) -> None:
@@ -39,7 +38,7 @@ def test_the_mixture_is_the_same_on_the_same_host(block: RamBlock) -> None:
     other = RamBlock.create("other", SIZE)
     assert fill_from_mixture(block) == fill_from_mixture(other)
     assert (block.words == other.words).all()
-    os.close(other.descriptor)
+    other.close()
 
 
 def test_material_is_code_and_text() -> None:

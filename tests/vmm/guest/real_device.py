@@ -1,6 +1,5 @@
 """A guest's driver on a device of the host, in one process: the device's DMA goes where the driver's mapper says."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,4 +127,4 @@ def pair(
     made.driver.boot(material)
     made.driver.open(made.mapper)
     yield made
-    os.close(block.descriptor)
+    block.close()

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,7 +19,7 @@ def memory() -> Iterator[GuestMemory]:
     memory = GuestMemory(block)
     memory.log.enabled = True
     yield memory
-    os.close(block.descriptor)
+    block.close()
 
 
 def workload(memory: GuestMemory, pattern: Pattern = Pattern.UNIFORM, pages_per_s: int = 1000) -> CpuWorkload:
@@ -113,7 +112,7 @@ def test_another_host_goes_on_where_this_one_stopped(memory: GuestMemory, patter
     if pattern is not Pattern.ZIPF:
         assert moved.save() == cpu.save()
         assert (block.words == memory.block.words).all()
-    os.close(block.descriptor)
+    block.close()
 
 
 @pytest.mark.parametrize("pattern", list(Pattern))

@@ -1,6 +1,5 @@
 """A device's rings as its driver keeps them: what lies where, what an interrupt lets it see, and what cannot be."""
 
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,7 +60,7 @@ def bench() -> Iterator[Bench]:
     memory.write(ADDRESS, b"\xff" * 16384)
     made.rings.open(mapper, settings=((SETTING, 7),))
     yield made
-    os.close(memory.block.descriptor)
+    memory.block.close()
 
 
 def test_rings_lie_one_behind_the_other_and_the_device_is_enabled_last(bench: Bench) -> None:

@@ -1,6 +1,5 @@
 """The accelerator's driver, against a small device that follows the data sheet."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,7 +52,7 @@ def bench(material: Material) -> Iterator[Bench]:
     driver.open(mapper)
     driver.step(0)
     yield Bench(memory, mapper, device, driver, layout)
-    os.close(memory.block.descriptor)
+    memory.block.close()
 
 
 def test_jobs_are_functions_of_their_number() -> None:
@@ -164,7 +163,7 @@ def test_jobs_in_flight_survive_a_migration(bench: Bench) -> None:
     assert device.doorbells > 0
     assert driver.answered > bench.driver.submitted + JOBS_PER_SLAB
     assert driver.errors == 0
-    os.close(block.descriptor)
+    block.close()
 
 
 def test_without_an_iova_the_driver_waits_and_goes_on(bench: Bench) -> None:

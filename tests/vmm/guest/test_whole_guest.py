@@ -1,6 +1,5 @@
 """The whole guest: what it is asked to do, its state on the move, and what it finds to be lost."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,7 +63,7 @@ def whole(material: Material) -> Iterator[System]:
     made = system(block)
     made.guest.boot(material)
     yield made
-    os.close(block.descriptor)
+    block.close()
 
 
 def test_a_guest_meets_what_is_asked(whole: System) -> None:
@@ -101,7 +100,7 @@ def test_a_guest_moves_and_its_clock_is_another(whole: System) -> None:
     assert report.errors == 0
     assert report.jobs_done > before.jobs_done + 15 * 16
     assert report.dirty_bytes_per_s == pytest.approx(20 * MIB, rel=0.02)
-    os.close(block.descriptor)
+    block.close()
 
 
 def test_pages_lost_on_the_way_are_found_inside_the_guest(whole: System) -> None:
@@ -145,7 +144,7 @@ def test_a_guest_of_a_vcpu_without_devices_boots() -> None:
     twin = Guest(GuestMemory(block), configuration, plan(RAM, (), 0), [])
     twin.load(guest.save())
     assert twin.report().errors == 0
-    os.close(block.descriptor)
+    block.close()
 
 
 @dataclass
@@ -178,4 +177,4 @@ def test_the_state_of_the_iommu_driver_moves_with_the_guest() -> None:
     kernels[0].state = b"spoilt"
     with pytest.raises(GuestStateRefused, match="not a state"):
         twin.load(guest.save())
-    os.close(block.descriptor)
+    block.close()
