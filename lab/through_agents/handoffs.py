@@ -56,7 +56,7 @@ async def watching(folder: Path, look: Look) -> AsyncIterator[Handoffs]:
 
 
 def hooks_text(folder: Path) -> str:
-    """Return the `[hooks]` section that makes source agents knock."""
+    """Return the `[hooks]` section that makes destination agents knock."""
     command = shlex.join([sys.executable, "-I", "-S", str(knock.__file__), str(_address(folder))])
     return f'[hooks]\nbefore_ready = ["{command}"]\n'
 

@@ -111,15 +111,16 @@ class _Started:
     log: Path
 
     def let_go(self) -> None:
-        """Let a process that holds go on."""
+        """Let a process that holds go on; without this word, and when this process is killed, it ends."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:  # it has ended: `ready` says so
+                stdin.write(b"go\n")
 
     def close(self) -> None:
         """Close what leads to a process that has ended."""
-        self.let_go()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     async def ready(self, deadline: float) -> dict[str, object]:
         """Wait for the line that says that it is ready, and return what it says.

@@ -28,7 +28,7 @@ from vmm.guest.gpu_jobs import INPUTS, INPUTS_PER_SLAB, JOBS_PER_SLAB, TILE_BYTE
 from vmm.guest.gpu_progress import OPEN_SLABS, GpuProgress, decoded
 from vmm.guest.layout import RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
 from vmm.guest.material import Material
-from vmm.guest.pacing import BATCH_NS, NEVER, Pacer, RateMeter
+from vmm.guest.pacing import NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress, Iova
@@ -174,9 +174,7 @@ class GpuDriver:
             return now_ns
         if self.halted or not self._room():
             return NEVER  # until an interrupt makes room
-        if submitted == 0 and due > 0:
-            return now_ns + BATCH_NS  # no IOVA is left at this moment
-        return self._pacer.moment_of_batch(_BATCH * TILE_BYTES)
+        return self._pacer.after_batch(now_ns, _BATCH * TILE_BYTES, refused=submitted == 0 and due > 0)
 
     def _room(self) -> bool:
         return self._rings.given % JOBS_PER_SLAB != 0 or len(self._slabs) < OPEN_SLABS

@@ -48,8 +48,13 @@ class Pacer:
         wanted = min(units * SECOND, self.rate * _CATCH_UP)
         return self._last + max(0, -((self._balance - wanted) // self.rate))
 
-    def moment_of_batch(self, most: int) -> int:
-        """Return when BATCH_NS worth of units will be due, but at most `most`; after `due` was asked."""
+    def after_batch(self, now_ns: int, most: int, *, refused: bool) -> int:
+        """Return when BATCH_NS worth of units will be due, but at most `most`; after `due` was asked.
+
+        Where nothing of what is due could be spent (`refused`: no IOVA is left at this moment), that is BATCH_NS later.
+        """
+        if refused:
+            return now_ns + BATCH_NS
         return self.moment_of(max(1, min(most, self.rate * BATCH_NS // SECOND)))
 
 

@@ -29,7 +29,7 @@ from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.layout import CORPUS_SIZE, RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
 from vmm.guest.material import Material
-from vmm.guest.pacing import BATCH_NS, NEVER, Pacer, RateMeter
+from vmm.guest.pacing import NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
 from vmm.guest.qat_jobs import JOBS_PER_SLAB, OUTPUT_BYTES, Job, inputs, job
 from vmm.guest.qat_state import OPEN_SLABS, QatState, SlabState, decoded
@@ -191,9 +191,7 @@ class QatDriver:
             return now_ns
         if self.halted or not self._room():
             return NEVER  # until an interrupt makes room
-        if submitted == 0 and due > 0:
-            return now_ns + BATCH_NS  # no IOVA is left at this moment
-        return self._pacer.moment_of_batch(_SUBMIT_BATCH * OUTPUT_BYTES)
+        return self._pacer.after_batch(now_ns, _SUBMIT_BATCH * OUTPUT_BYTES, refused=submitted == 0 and due > 0)
 
     def _fail(self) -> None:
         """Stop for good: what lies in guest RAM cannot be used any more."""

@@ -27,8 +27,10 @@ def main() -> None:
     gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     arguments = _parser().parse_args()
     directory: Path = arguments.directory
-    if arguments.hold:
-        sys.stdin.buffer.read()
+    if arguments.hold and not sys.stdin.buffer.readline():
+        sys.stderr.write(f"Machine {arguments.machine} ended: whoever started it was gone before its host was ready\n")
+        sys.stderr.write("Nothing was opened or booted; start it again\n")
+        sys.exit(1)
     try:
         sys.exit(run(directory, arguments.machine, incoming=arguments.incoming))
     except (InvalidDocument, HostCallFailed, HostGone, OSError, MemoryError) as error:
@@ -75,7 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
     parser.add_argument("--machine", required=True, help="the machine's UUID")
     parser.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
-    parser.add_argument(HOLD, action="store_true", help="open nothing before stdin ends: the host is not ready yet")
+    parser.add_argument(
+        HOLD,
+        action="store_true",
+        help="open nothing before a line comes on stdin, and end without it: the host is not ready yet",
+    )
     return parser
 
 

@@ -5,6 +5,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +21,7 @@ from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, l
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.process.control import HOLD, SPECIFICATION_FILE
 
 MIB = 1 << 20
 
@@ -265,3 +268,13 @@ def processes_that_name(path: Path) -> list[int]:
             if str(path).encode() in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
     return found
+
+
+def test_a_machine_process_whose_starter_is_gone_before_the_host_is_ready_ends(tmp_path: Path) -> None:
+    """An agent that is killed in the middle of a launch must not leave a machine that nobody knows of."""
+    (tmp_path / SPECIFICATION_FILE).write_bytes(specification().to_json())
+    command = [sys.executable, "-m", "vmm.process.main", "--directory", tmp_path, "--machine", str(uuid4()), HOLD]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "whoever started it was gone" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [SPECIFICATION_FILE]
