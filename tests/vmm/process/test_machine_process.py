@@ -273,7 +273,7 @@ def processes_that_name(path: Path) -> list[int]:
 def test_a_machine_process_whose_starter_is_gone_before_the_host_is_ready_ends(tmp_path: Path) -> None:
     """An agent that is killed in the middle of a launch must not leave a machine that nobody knows of."""
     (tmp_path / SPECIFICATION_FILE).write_bytes(specification().to_json())
-    command = [sys.executable, "-m", "vmm.process.main", "--directory", tmp_path, "--machine", str(uuid4()), HOLD]
+    command = [sys.executable, "-m", "vmm.process.main", "--directory", str(tmp_path), "--machine", str(uuid4()), HOLD]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "whoever started it was gone" in ended.stderr
