@@ -11,7 +11,7 @@ from dest_agent.agent import DestAgent
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
 from vm_migration.daemon.host_facts import FEATURES
-from vm_migration.errors import InvalidInput, Unauthorised
+from vm_migration.errors import InvalidInput, Refused, Unauthorised
 from vm_migration.handover.record import decode
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
@@ -113,6 +113,16 @@ class DestinationService(DestinationServicer):
         del context
         key = attempt_key(request.key)
         return self._agent.report(await self._agent.note_retired(key), key.attempt)
+
+    async def Recover(self, request: types_pb2.MachineName, context: Context) -> destination_pb2.IncomingReport:
+        """Go on now with what an earlier life left of a machine."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+
+    async def Take(self, request: types_pb2.TakeRequest, context: Context) -> destination_pb2.IncomingReport:
+        """Start a whole image without its source's release, on an operator's word."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
 
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         """Take one bulk stream's frames, and answer its barriers and heartbeats."""

@@ -127,6 +127,21 @@ class SourceService(SourceServicer):
         )
         return await self._report(attempt)
 
+    async def DescribeOutgoing(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.OutgoingReport:
+        """Return what the journal says of an attempt."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+
+    async def Recover(self, request: types_pb2.MachineName, context: Context) -> source_pb2.OutgoingReport:
+        """Go on now with what an earlier life left of a machine."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+
+    async def Take(self, request: types_pb2.TakeRequest, context: Context) -> source_pb2.OutgoingReport:
+        """Take a released machine back, on an operator's word."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+
     async def _commanded(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
         """Return the attempt that a mutating call names; the call must match the journal, and its term counts."""
         key = attempt_key(message)

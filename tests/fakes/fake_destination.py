@@ -70,6 +70,12 @@ class FakeDestination(DestinationServicer):
         self.report = self.after_discard or self.report
         return destination_pb2.IncomingReport(state=state)
 
+    async def Recover(self, request: types_pb2.MachineName, context: Context) -> destination_pb2.IncomingReport:
+        raise AssertionError("Not asked here")
+
+    async def Take(self, request: types_pb2.TakeRequest, context: Context) -> destination_pb2.IncomingReport:
+        raise AssertionError("Not asked here")
+
     async def NoteRetired(
         self, request: destination_pb2.NoteRetiredRequest, context: Context
     ) -> destination_pb2.IncomingReport:

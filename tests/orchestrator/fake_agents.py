@@ -213,6 +213,15 @@ class FakeSource(SourceServicer):
     async def Force(self, request: source.AttemptRequest, context: object) -> source.AttemptReport:
         raise NotImplementedError
 
+    async def DescribeOutgoing(self, request: source.AttemptRequest, context: object) -> source.OutgoingReport:
+        raise AssertionError("Not asked here")
+
+    async def Recover(self, request: types.MachineName, context: object) -> source.OutgoingReport:
+        raise AssertionError("Not asked here")
+
+    async def Take(self, request: types.TakeRequest, context: object) -> source.OutgoingReport:
+        raise AssertionError("Not asked here")
+
     async def Tune(self, request: source.TuneRequest, context: object) -> source.AttemptReport:
         raise NotImplementedError
 
@@ -271,6 +280,12 @@ class FakeDestination(DestinationServicer):
         self.world.incoming[request.key.attempt] = "DISCARDED"
         return destination.IncomingReport(state="DISCARDED")
 
+    async def Recover(self, request: types.MachineName, context: object) -> destination.IncomingReport:
+        raise AssertionError("Not asked here")
+
+    async def Take(self, request: types.TakeRequest, context: object) -> destination.IncomingReport:
+        raise AssertionError("Not asked here")
+
     async def NoteRetired(self, request: destination.NoteRetiredRequest, context: object) -> destination.IncomingReport:
         raise NotImplementedError
 
@@ -323,6 +338,9 @@ class FakeHost(HostServicer):
 
     def __init__(self, host: str) -> None:
         self.host = host
+
+    async def ListCustodies(self, request: types.Empty, context: object) -> types.CustodyReport:
+        raise AssertionError("Not asked here")
 
     async def DescribeHost(self, request: types.Empty, context: object) -> types.HostFacts:
         return types.HostFacts(

@@ -7,6 +7,7 @@ from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
 from vm_migration.daemon.host_facts import FEATURES, VERSION
 from vm_migration.daemon.host_place import HostPlace
+from vm_migration.errors import Refused
 from vm_migration.link.served import Context
 from vm_migration.link.server import Service
 from vm_migration.machine.memory_use import memory_in_use
@@ -32,6 +33,11 @@ class HostService(HostServicer):
             memory_in_use_bytes=memory_in_use(self._machines),
             features=FEATURES,
         )
+
+    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:
+        """Return every journal and every machine process of the host."""
+        del request, context
+        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
 
 
 def host_service(place: HostPlace) -> Service:

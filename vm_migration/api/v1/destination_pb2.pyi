@@ -371,6 +371,10 @@ class IncomingReport(_message.Message):
     PROCESS_ALIVE_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
     STALE_PAGES_FIELD_NUMBER: _builtins.int
+    LAST_STATE_FIELD_NUMBER: _builtins.int
+    OWNED_EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """the journal's last state for this attempt; empty when the journal does not hold it"""
     highest_epoch: _builtins.int
@@ -380,6 +384,14 @@ class IncomingReport(_message.Message):
     whole: _builtins.bool
     """holds the whole last delta"""
     stale_pages: _builtins.int
+    last_state: _builtins.str
+    """where the journal stands, whichever attempt that is of"""
+    owned_epoch: _builtins.int
+    """the last epoch at which this host owned the machine"""
+    sequence: _builtins.int
+    """of the journal"""
+    record: _builtins.str
+    """the journal's last record as JSON, without the secret"""
     def __init__(
         self,
         *,
@@ -389,10 +401,14 @@ class IncomingReport(_message.Message):
         process_alive: _builtins.bool = ...,
         whole: _builtins.bool = ...,
         stale_pages: _builtins.int = ...,
+        last_state: _builtins.str = ...,
+        owned_epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        record: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch", "pause", b"pause", "process_alive", b"process_alive", "stale_pages", b"stale_pages", "state", b"state", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch", "last_state", b"last_state", "owned_epoch", b"owned_epoch", "pause", b"pause", "process_alive", b"process_alive", "record", b"record", "sequence", b"sequence", "stale_pages", b"stale_pages", "state", b"state", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,16 +447,22 @@ class NoteRetiredRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_FIELD_NUMBER: _builtins.int
+    FENCED_BY_FIELD_NUMBER: _builtins.int
+    fenced_by: _builtins.str
+    """An operator's word that the former source is off and stays so until its journal has met this one; it stands in for
+    the source's own RETIRED.
+    """
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     def __init__(
         self,
         *,
         key: _types_pb2.AttemptKey | None = ...,
+        fenced_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fenced_by", b"fenced_by", "key", b"key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

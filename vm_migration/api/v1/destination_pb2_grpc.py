@@ -77,6 +77,16 @@ class DestinationStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
                 _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/vm_migration.api.v1.Destination/Recover',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+                _registered_method=True)
+        self.Take = channel.unary_unary(
+                '/vm_migration.api.v1.Destination/Take',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+                _registered_method=True)
 
 
 class DestinationServicer:
@@ -139,6 +149,20 @@ class DestinationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recover(self, request, context):
+        """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Take(self, request, context):
+        """An operator's: a whole image starts without its source's release; see docs/recovery.md.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DestinationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +204,16 @@ def add_DestinationServicer_to_server(servicer, server):
             'NoteRetired': grpc.unary_unary_rpc_method_handler(
                     servicer.NoteRetired,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.SerializeToString,
+            ),
+            'Take': grpc.unary_unary_rpc_method_handler(
+                    servicer.Take,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.SerializeToString,
             ),
     }
@@ -400,6 +434,60 @@ class Destination:
             target,
             '/vm_migration.api.v1.Destination/NoteRetired',
             vm__migration_dot_api_dot_v1_dot_destination__pb2.NoteRetiredRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Destination/Recover',
+            vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Take(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Destination/Take',
+            vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_destination__pb2.IncomingReport.FromString,
             options,
             channel_credentials,

@@ -51,6 +51,10 @@ class DestinationStub:
     """Only on the source's durable ABORTED or LOST."""
     NoteRetired: _grpc.UnaryUnaryMultiCallable[_destination_pb2.NoteRetiredRequest, _destination_pb2.IncomingReport]
     """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_types_pb2.MachineName, _destination_pb2.IncomingReport]
+    """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+    Take: _grpc.UnaryUnaryMultiCallable[_types_pb2.TakeRequest, _destination_pb2.IncomingReport]
+    """An operator's: a whole image starts without its source's release; see docs/recovery.md."""
 
 @_typing.type_check_only
 class DestinationAsyncStub(DestinationStub):
@@ -74,6 +78,10 @@ class DestinationAsyncStub(DestinationStub):
     """Only on the source's durable ABORTED or LOST."""
     NoteRetired: _aio.UnaryUnaryMultiCallable[_destination_pb2.NoteRetiredRequest, _destination_pb2.IncomingReport]  # type: ignore[assignment]
     """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
+    Recover: _aio.UnaryUnaryMultiCallable[_types_pb2.MachineName, _destination_pb2.IncomingReport]  # type: ignore[assignment]
+    """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+    Take: _aio.UnaryUnaryMultiCallable[_types_pb2.TakeRequest, _destination_pb2.IncomingReport]  # type: ignore[assignment]
+    """An operator's: a whole image starts without its source's release; see docs/recovery.md."""
 
 class DestinationServicer(metaclass=_abc_1.ABCMeta):
     """The destination agent's side of an attempt. Page data arrives as raw frames on
@@ -142,5 +150,21 @@ class DestinationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_destination_pb2.IncomingReport, _abc.Awaitable[_destination_pb2.IncomingReport]]:
         """The former source tells that it is RETIRED; until then the new owner begins no attempt of its own."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _types_pb2.MachineName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_destination_pb2.IncomingReport, _abc.Awaitable[_destination_pb2.IncomingReport]]:
+        """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+
+    @_abc_1.abstractmethod
+    def Take(
+        self,
+        request: _types_pb2.TakeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_destination_pb2.IncomingReport, _abc.Awaitable[_destination_pb2.IncomingReport]]:
+        """An operator's: a whole image starts without its source's release; see docs/recovery.md."""
 
 def add_DestinationServicer_to_server(servicer: DestinationServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

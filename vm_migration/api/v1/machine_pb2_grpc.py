@@ -41,6 +41,11 @@ class HostStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.HostFacts.FromString,
                 _registered_method=True)
+        self.ListCustodies = channel.unary_unary(
+                '/vm_migration.api.v1.Host/ListCustodies',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.CustodyReport.FromString,
+                _registered_method=True)
 
 
 class HostServicer:
@@ -53,6 +58,13 @@ class HostServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListCustodies(self, request, context):
+        """Every journal of the host and every machine process, whoever's they are; reads only, for doctor and recover.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_HostServicer_to_server(servicer, server):
                     servicer.DescribeHost,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.HostFacts.SerializeToString,
+            ),
+            'ListCustodies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCustodies,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.CustodyReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class Host:
             '/vm_migration.api.v1.Host/DescribeHost',
             vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_types__pb2.HostFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCustodies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Host/ListCustodies',
+            vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_types__pb2.CustodyReport.FromString,
             options,
             channel_credentials,
             insecure,

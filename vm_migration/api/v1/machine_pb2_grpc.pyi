@@ -35,6 +35,8 @@ class HostStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HostAsyncStub: ...
     DescribeHost: _grpc.UnaryUnaryMultiCallable[_types_pb2.Empty, _types_pb2.HostFacts]
+    ListCustodies: _grpc.UnaryUnaryMultiCallable[_types_pb2.Empty, _types_pb2.CustodyReport]
+    """Every journal of the host and every machine process, whoever's they are; reads only, for doctor and recover."""
 
 @_typing.type_check_only
 class HostAsyncStub(HostStub):
@@ -42,6 +44,8 @@ class HostAsyncStub(HostStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     DescribeHost: _aio.UnaryUnaryMultiCallable[_types_pb2.Empty, _types_pb2.HostFacts]  # type: ignore[assignment]
+    ListCustodies: _aio.UnaryUnaryMultiCallable[_types_pb2.Empty, _types_pb2.CustodyReport]  # type: ignore[assignment]
+    """Every journal of the host and every machine process, whoever's they are; reads only, for doctor and recover."""
 
 class HostServicer(metaclass=_abc_1.ABCMeta):
     """Both agents of a host answer what the host is."""
@@ -52,6 +56,14 @@ class HostServicer(metaclass=_abc_1.ABCMeta):
         request: _types_pb2.Empty,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.HostFacts, _abc.Awaitable[_types_pb2.HostFacts]]: ...
+
+    @_abc_1.abstractmethod
+    def ListCustodies(
+        self,
+        request: _types_pb2.Empty,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.CustodyReport, _abc.Awaitable[_types_pb2.CustodyReport]]:
+        """Every journal of the host and every machine process, whoever's they are; reads only, for doctor and recover."""
 
 def add_HostServicer_to_server(servicer: HostServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

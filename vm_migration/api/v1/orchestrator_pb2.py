@@ -26,25 +26,27 @@ from vm_migration.api.v1 import source_pb2 as vm__migration_dot_api_dot_v1_dot_s
 from vm_migration.api.v1 import types_pb2 as vm__migration_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vm_migration/api/v1/orchestrator.proto\x12\x13vm_migration.api.v1\x1a vm_migration/api/v1/source.proto\x1a\x1fvm_migration/api/v1/types.proto\"\x8e\x01\n\x16SubmitMigrationRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12+\n\x06policy\x18\x04 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\x05 \x01(\r\"\x1e\n\x0b\x41ttemptName\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\"\n\x13ListAttemptsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"L\n\x14ListAttemptsResponse\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.AttemptRecord\"\x80\x05\n\rAttemptRecord\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\t \x01(\r\x12\x12\n\nprepare_ms\x18\n \x01(\x01\x12+\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\x12.\n\x08\x62lockers\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\r \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x32\n\x06report\x18\x0e \x01(\x0b\x32\".vm_migration.api.v1.AttemptReport\x12/\n\x08\x65xpected\x18\x0f \x01(\x0b\x32\x1d.vm_migration.api.v1.Expected\x12\x0e\n\x06\x64river\x18\x10 \x01(\t\x12\x12\n\ncreated_at\x18\x11 \x01(\x01\x12\x12\n\nupdated_at\x18\x12 \x01(\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x13 \x01(\x08\x12\x31\n\x06\x65vents\x18\x14 \x03(\x0b\x32!.vm_migration.api.v1.AttemptEvent\x12\x14\n\x0cshared_clock\x18\x15 \x01(\x08\"\\\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x61t\x18\x05 \x01(\x01\x32\xda\x03\n\x0cOrchestrator\x12\x62\n\x0fSubmitMigration\x12+.vm_migration.api.v1.SubmitMigrationRequest\x1a\".vm_migration.api.v1.AttemptRecord\x12\x63\n\x0cListAttempts\x12(.vm_migration.api.v1.ListAttemptsRequest\x1a).vm_migration.api.v1.ListAttemptsResponse\x12R\n\nGetAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12V\n\x0cWatchAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord0\x01\x12U\n\rCancelAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecordb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vm_migration/api/v1/orchestrator.proto\x12\x13vm_migration.api.v1\x1a vm_migration/api/v1/source.proto\x1a\x1fvm_migration/api/v1/types.proto\"c\n\x12TuneAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x19\n\x11\x64owntime_limit_ms\x18\x02 \x01(\x04\x12!\n\x19max_bandwidth_bytes_per_s\x18\x03 \x01(\x04\"\x8e\x01\n\x16SubmitMigrationRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12+\n\x06policy\x18\x04 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\x05 \x01(\r\"\x1e\n\x0b\x41ttemptName\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\"\n\x13ListAttemptsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"L\n\x14ListAttemptsResponse\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.AttemptRecord\"\x80\x05\n\rAttemptRecord\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\t \x01(\r\x12\x12\n\nprepare_ms\x18\n \x01(\x01\x12+\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\x12.\n\x08\x62lockers\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\r \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x32\n\x06report\x18\x0e \x01(\x0b\x32\".vm_migration.api.v1.AttemptReport\x12/\n\x08\x65xpected\x18\x0f \x01(\x0b\x32\x1d.vm_migration.api.v1.Expected\x12\x0e\n\x06\x64river\x18\x10 \x01(\t\x12\x12\n\ncreated_at\x18\x11 \x01(\x01\x12\x12\n\nupdated_at\x18\x12 \x01(\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x13 \x01(\x08\x12\x31\n\x06\x65vents\x18\x14 \x03(\x0b\x32!.vm_migration.api.v1.AttemptEvent\x12\x14\n\x0cshared_clock\x18\x15 \x01(\x08\"\\\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x61t\x18\x05 \x01(\x01\x32\x8c\x05\n\x0cOrchestrator\x12\x62\n\x0fSubmitMigration\x12+.vm_migration.api.v1.SubmitMigrationRequest\x1a\".vm_migration.api.v1.AttemptRecord\x12\x63\n\x0cListAttempts\x12(.vm_migration.api.v1.ListAttemptsRequest\x1a).vm_migration.api.v1.ListAttemptsResponse\x12R\n\nGetAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12V\n\x0cWatchAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord0\x01\x12U\n\rCancelAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12T\n\x0c\x46orceAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12Z\n\x0bTuneAttempt\x12\'.vm_migration.api.v1.TuneAttemptRequest\x1a\".vm_migration.api.v1.AttemptRecordb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vm_migration.api.v1.orchestrator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITMIGRATIONREQUEST']._serialized_start=131
-  _globals['_SUBMITMIGRATIONREQUEST']._serialized_end=273
-  _globals['_ATTEMPTNAME']._serialized_start=275
-  _globals['_ATTEMPTNAME']._serialized_end=305
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=307
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=341
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=343
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=419
-  _globals['_ATTEMPTRECORD']._serialized_start=422
-  _globals['_ATTEMPTRECORD']._serialized_end=1062
-  _globals['_ATTEMPTEVENT']._serialized_start=1064
-  _globals['_ATTEMPTEVENT']._serialized_end=1156
-  _globals['_ORCHESTRATOR']._serialized_start=1159
-  _globals['_ORCHESTRATOR']._serialized_end=1633
+  _globals['_TUNEATTEMPTREQUEST']._serialized_start=130
+  _globals['_TUNEATTEMPTREQUEST']._serialized_end=229
+  _globals['_SUBMITMIGRATIONREQUEST']._serialized_start=232
+  _globals['_SUBMITMIGRATIONREQUEST']._serialized_end=374
+  _globals['_ATTEMPTNAME']._serialized_start=376
+  _globals['_ATTEMPTNAME']._serialized_end=406
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=408
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=442
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=444
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=520
+  _globals['_ATTEMPTRECORD']._serialized_start=523
+  _globals['_ATTEMPTRECORD']._serialized_end=1163
+  _globals['_ATTEMPTEVENT']._serialized_start=1165
+  _globals['_ATTEMPTEVENT']._serialized_end=1257
+  _globals['_ORCHESTRATOR']._serialized_start=1260
+  _globals['_ORCHESTRATOR']._serialized_end=1912
 # @@protoc_insertion_point(module_scope)

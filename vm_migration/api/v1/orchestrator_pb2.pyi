@@ -21,6 +21,34 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class TuneAttemptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    DOWNTIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.str
+    """UUID, or the start of one that fits a single attempt"""
+    downtime_limit_ms: _builtins.int
+    """0: unchanged"""
+    max_bandwidth_bytes_per_s: _builtins.int
+    """0: unchanged"""
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.str = ...,
+        downtime_limit_ms: _builtins.int = ...,
+        max_bandwidth_bytes_per_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "downtime_limit_ms", b"downtime_limit_ms", "max_bandwidth_bytes_per_s", b"max_bandwidth_bytes_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuneAttemptRequest: _TypeAlias = TuneAttemptRequest  # noqa: Y015
+
+@_typing.final
 class SubmitMigrationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

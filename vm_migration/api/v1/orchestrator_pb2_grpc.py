@@ -60,6 +60,16 @@ class OrchestratorStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
                 _registered_method=True)
+        self.ForceAttempt = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/ForceAttempt',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+                _registered_method=True)
+        self.TuneAttempt = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/TuneAttempt',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+                _registered_method=True)
 
 
 class OrchestratorServicer:
@@ -100,6 +110,19 @@ class OrchestratorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForceAttempt(self, request, context):
+        """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TuneAttempt(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrchestratorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +149,16 @@ def add_OrchestratorServicer_to_server(servicer, server):
             'CancelAttempt': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelAttempt,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
+            ),
+            'ForceAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceAttempt,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
+            ),
+            'TuneAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.TuneAttempt,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
             ),
     }
@@ -264,6 +297,60 @@ class Orchestrator:
             target,
             '/vm_migration.api.v1.Orchestrator/CancelAttempt',
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/ForceAttempt',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TuneAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/TuneAttempt',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
             options,
             channel_credentials,

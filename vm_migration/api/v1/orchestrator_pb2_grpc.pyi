@@ -43,6 +43,9 @@ class OrchestratorStub:
     """A record at each change, at least one every two seconds while the attempt is open; ends with the attempt."""
     CancelAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]
     """Before the point of no return; refused after it."""
+    ForceAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]
+    """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return."""
+    TuneAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.TuneAttemptRequest, _orchestrator_pb2.AttemptRecord]
 
 @_typing.type_check_only
 class OrchestratorAsyncStub(OrchestratorStub):
@@ -59,6 +62,9 @@ class OrchestratorAsyncStub(OrchestratorStub):
     """A record at each change, at least one every two seconds while the attempt is open; ends with the attempt."""
     CancelAttempt: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
     """Before the point of no return; refused after it."""
+    ForceAttempt: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
+    """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return."""
+    TuneAttempt: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.TuneAttemptRequest, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
 
 class OrchestratorServicer(metaclass=_abc_1.ABCMeta):
     """The orchestrator daemon's side for people and their tools. It holds no truth that the agents' journals do not."""
@@ -102,5 +108,20 @@ class OrchestratorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]:
         """Before the point of no return; refused after it."""
+
+    @_abc_1.abstractmethod
+    def ForceAttempt(
+        self,
+        request: _orchestrator_pb2.AttemptName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]:
+        """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return."""
+
+    @_abc_1.abstractmethod
+    def TuneAttempt(
+        self,
+        request: _orchestrator_pb2.TuneAttemptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]: ...
 
 def add_OrchestratorServicer_to_server(servicer: OrchestratorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,6 +20,52 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class OutgoingReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    HIGHEST_EPOCH_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    PROCESS_ALIVE_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    LAST_STATE_FIELD_NUMBER: _builtins.int
+    OWNED_EPOCH_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """the journal's last state for this attempt; empty when the journal does not hold it"""
+    highest_epoch: _builtins.int
+    """of this machine's journal; 0 when there is none"""
+    pause: _builtins.int
+    process_alive: _builtins.bool
+    record: _builtins.str
+    """the journal's last record as JSON, without the secret: the proof that a discard needs"""
+    last_state: _builtins.str
+    """where the journal stands, whichever attempt that is of"""
+    owned_epoch: _builtins.int
+    """the last epoch at which this host owned the machine"""
+    sequence: _builtins.int
+    """of the journal"""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        highest_epoch: _builtins.int = ...,
+        pause: _builtins.int = ...,
+        process_alive: _builtins.bool = ...,
+        record: _builtins.str = ...,
+        last_state: _builtins.str = ...,
+        owned_epoch: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch", "last_state", b"last_state", "owned_epoch", b"owned_epoch", "pause", b"pause", "process_alive", b"process_alive", "record", b"record", "sequence", b"sequence", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutgoingReport: _TypeAlias = OutgoingReport  # noqa: Y015
+
+@_typing.final
 class CheckOutgoingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

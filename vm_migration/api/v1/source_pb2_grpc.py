@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from vm_migration.api.v1 import source_pb2 as vm__migration_dot_api_dot_v1_dot_source__pb2
+from vm_migration.api.v1 import types_pb2 as vm__migration_dot_api_dot_v1_dot_types__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -75,6 +76,21 @@ class SourceStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.TuneRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptReport.FromString,
                 _registered_method=True)
+        self.DescribeOutgoing = channel.unary_unary(
+                '/vm_migration.api.v1.Source/DescribeOutgoing',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/vm_migration.api.v1.Source/Recover',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
+                _registered_method=True)
+        self.Take = channel.unary_unary(
+                '/vm_migration.api.v1.Source/Take',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
+                _registered_method=True)
 
 
 class SourceServicer:
@@ -133,6 +149,27 @@ class SourceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DescribeOutgoing(self, request, context):
+        """What the journal says of an attempt, for its destination and for whoever recovers it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Take(self, request, context):
+        """An operator's: a RELEASED machine is taken back from a destination that is off; see docs/recovery.md.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SourceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +212,21 @@ def add_SourceServicer_to_server(servicer, server):
                     servicer.Tune,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.TuneRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptReport.SerializeToString,
+            ),
+            'DescribeOutgoing': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeOutgoing,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.SerializeToString,
+            ),
+            'Take': grpc.unary_unary_rpc_method_handler(
+                    servicer.Take,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -394,6 +446,87 @@ class Source:
             '/vm_migration.api.v1.Source/Tune',
             vm__migration_dot_api_dot_v1_dot_source__pb2.TuneRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeOutgoing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Source/DescribeOutgoing',
+            vm__migration_dot_api_dot_v1_dot_source__pb2.AttemptRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Source/Recover',
+            vm__migration_dot_api_dot_v1_dot_types__pb2.MachineName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Take(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Source/Take',
+            vm__migration_dot_api_dot_v1_dot_types__pb2.TakeRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_source__pb2.OutgoingReport.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from vm_migration.api.v1 import source_pb2 as _source_pb2
+from vm_migration.api.v1 import types_pb2 as _types_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -45,6 +46,12 @@ class SourceStub:
     Cancel: _grpc.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]
     Force: _grpc.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]
     Tune: _grpc.UnaryUnaryMultiCallable[_source_pb2.TuneRequest, _source_pb2.AttemptReport]
+    DescribeOutgoing: _grpc.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.OutgoingReport]
+    """What the journal says of an attempt, for its destination and for whoever recovers it."""
+    Recover: _grpc.UnaryUnaryMultiCallable[_types_pb2.MachineName, _source_pb2.OutgoingReport]
+    """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+    Take: _grpc.UnaryUnaryMultiCallable[_types_pb2.TakeRequest, _source_pb2.OutgoingReport]
+    """An operator's: a RELEASED machine is taken back from a destination that is off; see docs/recovery.md."""
 
 @_typing.type_check_only
 class SourceAsyncStub(SourceStub):
@@ -63,6 +70,12 @@ class SourceAsyncStub(SourceStub):
     Cancel: _aio.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]  # type: ignore[assignment]
     Force: _aio.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]  # type: ignore[assignment]
     Tune: _aio.UnaryUnaryMultiCallable[_source_pb2.TuneRequest, _source_pb2.AttemptReport]  # type: ignore[assignment]
+    DescribeOutgoing: _aio.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.OutgoingReport]  # type: ignore[assignment]
+    """What the journal says of an attempt, for its destination and for whoever recovers it."""
+    Recover: _aio.UnaryUnaryMultiCallable[_types_pb2.MachineName, _source_pb2.OutgoingReport]  # type: ignore[assignment]
+    """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+    Take: _aio.UnaryUnaryMultiCallable[_types_pb2.TakeRequest, _source_pb2.OutgoingReport]  # type: ignore[assignment]
+    """An operator's: a RELEASED machine is taken back from a destination that is off; see docs/recovery.md."""
 
 class SourceServicer(metaclass=_abc_1.ABCMeta):
     """The source agent's side of an attempt. Order: CheckOutgoing, Begin, (Prepare at the destination), Start, Watch."""
@@ -126,5 +139,29 @@ class SourceServicer(metaclass=_abc_1.ABCMeta):
         request: _source_pb2.TuneRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_source_pb2.AttemptReport, _abc.Awaitable[_source_pb2.AttemptReport]]: ...
+
+    @_abc_1.abstractmethod
+    def DescribeOutgoing(
+        self,
+        request: _source_pb2.AttemptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_source_pb2.OutgoingReport, _abc.Awaitable[_source_pb2.OutgoingReport]]:
+        """What the journal says of an attempt, for its destination and for whoever recovers it."""
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _types_pb2.MachineName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_source_pb2.OutgoingReport, _abc.Awaitable[_source_pb2.OutgoingReport]]:
+        """Goes on now with what an earlier life left of a machine, and answers with where its journal stands then."""
+
+    @_abc_1.abstractmethod
+    def Take(
+        self,
+        request: _types_pb2.TakeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_source_pb2.OutgoingReport, _abc.Awaitable[_source_pb2.OutgoingReport]]:
+        """An operator's: a RELEASED machine is taken back from a destination that is off; see docs/recovery.md."""
 
 def add_SourceServicer_to_server(servicer: SourceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,41 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvm_migration/api/v1/types.proto\x12\x13vm_migration.api.v1\"K\n\nAttemptKey\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\"8\n\x07\x42locker\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"\x87\x01\n\tHostFacts\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x1b\n\x13memory_budget_bytes\x18\x04 \x01(\x04\x12\x1b\n\x13memory_in_use_bytes\x18\x05 \x01(\x04\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x03(\t\"~\n\x0cRequirements\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rspecification\x18\x03 \x01(\x0c\x12\x11\n\tram_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x14\n\x0cstate_format\x18\x06 \x01(\x04\"\x89\x02\n\x06Policy\x12\x19\n\x11\x64owntime_limit_ms\x18\x01 \x01(\x04\x12!\n\x19max_bandwidth_bytes_per_s\x18\x02 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x03 \x01(\x04\x12\x32\n\non_timeout\x18\x04 \x01(\x0e\x32\x1e.vm_migration.api.v1.OnTimeout\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x11\n\ttransport\x18\x06 \x01(\t\x12\x0f\n\x07streams\x18\x07 \x01(\r\x12\x13\n\x0b\x63ompression\x18\x08 \x01(\t\x12/\n\x06verify\x18\t \x01(\x0e\x32\x1f.vm_migration.api.v1.VerifyMode\"U\n\x08\x45xpected\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x12\n\nprepare_ms\x18\x02 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x03 \x01(\x01\x12\x0e\n\x06rounds\x18\x04 \x01(\r\"6\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\xa8\x01\n\x05Round\x12\r\n\x05round\x18\x01 \x01(\r\x12\x13\n\x0b\x64irty_pages\x18\x02 \x01(\x04\x12\x12\n\nsent_pages\x18\x03 \x01(\x04\x12\x12\n\nzero_pages\x18\x04 \x01(\x04\x12\x12\n\nwire_bytes\x18\x05 \x01(\x04\x12\n\n\x02ms\x18\x06 \x01(\x01\x12\x19\n\x11\x64irty_bytes_per_s\x18\x07 \x01(\x01\x12\x18\n\x10wire_bytes_per_s\x18\x08 \x01(\x01\"\xc9\x01\n\x08\x44owntime\x12\x13\n\x0b\x64owntime_ms\x18\x01 \x01(\x01\x12\x10\n\x08pause_ms\x18\x02 \x01(\x01\x12\x15\n\rlast_round_ms\x18\x03 \x01(\x01\x12\x17\n\x0f\x64\x65vice_state_ms\x18\x04 \x01(\x01\x12\x11\n\tverify_ms\x18\x05 \x01(\x01\x12\x12\n\nhandoff_ms\x18\x06 \x01(\x01\x12\x11\n\tresume_ms\x18\x07 \x01(\x01\x12\x16\n\x0euncertainty_ms\x18\x08 \x01(\x01\x12\x14\n\x0cshared_clock\x18\t \x01(\x08\"d\n\x0bGuestReport\x12\x0e\n\x06\x65rrors\x18\x01 \x01(\x04\x12\x11\n\tjobs_done\x18\x02 \x01(\x04\x12\x19\n\x11\x64irty_bytes_per_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x64ma_bytes_per_s\x18\x04 \x01(\x01\";\n\x0cMemorySource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xc1\x02\n\rMachineStatus\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x11\n\trun_state\x18\x06 \x01(\t\x12\x11\n\tram_bytes\x18\x07 \x01(\x04\x12/\n\x05guest\x18\x08 \x01(\x0b\x32 .vm_migration.api.v1.GuestReport\x12\x31\n\x06memory\x18\t \x01(\x0b\x32!.vm_migration.api.v1.MemorySource\x12\x0f\n\x07\x61ttempt\x18\n \x01(\t\x12\x1a\n\x12specification_json\x18\x0b \x01(\t\x12.\n\x08warnings\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\"\x07\n\x05\x45mpty*k\n\nVerifyMode\x12\x1b\n\x17VERIFY_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10VERIFY_MODE_AUTO\x10\x01\x12\x14\n\x10VERIFY_MODE_FULL\x10\x02\x12\x14\n\x10VERIFY_MODE_NONE\x10\x03*T\n\tOnTimeout\x12\x1a\n\x16ON_TIMEOUT_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_TIMEOUT_CANCEL\x10\x01\x12\x14\n\x10ON_TIMEOUT_FORCE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvm_migration/api/v1/types.proto\x12\x13vm_migration.api.v1\"]\n\nAttemptKey\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x10\n\x08sequence\x18\x05 \x01(\x04\"8\n\x07\x42locker\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\"\x87\x01\n\tHostFacts\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12\x1b\n\x13memory_budget_bytes\x18\x04 \x01(\x04\x12\x1b\n\x13memory_in_use_bytes\x18\x05 \x01(\x04\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x03(\t\"~\n\x0cRequirements\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x15\n\rspecification\x18\x03 \x01(\x0c\x12\x11\n\tram_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x14\n\x0cstate_format\x18\x06 \x01(\x04\"\x89\x02\n\x06Policy\x12\x19\n\x11\x64owntime_limit_ms\x18\x01 \x01(\x04\x12!\n\x19max_bandwidth_bytes_per_s\x18\x02 \x01(\x04\x12\x12\n\ntimeout_ms\x18\x03 \x01(\x04\x12\x32\n\non_timeout\x18\x04 \x01(\x0e\x32\x1e.vm_migration.api.v1.OnTimeout\x12\x0f\n\x07profile\x18\x05 \x01(\t\x12\x11\n\ttransport\x18\x06 \x01(\t\x12\x0f\n\x07streams\x18\x07 \x01(\r\x12\x13\n\x0b\x63ompression\x18\x08 \x01(\t\x12/\n\x06verify\x18\t \x01(\x0e\x32\x1f.vm_migration.api.v1.VerifyMode\"U\n\x08\x45xpected\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x12\n\nprepare_ms\x18\x02 \x01(\x01\x12\x13\n\x0b\x64owntime_ms\x18\x03 \x01(\x01\x12\x0e\n\x06rounds\x18\x04 \x01(\r\"6\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\"\xa8\x01\n\x05Round\x12\r\n\x05round\x18\x01 \x01(\r\x12\x13\n\x0b\x64irty_pages\x18\x02 \x01(\x04\x12\x12\n\nsent_pages\x18\x03 \x01(\x04\x12\x12\n\nzero_pages\x18\x04 \x01(\x04\x12\x12\n\nwire_bytes\x18\x05 \x01(\x04\x12\n\n\x02ms\x18\x06 \x01(\x01\x12\x19\n\x11\x64irty_bytes_per_s\x18\x07 \x01(\x01\x12\x18\n\x10wire_bytes_per_s\x18\x08 \x01(\x01\"\xc9\x01\n\x08\x44owntime\x12\x13\n\x0b\x64owntime_ms\x18\x01 \x01(\x01\x12\x10\n\x08pause_ms\x18\x02 \x01(\x01\x12\x15\n\rlast_round_ms\x18\x03 \x01(\x01\x12\x17\n\x0f\x64\x65vice_state_ms\x18\x04 \x01(\x01\x12\x11\n\tverify_ms\x18\x05 \x01(\x01\x12\x12\n\nhandoff_ms\x18\x06 \x01(\x01\x12\x11\n\tresume_ms\x18\x07 \x01(\x01\x12\x16\n\x0euncertainty_ms\x18\x08 \x01(\x01\x12\x14\n\x0cshared_clock\x18\t \x01(\x08\"d\n\x0bGuestReport\x12\x0e\n\x06\x65rrors\x18\x01 \x01(\x04\x12\x11\n\tjobs_done\x18\x02 \x01(\x04\x12\x19\n\x11\x64irty_bytes_per_s\x18\x03 \x01(\x01\x12\x17\n\x0f\x64ma_bytes_per_s\x18\x04 \x01(\x01\";\n\x0cMemorySource\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x66iles\x18\x02 \x03(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xc1\x02\n\rMachineStatus\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x11\n\trun_state\x18\x06 \x01(\t\x12\x11\n\tram_bytes\x18\x07 \x01(\x04\x12/\n\x05guest\x18\x08 \x01(\x0b\x32 .vm_migration.api.v1.GuestReport\x12\x31\n\x06memory\x18\t \x01(\x0b\x32!.vm_migration.api.v1.MemorySource\x12\x0f\n\x07\x61ttempt\x18\n \x01(\t\x12\x1a\n\x12specification_json\x18\x0b \x01(\t\x12.\n\x08warnings\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\"\xad\x01\n\x0eMachineCustody\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06record\x18\x03 \x01(\t\x12\x12\n\nunreadable\x18\x04 \x01(\t\x12\x0f\n\x07process\x18\x05 \x01(\t\x12\x11\n\trun_state\x18\x06 \x01(\t\x12\r\n\x05pause\x18\x07 \x01(\x04\x12\x12\n\ncontroller\x18\x08 \x01(\x04\x12\x11\n\tcomplaint\x18\t \x01(\t\"D\n\x08Leftover\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0c\n\x04path\x18\x04 \x01(\t\"\x98\x01\n\rCustodyReport\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x36\n\tcustodies\x18\x03 \x03(\x0b\x32#.vm_migration.api.v1.MachineCustody\x12\x30\n\tleftovers\x18\x04 \x03(\x0b\x32\x1d.vm_migration.api.v1.Leftover\"\x83\x01\n\x0bTakeRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x14\n\x0chighest_seen\x18\x02 \x01(\x04\x12\x0e\n\x06\x66\x65nced\x18\x03 \x01(\t\x12\x10\n\x08\x61lso_off\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x1e\n\x0bMachineName\x12\x0f\n\x07machine\x18\x01 \x01(\t\"\x07\n\x05\x45mpty*k\n\nVerifyMode\x12\x1b\n\x17VERIFY_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10VERIFY_MODE_AUTO\x10\x01\x12\x14\n\x10VERIFY_MODE_FULL\x10\x02\x12\x14\n\x10VERIFY_MODE_NONE\x10\x03*T\n\tOnTimeout\x12\x1a\n\x16ON_TIMEOUT_UNSPECIFIED\x10\x00\x12\x15\n\x11ON_TIMEOUT_CANCEL\x10\x01\x12\x14\n\x10ON_TIMEOUT_FORCE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vm_migration.api.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERIFYMODE']._serialized_start=1739
-  _globals['_VERIFYMODE']._serialized_end=1846
-  _globals['_ONTIMEOUT']._serialized_start=1848
-  _globals['_ONTIMEOUT']._serialized_end=1932
+  _globals['_VERIFYMODE']._serialized_start=2324
+  _globals['_VERIFYMODE']._serialized_end=2431
+  _globals['_ONTIMEOUT']._serialized_start=2433
+  _globals['_ONTIMEOUT']._serialized_end=2517
   _globals['_ATTEMPTKEY']._serialized_start=56
-  _globals['_ATTEMPTKEY']._serialized_end=131
-  _globals['_BLOCKER']._serialized_start=133
-  _globals['_BLOCKER']._serialized_end=189
-  _globals['_HOSTFACTS']._serialized_start=192
-  _globals['_HOSTFACTS']._serialized_end=327
-  _globals['_REQUIREMENTS']._serialized_start=329
-  _globals['_REQUIREMENTS']._serialized_end=455
-  _globals['_POLICY']._serialized_start=458
-  _globals['_POLICY']._serialized_end=723
-  _globals['_EXPECTED']._serialized_start=725
-  _globals['_EXPECTED']._serialized_end=810
-  _globals['_FAILURE']._serialized_start=812
-  _globals['_FAILURE']._serialized_end=866
-  _globals['_ROUND']._serialized_start=869
-  _globals['_ROUND']._serialized_end=1037
-  _globals['_DOWNTIME']._serialized_start=1040
-  _globals['_DOWNTIME']._serialized_end=1241
-  _globals['_GUESTREPORT']._serialized_start=1243
-  _globals['_GUESTREPORT']._serialized_end=1343
-  _globals['_MEMORYSOURCE']._serialized_start=1345
-  _globals['_MEMORYSOURCE']._serialized_end=1404
-  _globals['_MACHINESTATUS']._serialized_start=1407
-  _globals['_MACHINESTATUS']._serialized_end=1728
-  _globals['_EMPTY']._serialized_start=1730
-  _globals['_EMPTY']._serialized_end=1737
+  _globals['_ATTEMPTKEY']._serialized_end=149
+  _globals['_BLOCKER']._serialized_start=151
+  _globals['_BLOCKER']._serialized_end=207
+  _globals['_HOSTFACTS']._serialized_start=210
+  _globals['_HOSTFACTS']._serialized_end=345
+  _globals['_REQUIREMENTS']._serialized_start=347
+  _globals['_REQUIREMENTS']._serialized_end=473
+  _globals['_POLICY']._serialized_start=476
+  _globals['_POLICY']._serialized_end=741
+  _globals['_EXPECTED']._serialized_start=743
+  _globals['_EXPECTED']._serialized_end=828
+  _globals['_FAILURE']._serialized_start=830
+  _globals['_FAILURE']._serialized_end=884
+  _globals['_ROUND']._serialized_start=887
+  _globals['_ROUND']._serialized_end=1055
+  _globals['_DOWNTIME']._serialized_start=1058
+  _globals['_DOWNTIME']._serialized_end=1259
+  _globals['_GUESTREPORT']._serialized_start=1261
+  _globals['_GUESTREPORT']._serialized_end=1361
+  _globals['_MEMORYSOURCE']._serialized_start=1363
+  _globals['_MEMORYSOURCE']._serialized_end=1422
+  _globals['_MACHINESTATUS']._serialized_start=1425
+  _globals['_MACHINESTATUS']._serialized_end=1746
+  _globals['_MACHINECUSTODY']._serialized_start=1749
+  _globals['_MACHINECUSTODY']._serialized_end=1922
+  _globals['_LEFTOVER']._serialized_start=1924
+  _globals['_LEFTOVER']._serialized_end=1992
+  _globals['_CUSTODYREPORT']._serialized_start=1995
+  _globals['_CUSTODYREPORT']._serialized_end=2147
+  _globals['_TAKEREQUEST']._serialized_start=2150
+  _globals['_TAKEREQUEST']._serialized_end=2281
+  _globals['_MACHINENAME']._serialized_start=2283
+  _globals['_MACHINENAME']._serialized_end=2313
+  _globals['_EMPTY']._serialized_start=2315
+  _globals['_EMPTY']._serialized_end=2322
 # @@protoc_insertion_point(module_scope)

@@ -67,12 +67,17 @@ class AttemptKey(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     TERM_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     """UUID, canonical text"""
     attempt: _builtins.str
     """UUID, canonical text"""
     epoch: _builtins.int
     term: _builtins.int
+    sequence: _builtins.int
+    """Between the attempt's two hosts: the sequence of the sender's own journal. A lower one than the receiver has seen
+    is a journal that was rolled back, and is refused. 0: not told.
+    """
     def __init__(
         self,
         *,
@@ -80,10 +85,11 @@ class AttemptKey(_message.Message):
         attempt: _builtins.str = ...,
         epoch: _builtins.int = ...,
         term: _builtins.int = ...,
+        sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "machine", b"machine", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "epoch", b"epoch", "machine", b"machine", "sequence", b"sequence", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -491,6 +497,182 @@ class MachineStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MachineStatus: _TypeAlias = MachineStatus  # noqa: Y015
+
+@_typing.final
+class MachineCustody(_message.Message):
+    """One machine's journal at one host, and the process that it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    RUN_STATE_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    CONTROLLER_FIELD_NUMBER: _builtins.int
+    COMPLAINT_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """UUID"""
+    name: _builtins.str
+    record: _builtins.str
+    """the journal's last record as JSON, without the secret; empty where it cannot be read"""
+    unreadable: _builtins.str
+    """why it cannot be read"""
+    process: _builtins.str
+    """alive | gone | unknown: the instance that the journal names, by its ids"""
+    run_state: _builtins.str
+    """running | paused | incoming, as the process says; empty where it was not heard"""
+    pause: _builtins.int
+    """as the process says"""
+    controller: _builtins.int
+    """number of the controller attached to the process, as it says"""
+    complaint: _builtins.str
+    """what this agent waits for, or refuses to do, with this machine; empty when nothing"""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        name: _builtins.str = ...,
+        record: _builtins.str = ...,
+        unreadable: _builtins.str = ...,
+        process: _builtins.str = ...,
+        run_state: _builtins.str = ...,
+        pause: _builtins.int = ...,
+        controller: _builtins.int = ...,
+        complaint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complaint", b"complaint", "controller", b"controller", "machine", b"machine", "name", b"name", "pause", b"pause", "process", b"process", "record", b"record", "run_state", b"run_state", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineCustody: _TypeAlias = MachineCustody  # noqa: Y015
+
+@_typing.final
+class Leftover(_message.Message):
+    """Something of a machine that no journal of this host accounts for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """UUID"""
+    kind: _builtins.str
+    """folder | vmm | vfio-host"""
+    pid: _builtins.int
+    """0 for a folder"""
+    path: _builtins.str
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "machine", b"machine", "path", b"path", "pid", b"pid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Leftover: _TypeAlias = Leftover  # noqa: Y015
+
+@_typing.final
+class CustodyReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CUSTODIES_FIELD_NUMBER: _builtins.int
+    LEFTOVERS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    version: _builtins.str
+    @_builtins.property
+    def custodies(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineCustody]: ...
+    @_builtins.property
+    def leftovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Leftover]: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        version: _builtins.str = ...,
+        custodies: _abc.Iterable[Global___MachineCustody] | None = ...,
+        leftovers: _abc.Iterable[Global___Leftover] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custodies", b"custodies", "host", b"host", "leftovers", b"leftovers", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustodyReport: _TypeAlias = CustodyReport  # noqa: Y015
+
+@_typing.final
+class TakeRequest(_message.Message):
+    """An operator's word that a machine may run here although writes that another copy has seen may be missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    HIGHEST_SEEN_FIELD_NUMBER: _builtins.int
+    FENCED_FIELD_NUMBER: _builtins.int
+    ALSO_OFF_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    highest_seen: _builtins.int
+    """the highest epoch of this machine's journals at every host that answered"""
+    fenced: _builtins.str
+    """the host that the operator vouches is off, or whose machine process is proven gone"""
+    reason: _builtins.str
+    """who, when, why; kept in the journal"""
+    @_builtins.property
+    def key(self) -> Global___AttemptKey: ...
+    @_builtins.property
+    def also_off(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """other hosts that did not answer and that the operator vouches for as well"""
+
+    def __init__(
+        self,
+        *,
+        key: Global___AttemptKey | None = ...,
+        highest_seen: _builtins.int = ...,
+        fenced: _builtins.str = ...,
+        also_off: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_off", b"also_off", "fenced", b"fenced", "highest_seen", b"highest_seen", "key", b"key", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeRequest: _TypeAlias = TakeRequest  # noqa: Y015
+
+@_typing.final
+class MachineName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """UUID"""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MachineName: _TypeAlias = MachineName  # noqa: Y015
 
 @_typing.final
 class Empty(_message.Message):
