@@ -12,11 +12,16 @@ _API: Final = "/vm_migration.api.v1."
 _EVERYBODY: Final = frozenset(Role)
 _READERS: Final = _EVERYBODY
 _DRIVERS: Final = frozenset({Role.ORCHESTRATOR, Role.OPERATOR})
-_DRIVERS_AND_HOSTS: Final = _DRIVERS | {Role.HOST}
+_DRIVERS_AND_OPERATORS: Final = frozenset({Role.OPERATOR})
+"""A copy that may miss writes runs on a person's word only."""
+_HOSTS: Final = _DRIVERS | {Role.HOST}
+_OPERATORS: Final = frozenset({Role.OPERATOR})
+"""A copy that may miss writes runs on a person's word only."""
 _HOSTS: Final = frozenset({Role.HOST})
 
 _METHODS: Final[dict[str, frozenset[Role]]] = {
     f"{_API}Host/DescribeHost": _READERS,
+    f"{_API}Host/ListCustodies": _READERS,
     f"{_API}Machines/ListMachines": _READERS,
     f"{_API}Machines/GetMachine": _READERS,
     f"{_API}Machines/CreateMachine": _DRIVERS,
@@ -32,6 +37,9 @@ _METHODS: Final[dict[str, frozenset[Role]]] = {
     f"{_API}Source/Cancel": _DRIVERS,
     f"{_API}Source/Force": _DRIVERS,
     f"{_API}Source/Tune": _DRIVERS,
+    f"{_API}Source/DescribeOutgoing": _READERS,
+    f"{_API}Source/Recover": _DRIVERS,
+    f"{_API}Source/Take": _OPERATORS,
     f"{_API}Destination/CheckIncoming": _READERS,
     f"{_API}Destination/DescribeIncoming": _READERS,
     f"{_API}Destination/Prepare": _DRIVERS,
@@ -42,12 +50,16 @@ _METHODS: Final[dict[str, frozenset[Role]]] = {
     f"{_API}Destination/Handoff": _DRIVERS_AND_HOSTS,
     f"{_API}Destination/Discard": _DRIVERS_AND_HOSTS,
     f"{_API}Destination/NoteRetired": _DRIVERS_AND_HOSTS,
+    f"{_API}Destination/Recover": _DRIVERS,
+    f"{_API}Destination/Take": _OPERATORS,
     # The orchestrator's daemon.
     f"{_API}Orchestrator/ListAttempts": _READERS,
     f"{_API}Orchestrator/GetAttempt": _READERS,
     f"{_API}Orchestrator/WatchAttempt": _READERS,
     f"{_API}Orchestrator/SubmitMigration": _DRIVERS,
     f"{_API}Orchestrator/CancelAttempt": _DRIVERS,
+    f"{_API}Orchestrator/ForceAttempt": _DRIVERS,
+    f"{_API}Orchestrator/TuneAttempt": _DRIVERS,
 }
 _SERVICES: Final[dict[str, frozenset[Role]]] = {
     f"{_API}Bulk": _HOSTS,
