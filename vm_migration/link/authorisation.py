@@ -12,11 +12,9 @@ _API: Final = "/vm_migration.api.v1."
 _EVERYBODY: Final = frozenset(Role)
 _READERS: Final = _EVERYBODY
 _DRIVERS: Final = frozenset({Role.ORCHESTRATOR, Role.OPERATOR})
-_DRIVERS_AND_OPERATORS: Final = frozenset({Role.OPERATOR})
-"""A copy that may miss writes runs on a person's word only."""
-_HOSTS: Final = _DRIVERS | {Role.HOST}
 _OPERATORS: Final = frozenset({Role.OPERATOR})
 """A copy that may miss writes runs on a person's word only."""
+_DRIVERS_AND_HOSTS: Final = _DRIVERS | {Role.HOST}
 _HOSTS: Final = frozenset({Role.HOST})
 
 _METHODS: Final[dict[str, frozenset[Role]]] = {
