@@ -2,27 +2,27 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 from vm_migration.api.v1 import types_pb2
 from vm_migration.daemon.host_facts import VERSION, speaks
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_in_use
-from vm_migration.machine.run_directory import RunDirectory
+from vm_migration.machine.port import MachineGone
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.process.control import SPECIFICATION_FILE, Observation
+from vmm.process.control import Observation
 
 
 class Admission:
     """The host's memory budget, and the names that are taken."""
 
-    def __init__(self, host: str, run: RunDirectory, memory_budget: int) -> None:
+    def __init__(self, host: str, hypervisor: Hypervisor, memory_budget: int) -> None:
         self.memory_budget: Final = memory_budget
         self._host: Final = host
-        self._run: Final = run
+        self._hypervisor: Final = hypervisor
         self._promised: Final[dict[str, int]] = {}
 
     def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
@@ -31,14 +31,14 @@ class Admission:
         if not speaks(requirements.version) or requirements.state_format != STATE_FORMAT:
             text = f"Source has version {requirements.version}, {self._host} has {VERSION}"
             found.append(Observation(code="version", message=text))
-        left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._run, but=self._promised)
+        left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._hypervisor, but=self._promised)
         if requirements.ram_bytes > left:
             text = f"{self._host} has {left} bytes left of its memory budget; {requirements.ram_bytes} are needed"
             found.append(Observation(code="no-memory", message=text))
-        for directory in self._run.all():
-            same_id = str(directory.machine) == requirements.machine
-            if directory.alive() and (same_id or _name_in(directory.path) == requirements.name):
-                text = f"A machine {requirements.name} ({directory.machine}) is on {self._host} already"
+        for place in self._hypervisor.all():
+            same_id = str(place.machine) == requirements.machine
+            if place.alive() and (same_id or _name_in(place) == requirements.name):
+                text = f"A machine {requirements.name} ({place.machine}) is on {self._host} already"
                 found.append(Observation(code="machine-exists", message=text))
         return found
 
@@ -77,8 +77,8 @@ def specification_in(requirements: types_pb2.Requirements) -> MachineSpecificati
     return specification
 
 
-def _name_in(path: Path) -> str:
+def _name_in(place: MachinePlace) -> str:
     try:
-        return parse_specification((path / SPECIFICATION_FILE).read_bytes()).name
-    except (OSError, InvalidDocument):
+        return parse_specification(place.specification()).name
+    except (MachineGone, InvalidDocument):
         return ""

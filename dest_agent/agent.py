@@ -1,11 +1,9 @@
 """The destination agent: takes machines in, one attempt for each machine at a time."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from dest_agent.admission import Admission, specification_in
@@ -17,17 +15,16 @@ from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Ref
 from vm_migration.handover.arrival import activating
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import view
-from vm_migration.handover.journal import machines, read_last
 from vm_migration.handover.journal_errors import JournalUnreadable
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import former_retired, match
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import ARRIVING, OPEN, State
-from vm_migration.machine.launch import take_away
+from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineError
-from vm_migration.machine.run_directory import RunDirectory, instance_lives
 from vm_migration.telemetry import logs
 from vmm.assembly.specification import MachineSpecification
-from vmm.process.description import boot_id
 from vmm.vfio.device_records import DeviceTotal
 
 _KEPT: Final = 64
@@ -45,16 +42,16 @@ class DestAgent:
         self,
         *,
         host: str,
-        state_dir: Path,
-        run_dir: Path,
+        journals: Journals,
+        hypervisor: Hypervisor,
         memory_budget: int,
         after_active: AfterActive,
         before_ready: BeforeReady = nothing_before_ready,
     ) -> None:
         self.host: Final = host
-        self.run: Final = RunDirectory(run_dir)
-        self.admission: Final = Admission(host, self.run, memory_budget)
-        self._journals: Final = state_dir / "journal"
+        self.hypervisor: Final = hypervisor
+        self.admission: Final = Admission(host, hypervisor, memory_budget)
+        self._journals: Final = journals
         self._after_active: Final = after_active
         self._before_ready: Final = before_ready
         self._arriving: Final[dict[str, IncomingAttempt]] = {}
@@ -85,14 +82,14 @@ class DestAgent:
     async def _prepared(
         self, key: AttemptKey, specification: MachineSpecification, request: destination_pb2.PrepareRequest
     ) -> IncomingAttempt:
-        custody = await journal_prepared(self._journals, self.run, key, request)
+        custody = await journal_prepared(self._journals, self.hypervisor, key, request)
         record = custody.record
         if record.state is not State.PREPARED or record.instance:
             await custody.close()
             text = f"Attempt {key.attempt} came to {record.state} here, in an earlier life of this agent"
             raise Refused("attempt-over", text, "Begin a new one")
         try:
-            attempt = await bring_up(custody, self.run, specification, request)
+            attempt = await bring_up(custody, self.hypervisor, specification, request)
         except BaseException:
             await custody.close()
             raise
@@ -166,20 +163,20 @@ class DestAgent:
                 return known
             last = await self._last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
-                return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=boot_id())
+                return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=self.hypervisor.boot_id)
             if match(last, key).state is not State.LOST:
                 activating(match(last, key), pause=pause, secret=secret)  # refused before the journal is even opened
-            started = time.monotonic_ns()
+            started = loop_ns()
             async with self._held(key) as custody:
                 was_active = custody.record.state is State.ACTIVE
                 executed_ns = await take_over(custody, pause, secret)
                 record = custody.record
                 response = destination_pb2.HandoffResponse(
                     state=record.state,
-                    boot_id=boot_id(),
+                    boot_id=self.hypervisor.boot_id,
                     executed_at_ns=executed_ns,
-                    activated_at_ns=time.monotonic_ns(),
-                    activate_ms=(time.monotonic_ns() - started) / 1e6,
+                    activated_at_ns=loop_ns(),
+                    activate_ms=(loop_ns() - started) / 1e6,
                 )
                 self._remember(key.attempt, response)
                 await self._let_go(key.attempt)
@@ -239,12 +236,12 @@ class DestAgent:
         """Return a record as its peers are told."""
         held = record.attempt == attempt
         arriving = self._arriving.get(attempt)
-        living = instance_lives(record.instance)
+        living = self.hypervisor.instance_lives(record.instance)
         return destination_pb2.IncomingReport(
             state=record.state if held else "",
             highest_epoch=record.highest_epoch,
             pause=record.pause if held else 0,
-            process_alive=self.run.of_text(record.machine).alive() if living is None else living,
+            process_alive=self.hypervisor.of_text(record.machine).alive() if living is None else living,
             whole=held and record.whole,
             stale_pages=0 if arriving is None else arriving.stale_pages,
         )
@@ -253,7 +250,7 @@ class DestAgent:
 
     async def recover(self) -> None:
         """After a restart: what was arriving and not whole is given up; what was being activated is."""
-        for machine in await asyncio.to_thread(machines, self._journals):
+        for machine in await asyncio.to_thread(self._journals.machines):
             try:
                 await self._recover_one(machine)
             except Exception as error:  # noqa: BLE001 - one arrival must not keep the agent away from the others
@@ -272,10 +269,10 @@ class DestAgent:
         if last.state not in _GIVEN_UP:
             return
         await self._let_go(last.attempt or "")
-        directory = self.run.of_text(last.machine)
-        instance = directory.instance()
+        place = self.hypervisor.of_text(last.machine)
+        instance = place.instance()
         if instance is not None and instance.name == last.instance:
-            await take_away(directory, None)
+            await self.hypervisor.take_away(place, None)
 
     async def stop(self) -> None:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
@@ -308,13 +305,13 @@ class DestAgent:
             return
         async with self._opened(key.machine) as custody:
             match(custody.record, key)
-            if custody.directory.alive():
+            if custody.place.alive():
                 await custody.attach(custody.record.epoch)
             yield custody
 
     @asynccontextmanager
     async def _opened(self, machine: str) -> AsyncIterator[Custody]:
-        custody = await Custody.open(self._journals, self.run, machine)
+        custody = await Custody.open(self._journals, self.hypervisor, machine)
         try:
             yield custody
         finally:
@@ -327,7 +324,7 @@ class DestAgent:
             await arriving.custody.close()
 
     async def _last(self, machine: str) -> Record:
-        return await asyncio.to_thread(read_last, self._journals, machine)
+        return await asyncio.to_thread(self._journals.read_last, machine)
 
     def _remember(self, attempt: str, response: destination_pb2.HandoffResponse) -> None:
         while len(self._activated) >= _KEPT:

@@ -6,7 +6,6 @@ its stream waits, and so does its source.
 """
 
 import hmac
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
+from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack
@@ -185,19 +185,19 @@ class IncomingAttempt:
             raise Refused("device-state-differs", text, "The source aborts and resumes")
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         await before_ready(self.custody.record)
-        started = time.monotonic_ns()
+        started = loop_ns()
         result = image.verify() if verify else None
-        verified = time.monotonic_ns()
+        verified = loop_ns()
         if result is not None and not result.whole:
             return Finished(pause, result, 0.0, (verified - started) / 1e6)
         await self.custody.port.load(state, pause)
-        loaded = time.monotonic_ns()
+        loaded = loop_ns()
         await self.custody.write(lambda record: ready(record, pause=pause, was_running=was_running))
         return Finished(pause, result, (loaded - verified) / 1e6, (verified - started) / 1e6)
 
     def _require_process(self) -> None:
         """Check that what fills is still a machine's memory: the mapping here outlives the process."""
-        if not self.custody.directory.alive():
+        if not self.custody.place.alive():
             text = f"The process that machine {self.custody.record.machine} was to run in has ended"
             raise AttemptFailed("process-gone", text, "The machine goes on at its source; try again")
 

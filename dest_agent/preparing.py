@@ -9,8 +9,6 @@ What fails after PREPARED is given up: DISCARDED, and nothing is left of the pro
 
 import asyncio
 import secrets
-import time
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -19,13 +17,13 @@ from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.handover.arrival import given_up, prepared
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.journal import Journal
 from vm_migration.handover.journal_errors import JournalExists
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import bound_to
-from vm_migration.handover.record import AttemptKey, Record
-from vm_migration.machine.launch import launch, take_away
+from vm_migration.handover.record import AttemptKey
+from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineError
-from vm_migration.machine.run_directory import RunDirectory
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock
 
@@ -34,7 +32,7 @@ _POPULATE_PAGES: Final = 16384
 
 
 async def journal_prepared(
-    journals: Path, run: RunDirectory, key: AttemptKey, request: destination_pb2.PrepareRequest
+    journals: Journals, hypervisor: Hypervisor, key: AttemptKey, request: destination_pb2.PrepareRequest
 ) -> Custody:
     """Write PREPARED, as the journal's first record or after its last; nothing else has happened when this fails.
 
@@ -44,9 +42,9 @@ async def journal_prepared(
     text = request.requirements.specification.decode()
     first = prepared(None, key, source=request.source, secret_hash=request.secret_hash, specification=text)
     try:
-        journal = await asyncio.to_thread(_first_journal, journals, first)
+        journal = await asyncio.to_thread(journals.create, first)
     except JournalExists:
-        custody = await Custody.open(journals, run, key.machine)
+        custody = await Custody.open(journals, hypervisor, key.machine)
         try:
             await custody.write(
                 lambda record: prepared(
@@ -57,12 +55,12 @@ async def journal_prepared(
             await custody.close()
             raise
         return custody
-    return Custody(journal, run.of(UUID(key.machine)))
+    return Custody(journal, hypervisor.of(UUID(key.machine)), hypervisor)
 
 
 async def bring_up(
     custody: Custody,
-    run: RunDirectory,
+    hypervisor: Hypervisor,
     specification: MachineSpecification,
     request: destination_pb2.PrepareRequest,
 ) -> IncomingAttempt:
@@ -71,9 +69,9 @@ async def bring_up(
     Raises:
         Refused: It did not come up, or the host has no memory; the attempt is DISCARDED here and nothing is left.
     """
-    started = time.monotonic_ns()
+    started = loop_ns()
     try:
-        return await _brought_up(custody, run, specification, request, started)
+        return await _brought_up(custody, hypervisor, specification, request, started)
     except BaseException as error:
         await give_up(custody, f"Prepare failed: {error}")
         if isinstance(error, MachineError):
@@ -84,24 +82,19 @@ async def bring_up(
 async def give_up(custody: Custody, reason: str, *, attached: bool = True) -> None:
     """End an arrival that holds no whole image: DISCARDED, and the process taken away, by its id where not attached."""
     await custody.write(lambda record: given_up(record, reason=reason))
-    await take_away(custody.directory, custody.port if attached else None)
-
-
-def _first_journal(journals: Path, first: Record) -> Journal:
-    journals.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Journal.create(journals, first)
+    await custody.take_away(kill=not attached)
 
 
 async def _brought_up(
     custody: Custody,
-    run: RunDirectory,
+    hypervisor: Hypervisor,
     specification: MachineSpecification,
     request: destination_pb2.PrepareRequest,
     started: int,
 ) -> IncomingAttempt:
     record = custody.record
-    directory = await launch(run, UUID(record.machine), specification, incoming=True)
-    instance = directory.instance()
+    place = await hypervisor.launch(UUID(record.machine), specification, incoming=True)
+    instance = place.instance()
     name = "" if instance is None else instance.name
     await custody.write(lambda last: bound_to(last, name))
     await custody.attach(record.epoch)
@@ -119,7 +112,7 @@ async def _brought_up(
     except BaseException:
         ram.close()
         raise
-    attempt.prepare_ms = (time.monotonic_ns() - started) / 1e6
+    attempt.prepare_ms = (loop_ns() - started) / 1e6
     return attempt
 
 

@@ -11,9 +11,11 @@ from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
 from vm_migration.daemon.host_agent import Offer, run_host_agent
 from vm_migration.daemon.host_place import HostPlace
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.link.address import join_address, split_address
 from vm_migration.link.server import Service
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
 
 _log: Final = logs.get(__name__)
@@ -28,8 +30,8 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
     """Return the agent of this host, and what it serves."""
     agent = DestAgent(
         host=place.host,
-        state_dir=place.state_dir,
-        run_dir=place.run_dir,
+        journals=Journals(place.state_dir / "journal"),
+        hypervisor=SoftwareHypervisor(place.run_dir),
         memory_budget=place.memory_budget,
         after_active=_after_active(configuration, place),
         before_ready=_before_ready(configuration, place),

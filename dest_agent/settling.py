@@ -14,7 +14,6 @@ from vm_migration.handover.evidence import InstanceGone, Process, SideView, unre
 from vm_migration.handover.record import Record
 from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
-from vm_migration.machine.launch import take_away
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
@@ -61,7 +60,7 @@ async def confirm(custody: Custody) -> int:
 async def lose(custody: Custody, reason: str) -> None:
     """Write LOST for an image that is gone, and take away what is left of it."""
     await custody.write(lambda last: lost(last, process=InstanceGone(last.instance), reason=reason))
-    await take_away(custody.directory, None)
+    await custody.take_away(kill=True)
 
 
 async def end(custody: Custody, source: SideView, reason: str, finish: Finish | None) -> Record:
@@ -75,7 +74,7 @@ async def end(custody: Custody, source: SideView, reason: str, finish: Finish | 
     if source.sight is State.STOPPED and custody.record.state in (State.PREPARED, State.READY):
         return await _own_up(custody, finish)
     record = await custody.write(lambda last: discarded(last, source=source, reason=reason))
-    await take_away(custody.directory, custody.port)
+    await custody.take_away(kill=False)
     return record
 
 
@@ -93,7 +92,7 @@ async def recover(custody: Custody) -> bool:
     decision = decide(unreachable(here.attempt), here, past_deadline=True)
     if Action.DISCARD_DESTINATION in decision.actions:
         await custody.write(lambda last: given_up(last, reason="The destination agent was restarted during the copy"))
-        await take_away(custody.directory, None)
+        await custody.take_away(kill=True)
     elif Action.LOSE_DESTINATION in decision.actions:
         await lose(custody, "The machine's process ended while the destination agent was away")
     elif Action.ACTIVATE_DESTINATION in decision.actions:
@@ -117,7 +116,7 @@ async def _own_up(custody: Custody, finish: Finish | None) -> Record:
     if custody.record.state is State.PREPARED:
         reason = "The source's machine is gone, and what came of it is not whole"
         await custody.write(lambda last: given_up(last, reason=reason, mismatched=True))
-        await take_away(custody.directory, custody.port)
+        await custody.take_away(kill=False)
     return custody.record
 
 

@@ -18,7 +18,7 @@ from vm_migration.api.v1.machine_pb2_grpc import HostStub, MachinesStub
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
 from vm_migration.errors import InvalidInput
 from vm_migration.link.call import call, stream
-from vm_migration.link.channel import open_channel
+from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.tls import TlsFiles
 
 Side = Literal["source", "dest"]
@@ -51,10 +51,13 @@ class HostAddresses:
 class Agents:
     """Channels to the agents, opened when first needed and closed with the context."""
 
-    def __init__(self, hosts: Mapping[str, HostAddresses], tls: TlsFiles | None) -> None:
+    def __init__(
+        self, hosts: Mapping[str, HostAddresses], tls: TlsFiles | None, channels: OpenChannel = open_channel
+    ) -> None:
         """Remember the hosts; nothing is opened. `tls` None speaks plaintext, to loopback only."""
         self.hosts: Final = dict(hosts)
         self._tls = tls
+        self._open_channel = channels
         self._channels: dict[tuple[str, Side], grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
@@ -88,7 +91,7 @@ class Agents:
         self.require(host)
         address = self.hosts[host].of(side)
         if (host, side) not in self._channels:
-            self._channels[host, side] = open_channel(address, self._tls, host)
+            self._channels[host, side] = self._open_channel(address, self._tls, host)
         return self._channels[host, side], f"{host} ({side} agent at {address})"
 
     async def describe_host(self, host: str, side: Side) -> types.HostFacts:

@@ -10,7 +10,6 @@ import gc
 import itertools
 import os
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Final
 
 from source_agent.ending import bring_to_owed
@@ -25,13 +24,12 @@ from source_agent.terms import encode as encode_terms
 from vm_migration.errors import InvalidInput, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
-from vm_migration.handover.journal import machines, read_last
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import run_confirmed, with_term
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import draw
 from vm_migration.handover.states import LEAVING, State
-from vm_migration.machine.launch import take_away
-from vm_migration.machine.run_directory import RunDirectory
+from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.telemetry import logs
 
 _KEPT_ATTEMPTS: Final = 64
@@ -55,15 +53,15 @@ class SourceAgent:
         self,
         *,
         host: str,
-        state_dir: Path,
-        run_dir: Path,
+        journals: Journals,
+        hypervisor: Hypervisor,
         memory_budget: int,
         hash_bytes_per_s: float,
         surroundings: MakeSurroundings,
     ) -> None:
         self.host: Final = host
         self.hash_bytes_per_s: Final = hash_bytes_per_s
-        self.holdings: Final = Holdings(state_dir / "journal", RunDirectory(run_dir))
+        self.holdings: Final = Holdings(journals, hypervisor)
         self.machines: Final = Machines(host, self.holdings, memory_budget)
         self.rates: Final[dict[str, float]] = {}
         self._surroundings: Final = surroundings
@@ -89,7 +87,7 @@ class SourceAgent:
             raise Refused("stopping", f"The source agent of {self.host} is being stopped", "Ask again in a moment")
         if destination == self.host:
             raise Refused("same-host", f"Machine is on {self.host} already", "Choose another destination")
-        holding = await self.holdings.look(self.holdings.run.of(machine_uuid(key.machine)))
+        holding = await self.holdings.look(self.holdings.hypervisor.of(machine_uuid(key.machine)))
         async with self.holdings.hold(key.machine) as custody:
             known = await self._known(key)
             if known is not None:  # asked twice at once
@@ -152,7 +150,7 @@ class SourceAgent:
 
     async def recover(self) -> None:
         """Go on with what an earlier life left, as far as the journals decide it; the silent are asked again later."""
-        for machine in await asyncio.to_thread(machines, self.holdings.journals):
+        for machine in await asyncio.to_thread(self.holdings.journals.machines):
             if not await self._recovered(machine):
                 self._spawn(self._recover_later(machine), f"recovery of {machine}", self._retrying)
         await asyncio.gather(*map(self._until_settled, list(self._attempts.values())))
@@ -198,7 +196,7 @@ class SourceAgent:
             _log.error("attempt of an earlier life is still open", attempt=attempt.attempt)
 
     async def _recover_one(self, machine: str) -> None:
-        record = await asyncio.to_thread(read_last, self.holdings.journals, machine)
+        record = await asyncio.to_thread(self.holdings.journals.read_last, machine)
         left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy
         if record.state in LEAVING or left:
             async with self.holdings.hold(machine) as custody:
@@ -219,12 +217,12 @@ class SourceAgent:
 
     async def _sweep(self, record: Record) -> None:
         """Free what a machine that is not here any more has left, where an earlier life did not come to it."""
-        directory = self.holdings.run.of_text(record.machine)
-        instance = directory.instance()
+        place = self.holdings.hypervisor.of_text(record.machine)
+        instance = place.instance()
         named = instance is not None and instance.name == record.instance
         if named or (instance is not None and record.state is State.DESTROYED):
             _log.warning("freeing what is left of a machine", machine=record.machine, state=record.state)
-            await take_away(directory, None)
+            await self.holdings.hypervisor.take_away(place, None)
 
     def _admit(self, custody: Custody, terms: Terms, record: Record) -> OutgoingAttempt:
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)

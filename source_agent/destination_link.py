@@ -16,7 +16,7 @@ from vm_migration.api.v1 import destination_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.errors import AttemptFailed
 from vm_migration.link.call import call
-from vm_migration.link.channel import open_channel
+from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.status import from_rpc_error
 from vm_migration.link.tls import TlsFiles
 from vm_migration.transfer.frames import Ack, Frame
@@ -105,14 +105,24 @@ class BulkStream:
 class DestinationLink:
     """Control channel and bulk streams of one attempt, open while the context is entered."""
 
-    def __init__(self, *, host: str, control: str, bulk: str, tls: TlsFiles | None, attempt: str) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        control: str,
+        bulk: str,
+        tls: TlsFiles | None,
+        attempt: str,
+        channels: OpenChannel = open_channel,
+    ) -> None:
         self.peer: Final = f"{host} ({control})"
         self._host: Final = host
         self._bulk: Final = bulk
         self._tls: Final = tls
         self._attempt: Final = attempt
         self._stack: Final = AsyncExitStack()
-        self._control: Final = open_channel(control, tls, host)
+        self._channels: Final = channels
+        self._control: Final = channels(control, tls, host)
         self._stub: Final = DestinationStub(self._control)
 
     async def __aenter__(self) -> Self:
@@ -128,7 +138,7 @@ class DestinationLink:
         """Open the bulk streams, each on a channel of its own."""
         streams = []
         for ordinal in range(count):
-            channel = await self._stack.enter_async_context(open_channel(self._bulk, self._tls, self._host))
+            channel = await self._stack.enter_async_context(self._channels(self._bulk, self._tls, self._host))
             stream = BulkStream(channel, self._attempt, ticket, ordinal, self.peer)
             self._stack.callback(stream.cancel)
             streams.append(stream)

@@ -5,10 +5,10 @@ same, or the pages that a device wrote before it was switched would be missing f
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import Final
 
+from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 
 SHORTEST_WINDOW_MS: Final = 10
@@ -34,10 +34,10 @@ async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
     exact = (await machine.describe()).tracking.exact
     try:  # a start that is cut off may happen all the same
         await machine.start_tracking(reason="dirty-rate")
-        started = time.monotonic_ns()
+        started = loop_ns()
         await asyncio.sleep(window_ms / 1000)  # the window itself
         harvest = await machine.harvest()
-        taken = time.monotonic_ns()
+        taken = loop_ns()
     finally:
         await machine.stop_tracking()
     return DirtyRate((taken - started) / 1e6, harvest, exact)

@@ -26,7 +26,6 @@ from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
-from vm_migration.machine.launch import take_away
 from vm_migration.telemetry import logs
 
 _LONGEST_WAIT: Final = 10.0
@@ -162,7 +161,7 @@ async def _look(link: DestinationLink, key: types_pb2.AttemptKey) -> SideView:
 
 async def _lose(custody: Custody, gone: InstanceGone, destination: SideView | None, reason: str) -> State:
     await custody.write(lambda last: lost(last, process=gone, destination=destination, reason=reason))
-    await take_away(custody.directory, None)  # its folder counts against the host's memory, and its name is taken
+    await custody.take_away(kill=True)  # its folder counts against the host's memory, and its name is taken
     return State.LOST
 
 

@@ -12,7 +12,6 @@ as it takes.
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +25,7 @@ from vm_migration.handover.departure import released
 from vm_migration.handover.evidence import Process, SideView
 from vm_migration.handover.ownership import retired
 from vm_migration.handover.states import State
-from vm_migration.machine.launch import take_away
+from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
@@ -76,7 +75,7 @@ async def hand_over(
     """
     request = destination_pb2.HandoffRequest(key=key, pause=pause, secret=secret)
     for retry in itertools.count():
-        sent_ns = time.monotonic_ns()
+        sent_ns = loop_ns()
         try:
             answer = await link.handoff(request)
         except MigrationError as error:
@@ -86,7 +85,7 @@ async def hand_over(
             if answer.state == State.ACTIVE:
                 return Handed(
                     sent_ns=sent_ns,
-                    answered_ns=time.monotonic_ns(),
+                    answered_ns=loop_ns(),
                     executed_ns=answer.executed_at_ns,
                     boot_id=answer.boot_id,
                     activate_ns=round(answer.activate_ms * 1e6),
@@ -106,7 +105,7 @@ async def retire(custody: Custody, key: types_pb2.AttemptKey) -> None:
     """
     view = SideView(attempt=key.attempt, sight=State.ACTIVE, process=Process.ALIVE, highest_epoch=key.epoch)
     await custody.write(lambda record: retired(record, view))
-    await take_away(custody.directory, custody.port)
+    await custody.take_away(kill=False)
 
 
 async def told_retired(link: DestinationLink, key: types_pb2.AttemptKey, seconds: float) -> bool:

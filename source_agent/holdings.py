@@ -4,21 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from vm_migration.errors import InvalidInput, Refused, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
-from vm_migration.handover.journal import read_last
 from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ABSENT, ARRIVING
+from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineError, MachineGone
-from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
-from vm_migration.machine.software import SoftwareMachine
 from vm_migration.telemetry import logs
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import MachineSpecification, parse_specification
@@ -39,27 +37,27 @@ class Holding:
 class Holdings:
     """Opens custodies, one at a time for each machine."""
 
-    def __init__(self, journals: Path, run: RunDirectory) -> None:
-        self.run: Final = run
+    def __init__(self, journals: Journals, hypervisor: Hypervisor) -> None:
+        self.hypervisor: Final = hypervisor
         self.journals: Final = journals
         self._custodies: Final[dict[str, Custody]] = {}
         self._locks: Final[dict[str, asyncio.Lock]] = {}
 
-    async def look(self, directory: MachineDirectory) -> Holding:
+    async def look(self, place: MachinePlace) -> Holding:
         """Look at a machine without taking it over.
 
         Raises:
             Unreachable: Its journal cannot be read.
             MachineGone: Its folder holds no specification.
         """
-        record = await asyncio.to_thread(read_last, self.journals, str(directory.machine))
+        record = await asyncio.to_thread(self.journals.read_last, str(place.machine))
         try:
-            specification = parse_specification(directory.specification())
+            specification = parse_specification(place.specification())
         except InvalidDocument as error:
-            raise MachineGone(f"Machine {directory.machine} has no valid specification: {error}") from error
-        port = SoftwareMachine(directory.path)
+            raise MachineGone(f"Machine {place.machine} has no valid specification: {error}") from error
+        port = self.hypervisor.connect(place)
         try:
-            description = await port.describe() if directory.alive() else None
+            description = await port.describe() if place.alive() else None
         except MachineError:
             description = None
         finally:
@@ -69,11 +67,11 @@ class Holdings:
     async def all(self) -> list[Holding]:
         """Look at every machine that is at home here; one that is arriving is its destination agent's."""
         found = []
-        for directory in self.run.all():
+        for place in self.hypervisor.all():
             try:
-                holding = await self.look(directory)
+                holding = await self.look(place)
             except (Unreachable, MachineError) as error:
-                _log.warning("folder of a machine that cannot be told", path=str(directory.path), reason=str(error))
+                _log.warning("folder of a machine that cannot be told", path=str(place.path), reason=str(error))
                 continue
             if holding.record.state not in ARRIVING | ABSENT:
                 found.append(holding)
@@ -116,11 +114,11 @@ class Holdings:
             await self.drop(machine)  # opened anew, it knows again what is durable
             custody = None
         if custody is not None:
-            last = await asyncio.to_thread(read_last, self.journals, machine)
+            last = await asyncio.to_thread(self.journals.read_last, machine)
             if last.controller == custody.record.controller:
                 return custody
             await self.drop(machine)
-        custody = await Custody.open(self.journals, self.run, machine)
+        custody = await Custody.open(self.journals, self.hypervisor, machine)
         try:
             if custody.process() is Process.ALIVE:
                 await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
@@ -152,7 +150,7 @@ class Holdings:
 
     def memory_in_use(self) -> int:
         """Return the RAM of all machines of the run directory, arriving ones included, in bytes."""
-        return memory_in_use(self.run)
+        return memory_in_use(self.hypervisor)
 
 
 def name_in(record: Record) -> str:

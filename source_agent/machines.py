@@ -8,12 +8,10 @@ from source_agent.dirty_rate import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS, Dirty
 from source_agent.holdings import Holding, Holdings
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.journal import Journal
 from vm_migration.handover.ownership import create, destroyed, owe_run_state, require_owner, run_confirmed
 from vm_migration.handover.record import Record
-from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.port import LaunchFailed
-from vm_migration.machine.run_directory import MachineDirectory
 from vmm.assembly.specification import MachineSpecification
 
 
@@ -39,16 +37,16 @@ class Machines:
                 text = f"A machine called {specification.name} is on {self._host} already"
                 raise Refused("machine-exists", text, "Choose another name, or destroy that machine first")
             machine = uuid4()
-            directory = await self._launched(machine, specification)
-            instance = directory.instance()
+            place = await self._launched(machine, specification)
+            instance = place.instance()
             first = create(
                 str(machine),
                 instance="" if instance is None else instance.name,
                 was_running=True,
                 specification=specification.to_json().decode(),
             )
-            self._holdings.adopt(await self._in_custody(directory, first))
-        return await self._holdings.look(directory)
+            self._holdings.adopt(await self._in_custody(place, first))
+        return await self._holdings.look(place)
 
     async def set_running(self, name: str, *, running: bool) -> Holding:
         """Pause or resume a machine, journalled before its process is told; refused while an attempt is open."""
@@ -61,7 +59,7 @@ class Machines:
                 await custody.port.pause(for_attempt=False)
             answer = await custody.answer()
             await custody.write(lambda record: run_confirmed(record, answer))
-            return await self._holdings.look(custody.directory)
+            return await self._holdings.look(custody.place)
 
     async def dirty_rate(self, name: str, window_ms: int) -> tuple[Holding, DirtyRate]:
         """Log a machine's writes for a while; refused while an attempt is open, and none opens meanwhile.
@@ -77,7 +75,7 @@ class Machines:
         async with self._holdings.hold(holding.record.machine) as custody:
             require_owner(custody.record)
             rate = await measure(custody.port, window_ms)
-            return await self._holdings.look(custody.directory), rate
+            return await self._holdings.look(custody.place), rate
 
     async def destroy(self, name: str) -> Holding:
         """End a machine; refused while an attempt is open. Its tombstone stays."""
@@ -85,38 +83,34 @@ class Machines:
         machine = holding.record.machine
         async with self._holdings.hold(machine) as custody:
             record = await custody.write(destroyed)
-            await take_away(custody.directory, custody.port)
+            await custody.take_away(kill=False)
         await self._holdings.drop(machine)
         return Holding(record, holding.specification, None)
 
-    async def _in_custody(self, directory: MachineDirectory, first: Record) -> Custody:
+    async def _in_custody(self, place: MachinePlace, first: Record) -> Custody:
         """Write a new machine's journal and take command; nothing is left of the machine when this fails."""
         try:
-            journal = await asyncio.to_thread(self._first_journal, first)
+            journal = await asyncio.to_thread(self._holdings.journals.create, first)
         except Exception:
-            await take_away(directory, None)
+            await self._holdings.hypervisor.take_away(place, None)
             raise
-        custody = Custody(journal, directory)
+        custody = Custody(journal, place, self._holdings.hypervisor)
         try:
             await custody.attach(custody.record.owned_epoch)
             answer = await custody.answer()
             await custody.write(lambda record: run_confirmed(record, answer))
         except Exception:
             await custody.write(destroyed)
-            await take_away(directory, None)
+            await self._holdings.hypervisor.take_away(place, None)
             await custody.close()
             raise
         return custody
 
-    async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachineDirectory:
+    async def _launched(self, machine: UUID, specification: MachineSpecification) -> MachinePlace:
         try:
-            return await launch(self._holdings.run, machine, specification, incoming=False)
+            return await self._holdings.hypervisor.launch(machine, specification, incoming=False)
         except LaunchFailed as error:
             raise Refused("launch-failed", str(error), "Look at the specification and the host") from error
-
-    def _first_journal(self, first: Record) -> Journal:
-        self._holdings.journals.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Journal.create(self._holdings.journals, first)
 
     def _require_room(self, size: int) -> None:
         used = self._holdings.memory_in_use()

@@ -12,7 +12,6 @@ repeated until it succeeds (source_agent.ending): a machine never stays stopped 
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -38,11 +37,12 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
+from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.tls import TlsFiles
+from vm_migration.loop_clock import loop_ns
 from vm_migration.telemetry import logs
 from vm_migration.transfer.outgoing import OutgoingStream
 from vmm.process.control import Description
-from vmm.process.description import boot_id
 
 _log: Final = logs.get(__name__)
 
@@ -66,6 +66,8 @@ class Surroundings:
     tls: TlsFiles | None
     before_handoff: BeforeHandoff
     hash_bytes_per_s: float
+    boot_id: str
+    channels: OpenChannel = open_channel
 
 
 class OutgoingAttempt:
@@ -79,7 +81,7 @@ class OutgoingAttempt:
         self.described: Description | None = None
         self._around: Final = around
         self._record = custody.record
-        self._started_ns: Final = time.monotonic_ns()
+        self._started_ns: Final = loop_ns()
         self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
         self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
         self._cancelled = False
@@ -271,7 +273,7 @@ class OutgoingAttempt:
             return
         standstill = None
         if ready is not None and record.was_running:
-            standstill = downtime_of(ready, handed, boot_id())
+            standstill = downtime_of(ready, handed, self._around.boot_id)
         self._put(replace(self._now, downtime=standstill, total_ms=self._elapsed_ms(), reason="frees the paused copy"))
         await insist(lambda: retire(self.custody, self.key()), self._waiting)
         self._heard = await told_retired(link, self.key(), _NEWS_SECONDS)
@@ -353,7 +355,8 @@ class OutgoingAttempt:
             bulk=terms.bulk_address,
             tls=self._around.tls,
             attempt=self.attempt,
+            channels=self._around.channels,
         )
 
     def _elapsed_ms(self) -> float:
-        return (time.monotonic_ns() - self._started_ns) / 1e6
+        return (loop_ns() - self._started_ns) / 1e6

@@ -14,7 +14,9 @@ from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
 from vm_migration.daemon.host_agent import Offer, run_host_agent
 from vm_migration.daemon.host_place import HostPlace
+from vm_migration.handover.journals import Journals
 from vm_migration.link.server import Service
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.transfer.hash_rate import measure_hashing
 
 
@@ -26,13 +28,14 @@ def main() -> None:
 def offer(configuration: Configuration, place: HostPlace) -> Offer:
     """Return the agent of this host, and what it serves."""
     hash_bytes_per_s = measure_hashing(time.perf_counter)
+    hypervisor = SoftwareHypervisor(place.run_dir)
     agent = SourceAgent(
         host=place.host,
-        state_dir=place.state_dir,
-        run_dir=place.run_dir,
+        journals=Journals(place.state_dir / "journal"),
+        hypervisor=hypervisor,
         memory_budget=place.memory_budget,
         hash_bytes_per_s=hash_bytes_per_s,
-        surroundings=_surroundings(configuration, place, hash_bytes_per_s),
+        surroundings=_surroundings(configuration, place, hash_bytes_per_s, hypervisor.boot_id),
     )
     services = [
         Service("vm_migration.api.v1.Machines", partial(add_MachinesServicer_to_server, MachinesService(agent))),
@@ -42,7 +45,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
 
 
 def _surroundings(
-    configuration: Configuration, place: HostPlace, hash_bytes_per_s: float
+    configuration: Configuration, place: HostPlace, hash_bytes_per_s: float, boot_id: str
 ) -> Callable[[str, str, int], Surroundings]:
     def make(attempt: str, machine: str, epoch: int) -> Surroundings:
         context = HookContext(attempt=attempt, machine=machine, epoch=epoch, host=place.host)
@@ -50,6 +53,7 @@ def _surroundings(
             tls=configuration.tls_files(),
             before_handoff=_before_handoff(configuration, context),
             hash_bytes_per_s=hash_bytes_per_s,
+            boot_id=boot_id,
         )
 
     return make

@@ -6,7 +6,6 @@ witness took away, is told again with it.
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -16,6 +15,7 @@ from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.pacing import Pacer
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import AttemptFailed
+from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
@@ -80,7 +80,7 @@ class Rounds:
         self._verify: Final = verify
         self._unsent: Final = UnsentSet(ram.pages)
         self._stated: Final = StatedDigests(ram.pages)
-        self._last_harvest_ns = time.monotonic_ns()
+        self._last_harvest_ns = loop_ns()
         self._holes: DirtyBitmap | None = None
 
     @property
@@ -108,14 +108,14 @@ class Rounds:
         self._unsent.harvest(DirtyBitmap.full(self._ram.pages))
         if self._verify == "auto":
             self.witnessed = await self._machine.report_writes() is not None
-        self._last_harvest_ns = time.monotonic_ns()
+        self._last_harvest_ns = loop_ns()
 
     async def send_round(self) -> RoundMeasurement:
         """Send what is unsent, wait for the barriers, and harvest what was written meanwhile."""
         started_ns, wire_before = self._last_harvest_ns, self.wire_bytes
         counts = await self._send(None, devices=Devices.AT_WORK)
         await self._harvest()
-        now = time.monotonic_ns()
+        now = loop_ns()
         self._last_harvest_ns = now
         return RoundMeasurement(
             round=self.number,
@@ -129,7 +129,7 @@ class Rounds:
 
     async def send_last(self) -> RoundMeasurement:
         """Send everything that is left of a machine that stands still: pages, and its devices' state to the end."""
-        started_ns, wire_before = time.monotonic_ns(), self.wire_bytes
+        started_ns, wire_before = loop_ns(), self.wire_bytes
         await self._harvest()
         counts = await self._send(None, devices=Devices.STOPPED)
         return RoundMeasurement(
@@ -138,7 +138,7 @@ class Rounds:
             sent_pages=counts.sent_pages,
             zero_pages=counts.zero_pages,
             wire_bytes=self.wire_bytes - wire_before,
-            ms=(time.monotonic_ns() - started_ns) / 1e6,
+            ms=(loop_ns() - started_ns) / 1e6,
             dirtied_pages=0,
         )
 
@@ -203,7 +203,7 @@ class Rounds:
 
     async def _send_share(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
         if self.bulk_started_ns == 0:
-            self.bulk_started_ns = time.monotonic_ns()
+            self.bulk_started_ns = loop_ns()
         sent, zeros = 0, 0
         for frame in part.pages():
             await self._send_frame(bulk, frame)
@@ -215,9 +215,9 @@ class Rounds:
         await bulk.send(part.barrier())
         ack = await bulk.answer(_BARRIER_DEADLINE)
         if devices is not Devices.STOPPED:
-            self.pages_applied_ns = time.monotonic_ns()
+            self.pages_applied_ns = loop_ns()
         self._unsent.acknowledge(ack.place.round, ack.place.stream)
-        self.bulk_ended_ns = time.monotonic_ns()
+        self.bulk_ended_ns = loop_ns()
 
     async def _send_devices(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
         async with asyncio.TaskGroup() as group:
@@ -231,7 +231,7 @@ class Rounds:
     async def _await_pages(self, bulk: BulkStream) -> None:
         """Note when the destination answers the heartbeat that followed the pages: the rest is the devices' time."""
         await bulk.answer(_BARRIER_DEADLINE)
-        self.pages_applied_ns = time.monotonic_ns()
+        self.pages_applied_ns = loop_ns()
 
     async def _send_frame(self, bulk: BulkStream, frame: Frame) -> None:
         before = bulk.wire_bytes

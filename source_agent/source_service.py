@@ -66,7 +66,7 @@ class SourceService(SourceServicer):
             self._require_movable(await self._agent.holdings.find(key.machine), request.destination, terms)
         attempt = await retaken(lambda: self._agent.begin(key, request.destination, terms))
         record = attempt.record
-        holding = await self._agent.holdings.look(attempt.custody.directory)
+        holding = await self._agent.holdings.look(attempt.custody.place)
         found = None
         if holding.description is not None:
             found = self._estimate(holding, holding.description, request.destination, terms)

@@ -11,7 +11,6 @@ What is hashed at the pause is counted as verification, and reading, sending and
 Nothing here releases the machine. Whatever fails is raised, and the attempt ends in ABORTED at its owner's hands.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import stopped
+from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Stop
 from vm_migration.transfer.convergence import RoundMeasurement
 
@@ -72,11 +72,11 @@ async def stop_and_make_ready(
         MigrationError, MachineError: It did not come to READY; the caller aborts.
     """
     await custody.write(lambda record: stopped(record, pause=stop.pause, bound_ms=bound_ms))
-    paused_ns = time.monotonic_ns()
+    paused_ns = loop_ns()
     last_round = await rounds.send_last()
     last_round_ns = rounds.pages_applied_ns
     state = await custody.port.save()
-    saved_ns = time.monotonic_ns()
+    saved_ns = loop_ns()
     verifying()
     await rounds.send_digests()
     total = rounds.devices.total
@@ -92,7 +92,7 @@ async def stop_and_make_ready(
         verify=verify,
     )
     answer = await link.finish(request, bound_ms / 1000)
-    verified_ns = time.monotonic_ns()
+    verified_ns = loop_ns()
     if answer.pages_mismatched:
         raise PagesDiffer(answer)
     if not answer.ready or answer.pause != stop.pause:

@@ -13,6 +13,7 @@ from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.states import State
 from vm_migration.machine.run_directory import RunDirectory
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.assembly.machine_state import STATE_FORMAT
 
 OTHER = str(uuid4())
@@ -29,12 +30,12 @@ def codes(admission: Admission, wanted: types_pb2.Requirements) -> list[str]:
 
 
 def test_a_machine_that_fits(tmp_path: Path) -> None:
-    assert codes(Admission("host-b", RunDirectory(tmp_path), 64 * MIB), asked()) == []
+    assert codes(Admission("host-b", SoftwareHypervisor(tmp_path), 64 * MIB), asked()) == []
 
 
 def test_everything_that_speaks_against_it_is_said_at_once(tmp_path: Path) -> None:
     with arriving(tmp_path, State.READY) as machine:
-        admission = Admission("host-b", machine.run, 100 * MIB)
+        admission = Admission("host-b", machine.hypervisor, 100 * MIB)
         wanted = asked("fake")
         wanted.state_format += 1
         assert codes(admission, wanted) == ["version", "no-memory", "machine-exists"]
@@ -46,7 +47,7 @@ def test_everything_that_speaks_against_it_is_said_at_once(tmp_path: Path) -> No
 
 def test_memory_that_is_being_brought_up_is_not_given_away_twice(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    admission = Admission("host-b", run, 100 * MIB)
+    admission = Admission("host-b", SoftwareHypervisor(tmp_path), 100 * MIB)
     with admission.place(asked()):
         assert codes(admission, asked("third", str(uuid4()))) == ["no-memory"]
         directory = run.create(UUID(OTHER))  # its folder shows up: it is not counted twice

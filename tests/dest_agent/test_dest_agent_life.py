@@ -14,10 +14,12 @@ from dest_agent.agent import DestAgent
 from tests.dest_agent.arrivals import KEY, SECRET, A, arriving
 from tests.fakes.fake_machine import MACHINE, Held
 from vm_migration.errors import InvalidInput, Missed, Refused, Stale
-from vm_migration.handover import custody
 from vm_migration.handover.journal import read_last
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
+from vm_migration.machine import software_hypervisor
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 
 ABORTED = Record(machine=MACHINE, state=State.ABORTED, highest_epoch=2, owned_epoch=1, attempt=A, epoch=2)
 
@@ -33,7 +35,7 @@ class Site:
 
     def machine(self, state: State, *further: Callable[[Record], Record]) -> Held:
         machine = self._stack.enter_context(arriving(self.folder, state, *further))
-        self._monkeypatch.setattr(custody, "SoftwareMachine", lambda _path: machine.machine)
+        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: machine.machine)
         return machine
 
     def agent(self) -> DestAgent:
@@ -42,8 +44,8 @@ class Site:
 
         return DestAgent(
             host="host-b",
-            state_dir=self.folder,
-            run_dir=self.folder / "run",
+            journals=Journals(self.folder / "journal"),
+            hypervisor=SoftwareHypervisor(self.folder / "run"),
             memory_budget=1 << 30,
             after_active=after_active,
         )

@@ -10,9 +10,12 @@ from uuid import UUID
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.disk import Disk, RealDisk
 from vm_migration.handover.journal import Journal
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
+from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.port import Harvest, MachineGone, MachineRefused, Stop
-from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory, identify
+from vm_migration.machine.run_directory import Instance, RunDirectory, identify
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, DeviceData, GuestFigures, Tracking, WhyTracked
@@ -173,12 +176,16 @@ class Held:
     machine: FakeMachine
 
     @property
-    def run(self) -> RunDirectory:
-        return RunDirectory(self.folder / "run")
+    def hypervisor(self) -> SoftwareHypervisor:
+        return SoftwareHypervisor(self.folder / "run")
 
     @property
-    def directory(self) -> MachineDirectory:
-        return self.custody.directory
+    def journals(self) -> Journals:
+        return Journals(self.folder / "journal")
+
+    @property
+    def directory(self) -> MachinePlace:
+        return self.custody.place
 
 
 @contextmanager
@@ -197,7 +204,7 @@ def held(
         journal = Journal.create(journals, with_instance(first, instance.name), disk=disk or RealDisk())
         for change in later:
             journal.append(change(journal.last))
-        custody = Custody(journal, directory)
+        custody = Custody(journal, directory, SoftwareHypervisor(folder / "run"))
         machine = FakeMachine(process, running=running, pause_number=journal.last.pause)
         custody.port = machine
         try:

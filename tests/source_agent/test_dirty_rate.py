@@ -19,7 +19,7 @@ MEASURED = ["start tracking for dirty-rate", "harvest", "stop tracking"]
 
 
 def machines_of(held: Held) -> Machines:
-    holdings = Holdings(held.folder / "journal", held.run)
+    holdings = Holdings(held.journals, held.hypervisor)
     holdings.adopt(held.custody)
     return Machines("host-a", holdings, 1 << 30)
 

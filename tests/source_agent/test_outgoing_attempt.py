@@ -18,6 +18,7 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
+from vmm.process.description import boot_id
 
 
 async def nothing() -> None:
@@ -25,7 +26,7 @@ async def nothing() -> None:
 
 
 def attempt_of(machine: Held, terms: Terms = TERMS) -> OutgoingAttempt:
-    return OutgoingAttempt(machine.custody, terms, Surroundings(None, nothing, 1e9))
+    return OutgoingAttempt(machine.custody, terms, Surroundings(None, nothing, 1e9, boot_id()))
 
 
 def towards(destination: FakeDestination) -> Terms:
@@ -150,7 +151,7 @@ async def test_the_only_whole_copy_is_handed_over_though_the_source_died_at_its_
 
 async def test_who_lost_the_journal_has_no_say_any_more(tmp_path: Path) -> None:
     with leaving(tmp_path, State.OUTGOING) as machine:
-        newer = await Custody.open(tmp_path / "journal", machine.run, MACHINE)
+        newer = await Custody.open(machine.journals, machine.hypervisor, MACHINE)
         attempt = attempt_of(machine)
         attempt.cancel()
         await attempt.run()

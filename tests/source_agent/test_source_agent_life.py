@@ -9,19 +9,21 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from source_agent import holdings
 from source_agent.agent import SourceAgent
 from source_agent.outgoing_attempt import Surroundings
 from source_agent.progress import Outcome
 from tests.fakes.fake_machine import MACHINE, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
 from vm_migration.errors import Refused, Stale
-from vm_migration.handover import custody
 from vm_migration.handover.departure import aborted
 from vm_migration.handover.journal import read_last
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import owe_run_state
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
+from vm_migration.machine import software_hypervisor
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vmm.process.description import boot_id
 
 KEY = AttemptKey(MACHINE, A, 0, 1)
 
@@ -33,11 +35,11 @@ async def nothing() -> None:
 def agent_of(folder: Path) -> SourceAgent:
     return SourceAgent(
         host="host-a",
-        state_dir=folder,
-        run_dir=folder / "run",
+        journals=Journals(folder / "journal"),
+        hypervisor=SoftwareHypervisor(folder / "run"),
         memory_budget=1 << 30,
         hash_bytes_per_s=1e9,
-        surroundings=lambda _attempt, _machine, _epoch: Surroundings(None, nothing, 1e9),
+        surroundings=lambda _attempt, _machine, _epoch: Surroundings(None, nothing, 1e9, boot_id()),
     )
 
 
@@ -57,8 +59,7 @@ class Adopt:
 
     def machine(self, state: State) -> Held:
         machine = self._stack.enter_context(leaving(self.folder, state))
-        self._monkeypatch.setattr(custody, "SoftwareMachine", lambda _path: machine.machine)
-        self._monkeypatch.setattr(holdings, "SoftwareMachine", lambda _path: machine.machine)
+        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: machine.machine)
         return machine
 
 

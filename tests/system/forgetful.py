@@ -19,11 +19,14 @@ from tests.system.attempts import prepare_request
 from tests.system.processes import ram_file
 from tests.system.site import OWN_HOST, Site
 from vm_migration.api.v1 import source_pb2, types_pb2
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import AttemptKey
 from vm_migration.machine.port import Harvest
 from vm_migration.machine.software import SoftwareMachine
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.process.description import boot_id
 
 HASHING = 5e9
 
@@ -76,11 +79,11 @@ async def own_agent(site: Site) -> AsyncIterator[SourceAgent]:
         return
 
     place = site.folder / OWN_HOST
-    surroundings = Surroundings(site.identities[OWN_HOST], no_hook, HASHING)
+    surroundings = Surroundings(site.identities[OWN_HOST], no_hook, HASHING, boot_id())
     agent = SourceAgent(
         host=OWN_HOST,
-        state_dir=place / "state",
-        run_dir=place / "run",
+        journals=Journals(place / "state" / "journal"),
+        hypervisor=SoftwareHypervisor(place / "run"),
         memory_budget=1 << 30,
         hash_bytes_per_s=HASHING,
         surroundings=lambda _attempt, _machine, _epoch: surroundings,
@@ -108,7 +111,7 @@ async def prepared(
         answer = await agents.prepare("host-b", prepare_request(begun))
     own = ram_file(site.instance(OWN_HOST, machine).vmm.pid, name)
     copy = ram_file(site.instance("host-b", machine).vmm.pid, name)
-    port = kind(attempt.custody.directory.path, own, copy)
+    port = kind(attempt.custody.place.path, own, copy)
     await attempt.custody.port.close()
     attempt.custody.port = port
     await attempt.custody.attach(record.owned_epoch)

@@ -11,8 +11,7 @@ from vm_migration.errors import Refused
 from vm_migration.link.served import Context
 from vm_migration.link.server import Service
 from vm_migration.machine.memory_use import memory_in_use
-from vm_migration.machine.run_directory import RunDirectory
-from vmm.process.description import boot_id
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 
 
 class HostService(HostServicer):
@@ -20,7 +19,7 @@ class HostService(HostServicer):
 
     def __init__(self, place: HostPlace) -> None:
         self._place: Final = place
-        self._machines: Final = RunDirectory(place.run_dir)
+        self._hypervisor: Final = SoftwareHypervisor(place.run_dir)
 
     async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:
         """Return the host's facts."""
@@ -28,9 +27,9 @@ class HostService(HostServicer):
         return types_pb2.HostFacts(
             host=self._place.host,
             version=VERSION,
-            boot_id=boot_id(),
+            boot_id=self._hypervisor.boot_id,
             memory_budget_bytes=self._place.memory_budget,
-            memory_in_use_bytes=memory_in_use(self._machines),
+            memory_in_use_bytes=memory_in_use(self._hypervisor),
             features=FEATURES,
         )
 

@@ -11,17 +11,16 @@ a write is finished, or has failed, before the next one begins, also when the ta
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from vm_migration.errors import Stale, Unreachable
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer
 from vm_migration.handover.journal import Journal
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
+from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.port import MachineGone, MachinePort
-from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
-from vm_migration.machine.software import SoftwareMachine
 from vmm.process.control import Description
 
 Change = Callable[[Record], Record]
@@ -30,22 +29,23 @@ Change = Callable[[Record], Record]
 class Custody:
     """Holds a journal; `port` commands the process once `attach` has been called."""
 
-    def __init__(self, journal: Journal, directory: MachineDirectory) -> None:
-        self.directory: Final = directory
-        self.port: MachinePort = SoftwareMachine(directory.path)
+    def __init__(self, journal: Journal, place: MachinePlace, hypervisor: Hypervisor) -> None:
+        self.place: Final = place
+        self.port: MachinePort = hypervisor.connect(place)
+        self._hypervisor: Final = hypervisor
         self._journal: Final = journal
         self._lock: Final = asyncio.Lock()
         self._closed = False
 
     @classmethod
-    async def open(cls, journals: Path, run: RunDirectory, machine: str) -> "Custody":
+    async def open(cls, journals: Journals, hypervisor: Hypervisor, machine: str) -> "Custody":
         """Open the machine's journal and cut off whoever held it.
 
         Raises:
             JournalUnreadable: The journal is missing, empty or damaged: treat the machine as unreachable here.
         """
-        journal = await asyncio.to_thread(Journal.open, journals, machine)
-        return cls(journal, run.of(UUID(machine)))
+        journal = await asyncio.to_thread(journals.open, machine)
+        return cls(journal, hypervisor.of(UUID(machine)), hypervisor)
 
     @property
     def record(self) -> Record:
@@ -83,7 +83,7 @@ class Custody:
             MachineGone: It does not answer.
         """
         description = await self.port.describe()
-        instance = self.directory.instance()
+        instance = self.place.instance()
         known = instance is not None and (instance.vmm.pid, instance.token) == (description.pid, description.instance)
         return ProcessAnswer(
             instance=instance.name if instance is not None and known else f"unknown:{description.instance}",
@@ -107,10 +107,17 @@ class Custody:
 
     def process(self) -> Process:
         """Look at the journalled instance by its ids."""
-        living = instance_lives(self.record.instance)
+        living = self._hypervisor.instance_lives(self.record.instance)
         if living is None:
             return Process.UNKNOWN
         return Process.ALIVE if living else Process.GONE
+
+    async def take_away(self, *, kill: bool) -> None:
+        """End the machine's processes and remove its place; by request of whoever commands it, or killed by their ids.
+
+        The journal allows it: an instance is freed only after the record that says so is durable.
+        """
+        await self._hypervisor.take_away(self.place, None if kill else self.port)
 
     async def close(self) -> None:
         """Let go of both once a write under way has ended; the machine goes on as it is."""

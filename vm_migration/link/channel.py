@@ -4,7 +4,7 @@ A peer that is gone is noticed by keepalive within 20 s when nothing is being wr
 writes (grpc#14717), nor for the handoff: every call has a deadline of its own (vm_migration.link.status.call).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import grpc
@@ -16,6 +16,8 @@ from vm_migration.link.tls import TlsFiles, channel_credentials
 CONTROL_MESSAGE_LIMIT: Final = 8 << 20
 
 Options = Sequence[tuple[str, int | str]]
+OpenChannel = Callable[[str, TlsFiles | None, str], grpc.aio.Channel]
+"""`open_channel`, or what stands in for the network in a rehearsal."""
 
 KEEPALIVE: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.keepalive_time_ms", 10_000),

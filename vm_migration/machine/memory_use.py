@@ -2,20 +2,20 @@
 
 from collections.abc import Container
 
+from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineGone
-from vm_migration.machine.run_directory import RunDirectory
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
 
 
-def memory_in_use(run: RunDirectory, *, but: Container[str] = ()) -> int:
-    """Return the RAM of all machines of a run directory but some, arriving ones included, in bytes."""
+def memory_in_use(hypervisor: Hypervisor, *, but: Container[str] = ()) -> int:
+    """Return the RAM of all machines of a host but some, arriving ones included, in bytes."""
     total = 0
-    for directory in run.all():
-        if str(directory.machine) in but:
+    for place in hypervisor.all():
+        if str(place.machine) in but:
             continue
         try:
-            total += parse_specification(directory.specification()).memory.size
+            total += parse_specification(place.specification()).memory.size
         except (MachineGone, InvalidDocument):
             continue
     return total

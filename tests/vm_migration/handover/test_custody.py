@@ -13,9 +13,11 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import InstanceGone, Process
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import create, owe_run_state
 from vm_migration.handover.record import Record
-from vm_migration.machine.run_directory import Instance, ProcessId, RunDirectory, identify
+from vm_migration.machine.run_directory import Instance, ProcessId, identify
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.process.description import boot_id
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
@@ -23,7 +25,8 @@ MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 
 def custody_of(folder: Path, instance: str) -> Custody:
     record = create(MACHINE, instance=instance, was_running=True, specification="{}")
-    return Custody(Journal.create(folder, record), RunDirectory(folder / "run").of(UUID(MACHINE)))
+    hypervisor = SoftwareHypervisor(folder / "run")
+    return Custody(Journal.create(folder, record), hypervisor.of(UUID(MACHINE)), hypervisor)
 
 
 def instance(*, started: int = 0) -> Instance:
@@ -90,7 +93,7 @@ async def test_a_closed_custody_writes_nothing_more(tmp_path: Path) -> None:
 
 async def test_whoever_opens_the_journal_ends_the_custody_before(tmp_path: Path) -> None:
     older = custody_of(tmp_path, instance().name)
-    newer = await Custody.open(tmp_path, RunDirectory(tmp_path / "run"), MACHINE)
+    newer = await Custody.open(Journals(tmp_path), SoftwareHypervisor(tmp_path / "run"), MACHINE)
     assert newer.record.controller == older.record.controller + 1
     with pytest.raises(JournalMoved):
         await older.write(lambda record: owe_run_state(record, running=False))

@@ -15,6 +15,8 @@ METHODS = [
 ]
 READS = {
     "DescribeHost",
+    "DescribeOutgoing",
+    "ListCustodies",
     "ListMachines",
     "GetMachine",
     "CheckOutgoing",

@@ -1,0 +1,54 @@
+"""Machine processes of this program's own kind, `viaduct-vmm` and `viaduct-vfio-host`, in a run directory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from vm_migration.machine.hypervisor import MachinePlace
+from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.port import MachinePort
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
+from vm_migration.machine.software import SoftwareMachine
+from vmm.assembly.specification import MachineSpecification
+from vmm.process.description import boot_id
+
+
+class SoftwareHypervisor:
+    """Implements `vm_migration.machine.hypervisor.Hypervisor`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run: Final = RunDirectory(run_dir)
+
+    @property
+    def boot_id(self) -> str:
+        """The kernel's."""
+        return boot_id()
+
+    def of(self, machine: UUID) -> MachineDirectory:
+        """Return a machine's folder, whether or not it exists."""
+        return self._run.of(machine)
+
+    def of_text(self, machine: str) -> MachineDirectory:
+        """Return the folder of a machine whose UUID a record or a checked request names."""
+        return self._run.of_text(machine)
+
+    def all(self) -> Iterator[MachineDirectory]:
+        """Yield every machine's folder."""
+        return self._run.all()
+
+    def connect(self, place: MachinePlace) -> MachinePort:
+        """Return the port over the control socket in a machine's folder."""
+        return SoftwareMachine(place.path)
+
+    def instance_lives(self, name: str) -> bool | None:
+        """Look at the process by its pid and start time."""
+        return instance_lives(name)
+
+    async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachineDirectory:
+        """Start both processes."""
+        return await launch(self._run, machine, specification, incoming=incoming)
+
+    async def take_away(self, place: MachinePlace, machine: MachinePort | None) -> None:
+        """End both processes, and remove the folder."""
+        await take_away(self._run.of(place.machine), machine)
