@@ -57,6 +57,7 @@ class SubmitMigrationRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     """UUID drawn by the caller, so that asking twice is asking once"""
     machine: _builtins.str
@@ -65,6 +66,8 @@ class SubmitMigrationRequest(_message.Message):
     """a configured host, or "any" """
     priority: _builtins.int
     """higher goes first"""
+    retries: _builtins.int
+    """how often a failed attempt is followed by another one"""
     @_builtins.property
     def policy(self) -> _types_pb2.Policy: ...
     def __init__(
@@ -75,10 +78,11 @@ class SubmitMigrationRequest(_message.Message):
         destination: _builtins.str = ...,
         policy: _types_pb2.Policy | None = ...,
         priority: _builtins.int = ...,
+        retries: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "machine", b"machine", "policy", b"policy", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "machine", b"machine", "policy", b"policy", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,20 +133,51 @@ class ListAttemptsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SILENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptRecord]: ...
+    @_builtins.property
+    def silent(self) -> _containers.RepeatedCompositeFieldContainer[Global___SilentHost]:
+        """hosts that were asked for attempts and did not answer"""
+
     def __init__(
         self,
         *,
         attempts: _abc.Iterable[Global___AttemptRecord] | None = ...,
+        silent: _abc.Iterable[Global___SilentHost] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "silent", b"silent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class SilentHost(_message.Message):
+    """Nothing is concluded about what a host has that does not answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    @_builtins.property
+    def error(self) -> _types_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        error: _types_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "host", b"host"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SilentHost: _TypeAlias = SilentHost  # noqa: Y015
 
 @_typing.final
 class AttemptRecord(_message.Message):
@@ -171,6 +206,9 @@ class AttemptRecord(_message.Message):
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     SHARED_CLOCK_FIELD_NUMBER: _builtins.int
+    RETRIES_LEFT_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -189,6 +227,9 @@ class AttemptRecord(_message.Message):
     cancel_requested: _builtins.bool
     shared_clock: _builtins.bool
     """both hosts share one monotonic clock"""
+    retries_left: _builtins.int
+    next_attempt: _builtins.str
+    """the attempt that repeats this one; empty when none does"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -208,6 +249,10 @@ class AttemptRecord(_message.Message):
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptEvent]:
         """only in GetAttempt"""
+
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the attempts that this one repeats, oldest first"""
 
     def __init__(
         self,
@@ -233,10 +278,13 @@ class AttemptRecord(_message.Message):
         cancel_requested: _builtins.bool = ...,
         events: _abc.Iterable[Global___AttemptEvent] | None = ...,
         shared_clock: _builtins.bool = ...,
+        retries_left: _builtins.int = ...,
+        earlier: _abc.Iterable[_builtins.str] | None = ...,
+        next_attempt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "expected", b"expected", "key", b"key", "policy", b"policy", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "shared_clock", b"shared_clock", "source", b"source", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "earlier", b"earlier", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "next_attempt", b"next_attempt", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "retries_left", b"retries_left", "shared_clock", b"shared_clock", "source", b"source", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
