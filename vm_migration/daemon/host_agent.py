@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from vfio_host.interface.large_buffers import keep_large_buffers
 from vm_migration.daemon.configuration import Configuration, load
+from vm_migration.daemon.custodies import Complain, no_complaint
 from vm_migration.daemon.host_place import HostPlace, own_place
 from vm_migration.daemon.host_service import host_service
 from vm_migration.daemon.life import Life, run
@@ -37,11 +38,12 @@ class Agent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An agent, where it listens, and the services that speak for it beside Host."""
+    """An agent, where it listens, the services that speak for it beside Host, and what it complains about there."""
 
     agent: Agent
     address: str
     services: Sequence[Service]
+    complain: Complain = no_complaint
 
 
 Make = Callable[[Configuration, HostPlace], Offer]
@@ -71,7 +73,7 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     configuration = load(config, os.environ, insecure=insecure)
     place = own_place(configuration)
     offer = make(configuration, place)
-    services = [host_service(place), *offer.services]
+    services = [host_service(place, offer.complain), *offer.services]
     await offer.agent.recover()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(AgentServer(offer.address, configuration.tls_files(), services))
