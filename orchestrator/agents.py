@@ -26,6 +26,8 @@ Side = Literal["source", "dest"]
 ASK_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 15.0
 ACT_SECONDS: Final = 20.0
+LOOK_SECONDS: Final = 10.0  # a frozen process may keep a journal's lock for 5 s, a frozen machine its answer for 2 s
+TAKE_SECONDS: Final = 60.0  # an agent may first have to finish what arrived
 PREPARE_BASE_SECONDS: Final = 30.0
 SECONDS_PER_GIB: Final = 15.0  # first touch of a page costs about 10 us on nested hosts; a GiB has 262144 of them
 SILENCE_SECONDS: Final = 5.0  # a watch sends at least one report a second
@@ -171,6 +173,17 @@ class Agents:
         request = source.AttemptRequest(key=key)
         return await call(SourceStub(channel).Cancel, request, peer=peer, deadline=ACT_SECONDS)
 
+    async def force(self, host: str, key: types.AttemptKey) -> source.AttemptReport:
+        """Switch over at once, whatever the standstill; refused where no round is under way."""
+        channel, peer = self.channel(host, "source")
+        request = source.AttemptRequest(key=key)
+        return await call(SourceStub(channel).Force, request, peer=peer, deadline=ACT_SECONDS)
+
+    async def tune(self, host: str, request: source.TuneRequest) -> source.AttemptReport:
+        """Change the limits of an attempt; one that names no limit only tells the term in which it is driven."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).Tune, request, peer=peer, deadline=ACT_SECONDS)
+
     # the destination's side of an attempt
 
     async def check_incoming(
@@ -196,3 +209,48 @@ class Agents:
         """Have a destination forget an attempt, on the source's proof."""
         channel, peer = self.channel(host, "dest")
         return await call(DestinationStub(channel).Discard, request, peer=peer, deadline=ACT_SECONDS)
+
+    # recovery
+
+    async def list_custodies(self, host: str, side: Side) -> types.CustodyReport:
+        """Return every journal and machine process of a host, as one of its agents finds them. No side effect."""
+        channel, peer = self.channel(host, side)
+        return await call(HostStub(channel).ListCustodies, types.Empty(), peer=peer, deadline=LOOK_SECONDS)
+
+    async def describe_outgoing(self, host: str, key: types.AttemptKey) -> source.OutgoingReport:
+        """Return what a source's journal says of an attempt."""
+        channel, peer = self.channel(host, "source")
+        request = source.AttemptRequest(key=key)
+        return await call(SourceStub(channel).DescribeOutgoing, request, peer=peer, deadline=ASK_SECONDS)
+
+    async def recover_source(self, host: str, machine_uuid: str) -> source.OutgoingReport:
+        """Have a source agent go on now with what an earlier life left of a machine."""
+        channel, peer = self.channel(host, "source")
+        request = types.MachineName(machine=machine_uuid)
+        return await call(SourceStub(channel).Recover, request, peer=peer, deadline=ACT_SECONDS)
+
+    async def recover_destination(self, host: str, machine_uuid: str) -> destination.IncomingReport:
+        """Have a destination agent go on now with what an earlier life left of a machine."""
+        channel, peer = self.channel(host, "dest")
+        request = types.MachineName(machine=machine_uuid)
+        return await call(DestinationStub(channel).Recover, request, peer=peer, deadline=ACT_SECONDS)
+
+    async def take_at_source(self, host: str, request: types.TakeRequest) -> source.OutgoingReport:
+        """Have a source take a released machine back, on an operator's word that writes may be missing."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).Take, request, peer=peer, deadline=TAKE_SECONDS)
+
+    async def take_at_destination(self, host: str, request: types.TakeRequest) -> destination.IncomingReport:
+        """Have a destination start a whole image without its source's release, on an operator's word."""
+        channel, peer = self.channel(host, "dest")
+        return await call(DestinationStub(channel).Take, request, peer=peer, deadline=TAKE_SECONDS)
+
+    async def hand_off(self, host: str, request: destination.HandoffRequest) -> destination.HandoffResponse:
+        """Give a destination the secret of a released machine."""
+        channel, peer = self.channel(host, "dest")
+        return await call(DestinationStub(channel).Handoff, request, peer=peer, deadline=TAKE_SECONDS)
+
+    async def note_retired(self, host: str, request: destination.NoteRetiredRequest) -> destination.IncomingReport:
+        """Tell an owner that its former source is RETIRED, or fenced by an operator's word."""
+        channel, peer = self.channel(host, "dest")
+        return await call(DestinationStub(channel).NoteRetired, request, peer=peer, deadline=ACT_SECONDS)

@@ -13,7 +13,7 @@ from orchestrator.service import AttemptQueue
 from orchestrator.store.store import Store
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorServicer
-from vm_migration.errors import InvalidInput, Refused
+from vm_migration.errors import InvalidInput
 
 _Context = grpc.aio.ServicerContext[object, object]
 NAME = "vm_migration.api.v1.Orchestrator"
@@ -71,10 +71,17 @@ class OrchestratorService(OrchestratorServicer):
 
     async def ForceAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Switch over at once."""
-        del request, context
-        raise Refused("not-offered", "This orchestrator does not offer it", "Ask its source agent")
+        del context
+        row = await asyncio.to_thread(self._store.find, request.attempt)
+        return record_of(await self._queue.force(row))
 
     async def TuneAttempt(self, request: api.TuneAttemptRequest, context: object) -> api.AttemptRecord:
         """Change the limits of a running attempt."""
-        del request, context
-        raise Refused("not-offered", "This orchestrator does not offer it", "Ask its source agent")
+        del context
+        row = await asyncio.to_thread(self._store.find, request.attempt)
+        tuned = await self._queue.tune(
+            row,
+            downtime_limit_ms=request.downtime_limit_ms,
+            max_bandwidth_bytes_per_s=request.max_bandwidth_bytes_per_s,
+        )
+        return record_of(tuned)

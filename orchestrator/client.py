@@ -96,6 +96,20 @@ class RemoteDesk:
         request = api.AttemptName(attempt=attempt.attempt)
         return attempt_of(await call(self._stub.CancelAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
 
+    async def force(self, attempt: Attempt) -> Attempt:
+        """Have it switch over at once."""
+        request = api.AttemptName(attempt=attempt.attempt)
+        return attempt_of(await call(self._stub.ForceAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+
+    async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
+        """Change its limits."""
+        request = api.TuneAttemptRequest(
+            attempt=attempt.attempt,
+            downtime_limit_ms=downtime_limit_ms,
+            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+        )
+        return attempt_of(await call(self._stub.TuneAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+
     async def _record(self, start: str) -> api.AttemptRecord:
         request = api.AttemptName(attempt=start)
         return await call(self._stub.GetAttempt, request, peer=self._peer, deadline=_ASK_SECONDS)

@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from orchestrator import steering
 from orchestrator.admission import Order, admit
-from orchestrator.attempt import PAST_RETURN, Attempt, Event, with_report
+from orchestrator.attempt import Attempt, Event, with_report
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.store.claim import is_held
-from vm_migration.errors import InvalidInput, MigrationError, Refused
+from vm_migration.errors import InvalidInput, MigrationError
 
 Observer = Callable[[Attempt], None]
 _LOOK_SECONDS: Final = 0.5
@@ -46,6 +47,12 @@ class Desk(Protocol):
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel it; refused past the point of no return."""
+
+    async def force(self, attempt: Attempt) -> Attempt:
+        """Switch over at once; refused where it sends no rounds."""
+
+    async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
+        """Change its limits; 0 leaves one as it is."""
 
 
 class LocalDesk:
@@ -123,7 +130,20 @@ class LocalDesk:
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Tell its driver through the store, and its source directly."""
-        return await cancel(self._around, attempt)
+        return await steering.cancel(self._around, attempt)
+
+    async def force(self, attempt: Attempt) -> Attempt:
+        """Ask its source."""
+        return await steering.force(self._around, attempt)
+
+    async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
+        """Ask its source."""
+        return await steering.tune(
+            self._around,
+            attempt,
+            downtime_limit_ms=downtime_limit_ms,
+            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+        )
 
     async def _as_it_stands(self, row: Attempt) -> Attempt:
         if row.ended or not row.epoch or is_held(row, self._around.clock()):
@@ -131,33 +151,6 @@ class LocalDesk:
         with contextlib.suppress(MigrationError):
             return with_report(row, await self._around.agents.get_attempt(row.source, row.key()))
         return row
-
-
-async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
-    """Cancel an attempt, whoever drives it.
-
-    Raises:
-        Refused: It has ended, or is past the point of no return.
-        MigrationError: What its source answered.
-    """
-    if attempt.ended:
-        raise Refused("attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.outcome}", "Nothing to cancel")
-    if attempt.phase in PAST_RETURN:
-        raise too_late(attempt)
-    row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
-    if row.epoch:
-        report = await around.agents.cancel(row.source, row.key())
-        row = with_report(row, report)
-    return row
-
-
-def too_late(attempt: Attempt) -> Refused:
-    """Return the refusal of a cancel past the point of no return."""
-    return Refused(
-        "past-return",
-        f"Attempt {attempt.attempt} is past the point of no return ({attempt.phase})",
-        f"Wait for its end: viaduct watch {attempt.attempt}",
-    )
 
 
 async def follow(attempts: AsyncIterator[Attempt], observe: Observer) -> Attempt | None:

@@ -85,8 +85,6 @@ def require_offered(policy: MigrationPolicy) -> None:
         missing.append(f"--streams {policy.streams}")
     if policy.compression not in {"auto", "none"}:
         missing.append(f"--compression {policy.compression}")
-    if policy.on_timeout != "cancel":
-        missing.append(f"--on-timeout {policy.on_timeout}")
     if policy.profile != "balanced":
         missing.append(f"--profile {policy.profile}")
     if missing:

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Final, Self
 
+from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Phase
-from orchestrator.desk import cancel
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.queueing import may_start
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
@@ -90,13 +90,26 @@ class AttemptQueue:
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel an attempt, queued or driven."""
-        row = await cancel(self._around, attempt)
+        row = await steering.cancel(self._around, attempt)
         if (drive := self._drives.get(attempt.attempt)) is not None:
             drive.request_cancel()
         elif attempt.attempt in self._waiting:
             self._waiting[attempt.attempt] = row
             self._start(row)  # it ends before it begins
         return row
+
+    async def force(self, attempt: Attempt) -> Attempt:
+        """Have an attempt switch over at once."""
+        return await steering.force(self._around, attempt)
+
+    async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
+        """Change an attempt's limits."""
+        return await steering.tune(
+            self._around,
+            attempt,
+            downtime_limit_ms=downtime_limit_ms,
+            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+        )
 
     # the queue
 

@@ -1,17 +1,20 @@
-"""`viaduct list`, `show`, `watch` and `cancel`: what there is about attempts."""
+"""`viaduct list`, `show`, `watch`, `cancel`, `force` and `tune`: what there is about attempts."""
 
 import click
 from rich.console import Console
 
 from orchestrator.attempt import Attempt
 from orchestrator.commands.migrate import result_answer
+from orchestrator.commands.options import DURATION, RATE
 from orchestrator.desk import Desk, follow
 from orchestrator.documents.listings import AttemptsDocument
 from orchestrator.render.listings import show_attempts, show_events
 from orchestrator.render.progress import LiveProgress
+from orchestrator.render.quantities import rate, span
 from orchestrator.render.summary import show_result
 from orchestrator.result import attempt_document, one_attempt_document
 from orchestrator.site import open_desk
+from orchestrator.steering import nothing_to_tune
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import InvalidInput
 
@@ -75,6 +78,45 @@ async def cancel(call: Invocation, attempt: str) -> Answer:
         console.print(f"{cancelled.attempt} of {cancelled.name}: {state}")
 
     return Answer(one_attempt_document(cancelled), show_it)
+
+
+@click.command("force")
+@click.argument("attempt")
+@answering
+async def force(call: Invocation, attempt: str) -> Answer:
+    """Have ATTEMPT switch over at once, whatever the standstill of its guest."""
+    async with open_desk(call.configuration()) as desk:
+        forced = await desk.force(await desk.attempt(attempt))
+
+    def show_it(console: Console) -> None:
+        console.print(f"{forced.attempt} of {forced.name}: switches over")
+
+    return Answer(one_attempt_document(forced), show_it)
+
+
+@click.command("tune")
+@click.argument("attempt")
+@click.option("--downtime-limit", type=DURATION, help="Longest standstill of the guest from now on; at least 1ms.")
+@click.option("--max-bandwidth", type=RATE, help="Most bytes a second on the wire from now on.")
+@answering
+async def tune(call: Invocation, attempt: str, downtime_limit: int | None, max_bandwidth: int | None) -> Answer:
+    """Change limits of ATTEMPT while it runs; what is left out stays as it is."""
+    limit_ms = 0 if downtime_limit is None else downtime_limit // 1_000_000
+    if downtime_limit is None and max_bandwidth is None:
+        raise nothing_to_tune()
+    if (downtime_limit is not None and not limit_ms) or max_bandwidth == 0:
+        hint = "Give a downtime limit of at least 1ms and a bandwidth above 0"
+        raise InvalidInput("invalid-policy", "A limit of nothing cannot be kept", hint)
+    async with open_desk(call.configuration()) as desk:
+        found = await desk.attempt(attempt)
+        tuned = await desk.tune(found, downtime_limit_ms=limit_ms, max_bandwidth_bytes_per_s=max_bandwidth or 0)
+
+    def show_it(console: Console) -> None:
+        given = [f"downtime limit {span(limit_ms)}"] if limit_ms else []
+        given += [f"bandwidth {rate(max_bandwidth)}"] if max_bandwidth else []
+        console.print(f"{tuned.attempt} of {tuned.name}: {', '.join(given)} from now on")
+
+    return Answer(one_attempt_document(tuned), show_it)
 
 
 async def _only_open(desk: Desk) -> Attempt:

@@ -76,7 +76,13 @@ _POLICY = (
     ),
     click.option("--max-bandwidth", type=RATE, help="Most bytes a second on the wire; unlimited when left out."),
     click.option("--timeout", type=DURATION, default="10m", show_default=True, help="Longest time for all of it."),
-    click.option("--on-timeout", type=click.Choice(["cancel", "force"]), default="cancel", show_default=True),
+    click.option(
+        "--on-timeout",
+        type=click.Choice(["cancel", "force"]),
+        default="cancel",
+        show_default=True,
+        help="What the end of --timeout means: give up, or switch over whatever the standstill.",
+    ),
     click.option(
         "--profile", type=click.Choice(["gentle", "balanced", "urgent"]), default="balanced", show_default=True
     ),

@@ -120,7 +120,7 @@ class FakeAttempt:
     async def run(self) -> None:
         """Go the whole way, as the script says."""
         script = self.world.script
-        for phase in _WAY[1:]:
+        for phase in _WAY:
             await self.become(phase)
             if phase == script.hold_at:
                 script.reached.set()
@@ -211,7 +211,12 @@ class FakeSource(SourceServicer):
         return attempt.report
 
     async def Force(self, request: source.AttemptRequest, context: object) -> source.AttemptReport:
-        raise NotImplementedError
+        self.world.calls.append("Force")
+        attempt = self._known(request.key)
+        if attempt.report.phase != "pre-copy":
+            raise Refused("not-in-rounds", f"Attempt is {attempt.report.phase}", "Nothing to force")
+        self.world.script.go.set()
+        return attempt.report
 
     async def DescribeOutgoing(self, request: source.AttemptRequest, context: object) -> source.OutgoingReport:
         raise AssertionError("Not asked here")
@@ -223,7 +228,10 @@ class FakeSource(SourceServicer):
         raise AssertionError("Not asked here")
 
     async def Tune(self, request: source.TuneRequest, context: object) -> source.AttemptReport:
-        raise NotImplementedError
+        attempt = self._known(request.key)
+        if request.downtime_limit_ms or request.max_bandwidth_bytes_per_s:
+            self.world.calls.append(f"Tune {request.downtime_limit_ms} {request.max_bandwidth_bytes_per_s}")
+        return attempt.report
 
     def _known(self, key: types.AttemptKey) -> FakeAttempt:
         if key.attempt not in self.world.attempts:

@@ -116,6 +116,22 @@ async def test_a_running_attempt_is_cancelled(site: FakeSite, desk: RemoteDesk) 
     assert (await _at(desk, attempt, Phase.ABORTED)).outcome == Outcome.CANCELLED
 
 
+async def test_a_running_attempt_is_tuned_and_forced(site: FakeSite, desk: RemoteDesk) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    attempt = await desk.submit(Order("guest", "host-b"))
+    await site.world.script.reached.wait()
+    running = await _at(desk, attempt, Phase.PRE_COPY)
+    await desk.tune(running, downtime_limit_ms=400, max_bandwidth_bytes_per_s=0)
+    with pytest.raises(InvalidInput, match="No limit"):
+        await desk.tune(running, downtime_limit_ms=0, max_bandwidth_bytes_per_s=0)
+    await desk.force(running)
+    await _at(desk, attempt, Phase.COMPLETED)
+    assert site.world.calls[-2:] == ["Tune 400 0", "Force"]
+    with pytest.raises(Refused, match="has ended"):
+        await desk.force(running)
+
+
 async def test_a_daemon_takes_over_what_another_driver_left(site: FakeSite, around: Surroundings) -> None:
     site.world.add("guest", "host-a")
     site.world.script.hold_at = "pre-copy"

@@ -157,7 +157,12 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["migrate", "guest", "--to", "host-b", "--verify", "maybe"], "maybe"),
         (["migrate", "guest", "--to", "host-b", "--transport", "direct"], "--transport direct"),
         (["migrate", "guest", "--to", "host-b", "--streams", "2", "--compression", "zstd"], "--compression zstd"),
-        (["migrate", "guest", "--to", "host-b", "--on-timeout", "force"], "--on-timeout force"),
+        (["tune", "12345678"], "--downtime-limit"),
+        (["tune", "12345678", "--downtime-limit", "soon"], "soon"),
+        (["tune", "12345678", "--downtime-limit", "0ms"], "limit of nothing"),
+        (["tune", "12345678", "--max-bandwidth", "fast"], "fast"),
+        (["tune", "12345678", "--max-bandwidth", "1MiB/s"], "12345678"),
+        (["force", "12345678"], "12345678"),
         (["migrate", "guest", "--to", "host-b", "--detach"], "viaduct orchestrator"),
         (["migrate", "nobody", "--to", "host-b"], "nobody"),
         (["migrate", "guest", "--to", "host-z"], "host-z"),
@@ -268,6 +273,49 @@ async def test_cancel_reaches_the_source_whoever_drives(viaduct: Run, site: Fake
     assert driving.returncode == 5
     assert json.loads(out)["outcome"] == "cancelled"
     (await viaduct("cancel", row.attempt)).complains(3, "has ended")
+
+
+async def test_force_and_tune_reach_the_source_whoever_drives(viaduct: Run, site: FakeSite, store: Path) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    driving = await _driver("migrate", "guest", "--to", "host-b", "--on-timeout", "force", "--json")
+    await site.world.script.reached.wait()
+    await _reached(store, Phase.PRE_COPY)
+    with Store(store) as opened:
+        (row,) = opened.attempts()
+    tuned = await viaduct("tune", row.attempt[:8], "--downtime-limit", "2s", "--max-bandwidth", "8Mbit/s", "--json")
+    assert tuned.document["schema"] == "viaduct.attempt.v1", tuned.err
+    only_one = await viaduct("tune", row.attempt, "--downtime-limit", "400ms")
+    assert "downtime limit 400 ms from now on" in only_one.out
+    assert (await viaduct("force", row.attempt, "--json")).exit_code == 0
+    out, _ = await driving.communicate()
+    assert json.loads(out)["outcome"] == "completed"
+    assert site.world.calls[-3:] == ["Tune 2000 1000000", "Tune 400 0", "Force"]
+    for words in (["force", row.attempt], ["tune", row.attempt, "--downtime-limit", "1s"]):
+        (await viaduct(*words)).complains(3, "has ended: completed")
+
+
+@pytest.mark.parametrize(
+    ("held_at", "force_says", "tune_says"),
+    [("begun", "sends no memory yet", ""), ("releasing", "point of no return", "point of no return")],
+)
+async def test_force_and_tune_are_refused_where_they_come_too_early_or_too_late(
+    viaduct: Run, site: FakeSite, store: Path, held_at: str, force_says: str, tune_says: str
+) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = held_at
+    driving = await _driver("migrate", "guest", "--to", "host-b")
+    await site.world.script.reached.wait()
+    await _reached(store, Phase(held_at))
+    with Store(store) as opened:
+        (row,) = opened.attempts()
+    (await viaduct("force", row.attempt)).complains(3, force_says)
+    tuned = await viaduct("tune", row.attempt, "--downtime-limit", "1s")
+    assert tuned.exit_code == (3 if tune_says else 0)
+    assert tune_says in tuned.err
+    site.world.script.go.set()
+    await driving.communicate()
+    assert driving.returncode == 0
 
 
 @pytest.mark.parametrize(("held_at", "exit_code"), [("pre-copy", 5), ("handing-over", 0)])

@@ -1,0 +1,93 @@
+"""Hands on an attempt, whoever drives it: cancel, force and tune go to its source agent, with the row's own key.
+
+A driver hears of a wish to cancel through the store as well: before the attempt has begun, no agent knows of it.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from orchestrator.attempt import PAST_RETURN, Attempt, Phase, with_report
+from orchestrator.drive import Surroundings
+from vm_migration.api.v1 import source_pb2
+from vm_migration.errors import InvalidInput, Refused
+
+_BEFORE_ROUNDS: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
+
+
+async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
+    """Cancel an attempt before the point of no return.
+
+    Raises:
+        Refused: It has ended, or is past the point of no return.
+        MigrationError: What its source answered.
+    """
+    _require_open(attempt, "cancel")
+    row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
+    if not row.epoch:
+        return row  # its driver hears of it before it begins
+    return await _answered(row, around.agents.cancel(row.source, row.key()))
+
+
+async def force(around: Surroundings, attempt: Attempt) -> Attempt:
+    """Switch over at once, whatever the standstill.
+
+    Raises:
+        Refused: It sends no rounds: not yet, or not any more.
+        MigrationError: What its source answered.
+    """
+    _require_open(attempt, "force")
+    if attempt.phase in _BEFORE_ROUNDS:
+        raise Refused(
+            "not-in-rounds",
+            f"Attempt {attempt.attempt} sends no memory yet ({attempt.phase})",
+            f"Force it when it is in pre-copy: viaduct watch {attempt.attempt}",
+        )
+    return await _answered(attempt, around.agents.force(attempt.source, attempt.key()))
+
+
+async def tune(
+    around: Surroundings, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int
+) -> Attempt:
+    """Change limits of an attempt that has begun; 0 leaves one as it is.
+
+    Raises:
+        InvalidInput: Nothing is to be changed.
+        Refused: It has not begun, has ended, or is past the point of no return.
+        MigrationError: What its source answered.
+    """
+    if not downtime_limit_ms and not max_bandwidth_bytes_per_s:
+        raise nothing_to_tune()
+    _require_open(attempt, "tune")
+    if not attempt.epoch:
+        hint = f"Tune it when it has begun: viaduct watch {attempt.attempt}"
+        raise Refused("not-begun", f"Attempt {attempt.attempt} has not begun ({attempt.phase})", hint)
+    request = source_pb2.TuneRequest(
+        key=attempt.key(),
+        downtime_limit_ms=downtime_limit_ms,
+        max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+    )
+    return await _answered(attempt, around.agents.tune(attempt.source, request))
+
+
+def nothing_to_tune() -> InvalidInput:
+    """Return the refusal of a tune without a limit."""
+    hint = "Give --downtime-limit, --max-bandwidth or both"
+    return InvalidInput("nothing-to-tune", "No limit is given, so that nothing would change", hint)
+
+
+async def _answered(attempt: Attempt, answer: Awaitable[source_pb2.AttemptReport]) -> Attempt:
+    return with_report(attempt, await answer)
+
+
+def _require_open(attempt: Attempt, what: str) -> None:
+    if attempt.ended:
+        raise Refused(
+            "attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.outcome}", f"There is nothing to {what}"
+        )
+    if attempt.phase in PAST_RETURN:
+        raise Refused(
+            "past-return",
+            f"Attempt {attempt.attempt} is past the point of no return ({attempt.phase})",
+            f"Wait for its end: viaduct watch {attempt.attempt}",
+        )
