@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from orchestrator.documents import listings
+from orchestrator.documents import listings, recovery
 from orchestrator.documents.migration import MigrationDocument
 
 GROUP: Final = "viaduct.documents"
@@ -36,6 +36,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.pki.v1": listings.PkiDocument,
     "viaduct.version.v1": listings.VersionDocument,
     "viaduct.error.v1": listings.ErrorDocument,
+    "viaduct.doctor.v1": recovery.DoctorDocument,
     **_added(),
 }
 

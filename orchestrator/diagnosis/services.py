@@ -1,0 +1,79 @@
+"""Whether the store, the orchestrator daemon and the broker can be used: each is asked, none is changed."""
+
+import asyncio
+import os
+from typing import Final
+
+from orchestrator.client import PEER, RemoteDesk
+from orchestrator.diagnosis.finding import Code, Finding
+from orchestrator.site import own_name, store_path
+from orchestrator.store.store import Store
+from vm_migration.daemon import mqtt
+from vm_migration.daemon.broker_url import Broker
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.daemon.mqtt_version import BrokerGone, find_version
+from vm_migration.daemon.status_documents import presence_message
+from vm_migration.daemon.status_topics import Topics
+from vm_migration.errors import MigrationError
+from vm_migration.link.channel import open_channel
+
+_BROKER_SECONDS: Final = 15.0
+
+
+async def service_findings(configuration: Configuration) -> tuple[Finding, ...]:
+    """Return what cannot be used, all asked at once."""
+    asked = await asyncio.gather(_store(configuration), _orchestrator(configuration), _broker(configuration))
+    return tuple(finding for finding in asked if finding is not None)
+
+
+async def _store(configuration: Configuration) -> Finding | None:
+    try:
+        path = store_path(configuration.site.store, os.environ)
+        if path.exists():  # one that is not there yet is made by whoever drives first
+            await asyncio.to_thread(lambda: _read(Store(path)))
+    except MigrationError as error:
+        return Finding(Code.STORE_UNUSABLE, error.message, error.hint)
+    return None
+
+
+def _read(store: Store) -> None:
+    with store:
+        store.attempts()
+
+
+async def _orchestrator(configuration: Configuration) -> Finding | None:
+    address = configuration.site.orchestrator
+    if not address:
+        return None
+    channel = open_channel(address, configuration.tls_files(), PEER)
+    try:
+        await RemoteDesk(channel, address).attempts(everything=False)
+    except MigrationError as error:
+        hint = error.hint or "Start it: viaduct orchestrator"
+        return Finding(Code.ORCHESTRATOR_SILENT, f"The site's orchestrator cannot be asked: {error.message}", hint)
+    finally:
+        await channel.close()
+    return None
+
+
+async def _broker(configuration: Configuration) -> Finding | None:
+    broker = configuration.broker()
+    if broker is None:
+        return None
+    try:
+        async with asyncio.timeout(_BROKER_SECONDS):
+            await _greeted(broker, configuration.site.name)
+    except (BrokerGone, TimeoutError) as error:
+        reason = str(error) or f"{broker} does not answer"
+        text = f"The broker cannot be used: {reason}; migrations go on, and nobody is told of them"
+        hint = "Start it, or correct `[site] mqtt` and [mqtt] in the configuration"
+        return Finding(Code.BROKER_UNREACHABLE, text, hint)
+    return None
+
+
+async def _greeted(broker: Broker, site: str) -> None:
+    """Connect as a driver would, and go in peace: nothing is published."""
+    name = own_name()
+    will = presence_message(Topics(site).orchestrator(name), "offline", session="")
+    async with mqtt.connect(broker, name, will, await find_version(broker, None)):
+        return
