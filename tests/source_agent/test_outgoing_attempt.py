@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from source_agent.getting_ready import GettingReady
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder, Surroundings
 from source_agent.progress import Outcome, Phase
 from source_agent.terms import Terms, decode
@@ -50,10 +51,10 @@ async def test_a_cancel_between_the_last_step_and_the_release_counts(
     with leaving(tmp_path, State.STOPPED) as machine:
         attempt = attempt_of(machine)
 
-        async def made_ready(_self: OutgoingAttempt, _stack: object) -> None:
+        async def made_ready(_self: GettingReady, _stack: object) -> None:
             asyncio.get_running_loop().call_soon(attempt.cancel)  # runs once this task is done, before its waiter
 
-        monkeypatch.setattr(OutgoingAttempt, "_make_ready", made_ready)
+        monkeypatch.setattr(GettingReady, "run", made_ready)
         await attempt.run()
         assert machine.custody.record.state is State.ABORTED
         assert attempt.board.progress.outcome is Outcome.CANCELLED

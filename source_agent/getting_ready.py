@@ -1,0 +1,143 @@
+"""From Start to READY at the destination: the work of an attempt that can be cancelled at any point.
+
+::
+
+    Start --> streams open --> rounds (precopy) --fits--> before_handoff --> the stop (switchover) --> READY
+
+Everything here fails by an exception, and leaves what is then to be done to source_agent.outgoing_attempt.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from source_agent.account import Account
+from source_agent.destination_link import DestinationLink
+from source_agent.precopy import Precopy
+from source_agent.progress import Phase
+from source_agent.rounds import Rounds
+from source_agent.surroundings import StartOrder
+from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
+from source_agent.terms import Terms, encode
+from vm_migration.errors import AttemptFailed, Refused
+from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
+from vm_migration.transfer.outgoing import OutgoingStream
+
+
+class GettingReady:
+    """The rounds and the stop of one attempt."""
+
+    def __init__(self, account: Account) -> None:
+        self._account: Final = account
+        self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
+        self._precopy: Precopy | None = None
+
+    def start(self, order: StartOrder) -> None:
+        """Begin the rounds; asked again, nothing changes."""
+        if not self._order.done():
+            self._order.set_result(order)
+
+    def force(self) -> None:
+        """Switch over at the end of the round, whatever the standstill.
+
+        Raises:
+            Refused: No round is under way.
+        """
+        phase = self._account.now.phase
+        if self._precopy is None or phase is not Phase.PRE_COPY:
+            raise Refused("not-in-rounds", f"Attempt {self._account.attempt} is {phase}", "Nothing to force")
+        self._precopy.forced = True
+
+    def tune(self, terms: Terms) -> None:
+        """Work under changed terms from now on."""
+        if self._precopy is not None:
+            self._precopy.tune(terms)
+
+    def forget(self) -> None:
+        """Let go of what leads to the mapping of the machine's RAM."""
+        self._precopy = None
+
+    async def run(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
+        """Bring the destination to READY; what `stack` holds, the link among it, is open until it is closed.
+
+        Raises:
+            MigrationError, MachineError: It did not come to that; the caller ends the attempt.
+        """
+        account, machine = self._account, self._account.custody.port
+        order = await self._ordered()
+        account.terms = msgspec.structs.replace(
+            account.terms, control_address=order.control_address, bulk_address=order.bulk_address
+        )
+        policy = encode(account.terms)
+        await account.custody.write(lambda record: msgspec.structs.replace(record, policy=policy))
+        link = await stack.enter_async_context(account.link())
+        count = account.terms.streams
+        bulks = await link.open_streams(order.ticket, count)
+        streams = [OutgoingStream(UUID(account.attempt), ordinal) for ordinal in range(count)]
+        ram = await machine.ram()
+        stack.callback(ram.close)
+        lanes = tuple(zip(streams, bulks, strict=True))
+        rounds = Rounds(machine, ram, link, lanes, account.key(), verify=account.terms.verify)
+        hash_rate = account.around.hash_bytes_per_s
+        self._precopy = Precopy(rounds, account.custody, account.board, account.terms, hash_rate)
+        account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
+        standstill_ms, forced = await self._precopy.run(account.elapsed_ms)
+        return link, await self._stop(link, rounds, standstill_ms, forced=forced)
+
+    async def _ordered(self) -> StartOrder:
+        try:
+            async with asyncio.timeout(self._account.terms.timeout_ms / 1000):
+                return await self._order
+        except TimeoutError:
+            raise AttemptFailed("timeout", "Attempt was begun and never started", "Begin a new one") from None
+
+    async def _stop(self, link: DestinationLink, rounds: Rounds, standstill_ms: float, *, forced: bool) -> Ready:
+        account = self._account
+        await account.around.before_handoff()
+        account.enter(Phase.STOPPING, "stops the guest and sends what is left")
+        limit = account.terms.downtime_limit_ms
+        bound_ms = forced_pause_bound_ms(round(standstill_ms)) if forced else pause_bound_ms(limit)
+        stop = await account.custody.port.pause(for_attempt=True)
+        try:
+            async with asyncio.timeout(bound_ms / 1000):
+                ready = await stop_and_make_ready(
+                    account.custody,
+                    link,
+                    rounds,
+                    account.key(),
+                    stop,
+                    bound_ms=bound_ms,
+                    verify=account.terms.verify != "none",
+                    verifying=self._verifying,
+                )
+        except TimeoutError:
+            text = f"Destination was not ready within {bound_ms} ms of the pause"
+            raise AttemptFailed("pause-bound", text, "Raise --downtime-limit") from None
+        except PagesDiffer:
+            account.put(replace(account.now, verified_by=rounds.verified_by))
+            raise
+        self._show_ready(rounds, ready)
+        return ready
+
+    def _verifying(self) -> None:
+        self._account.enter(Phase.VERIFYING, "waits until the destination has verified")
+
+    def _show_ready(self, rounds: Rounds, ready: Ready) -> None:
+        now = self._account.now
+        self._account.put(
+            replace(
+                now,
+                rounds=(*now.rounds, ready.last_round),
+                wire_bytes=rounds.wire_bytes,
+                remaining_bytes=0,
+                device_bytes=rounds.devices.total.data_bytes,
+                device_left_bytes=0,
+                verified_by=rounds.verified_by,
+                pages_verified=ready.pages_verified,
+                bulk_ms=(rounds.bulk_ended_ns - rounds.bulk_started_ns) / 1e6,
+            )
+        )

@@ -1,0 +1,29 @@
+"""What an attempt is given from outside: by its agent, and by whoever starts its rounds."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from vm_migration.link.channel import OpenChannel, open_channel
+from vm_migration.link.tls import TlsFiles
+
+BeforeHandoff = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StartOrder:
+    """Where the destination waits."""
+
+    control_address: str
+    bulk_address: str
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an attempt needs of its agent; the hash rate is measured, in bytes per second."""
+
+    tls: TlsFiles | None
+    before_handoff: BeforeHandoff
+    hash_bytes_per_s: float
+    boot_id: str
+    channels: OpenChannel = open_channel
