@@ -1,11 +1,13 @@
-"""The life of the orchestrator daemon: store, agents, queue, server, ready; and back in the other order."""
+"""The life of the daemon: the right to drive, store, agents, queue, server, ready; and back in the other order."""
 
+import os
 from functools import partial
 from typing import Final
 
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.service import AttemptQueue
-from orchestrator.site import surroundings
+from orchestrator.site import store_path, surroundings
+from orchestrator.store.exclusive import only_daemon
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.life import Life
@@ -20,16 +22,17 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
 
     Raises:
         InvalidInput: No address to listen on, or one that is none.
-        Refused: The address is in use, or the store cannot be used.
+        Refused: The address is in use, the store cannot be used, or another orchestrator drives what is in it.
     """
     address = listen or configuration.site.orchestrator
     if not address:
         hint = "Set `[site] orchestrator`, or give --listen 127.0.0.1:7000"
         raise InvalidInput("no-address", "No address to listen on is configured", hint)
-    async with surroundings(configuration, DRIVER) as around, AttemptQueue(around) as queue:
-        servicer = OrchestratorService(queue, around.store)
-        service = Service(NAME, partial(add_OrchestratorServicer_to_server, servicer))
-        async with AgentServer(address, configuration.tls_files(), [service]) as server:
-            life.ready(address=server.address)
-            await life.stopped()
-            await server.drain()
+    with only_daemon(store_path(configuration.site.store, os.environ)):
+        async with surroundings(configuration, DRIVER) as around, AttemptQueue(around, sole=True) as queue:
+            servicer = OrchestratorService(queue, around.store)
+            service = Service(NAME, partial(add_OrchestratorServicer_to_server, servicer))
+            async with AgentServer(address, configuration.tls_files(), [service]) as server:
+                life.ready(address=server.address)
+                await life.stopped()
+                await server.drain()

@@ -7,31 +7,34 @@
         '----------'-> refused; nothing was done                 '-> Discard at the destination, on that proof
 
 The source agent runs the rounds and decides the switchover alone; from Start on this only watches, and passes a wish
-to cancel on. Every call may be made twice, so that a driver which took over just goes on: an attempt whose driver died
-before it started is cancelled, one that runs is watched. Nothing is concluded from silence: after `patience` seconds
-the outcome is `unresolved` and the row stays open.
+to cancel on. Every call may be made twice, so that a driver which took over just goes on: it tells the source its term,
+cancels an attempt whose driver died before it started, and watches one that runs. A wish to cancel ends whatever is
+waited for. Nothing is concluded from silence: where the source does not know the attempt, both journals are asked
+(orchestrator.verdict), and after `patience` seconds the outcome is `unresolved` and the row stays open.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import PAST_RETURN, Attempt, Fault, Notice, Outcome, Phase, merged, with_report
+from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
 from orchestrator.preflight import ask
-from orchestrator.store.claim import HEARTBEAT_SECONDS
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
+from orchestrator.verdict import verdict
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
-from vm_migration.link.boundary import innermost
 
 _Answer = TypeVar("_Answer")
-_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_PROMPT_SECONDS: Final = 1.0
 _DISCARD_PATIENCE: Final = 5.0
 _PROOFS: Final = frozenset({"ABORTED", "LOST"})
 _NOT_STARTED: Final = frozenset({Phase.PREPARING, Phase.BEGUN})
+_UNKNOWN: Final = "unknown-attempt"
+_STALE_TERM: Final = "stale-term"
 
 
 class Hooks(Protocol):
@@ -61,20 +64,19 @@ class Surroundings:
     patience: float = 60.0
 
 
-class _CancelAsked(Exception):
-    """The wish to cancel arrived while a call was under way."""
-
-
 class Drive:
     """One attempt, claimed by this driver."""
 
     def __init__(self, attempt: Attempt, around: Surroundings) -> None:
-        self.attempt = attempt
         self._around = around
         self._agents = around.agents
-        self._cancel = asyncio.Event()
-        if attempt.cancel_requested:
-            self._cancel.set()
+        self._row = DrivenRow(attempt, around.store, around.clock, around.observe)
+        self._proof: destination_pb2.DiscardRequest | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt as it stands."""
+        return self._row.attempt
 
     @property
     def past_return(self) -> bool:
@@ -83,7 +85,7 @@ class Drive:
 
     def request_cancel(self) -> None:
         """Cancel as soon as that can be done; past the point of no return nothing changes."""
-        self._cancel.set()
+        self._row.cancel.set()
 
     async def run(self) -> Attempt:
         """Drive to the end and return the attempt as it was written last.
@@ -91,13 +93,8 @@ class Drive:
         Raises:
             Stale: Somebody else has taken the attempt over.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                beat = group.create_task(self._beat(), name=f"heartbeat of {self.attempt.attempt}")
-                await self._to_an_end()
-                beat.cancel()
-        except* MigrationError as errors:
-            raise innermost(errors) from None
+        async with self._row.kept():
+            await self._to_an_end()
         return self.attempt
 
     async def _to_an_end(self) -> None:
@@ -111,32 +108,53 @@ class Drive:
             await self._unresolved(error)
 
     async def _steps(self) -> None:
-        left_behind = self.attempt.phase in _NOT_STARTED
-        if self.attempt.phase in {Phase.QUEUED, Phase.PREFLIGHT} and not await self._preflight():
-            return
-        if self.attempt.phase in {Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING}:
-            begun = await self._begin()
+        if self.attempt.epoch and self.attempt.term > 1:
+            await self._tell_term()
+        if self.attempt.phase in _NOT_STARTED:
+            await self._give_up_what_never_started()
+        elif self.attempt.phase in {Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING}:
+            begun = await self._opened()
             if begun is None:
                 return
-            if not left_behind:
-                await self._prepare_and_start(begun)
-        if left_behind:
-            await self._give_up_what_never_started()
+            await self._prepare_and_start(begun)
         await self._watch()
         await self._close()
 
+    async def _tell_term(self) -> None:
+        """Have the source refuse an earlier driver from now on, where the attempt is still open there."""
+        request = source_pb2.TuneRequest(key=self.attempt.key())
+        try:
+            await self._insist(lambda: self._agents.tune(self.attempt.source, request))
+        except Stale as error:
+            if error.code == _STALE_TERM:
+                raise
+        except MigrationError as error:
+            if isinstance(error, Unreachable):
+                raise
+
     # before the start
 
+    async def _opened(self) -> source_pb2.BeginResponse | None:
+        if self.attempt.phase != Phase.BEGINNING:
+            try:
+                if not await self._preflight():
+                    return None
+            except CancelAsked:
+                cancelled = self.attempt.to(Phase.ABORTED, Outcome.CANCELLED, reason="cancelled before it began")
+                await self._row.write(cancelled)
+                return None
+        return await self._begin()
+
     async def _preflight(self) -> bool:
-        await self._write(self.attempt.to(Phase.PREFLIGHT))
+        await self._row.write(self.attempt.to(Phase.PREFLIGHT, reason="asks both hosts"))
         attempt = self.attempt
         machine = types_pb2.MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
         try:
-            found = await ask(self._agents, machine, attempt.destination, attempt.policy)
+            found = await self._row.unless_cancelled(ask(self._agents, machine, attempt.destination, attempt.policy))
         except MigrationError as error:
             await self._refuse(_fault(error))
             return False
-        await self._write(
+        await self._row.write(
             replace(
                 attempt,
                 blockers=found.blockers,
@@ -147,14 +165,12 @@ class Drive:
         )
         if found.blockers:
             await self._refuse(blocked(found.blockers))
+        elif self._row.cancel.is_set():
+            raise CancelAsked
         return found.passes
 
     async def _begin(self) -> source_pb2.BeginResponse | None:
-        if self._cancel.is_set() and not self.attempt.epoch and self.attempt.phase != Phase.BEGINNING:
-            await self._write(self.attempt.to(Phase.ABORTED, Outcome.CANCELLED, reason="cancelled before it began"))
-            return None
-        if self.attempt.phase != Phase.PREPARING:
-            await self._write(self.attempt.to(Phase.BEGINNING))
+        await self._row.write(self.attempt.to(Phase.BEGINNING, reason=f"has {self.attempt.source} open the attempt"))
         attempt = self.attempt
         request = source_pb2.BeginRequest(
             key=attempt.key(), destination=attempt.destination, policy=attempt.policy.message()
@@ -166,7 +182,8 @@ class Drive:
         except MigrationError as error:
             await self._refuse(_fault(error))
             return None
-        await self._write(replace(attempt.to(Phase.PREPARING), epoch=begun.key.epoch))
+        began = replace(self.attempt.to(Phase.PREPARING, reason="runs the site's hooks"), epoch=begun.key.epoch)
+        await self._row.write(began)
         return begun
 
     async def _prepare_and_start(self, begun: source_pb2.BeginResponse) -> None:
@@ -180,17 +197,18 @@ class Drive:
             verify=attempt.policy.message().verify,
         )
         try:
-            await self._around.hooks.before_prepare(attempt)
-            prepared = await self._unless_cancelled(self._agents.prepare(attempt.destination, request))
-            await self._write(replace(self.attempt, prepare_ms=prepared.prepare_ms))
+            await self._row.unless_cancelled(self._around.hooks.before_prepare(attempt))
+            await self._row.say(f"has {attempt.destination} make the machine's memory ready")
+            prepared = await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
+            await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms))
             start = source_pb2.StartRequest(
                 key=attempt.key(),
                 control_address=prepared.control_address,
                 bulk_address=prepared.bulk_address,
                 ticket=prepared.ticket,
             )
-            report = await self._insist(lambda: self._agents.start(attempt.source, start))
-        except _CancelAsked:
+            report = await self._insist(lambda: self._row.unless_cancelled(self._agents.start(attempt.source, start)))
+        except CancelAsked:
             await self._abort(None)
         except MigrationError as error:
             await self._abort(_fault(error))
@@ -207,14 +225,14 @@ class Drive:
     async def _abort(self, fault: Fault | None) -> None:
         """Have the source write ABORTED; the outcome is `failed` with a fault and `cancelled` without."""
         if fault is not None:
-            await self._write(replace(self.attempt, error=fault))
+            await self._row.write(replace(self.attempt, error=fault))
         attempt = self.attempt
         try:
             report = await self._insist(lambda: self._agents.cancel(attempt.source, attempt.key()))
         except Refused as error:
             if isinstance(error, Unreachable):
                 raise
-            await self._write(replace(self.attempt, reason=error.message))  # past return, or over: the watch tells
+            await self._row.say(error.message)  # past return, or over: the watch tells
             return
         await self._take(report)
 
@@ -223,7 +241,7 @@ class Drive:
     async def _watch(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             canceller = asyncio.create_task(self._pass_cancel_on(), name=f"canceller of {self.attempt.attempt}")
-            stack.push_async_callback(_stopped, canceller)
+            stack.push_async_callback(stopped, canceller)
             await self._follow()
 
     async def _follow(self) -> None:
@@ -242,8 +260,8 @@ class Drive:
                 if loop.time() - heard > self._around.patience:
                     raise
                 if not failures:
-                    await self._write(replace(self.attempt, reason=error.message))
-            await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+                    await self._row.say(f"asks again: {error.message}")
+            await pause(failures)
             failures += 1
 
     async def _reports(self) -> AsyncGenerator[source_pb2.AttemptReport, None]:
@@ -251,107 +269,92 @@ class Drive:
             yield report
 
     async def _pass_cancel_on(self) -> None:
-        await self._cancel.wait()
+        await self._row.cancel.wait()
         attempt = self.attempt
         if attempt.ended or self.past_return:
             return
         with contextlib.suppress(MigrationError):  # refused: too late, and the watch tells how it ends
-            await self._insist(lambda: self._agents.cancel(attempt.source, attempt.key()))
+            await self._insist(lambda: self._agents.cancel(attempt.source, attempt.key()), quiet=True)
 
     async def _take(self, report: source_pb2.AttemptReport) -> None:
         """Note what the source says; an end is written only by `_close`, with everything that belongs to it."""
-        after = with_report(self.attempt, report)
+        after = with_report(_resolved(self.attempt), report)
         if after.outcome == Outcome.CANCELLED and self.attempt.error is not None:
             after = replace(after, outcome=Outcome.FAILED)  # our own abort, not anybody's wish
+        if report.state in _PROOFS:
+            self._proof = destination_pb2.DiscardRequest(
+                key=after.key(), proof_state=report.state, proof_record=report.record
+            )
         if after.ended:
-            self.attempt = after
+            self._row.attempt = after
         else:
-            await self._write(after)
+            await self._row.write(after)
 
     async def _close(self) -> None:
+        """Write the end. The destination is told first, where it listens; who is silent keeps nobody waiting."""
         attempt, owner = self.attempt, None
         if attempt.phase == Phase.COMPLETED:
             owner = Ownership(attempt.machine, attempt.name, attempt.destination, attempt.epoch)
-        else:
-            attempt = replace(attempt, warnings=merged(attempt.warnings, await self._discard(attempt)))
-        await self._write(attempt, owner=owner)
-        if attempt.phase == Phase.COMPLETED:
+            await self._row.write(attempt, owner=owner)
             return
-        failed = await self._around.hooks.after_abort(self.attempt)
-        if failed:
-            await self._write(replace(self.attempt, warnings=merged(self.attempt.warnings, failed)))
+        told = await self._discarded(_PROMPT_SECONDS) is None
+        await self._row.write(attempt)
+        warning = None if told else await self._discarded(_DISCARD_PATIENCE)
+        later = await self._around.hooks.after_abort(self.attempt)
+        if warning is not None:
+            later = (warning, *later)
+        if later:
+            await self._row.write(replace(self.attempt, warnings=merged(self.attempt.warnings, later)))
 
-    async def _discard(self, attempt: Attempt) -> tuple[Notice, ...]:
-        report = attempt.report
-        if report is None or report.state not in _PROOFS:
-            return ()
-        request = destination_pb2.DiscardRequest(
-            key=attempt.key(), proof_state=report.state, proof_record=report.record
-        )
+    async def _discarded(self, patience: float) -> Notice | None:
+        """Have the destination give up what arrived; where it did not answer, say so."""
+        attempt, proof = self.attempt, self._proof
+        if proof is None:
+            return None
         try:
-            await self._insist(lambda: self._agents.discard(attempt.destination, request), patience=_DISCARD_PATIENCE)
+            async with asyncio.timeout(patience):
+                await self._insist(lambda: self._agents.discard(attempt.destination, proof), quiet=True)
+        except TimeoutError:
+            why = f"it did not answer within {patience:g} s"
         except MigrationError as error:
-            return (Notice("discard-pending", f"{attempt.destination} has not discarded the attempt: {error.message}"),)
-        return ()
+            if error.code == _UNKNOWN:  # nothing ever arrived there
+                return None
+            why = error.message
+        else:
+            return None
+        return Notice("discard-pending", f"{attempt.destination} has not discarded the attempt: {why}")
 
     async def _unresolved(self, error: MigrationError) -> None:
-        """The source is silent or knows nothing: the destination may know that it is over; otherwise nobody does."""
-        attempt = self.attempt
-        with contextlib.suppress(MigrationError):
-            incoming = await self._agents.describe_incoming(attempt.destination, attempt.key())
-            if attempt.epoch and (incoming.state, incoming.highest_epoch) == ("ACTIVE", attempt.epoch):
-                silent = Notice("source-silent", f"The source has not been heard since: {error.message}")
-                warnings = merged(attempt.warnings, (silent,))
-                self.attempt = replace(attempt.to(Phase.COMPLETED, Outcome.COMPLETED), warnings=warnings)
-                await self._close()
-                return
+        """The source is silent or knows nothing: the journals may know that it is over; otherwise nobody does."""
+        if self.attempt.ended:  # the agents have told the end: it was the store that failed
+            raise error
+        attempt = _resolved(self.attempt)
+        outgoing = await _heard(self._agents.describe_outgoing(attempt.source, attempt.key()))
+        incoming = await _heard(self._agents.describe_incoming(attempt.destination, attempt.key()))
+        found = verdict(attempt, outgoing, incoming)
+        if found is not None:
+            warnings = found.warnings
+            if outgoing is None:
+                warnings = (*warnings, Notice("source-silent", f"The source has not been heard since: {error.message}"))
+            elif outgoing.state in _PROOFS:
+                self._proof = destination_pb2.DiscardRequest(
+                    key=attempt.key(), proof_state=outgoing.state, proof_record=outgoing.record
+                )
+            ended = attempt.to(found.phase, found.outcome)
+            self._row.attempt = replace(ended, error=found.error, warnings=merged(attempt.warnings, warnings))
+            await self._close()
+            return
         fault = Fault(error.code, error.message, "When its agents answer again: viaduct recover")
-        await self._write(replace(attempt, outcome=Outcome.UNRESOLVED, error=fault))
-        await asyncio.to_thread(self._around.store.let_go, self.attempt)
+        await self._row.write(replace(attempt, outcome=Outcome.UNRESOLVED, reason=error.message, error=fault))
+        await self._row.let_go()
 
     # the row
 
     async def _refuse(self, fault: Fault) -> None:
-        await self._write(replace(self.attempt.to(Phase.REFUSED, Outcome.REFUSED), error=fault))
+        await self._row.write(replace(self.attempt.to(Phase.REFUSED, Outcome.REFUSED), error=fault))
 
-    async def _write(self, attempt: Attempt, *, owner: Ownership | None = None) -> None:
-        store = self._around.store
-        self.attempt = await asyncio.to_thread(store.save, attempt, self._around.clock(), owner=owner)
-        self._around.observe(self.attempt)
-
-    async def _beat(self) -> None:
-        store = self._around.store
-        while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            row = await asyncio.to_thread(store.heartbeat, self.attempt, self._around.clock())
-            if row.cancel_requested:
-                self._cancel.set()
-
-    async def _insist(self, ask_once: Callable[[], Awaitable[_Answer]], patience: float | None = None) -> _Answer:
-        """Repeat a call that may be made twice while nobody answers."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (self._around.patience if patience is None else patience)
-        failures = 0
-        while True:
-            try:
-                return await ask_once()
-            except Unreachable:
-                if loop.time() > until:
-                    raise
-            await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
-            failures += 1
-
-    async def _unless_cancelled(self, calling: Coroutine[object, object, _Answer]) -> _Answer:
-        call_task = asyncio.create_task(calling, name=f"call for {self.attempt.attempt}")
-        wish = asyncio.create_task(self._cancel.wait(), name=f"wish for {self.attempt.attempt}")
-        try:
-            await asyncio.wait({call_task, wish}, return_when=asyncio.FIRST_COMPLETED)
-            if not call_task.done():
-                raise _CancelAsked
-            return await call_task
-        finally:
-            await _stopped(wish)
-            await _stopped(call_task)
+    async def _insist(self, ask_once: Callable[[], Awaitable[_Answer]], *, quiet: bool = False) -> _Answer:
+        return await self._row.insist(ask_once, self._around.patience, quiet=quiet)
 
 
 def blocked(blockers: tuple[Notice, ...]) -> Fault:
@@ -363,6 +366,13 @@ def _fault(error: MigrationError) -> Fault:
     return Fault(error.code, error.message, error.hint)
 
 
-async def _stopped(task: "asyncio.Task[_Answer]") -> None:
-    task.cancel()
-    await asyncio.wait({task})
+def _resolved(attempt: Attempt) -> Attempt:
+    """Return an attempt that was left unresolved as it stood before: somebody answers now."""
+    return replace(attempt, outcome=None, error=None) if attempt.outcome == Outcome.UNRESOLVED else attempt
+
+
+async def _heard(asking: Awaitable[_Answer]) -> _Answer | None:
+    try:
+        return await asking
+    except MigrationError:
+        return None

@@ -26,3 +26,14 @@ def may_start(waiting: Iterable[Attempt], running: Iterable[Attempt]) -> Sequenc
             incoming[attempt.destination] += 1
             chosen.append(attempt)
     return chosen
+
+
+def waits_for(attempt: Attempt, running: Iterable[Attempt]) -> str:
+    """Return what a waiting attempt waits for, for people."""
+    active = list(running)
+    busy = []
+    if sum(one.source == attempt.source for one in active) >= OUT_LIMIT:
+        busy.append(f"{attempt.source} sends another machine")
+    if sum(one.destination == attempt.destination for one in active) >= IN_LIMIT:
+        busy.append(f"{attempt.destination} takes another machine in")
+    return f"waits for its turn: {' and '.join(busy)}" if busy else "waits for its turn"

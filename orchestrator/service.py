@@ -3,41 +3,56 @@
 ::
 
     Submit -> row in the store (queued) -> a slot at both hosts -> Drive -> end
-    start  -> every open row that nobody drives is claimed with the next term, and driven on
+    start  -> every open row that nobody drives is claimed with the next term, and driven on -> end, or unresolved
 
 The store is the queue: what is in memory is only which rows this process drives. A row's change wakes its watchers.
+What could not be resolved is asked about again, later each time, for as long as it is open.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from orchestrator import steering
 from orchestrator.admission import Order, admit
-from orchestrator.attempt import Attempt, Phase
+from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.drive import Drive, Surroundings
-from orchestrator.queueing import may_start
+from orchestrator.queueing import may_start, waits_for
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from vm_migration.errors import MigrationError, Refused, Stale
 from vm_migration.telemetry import logs
 
 QUEUE_LIMIT: Final = 1000
 KEEP_SECONDS: Final = 30 * 86_400.0
+ASK_AGAIN_SECONDS: Final = 5.0
+ASK_AGAIN_LONGEST: Final = 300.0
+ASK_AGAIN_PATIENCE: Final = 5.0
 _WAITING: Final = frozenset({Phase.QUEUED})
 _log: Final = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """When to ask about an unresolved attempt again, in seconds since 1970, and how often that has been in vain."""
+
+    due: float
+    failures: int
 
 
 class AttemptQueue:
     """Drives what is in the store while the context is entered."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: Surroundings, *, sole: bool = False) -> None:
+        """Take what a driver works with; `sole` says that nobody else has its name (orchestrator.store.exclusive)."""
+        self._sole = sole
         self._around = replace(around, observe=self._observe)
         self._tell = around.observe
         self._drives: dict[str, Drive] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Attempt] = {}
+        self._unresolved: dict[str, AskAgain] = {}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._notifying: set[asyncio.Task[None]] = set()
@@ -47,7 +62,7 @@ class AttemptQueue:
     async def __aenter__(self) -> Self:
         """Take over what nobody drives, and start."""
         await self._stack.enter_async_context(self._group)
-        await self._take_over(await asyncio.to_thread(self._around.store.attempts))
+        await self._take_over(await asyncio.to_thread(self._around.store.attempts), sole=self._sole)
         self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
         self._keeper = self._group.create_task(self._keep(), name="keeper")
         return self
@@ -90,13 +105,15 @@ class AttemptQueue:
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel an attempt, queued or driven."""
-        row = await steering.cancel(self._around, attempt)
-        if (drive := self._drives.get(attempt.attempt)) is not None:
-            drive.request_cancel()
-        elif attempt.attempt in self._waiting:
-            self._waiting[attempt.attempt] = row
-            self._start(row)  # it ends before it begins
-        return row
+        if attempt.attempt in self._waiting:
+            row = await steering.cancel(self._around, attempt)
+            if attempt.attempt in self._waiting:  # it has not been started meanwhile
+                self._start(row)  # and ends before it begins
+            return row
+        drive = self._drives.get(attempt.attempt)
+        if drive is not None and not drive.past_return:
+            drive.request_cancel()  # at once: what its source answers may take longer
+        return await steering.cancel(self._around, attempt)
 
     async def force(self, attempt: Attempt) -> Attempt:
         """Have an attempt switch over at once."""
@@ -113,52 +130,83 @@ class AttemptQueue:
 
     # the queue
 
-    async def _take_over(self, rows: Iterable[Attempt]) -> None:
+    async def _take_over(self, rows: Iterable[Attempt], *, sole: bool = False) -> None:
         store, clock = self._around.store, self._around.clock
         for row in rows:
             with contextlib.suppress(Refused):  # another process drives it
-                claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock())
+                claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock(), sole=sole)
                 _log.info("attempt taken over", attempt=row.attempt, term=claimed.term, phase=claimed.phase.value)
                 if claimed.phase in _WAITING:
                     self._waiting[claimed.attempt] = claimed
                 else:
                     self._start(claimed)
+        self._wake.set()
 
     async def _schedule(self) -> None:
         while True:
-            running = [drive.attempt for drive in self._drives.values()]
-            for attempt in may_start(self._waiting.values(), running):
+            driven = [drive.attempt for drive in self._drives.values()]
+            running = [one for one in driven if one.outcome != Outcome.UNRESOLVED]
+            chosen = may_start(self._waiting.values(), running)
+            for attempt in chosen:
                 self._start(attempt)
+            await self._explain([*running, *chosen])
             await self._wake.wait()
             self._wake.clear()
 
+    async def _explain(self, running: Sequence[Attempt]) -> None:
+        """Write down what each waiting attempt waits for."""
+        for attempt in list(self._waiting.values()):
+            reason = waits_for(attempt, running)
+            if reason != attempt.reason:
+                with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
+                    after = replace(attempt, reason=reason)
+                    row = await asyncio.to_thread(self._around.store.save, after, self._around.clock())
+                    if attempt.attempt in self._waiting:
+                        self._waiting[attempt.attempt] = row
+                        self._observe(row)
+
     async def _keep(self) -> None:
         """Keep the claims of waiting attempts fresh, look for rows that others left, and prune."""
-        store = self._around.store
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            now = self._around.clock()
-            for attempt in list(self._waiting.values()):
-                try:
-                    row = await asyncio.to_thread(store.heartbeat, attempt, now)
-                except Stale:
-                    self._waiting.pop(attempt.attempt, None)
-                    continue
-                if row.cancel_requested and attempt.attempt in self._waiting:
-                    self._start(row)
-            rows = await asyncio.to_thread(store.attempts)
-            await self._take_over(row for row in rows if row.outcome is None and not is_held(row, now))
-            await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
+            try:
+                await self._look_after(self._around.clock())
+            except Refused as error:
+                _log.warning("store was not looked after", code=error.code, reason=error.message)
+
+    async def _look_after(self, now: float) -> None:
+        store = self._around.store
+        for attempt in list(self._waiting.values()):
+            try:
+                row = await asyncio.to_thread(store.heartbeat, attempt, now)
+            except Stale:
+                self._waiting.pop(attempt.attempt, None)
+                continue
+            if row.cancel_requested and attempt.attempt in self._waiting:
+                self._start(row)
+        rows = await asyncio.to_thread(store.attempts)
+        await self._take_over(row for row in rows if self._is_left(row, now))
+        await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
+
+    def _is_left(self, row: Attempt, now: float) -> bool:
+        """Say whether nobody drives a row; one that was left unresolved is, until it is time to ask again."""
+        if row.attempt in self._drives or row.attempt in self._waiting or is_held(row, now):
+            return False
+        again = self._unresolved.get(row.attempt)
+        return row.outcome is None or again is None or again.due <= now
 
     def _start(self, attempt: Attempt) -> None:
         self._waiting.pop(attempt.attempt, None)
-        drive = self._drives[attempt.attempt] = Drive(attempt, self._around)
+        again = attempt.outcome == Outcome.UNRESOLVED
+        around = replace(self._around, patience=ASK_AGAIN_PATIENCE) if again else self._around
+        drive = self._drives[attempt.attempt] = Drive(attempt, around)
         task = self._group.create_task(self._drive(drive), name=f"drive {attempt.attempt}")
         self._tasks[attempt.attempt] = task
 
     async def _drive(self, drive: Drive) -> None:
         try:
             ended = await drive.run()
+            self._note_unresolved(ended)
             _log.info("attempt ended", attempt=ended.attempt, outcome=str(ended.outcome))
         except (MigrationError, ExceptionGroup) as error:
             _log.error("drive failed", attempt=drive.attempt.attempt, exc_info=error)
@@ -166,6 +214,13 @@ class AttemptQueue:
             del self._drives[drive.attempt.attempt], self._tasks[drive.attempt.attempt]
         self._wake.set()
         self._observe(drive.attempt)
+
+    def _note_unresolved(self, attempt: Attempt) -> None:
+        again = self._unresolved.pop(attempt.attempt, None)
+        if attempt.outcome == Outcome.UNRESOLVED:
+            failures = 1 if again is None else again.failures + 1
+            wait = min(ASK_AGAIN_SECONDS * 2.0 ** (failures - 1), ASK_AGAIN_LONGEST)
+            self._unresolved[attempt.attempt] = AskAgain(self._around.clock() + wait, failures)
 
     def _observe(self, attempt: Attempt) -> None:
         self._tell(attempt)

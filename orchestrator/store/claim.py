@@ -1,8 +1,9 @@
 """Who may drive an attempt: a pure decision over its row.
 
 A driver claims a row with the attempt's next term and renews a heartbeat; another may take over once the heartbeat is
-older than CLAIM_SECONDS. That is only about who works: two drivers that both believe in their claim harm nothing,
-because agents refuse the lower term (handover.md, Numbers).
+older than CLAIM_SECONDS, and a daemon that is alone under its name takes what its earlier life left at once. That is
+only about who works: two drivers that both believe in their claim harm nothing, because agents refuse the lower term
+(handover.md, Numbers).
 """
 
 from dataclasses import replace
@@ -20,20 +21,22 @@ def is_held(attempt: Attempt, now: float) -> bool:
     return bool(attempt.driver) and now - attempt.heartbeat < CLAIM_SECONDS
 
 
-def claimed(attempt: Attempt, driver: str, now: float) -> Attempt:
-    """Return the row as its new driver holds it. The term grows when the attempt had another driver before.
+def claimed(attempt: Attempt, driver: str, now: float, *, sole: bool = False) -> Attempt:
+    """Return the row as its new driver holds it, in the attempt's next term unless nobody drove it before.
+
+    With `sole`, nobody else can have the driver's name (orchestrator.store.exclusive): a row under it was left by an
+    earlier life of this driver, however fresh its heartbeat is.
 
     Raises:
         Refused: It has ended, or another driver holds it.
     """
     if attempt.ended:
         raise Refused("attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.phase}", "Start another one")
-    if attempt.driver != driver and is_held(attempt, now):
+    if is_held(attempt, now) and not (sole and attempt.driver == driver):
         raise Refused(
             "attempt-held",
             f"Attempt {attempt.attempt} is driven by {attempt.driver}",
             f"Watch it: viaduct watch {attempt.attempt}",
         )
-    first = not attempt.driver and not attempt.heartbeat
-    term = attempt.term if first or attempt.driver == driver else attempt.term + 1
-    return replace(attempt, driver=driver, heartbeat=now, term=term)
+    driven = bool(attempt.driver or attempt.heartbeat)
+    return replace(attempt, driver=driver, heartbeat=now, term=attempt.term + driven)

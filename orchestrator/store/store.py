@@ -19,6 +19,7 @@ from orchestrator.store.schema import connect
 from vm_migration.errors import InvalidInput, Refused, Stale
 
 TAKEN_OVER: Final = "attempt-taken-over"
+STORE_UNUSABLE: Final = "store-unusable"
 _INSERT: Final = (
     f"INSERT INTO attempt ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 - the names are this package's own
     f"VALUES ({', '.join(':' + name for name in ATTEMPT_COLUMNS)})"
@@ -97,17 +98,20 @@ class Store:
             _append(db, attempt, attempt.created_at)
             return attempt
 
-    def claim(self, attempt_id: str, driver: str, now: float) -> Attempt:
-        """Take the right to drive an attempt, with its next term where it had another driver.
+    def claim(self, attempt_id: str, driver: str, now: float, *, sole: bool = False) -> Attempt:
+        """Take the right to drive an attempt, with its next term where it had a driver, and tell how it stands.
+
+        With `sole`, nobody else can have the driver's name: what stands under it was left by an earlier life.
 
         Raises:
             InvalidInput: No such attempt.
             Refused: It has ended, or another driver's heartbeat is fresh.
         """
         with self._writing() as db:
-            row = claimed(_known(db, attempt_id), driver, now)
+            row = claimed(_known(db, attempt_id), driver, now, sole=sole)
             db.execute(_UPDATE, attempt_row(row))
             db.execute("UPDATE outbox SET driver = ? WHERE subject = ?", (driver, attempt_id))
+            _publish(db, driver, "state", attempt_id, 0)
             return row
 
     def heartbeat(self, attempt: Attempt, now: float) -> Attempt:
@@ -280,7 +284,7 @@ class Store:
             yield
         except sqlite3.OperationalError as error:
             hint = "Check that its disk has space and that no process has held it for long"
-            raise Refused("store-unusable", f"The store {self.path} cannot be used: {error}", hint) from None
+            raise Refused(STORE_UNUSABLE, f"The store {self.path} cannot be used: {error}", hint) from None
 
 
 def unknown_attempt(attempt_id: str) -> InvalidInput:

@@ -22,7 +22,7 @@ from vm_migration.api.v1.machine_pb2_grpc import (
     add_MachinesServicer_to_server,
 )
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer, add_SourceServicer_to_server
-from vm_migration.errors import InvalidInput, MigrationError, Refused
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Stale
 from vm_migration.link.server import AgentServer, Service
 
 _API = "vm_migration.api.v1"
@@ -53,6 +53,7 @@ class World:
     attempts: dict[str, "FakeAttempt"] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     incoming: dict[str, str] = field(default_factory=dict)  # attempt -> the destination's state
+    outgoing: dict[str, source.OutgoingReport] = field(default_factory=dict)  # what the source's journal says
     terms: dict[str, int] = field(default_factory=dict)
 
     def add(self, name: str, host: str) -> str:
@@ -178,7 +179,7 @@ class FakeSource(SourceServicer):
 
     async def Start(self, request: source.StartRequest, context: object) -> source.AttemptReport:
         self.world.calls.append(f"Start {request.control_address}")
-        attempt = self._known(request.key)
+        attempt = self._commanded(request.key)
         if attempt.task is None:
             attempt.task = asyncio.create_task(attempt.run())
         return attempt.report
@@ -201,7 +202,7 @@ class FakeSource(SourceServicer):
 
     async def Cancel(self, request: source.AttemptRequest, context: object) -> source.AttemptReport:
         self.world.calls.append("Cancel")
-        attempt = self._known(request.key)
+        attempt = self._commanded(request.key)
         if not attempt.report.cancel_allowed and not attempt.report.outcome:
             raise Refused("past-return", "The attempt is released", "Wait for its end")
         if not attempt.report.outcome:
@@ -212,14 +213,14 @@ class FakeSource(SourceServicer):
 
     async def Force(self, request: source.AttemptRequest, context: object) -> source.AttemptReport:
         self.world.calls.append("Force")
-        attempt = self._known(request.key)
+        attempt = self._commanded(request.key)
         if attempt.report.phase != "pre-copy":
             raise Refused("not-in-rounds", f"Attempt is {attempt.report.phase}", "Nothing to force")
         self.world.script.go.set()
         return attempt.report
 
     async def DescribeOutgoing(self, request: source.AttemptRequest, context: object) -> source.OutgoingReport:
-        raise AssertionError("Not asked here")
+        return self.world.outgoing.get(request.key.attempt, source.OutgoingReport())
 
     async def Recover(self, request: types.MachineName, context: object) -> source.OutgoingReport:
         raise AssertionError("Not asked here")
@@ -228,7 +229,7 @@ class FakeSource(SourceServicer):
         raise AssertionError("Not asked here")
 
     async def Tune(self, request: source.TuneRequest, context: object) -> source.AttemptReport:
-        attempt = self._known(request.key)
+        attempt = self._commanded(request.key)
         if request.downtime_limit_ms or request.max_bandwidth_bytes_per_s:
             self.world.calls.append(f"Tune {request.downtime_limit_ms} {request.max_bandwidth_bytes_per_s}")
         return attempt.report
@@ -237,8 +238,14 @@ class FakeSource(SourceServicer):
         if key.attempt not in self.world.attempts:
             raise InvalidInput("unknown-attempt", f"No attempt {key.attempt}", "")
         attempt = self.world.attempts[key.attempt]
-        self.world.terms[key.attempt] = max(key.term, self.world.terms.get(key.attempt, 0))
         assert key.epoch == attempt.report.key.epoch, (key, attempt.report.key)
+        return attempt
+
+    def _commanded(self, key: types.AttemptKey) -> FakeAttempt:
+        attempt, known = self._known(key), self.world.terms.get(key.attempt, 0)
+        if key.term < known:
+            raise Stale("stale-term", f"Term {key.term} no longer drives, {known} does", "")
+        self.world.terms[key.attempt] = key.term
         return attempt
 
 

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.attempt import ENDS, Attempt, Fault, IllegalPhase, Notice, Outcome, Phase, may_follow
 from orchestrator.policy import MigrationPolicy
 from orchestrator.store.claim import CLAIM_SECONDS, claimed
+from orchestrator.store.exclusive import only_daemon
 from orchestrator.store.store import Ownership, Store
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, Refused, Stale
@@ -192,12 +194,38 @@ def test_phases_never_go_back_and_ends_are_final(before: Phase, middle: Phase, a
 
 
 @settings(max_examples=100)
-@given(age=st.floats(0, 100), driver=st.sampled_from(["", "cli-1", "cli-2"]))
-def test_a_claim_is_granted_exactly_when_nobody_else_is_alive(age: float, driver: str) -> None:
+@given(age=st.floats(0, 100), driver=st.sampled_from(["", "cli-1", "cli-2"]), sole=st.booleans())
+def test_a_claim_is_granted_exactly_when_nobody_else_is_alive(age: float, driver: str, *, sole: bool) -> None:
     row = new(driver=driver, heartbeat=100.0 if driver else 0.0)
-    alive_elsewhere = driver == "cli-2" and age < CLAIM_SECONDS
-    if alive_elsewhere:
+    own = sole and driver == "cli-1"
+    if driver and age < CLAIM_SECONDS and not own:
         with pytest.raises(Refused):
-            claimed(row, "cli-1", 100.0 + age)
+            claimed(row, "cli-1", 100.0 + age, sole=sole)
     else:
-        assert claimed(row, "cli-1", 100.0 + age).term == (2 if driver == "cli-2" else 1)
+        assert claimed(row, "cli-1", 100.0 + age, sole=sole).term == (2 if driver else 1)
+
+
+def test_a_driver_that_comes_back_under_its_name_is_not_its_earlier_life(path: Path) -> None:
+    with Store(path) as store:
+        row = store.open_attempt(new())
+        with pytest.raises(Refused):
+            store.claim(row.attempt, "cli-1", 101.0)
+        assert store.claim(row.attempt, "cli-1", 101.0, sole=True).term == 2
+        with pytest.raises(Stale):
+            store.save(row.to(Phase.PREFLIGHT), 102.0)
+
+
+def test_a_store_has_one_daemon_at_a_time(path: Path) -> None:
+    with only_daemon(path), pytest.raises(Refused, match=str(os.getpid())) as refusal, only_daemon(path):
+        raise AssertionError("There are two")
+    assert refusal.value.code == "orchestrator-runs"
+    with only_daemon(path), Store(path) as store:
+        assert store.attempts() == ()
+
+
+def test_a_claim_tells_the_state_again(path: Path) -> None:
+    with Store(path) as store:
+        row = store.open_attempt(new())
+        store.acknowledge("cli-1", 1000)
+        store.claim(row.attempt, "cli-2", 1000.0)
+        assert [one.kind for one in store.pending("cli-2", 10)] == ["state"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator import service
 from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Attempt, Outcome, Phase
@@ -21,7 +22,7 @@ from orchestrator.service import AttemptQueue
 from tests.orchestrator.fake_agents import FakeSite
 from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
-from vm_migration.errors import InvalidInput, Refused
+from vm_migration.errors import InvalidInput, Refused, Stale
 from vm_migration.link.channel import open_channel
 from vm_migration.link.server import AgentServer, Service
 
@@ -144,6 +145,9 @@ async def test_a_daemon_takes_over_what_another_driver_left(site: FakeSite, arou
         site.world.script.go.set()
         ended = await _at(desk, drive.attempt, Phase.COMPLETED)
     assert (ended.term, ended.driver) == (2, "orchestrator")
+    assert site.world.terms[ended.attempt] == 2
+    with pytest.raises(Stale):
+        await around.agents.cancel("host-a", drive.attempt.key())
 
 
 async def test_a_daemon_that_stops_lets_go_and_the_next_one_goes_on(site: FakeSite, around: Surroundings) -> None:
@@ -157,6 +161,44 @@ async def test_a_daemon_that_stops_lets_go_and_the_next_one_goes_on(site: FakeSi
         site.world.script.go.set()
         ended = await _at(desk, attempt, Phase.COMPLETED)
     assert ended.term == 2
+
+
+async def test_what_was_left_unresolved_is_asked_about_until_its_agents_answer(
+    site: FakeSite, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ASK_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(service, "ASK_AGAIN_PATIENCE", 0.2)
+    monkeypatch.setattr(service, "HEARTBEAT_SECONDS", 0.05)
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    async with daemon(replace(around, patience=0.2)) as desk:
+        attempt = await desk.submit(Order("guest", "host-b"))
+        await _at(desk, attempt, Phase.PRE_COPY)
+        await site.stop("host-a")
+        while (row := around.store.get(attempt.attempt)).term < 3:  # asked in vain, and again
+            assert row.outcome in {None, Outcome.UNRESOLVED}
+            await asyncio.sleep(0.02)
+        site.world.incoming[attempt.attempt] = "ACTIVE"
+        ended = await _at(desk, attempt, Phase.COMPLETED)
+    assert (ended.outcome, ended.error) == (Outcome.COMPLETED, None)
+    assert around.store.owners()[0].host == "host-b"
+
+
+async def test_a_waiting_attempt_says_what_it_waits_for(site: FakeSite, desk: RemoteDesk) -> None:
+    for name in ("one", "two"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    await desk.submit(Order("one", "host-b"))
+    await site.world.script.reached.wait()
+    waiting = await desk.submit(Order("two", "host-b"))
+    async with contextlib.aclosing(desk.watch(waiting)) as changes:
+        async for change in changes:
+            assert change.phase == Phase.QUEUED
+            if change.reason:
+                assert "host-a sends another machine and host-b takes another machine in" in change.reason
+                break
+    site.world.script.go.set()
+    await _at(desk, waiting, Phase.COMPLETED)
 
 
 HOSTS = st.sampled_from(["a", "b", "c"])

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.system.daemons import environment, program
 from tests.system.site import Site
@@ -27,13 +28,13 @@ class Ended:
 
 
 @contextlib.asynccontextmanager
-async def running(site: Site, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a command beside the test; it is gone at the end."""
+async def running(site: Site, *arguments: str, config: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command beside the test, with an operator's configuration; it is gone at the end."""
     process = await asyncio.create_subprocess_exec(
         program("viaduct"),
         *arguments,
         "--config",
-        str(site.configuration("operator")),
+        str(config or site.configuration("operator")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -55,7 +56,7 @@ async def finished(process: asyncio.subprocess.Process) -> Ended:
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def viaduct(site: Site, *arguments: str) -> Ended:
+async def viaduct(site: Site, *arguments: str, config: Path | None = None) -> Ended:
     """Run a command to its end."""
-    async with running(site, *arguments) as process:
+    async with running(site, *arguments, config=config) as process:
         return await finished(process)

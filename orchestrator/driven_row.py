@@ -1,0 +1,166 @@
+"""One attempt's row as its driver holds it: written, kept fresh, and looked at for a wish to cancel.
+
+A wish comes from this process at once, and from others through the store, which is looked at four times a second.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from orchestrator.attempt import Attempt
+from orchestrator.store.claim import HEARTBEAT_SECONDS
+from orchestrator.store.store import STORE_UNUSABLE, Ownership, Store
+from vm_migration.errors import MigrationError, Refused, Unreachable
+from vm_migration.link.boundary import innermost
+from vm_migration.telemetry import logs
+
+_Answer = TypeVar("_Answer")
+_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_WRITES: Final = 10
+LOOK_SECONDS: Final = 0.25
+_log: Final = logs.get(__name__)
+
+
+class CancelAsked(Exception):
+    """The wish to cancel arrived while something was waited for."""
+
+
+class DrivenRow:
+    """The row of an attempt that this process has claimed."""
+
+    def __init__(
+        self, attempt: Attempt, store: Store, clock: Callable[[], float], observe: Callable[[Attempt], None]
+    ) -> None:
+        self.attempt = attempt
+        self.cancel = asyncio.Event()
+        self._store = store
+        self._clock = clock
+        self._observe = observe
+        self._hear(attempt)
+
+    async def write(self, attempt: Attempt, *, owner: Ownership | None = None) -> None:
+        """Write the attempt, and tell whoever observes it.
+
+        Raises:
+            Stale: Somebody else has taken it over.
+            Refused: The store cannot be written, for as long as this is asked again; the agents go on alone.
+        """
+        self.attempt = await self._saved(attempt, owner)
+        self._hear(self.attempt)
+        self._observe(self.attempt)
+
+    async def say(self, reason: str) -> None:
+        """Write what is waited for."""
+        if reason != self.attempt.reason:
+            await self.write(replace(self.attempt, reason=reason))
+
+    async def let_go(self) -> None:
+        """Give the claim back without an end."""
+        await asyncio.to_thread(self._store.let_go, self.attempt)
+
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew the claim, and hear of a wish to cancel, while the context is entered.
+
+        Raises:
+            Stale: Somebody else has taken the attempt over.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep(), name=f"keeper of {self.attempt.attempt}")
+                yield
+                keeper.cancel()
+        except* MigrationError as errors:
+            raise innermost(errors) from None
+
+    async def insist(
+        self, ask_once: Callable[[], Awaitable[_Answer]], patience: float, *, quiet: bool = False
+    ) -> _Answer:
+        """Repeat a call that may be made twice while nobody answers, at most for `patience` seconds.
+
+        What is waited for stands in the row meanwhile, unless this is `quiet`.
+
+        Raises:
+            Unreachable: Nobody answered for that long.
+            MigrationError: What was answered.
+        """
+        loop = asyncio.get_running_loop()
+        until, failures = loop.time() + patience, 0
+        while True:
+            try:
+                return await ask_once()
+            except Unreachable as error:
+                if loop.time() > until:
+                    raise
+                if not quiet:
+                    await self.say(f"asks again: {error.message}")
+            await pause(failures)
+            failures += 1
+
+    async def unless_cancelled(self, calling: Coroutine[object, object, _Answer]) -> _Answer:
+        """Wait for a call, and leave it for a wish to cancel.
+
+        Raises:
+            CancelAsked: The wish came first; the call was given up, and nothing is known of what it did.
+        """
+        if self.cancel.is_set():
+            calling.close()
+            raise CancelAsked
+        call = asyncio.create_task(calling, name=f"call for {self.attempt.attempt}")
+        wish = asyncio.create_task(self.cancel.wait(), name=f"wish for {self.attempt.attempt}")
+        try:
+            await asyncio.wait({call, wish}, return_when=asyncio.FIRST_COMPLETED)
+            if self.cancel.is_set():
+                raise CancelAsked
+            return await call
+        finally:
+            await stopped(wish)
+            await stopped(call)
+
+    async def _saved(self, attempt: Attempt, owner: Ownership | None) -> Attempt:
+        for failures in range(_WRITES):
+            try:
+                return await asyncio.to_thread(self._store.save, attempt, self._clock(), owner=owner)
+            except Refused as error:
+                if error.code != STORE_UNUSABLE or failures == _WRITES - 1:
+                    raise
+                _log.warning("attempt is not written down", attempt=attempt.attempt, reason=error.message)
+            await pause(failures)
+        raise AssertionError("The last try returns or raises")
+
+    def _hear(self, row: Attempt) -> None:
+        if row.cancel_requested:
+            self.cancel.set()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        beat = loop.time()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            due = loop.time() - beat >= HEARTBEAT_SECONDS
+            try:
+                self._hear(await asyncio.to_thread(self._looked_at, due=due))
+            except Refused as error:
+                if error.code != STORE_UNUSABLE:
+                    raise
+                _log.warning("attempt's claim is not renewed", attempt=self.attempt.attempt, reason=error.message)
+            else:
+                beat = loop.time() if due else beat
+
+    def _looked_at(self, *, due: bool) -> Attempt:
+        if due:
+            return self._store.heartbeat(self.attempt, self._clock())
+        return self._store.get(self.attempt.attempt)
+
+
+async def pause(failures: int) -> None:
+    """Wait before asking again: longer with each failure, two seconds at most."""
+    await asyncio.sleep(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
+
+
+async def stopped(task: "asyncio.Task[_Answer]") -> None:
+    """Cancel a task and wait until it has ended; how it ended is not told."""
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,168 @@
+"""An orchestrator daemon that is killed at any phase, and started again: it goes on with what was in flight."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Attempt
+from orchestrator.store.store import Store
+from tests.system.attempts import DEADLINE, in_the_middle, machine, specification, works
+from tests.system.command import finished, running, viaduct
+from tests.system.gates import Gate
+from tests.system.orchestrated import Orchestrator, orchestrated
+from tests.system.site import Site
+from vm_migration.errors import Stale
+
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s")
+PATIENT = ("--downtime-limit", "2s")
+
+
+@dataclass
+class Held:
+    """A site whose migrations are held at a hook, and its orchestrator."""
+
+    site: Site
+    gate: Gate
+    orchestrator: Orchestrator
+
+
+@contextlib.asynccontextmanager
+async def held_at(point: str) -> AsyncIterator[Held]:
+    with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
+        gate = Gate(Path(name) / "held")
+        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, hooks=gate.hooks(point))
+        with contextlib.closing(site), orchestrated(site) as orchestrator:
+            site.run("host-a", "host-b")
+            yield Held(site, gate, orchestrator)
+            gate.open()
+
+
+async def row(orchestrator: Orchestrator, *, term: int) -> Attempt:
+    """Return the only attempt of the store, once it is driven in a term, or has ended in it."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            with Store(orchestrator.store) as store:
+                (found,) = store.attempts(everything=True)
+            if found.term >= term:
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def test_a_killed_orchestrator_goes_on_with_the_next_term_and_its_command_does_not_notice(
+    site: Site, agents: Agents
+) -> None:
+    async with machine(site, agents, specification("driven")) as created:
+        uuid = created.machine
+        with orchestrated(site) as orchestrator:
+            config = orchestrator.operator
+            async with running(site, "migrate", "driven", "--to", "host-b", *ENDLESS, "--json", config=config) as asked:
+                await in_the_middle(agents, "host-a", uuid)
+                orchestrator.daemon.kill()
+                key = (await row(orchestrator, term=1)).key()
+                await works(site, "host-a", uuid)
+                orchestrator.daemon.start()
+                taken = await row(orchestrator, term=2)
+                assert (taken.driver, taken.term) == ("orchestrator", 2)
+                said = await viaduct(
+                    site, "tune", taken.attempt, "--downtime-limit", "4s", "--max-bandwidth", "1GiB/s", config=config
+                )
+                assert said.exit_code == 0, said.err
+                with pytest.raises(Stale) as refusal:
+                    await agents.cancel("host-a", key)
+                assert refusal.value.code == "stale-term"
+                moved = await finished(asked)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+            shown = await viaduct(site, "show", taken.attempt, "--events", "--json", config=config)
+            events = shown.document["events"]
+            assert isinstance(events, list)
+            assert [one["sequence"] for one in events] == list(range(1, len(events) + 1))
+        await works(site, "host-b", uuid)
+
+
+async def test_an_orchestrator_killed_while_it_prepares_leaves_nothing_and_the_machine_moves_later() -> None:
+    async with held_at("before_prepare") as held, held.site.agents() as agents:
+        site, config = held.site, held.orchestrator.operator
+        async with machine(site, agents, specification("prepared")) as created:
+            uuid = created.machine
+            detached = await viaduct(
+                site, "migrate", "prepared", "--to", "host-b", *PATIENT, "--detach", "--json", config=config
+            )
+            assert detached.exit_code == 0, detached.err
+            await held.gate.reached()
+            held.orchestrator.daemon.kill()
+            assert site.states("host-a", uuid)[-1] == "OUTGOING"
+            held.gate.open()
+            held.orchestrator.daemon.start()
+            attempt = str(detached.document["attempt"])
+            ended = await viaduct(site, "watch", attempt, "--json", config=config)
+            assert (ended.exit_code, ended.document["outcome"]) == (4, "failed"), ended.err
+            error = ended.document["error"]
+            assert isinstance(error, dict)
+            assert error["code"] == "driver-gone"
+            assert site.states("host-a", uuid)[-1] == "ABORTED"
+            assert site.machines_at("host-b") == []
+            await works(site, "host-a", uuid)
+            again = ("migrate", "prepared", "--to", "host-b", *PATIENT, "--json")
+            async with running(site, *again, config=config) as second:
+                await held.gate.reached()
+                held.gate.open()
+                moved = await finished(second)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+            await works(site, "host-b", uuid)
+
+
+async def test_an_orchestrator_killed_while_the_guest_stands_still_finds_it_moved() -> None:
+    async with held_at("before_ready") as held, held.site.agents() as agents:
+        site, config = held.site, held.orchestrator.operator
+        async with machine(site, agents, specification("verified")) as created:
+            asked = ("migrate", "verified", "--to", "host-b", "--downtime-limit", "5s", "--json")
+            async with running(site, *asked, config=config) as command:
+                await held.gate.reached()
+                held.orchestrator.daemon.kill()
+                held.gate.open()
+                await works(site, "host-b", created.machine)
+                held.orchestrator.daemon.start()
+                moved = await finished(command)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+            assert (await row(held.orchestrator, term=2)).term == 2
+
+
+async def test_what_waits_in_the_queue_survives_the_orchestrator(site: Site, agents: Agents) -> None:
+    async with (
+        machine(site, agents, specification("ahead")) as ahead,
+        machine(site, agents, specification("behind")) as behind,
+    ):
+        with orchestrated(site) as orchestrator:
+            config, attempts = orchestrator.operator, []
+            for name, limits in (("ahead", ENDLESS), ("behind", PATIENT)):
+                words = ("migrate", name, "--to", "host-b", *limits, "--detach", "--json")
+                taken = await viaduct(site, *words, config=config)
+                assert taken.exit_code == 0, taken.err
+                attempts.append(str(taken.document["attempt"]))
+            await in_the_middle(agents, "host-a", ahead.machine)
+            orchestrator.daemon.kill()
+            orchestrator.daemon.start()
+            waiting = await viaduct(site, "show", attempts[1], "--json", config=config)
+            shown = waiting.document["attempt"]
+            assert isinstance(shown, dict)
+            assert (shown["phase"], shown["driver"]) == ("queued", "orchestrator")
+            assert (await viaduct(site, "cancel", attempts[0], config=config)).exit_code == 0
+            moved = await viaduct(site, "watch", attempts[1], "--json", config=config)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+        await works(site, "host-a", ahead.machine)
+        await works(site, "host-b", behind.machine)
+
+
+async def test_a_second_orchestrator_over_the_same_store_is_refused(site: Site) -> None:
+    with orchestrated(site) as orchestrator:
+        words = ("orchestrator", "--listen", "127.0.0.1:0")
+        second = await viaduct(site, *words, config=orchestrator.daemon.folder / "orchestrator.toml")
+        assert second.exit_code == 3
+        assert str(orchestrator.daemon.pid) in second.err
+        assert "Use that one, or stop it first" in second.err
