@@ -29,6 +29,7 @@ ROLES = {
     "host-c": Role.HOST,
     OWN_HOST: Role.HOST,
     "operator": Role.OPERATOR,
+    "orchestrator": Role.ORCHESTRATOR,
     "viewer": Role.VIEWER,
 }
 SIDES = ("source", "dest")
@@ -50,16 +51,23 @@ class Site:
     def __post_init__(self) -> None:
         create_authority(self.folder / "pki", SITE)
         self.identities = {name: issue(self.folder / "pki", Identity(SITE, role, name)) for name, role in ROLES.items()}
-        ports = iter(free_ports(2 * len(self.budgets)))
-        self.addresses = {
-            host: HostAddresses(f"127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}") for host in self.budgets
-        }
+        self.addresses = self.find_addresses()
         for name in (*self.budgets, "operator"):
             self.configuration(name).write_text(self._text(name))
         for host in self.budgets:
             for side in SIDES:
-                command = [program(f"viaduct-{side}-agent"), "--config", str(self.configuration(host))]
+                command = [*self.inside(host), program(f"viaduct-{side}-agent"), "--config"]
+                command.append(str(self.configuration(host)))
                 self.daemons[host, side] = Daemon(f"{host}-{side}", command, self.folder)
+
+    def find_addresses(self) -> dict[str, HostAddresses]:
+        """Return where the hosts' agents will listen."""
+        ports = iter(free_ports(2 * len(self.budgets)))
+        return {host: HostAddresses(f"127.0.0.1:{next(ports)}", f"127.0.0.1:{next(ports)}") for host in self.budgets}
+
+    def inside(self, host: str) -> list[str]:
+        """Return the command that puts another command on a host."""
+        return []
 
     def configuration(self, name: str) -> Path:
         return self.folder / f"{name}.toml"
