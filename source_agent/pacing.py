@@ -1,7 +1,6 @@
 """Keeping a stream below a bandwidth."""
 
 import asyncio
-import time
 from typing import Final
 
 _BURST_SECONDS: Final = 0.05
@@ -18,7 +17,7 @@ class Pacer:
         """Wait until so many bytes more keep within the bandwidth."""
         if self.bytes_per_second <= 0:
             return
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         self._ready_at = max(self._ready_at, now - _BURST_SECONDS) + count / self.bytes_per_second
         if self._ready_at > now:
             await asyncio.sleep(self._ready_at - now)

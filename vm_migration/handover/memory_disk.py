@@ -17,6 +17,10 @@ class PowerLost(Exception):
     """The host went down at this step; no operation answers until `restart`."""
 
 
+Snapshot = dict[Path, bytes]
+"""What a disk held at one moment."""
+
+
 @dataclass(slots=True)
 class _Content:
     cached: bytearray = field(default_factory=bytearray)
@@ -73,6 +77,29 @@ class MemoryDisk:
         self._off = False
         self.lose_power_at = None
         self.failures.clear()
+
+    def durable(self, path: Path) -> bytes:
+        """Return what would be left of a file if power were lost now, and nothing that was not flushed survived.
+
+        Raises:
+            FileNotFoundError: Its name would not.
+        """
+        if path not in self._durable_names:
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
+        return bytes(self._durable_names[path].durable)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the disk holds, as a host's snapshot keeps it: all that is readable, flushed or not."""
+        return {path: bytes(content.cached) for path, content in self._names.items()}
+
+    def roll_back(self, snapshot: Snapshot) -> None:
+        """Hold again what a snapshot held, durably; files made since are gone. No process may have one open."""
+        self.end_processes()
+        self._names = {
+            path: _Content(bytearray(data), bytearray(data), set(), len(data)) for path, data in snapshot.items()
+        }
+        self._durable_names = dict(self._names)
+        self._name_changes.clear()
 
     def end_processes(self) -> None:
         """Every process dies at once and the host stays up: files are closed, locks given back, nothing is lost."""
