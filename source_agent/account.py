@@ -1,27 +1,40 @@
 """One attempt as those see it who work on it: its journal, its terms, and the board on which it is shown."""
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from source_agent.destination_link import DestinationLink
 from source_agent.progress import Phase, Progress, ProgressBoard
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from vm_migration.api.v1 import types_pb2
+from vm_migration.errors import Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
 from vm_migration.loop_clock import loop_ns
 
 
+class Keeper(Protocol):
+    """Keeps the custodies of a host's machines: source_agent.holdings.Holdings."""
+
+    def alone(self, machine: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else act on a machine for the length of the context."""
+
+    async def renewed(self, custody: Custody) -> Custody:
+        """Return the custody that takes this one's place: the journal opened anew, the process attached to it."""
+
+
 class Account:
     """Knows what the journal says of the attempt, also after the machine's next one has begun."""
 
-    def __init__(self, custody: Custody, terms: Terms, around: Surroundings) -> None:
-        self.custody: Final = custody
+    def __init__(self, custody: Custody, terms: Terms, around: Surroundings, keeper: Keeper | None = None) -> None:
+        self.custody = custody
         self.around: Final = around
         self.board: Final = ProgressBoard(Progress())
         self.attempt: Final = custody.record.attempt or ""
         self.terms = terms
+        self._keeper: Final = keeper
         self._record = custody.record
         self._started_ns: Final = loop_ns()
 
@@ -47,6 +60,23 @@ class Account:
             attempt=self.attempt,
             channels=self.around.channels,
         )
+
+    async def renew(self) -> None:
+        """Open the journal anew, which somebody else has opened, or of whose last record nobody knows.
+
+        Raises:
+            Stale: It speaks of another attempt by now.
+        """
+        if self._keeper is None:
+            raise Stale("journal-moved", f"The journal of machine {self.record.machine} is another's now")
+        custody = await self._keeper.renewed(self.custody)
+        if custody.record.attempt != self.attempt:
+            raise Stale("attempt-over", f"Machine {custody.record.machine} has gone on without attempt {self.attempt}")
+        self.custody = custody
+
+    def alone(self) -> AbstractAsyncContextManager[None]:
+        """Keep others from doing anything to the machine for the length of the context."""
+        return nullcontext() if self._keeper is None else self._keeper.alone(self.record.machine)
 
     # what is shown
 

@@ -226,7 +226,7 @@ class SourceAgent:
 
     def _admit(self, custody: Custody, terms: Terms, record: Record) -> OutgoingAttempt:
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
-        attempt = OutgoingAttempt(custody, terms, around)
+        attempt = OutgoingAttempt(custody, terms, around, self.holdings)
         while len(self._attempts) >= _KEPT_ATTEMPTS:
             oldest = next((key for key, each in self._attempts.items() if not each.open), None)
             if oldest is None:

@@ -8,6 +8,9 @@
 
 ABORTED is durable before the guest resumes and before the destination is told to discard. Each step is idempotent, and
 repeated until it succeeds: a process that is silent now may answer later, and its guest must not stay stopped.
+
+A process that lives and is silent does not hold up ABORTED while the journal says OUTGOING: a guest that was not
+stopped durably is resumed whenever its process answers again. In STOPPED only its own answer allows ABORTED.
 """
 
 import asyncio
@@ -18,16 +21,27 @@ from typing import Final
 from source_agent.destination_link import DestinationLink
 from source_agent.insisting import pause_before
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import MigrationError, Unreachable, Unresolved
+from vm_migration.errors import MigrationError, Stale, Unreachable, Unresolved
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import aborted, lost, reclaimed, released
-from vm_migration.handover.evidence import InstanceGone, Process, SideView, reported, sight_of, unreachable, view
+from vm_migration.handover.evidence import (
+    InstanceGone,
+    Process,
+    ProcessAnswer,
+    SideView,
+    reported,
+    sight_of,
+    unreachable,
+    view,
+)
 from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
 from vm_migration.telemetry import logs
 
+PROMPT: Final = 0.3
+"""Seconds in which a machine's process that is not frozen has answered."""
 _LONGEST_WAIT: Final = 10.0
 _log: Final = logs.get(__name__)
 
@@ -36,28 +50,46 @@ LinkTo = Callable[[], DestinationLink]
 
 
 async def settle(custody: Custody, link: LinkTo | None, key: types_pb2.AttemptKey, reason: str) -> State:
-    """Bring an attempt that failed to the end that both journals and both processes allow; return its state.
+    """Bring an attempt that failed to the end that both journals and both processes allow; return it, durable.
 
-    ABORTED: the machine is as it was. LOST: nobody has it whole. RELEASED: the only whole copy is the destination's,
-    which is owed the secret. `link` opens a link to the destination; None where it was never named.
+    ABORTED: the machine is to become as it was (`bring_to_owed`). LOST: nobody has it whole. RELEASED: the only whole
+    copy is the destination's, which is owed the secret. `link` opens a link to the destination; None where it was never
+    named.
 
     Raises:
-        Unreachable: The process lives and does not answer: nothing was written.
-        MachineError: ABORTED is durable, and the machine not confirmed to be as it was.
+        Unreachable: The process stands STOPPED, lives and does not answer: nothing was written.
         Unresolved: The destination may hold the only whole copy, and cannot be asked now.
+        Stale: The journal must be opened anew.
     """
     state = custody.record.state
-    if state in (State.RELEASED, State.LOST):
+    if state not in (State.OUTGOING, State.STOPPED):
         return state
-    process = await custody.answer_or_proof()
+    process = await _seen(custody)
     if not isinstance(process, InstanceGone):
         await custody.write(lambda last: aborted(last, reason=reason, process=process))
-        await resume_as_owed(custody)
         return State.ABORTED
+    if custody.uncertain:  # only its journal opened anew, as after a restart, tells which record stands
+        raise Stale("journal-uncertain", "What was written last may stand or not, and the machine's process is gone")
     if state is State.STOPPED and link is not None:
         async with link() as opened:
             return await _settle_with_destination(custody, process, opened, key)
     return await _lose(custody, process, None, reason)
+
+
+async def _seen(custody: Custody) -> ProcessAnswer | InstanceGone | None:
+    """Return what is known of the process; None for one that lives, is silent, and need not answer."""
+    if custody.record.state is not State.OUTGOING:
+        return await custody.answer_or_proof()
+    try:
+        async with asyncio.timeout(PROMPT):
+            return await custody.answer_or_proof()
+    except TimeoutError:
+        silent = Unreachable("process-silent", "Machine process does not answer at once", "Look at it")
+    except Unreachable as error:
+        silent = error
+    if custody.process() is Process.ALIVE:
+        return None
+    raise silent
 
 
 async def take_back(custody: Custody) -> State:
@@ -100,6 +132,8 @@ async def bring_to_owed(custody: Custody) -> Record:
     Raises:
         Unreachable, MachineError: It is not confirmed to be as it is owed.
     """
+    if not custody.record.owns:
+        return custody.record
     process = await custody.answer_or_proof()
     if not isinstance(process, InstanceGone):
         await resume_as_owed(custody)

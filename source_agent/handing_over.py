@@ -22,7 +22,7 @@ from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import released
-from vm_migration.handover.evidence import Process, SideView
+from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer, SideView
 from vm_migration.handover.ownership import retired
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
@@ -44,17 +44,15 @@ class Handed:
     activate_ns: int
 
 
-async def release(custody: Custody, attempt: str, pause: int) -> None:
-    """Give the machine up: durable when this returns.
+async def release(custody: Custody, attempt: str, pause: int, process: ProcessAnswer | InstanceGone) -> None:
+    """Give the machine up, on what its process has said at this moment: durable when this returns.
 
     Raises:
-        Refused: The machine is not stopped at that pause at this moment; nothing was written.
+        Refused: The machine is not stopped at that pause; nothing was written.
         JournalUncertain: Nobody knows; neither resume nor hand off until ABORTED is durable.
     """
-    process = await custody.answer_or_proof()
     ready = SideView(attempt=attempt, sight=State.READY, process=Process.ALIVE, pause=pause)
     await custody.write(lambda last: released(last, destination=ready, process=process))
-    await fence_off(custody)
 
 
 async def fence_off(custody: Custody) -> None:

@@ -22,6 +22,8 @@ from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Description
 
+TURN: Final = 15.0
+"""Seconds for which somebody waits for his turn with a machine: the longest that is done to one, and a little."""
 _log: Final = logs.get(__name__)
 
 
@@ -92,6 +94,37 @@ class Holdings:
         return matching[0]
 
     @asynccontextmanager
+    async def alone(self, machine: str) -> AsyncIterator[None]:
+        """Let nobody else act on a machine for the length of the context.
+
+        Raises:
+            Unreachable: Somebody acts on it for longer than TURN seconds.
+        """
+        lock = self._locks.setdefault(machine, asyncio.Lock())
+        try:
+            async with asyncio.timeout(TURN):
+                await lock.acquire()
+        except TimeoutError:
+            text = f"Something else is done to machine {machine}, for more than {TURN:g} s"
+            raise Unreachable("machine-busy", text, "Ask again") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def renewed(self, custody: Custody) -> Custody:
+        """Return the custody that takes this one's place: the journal opened anew, the process attached to it.
+
+        Raises:
+            Unreachable, MachineError: As for `hold`.
+        """
+        machine = custody.record.machine
+        async with self.alone(machine):
+            if self._custodies.get(machine) is custody:
+                await self.drop(machine)
+            return await self.custody(machine)
+
+    @asynccontextmanager
     async def hold(self, machine: str) -> AsyncIterator[Custody]:
         """Hold a machine's journal and command its process, for the length of the context.
 
@@ -99,7 +132,7 @@ class Holdings:
             Unreachable: Its journal cannot be read.
             CutOff, MachineGone: Its process is somebody else's, or does not answer.
         """
-        async with self._locks.setdefault(machine, asyncio.Lock()):
+        async with self.alone(machine):
             custody = await self.custody(machine)
             try:
                 yield custody

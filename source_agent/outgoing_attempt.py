@@ -13,15 +13,16 @@ one answer did not come.
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from source_agent.account import Account
+from source_agent.account import Account, Keeper
 from source_agent.destination_link import DestinationLink
-from source_agent.ending import settle, take_back, tell_to_discard
+from source_agent.ending import bring_to_owed, settle, take_back, tell_to_discard
 from source_agent.getting_ready import GettingReady
 from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired, told_retired
 from source_agent.insisting import insist
@@ -43,17 +44,21 @@ __all__ = ["OutgoingAttempt", "StartOrder", "Surroundings"]
 
 _log: Final = logs.get(__name__)
 _NEWS_SECONDS: Final = 1.0
+_RENEWALS: Final = 4
+_Result = TypeVar("_Result")
 
 
 class OutgoingAttempt:
     """Drives one attempt; `board` shows it."""
 
-    def __init__(self, custody: Custody, terms: Terms, around: Surroundings) -> None:
+    def __init__(self, custody: Custody, terms: Terms, around: Surroundings, keeper: Keeper | None = None) -> None:
         self.described: Description | None = None
-        self._account: Final = Account(custody, terms, around)
+        self._account: Final = Account(custody, terms, around, keeper)
         self._getting_ready: Final = GettingReady(self._account)
         self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
         self._cancelled = False
+        self._decided: Final = asyncio.Event()
+        """An end is durable, or the release."""
         self._heard = False
 
     @property
@@ -91,19 +96,32 @@ class OutgoingAttempt:
         """Begin the rounds; asked again, nothing changes."""
         self._getting_ready.start(order)
 
-    def cancel(self) -> None:
-        """End the attempt; asked again, nothing changes.
+    async def cancelled(self, longest: float) -> None:
+        """End the attempt and wait until ABORTED is durable, or for so many seconds: the wish stands then.
 
         Raises:
-            Refused: It is past the point of no return, or completed.
+            Refused: It is past the point of no return, or ended otherwise.
+        """
+        self.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest):
+                await self._decided.wait()
+        if self.record.state in (State.RELEASED, State.RETIRED):
+            raise self._past_return_already()
+
+    def cancel(self) -> None:
+        """Wish for the attempt's end; asked again, nothing changes.
+
+        Raises:
+            Refused: It is past the point of no return, or ended otherwise.
         """
         phase = self._account.now.phase
         if self._cancelled or phase is Phase.ABORTED:
             return
         if phase not in CANCELLABLE:
-            text = f"Attempt {self.attempt} is {phase}: the machine is its destination's"
-            raise Refused("past-return", text, "Wait for its end")
+            raise self._past_return_already()
         self._cancelled = True
+        self._account.waiting("was cancelled, and ends")
         if self._until_ready is not None:
             self._until_ready.cancel()
 
@@ -183,9 +201,17 @@ class OutgoingAttempt:
             raise as_asked()
         return found
 
+    def _past_return_already(self) -> Refused:
+        phase = self._account.now.phase
+        whose = "there is no machine any more" if phase is Phase.LOST else "the machine is its destination's"
+        return Refused("past-return", f"Attempt {self.attempt} is {phase}: {whose}", "Wait for its end")
+
     async def _past_return(self, link: DestinationLink, ready: Ready) -> None:
-        self._account.enter(Phase.RELEASING, "gives the machine up")
-        await release(self.custody, self.attempt, ready.stop.pause)
+        # Between the last look at a cancel and the write of RELEASED nothing is waited for.
+        self._account.enter(Phase.RELEASING, "gives the machine up: RELEASED is being written")
+        await release(self.custody, self.attempt, ready.stop.pause, ready.process)
+        self._decided.set()
+        await fence_off(self.custody)
         await self._hand_over(link, ready)
 
     async def _hand_over(self, link: DestinationLink, ready: Ready | None) -> None:
@@ -193,7 +219,7 @@ class OutgoingAttempt:
         account.enter(Phase.HANDING_OVER, "hands the machine over")
         handed = await hand_over(link, self.key(), record.pause, bytes.fromhex(record.secret), account.waiting)
         if handed is None:
-            state = await insist(lambda: take_back(self.custody), account.waiting)
+            state = await self._insist(self._taken_back)
             text = "The destination lost its image before it took over"
             self._show_end(AttemptFailed("destination-lost", text, "The machine stays at its source; try again"), state)
             return
@@ -202,7 +228,7 @@ class OutgoingAttempt:
             standstill = downtime_of(ready, handed, account.around.boot_id)
         shown = replace(account.now, downtime=standstill, total_ms=account.elapsed_ms(), reason="frees the paused copy")
         account.put(shown)
-        await insist(lambda: retire(self.custody, self.key()), account.waiting)
+        await self._insist(lambda: retire(self.custody, self.key()))
         self._heard = await told_retired(link, self.key(), _NEWS_SECONDS)
         self._show_completed()
 
@@ -212,11 +238,14 @@ class OutgoingAttempt:
         account = self._account
         account.put(replace(account.now, failure=text_of(failure)))
         try:
-            state = await insist(
-                lambda: self._settled(failure), lambda reason: account.waiting(f"not ended yet: {reason}")
-            )
+            state = await self._insist(lambda: self._settled(failure))
+            self._decided.set()
+            if state is State.RETIRED:  # another life of this agent came to that
+                self._show_completed()
+                return
             if state is not State.RELEASED:
-                self._show_end(failure, state)
+                account.waiting(f"{state} is durable; brings the machine to the run state that it is owed")
+                self._show_end(failure, await self._insist(self._as_owed))
                 return
             account.put(replace(account.now, failure=None))
             async with account.link() as link:
@@ -229,6 +258,32 @@ class OutgoingAttempt:
     async def _settled(self, failure: MigrationError) -> State:
         link = self._account.link if self._account.terms.control_address else None
         return await settle(self.custody, link, self.key(), failure.message)
+
+    async def _as_owed(self) -> State:
+        async with self._account.alone():
+            return (await bring_to_owed(self.custody)).state
+
+    async def _taken_back(self) -> State:
+        async with self._account.alone():
+            return await take_back(self.custody)
+
+    async def _insist(self, step: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Repeat a step until it succeeds; where the journal must be opened anew, it is, and the step begun again.
+
+        Raises:
+            Stale: The machine has gone on without this attempt.
+        """
+
+        def tell(reason: str) -> None:
+            self._account.waiting(f"not settled yet: {reason}")
+
+        for _ in range(_RENEWALS):
+            try:
+                return await insist(step, tell)
+            except Stale as error:
+                _log.warning("journal is opened anew", attempt=self.attempt, reason=error.message)
+                await insist(self._account.renew, tell)
+        return await insist(step, tell)
 
     def _failure(self, error: BaseException) -> MigrationError:
         failure = failure_of(error, cancelled=self._cancelled)

@@ -1,5 +1,6 @@
 """Source over gRPC: the orchestrator's hands on attempts."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
@@ -24,6 +25,10 @@ from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.process.control import Description, Observation
 
 _REPORT_EVERY: Final = 1.0
+_LOOK_SECONDS: Final = 0.5
+"""For which a report waits for a machine's process; a frozen one is told as it was seen last."""
+_CANCEL_SECONDS: Final = 10.0
+"""For which a cancel waits for ABORTED; only a machine that stands still and does not answer can hold it up."""
 _WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
 
 
@@ -105,10 +110,10 @@ class SourceService(SourceServicer):
                 await attempt.board.next(_REPORT_EVERY)
 
     async def Cancel(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
-        """End an attempt before the point of no return."""
+        """End an attempt before the point of no return; answers when ABORTED is durable."""
         del context
         attempt = await self._commanded(request.key)
-        attempt.cancel()
+        await attempt.cancelled(_CANCEL_SECONDS)
         return await self._report(attempt)
 
     async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
@@ -151,8 +156,9 @@ class SourceService(SourceServicer):
 
     async def _report(self, attempt: OutgoingAttempt) -> source_pb2.AttemptReport:
         if attempt.board.progress.phase in _WORKING:  # while it stands still, nobody but the attempt asks it anything
-            with contextlib.suppress(MachineError):
-                attempt.described = await attempt.custody.port.describe()
+            with contextlib.suppress(MachineError, TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    attempt.described = await attempt.custody.port.describe()
         return attempt_report(
             attempt.record,
             attempt.board.progress,

@@ -4,7 +4,7 @@
 
     pause: vCPUs, then devices -> STOPPED(pause) durable -> last harvest, last pages -> devices' state to its end
          -> the machine's own state saved -> digests of what no witness vouches for -> destination loads and verifies
-         -> READY(pause)
+         -> READY(pause) -> the machine's process confirms that it stands still at that pause
 
 What is hashed at the pause is counted as verification, and reading, sending and loading state as device state.
 
@@ -20,6 +20,7 @@ from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import stopped
+from vm_migration.handover.evidence import InstanceGone, ProcessAnswer
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Stop
 from vm_migration.transfer.convergence import RoundMeasurement
@@ -30,6 +31,8 @@ class Ready:
     """The destination holds the whole machine, verified, and does not run it. Times are monotonic nanoseconds."""
 
     stop: Stop
+    process: ProcessAnswer | InstanceGone
+    """What the source's own process said after that, on which it may be released."""
     paused_ns: int
     last_round: RoundMeasurement
     last_round_ns: int
@@ -103,6 +106,7 @@ async def stop_and_make_ready(
         )
     return Ready(
         stop=stop,
+        process=await custody.answer_or_proof(),
         paused_ns=paused_ns,
         last_round=last_round,
         last_round_ns=last_round_ns,

@@ -35,6 +35,7 @@ class FakeMachine:
     running: bool = True
     pause_number: int = 0
     released: int = -1
+    pages: int = 1
     silent: int = 0
     """So many requests more are not answered."""
     calls: list[str] = field(default_factory=list)
@@ -90,7 +91,7 @@ class FakeMachine:
 
     async def ram(self) -> RamBlock:
         self._asked("ram")
-        return RamBlock.create("fake", 4096)
+        return RamBlock.create("fake", 4096 * self.pages)
 
     async def populate(self, first: int, count: int) -> None:
         self._asked(f"populate {first} {count}")
@@ -103,7 +104,7 @@ class FakeMachine:
 
     async def harvest(self) -> Harvest:
         self._asked("harvest")
-        return Harvest(DirtyBitmap(1), DirtyBitmap(1), None)
+        return Harvest(DirtyBitmap(self.pages), DirtyBitmap(self.pages), None)
 
     async def report_writes(self) -> DirtyBitmap | None:
         self._asked("report writes")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from source_agent.ending import settle, take_back, tell_to_discard
+from source_agent.ending import bring_to_owed, settle, take_back, tell_to_discard
 from source_agent.insisting import insist
 from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE, Held
@@ -35,6 +35,8 @@ async def test_aborted_is_durable_before_the_guest_resumes(tmp_path: Path, state
         seen = []
         machine.machine.before_run = lambda: seen.append(durable(machine))
         assert await settle(machine.custody, None, KEY, "asked for") is State.ABORTED
+        assert machine.machine.calls == []
+        await bring_to_owed(machine.custody)
         assert seen == [State.ABORTED]
         assert machine.machine.calls == ["run 1", "stop tracking"]
         record = machine.custody.record
@@ -47,11 +49,19 @@ async def test_a_silent_process_lets_nothing_be_written_and_is_asked_again(tmp_p
         with pytest.raises(Unreachable):
             await settle(machine.custody, None, KEY, "asked for")
         assert (durable(machine), machine.machine.calls) == (State.STOPPED, [])
-        machine.machine.silent = 3  # among them the resumption, with ABORTED durable already
+        machine.machine.silent = 2
         told: list[str] = []
         assert await insist(lambda: settle(machine.custody, None, KEY, "asked for"), told.append) is State.ABORTED
-        assert len(told) == 3
-        assert machine.machine.running
+        assert len(told) == 2
+
+
+async def test_a_silent_process_does_not_hold_up_the_end_of_rounds(tmp_path: Path) -> None:
+    """An attempt could not be cancelled for 20 s while its machine's process was frozen."""
+    with leaving(tmp_path, State.OUTGOING) as machine:
+        machine.machine.silent = 1
+        assert await settle(machine.custody, None, KEY, "asked for") is State.ABORTED
+        assert not machine.custody.record.run_confirmed
+        assert (await bring_to_owed(machine.custody)).run_confirmed
 
 
 async def test_a_resumption_that_fails_is_tried_again_under_the_same_aborted(tmp_path: Path) -> None:
@@ -62,11 +72,13 @@ async def test_a_resumption_that_fails_is_tried_again_under_the_same_aborted(tmp
             raise MachineError("A device did not start")
 
         machine.machine.before_run = fail
+        await settle(machine.custody, None, KEY, "asked for")
         with pytest.raises(MachineError):
-            await settle(machine.custody, None, KEY, "asked for")
+            await bring_to_owed(machine.custody)
         assert not machine.custody.record.run_confirmed
         sequence = machine.custody.record.sequence
         assert await settle(machine.custody, None, KEY, "asked for") is State.ABORTED
+        await bring_to_owed(machine.custody)
         assert machine.custody.record.sequence == sequence + 1  # the confirmation alone
 
 
@@ -84,7 +96,6 @@ async def test_a_release_of_which_nobody_knows_is_followed_by_aborted_alone(tmp_
         assert machine.machine.calls == []  # neither resumed nor handed off
         assert await settle(machine.custody, None, KEY, "asked for") is State.ABORTED
         assert not machine.custody.uncertain
-        assert machine.machine.running
 
 
 async def test_a_process_that_died_while_the_guest_ran_is_lost_and_its_folder_goes(tmp_path: Path) -> None:

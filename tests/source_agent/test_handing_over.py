@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from source_agent.handing_over import hand_over, release, retire, tell_retired
+from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired
 from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.departures import KEY, SECRET, A, leaving
@@ -17,8 +17,10 @@ SILENT = Unreachable("silent", "Not now")
 
 async def test_released_is_durable_and_then_the_process_is_fenced(tmp_path: Path) -> None:
     with leaving(tmp_path, State.STOPPED) as machine:
-        await release(machine.custody, A, 1)
+        await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         assert read_last(tmp_path / "journal", MACHINE).state is State.RELEASED
+        assert machine.machine.calls == []
+        await fence_off(machine.custody)
         assert (machine.machine.calls, machine.machine.released) == (["release 2"], 2)
 
 
@@ -26,7 +28,7 @@ async def test_a_machine_that_runs_is_not_released(tmp_path: Path) -> None:
     with leaving(tmp_path, State.STOPPED) as machine:
         machine.machine.running = True
         with pytest.raises(Refused):
-            await release(machine.custody, A, 1)
+            await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         assert (machine.custody.record.state, machine.machine.calls) == (State.STOPPED, [])
 
 
@@ -34,9 +36,9 @@ async def test_a_machine_at_another_stop_is_not_released(tmp_path: Path) -> None
     with leaving(tmp_path, State.STOPPED) as machine:
         machine.machine.pause_number = 2
         with pytest.raises(Refused):
-            await release(machine.custody, A, 1)
+            await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         with pytest.raises(Refused):
-            await release(machine.custody, A, 2)
+            await release(machine.custody, A, 2, await machine.custody.answer_or_proof())
         assert machine.custody.record.state is State.STOPPED
 
 
@@ -44,7 +46,7 @@ async def test_a_machine_that_another_controller_commands_is_not_released(tmp_pa
     with leaving(tmp_path, State.STOPPED) as machine:
         machine.machine.controller = 9
         with pytest.raises(Refused):
-            await release(machine.custody, A, 1)
+            await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         assert machine.custody.record.state is State.STOPPED
 
 
@@ -52,9 +54,9 @@ async def test_a_silent_process_is_not_released_and_one_that_is_gone_is(tmp_path
     with leaving(tmp_path, State.STOPPED) as machine:
         machine.machine.silent = 1
         with pytest.raises(Unreachable):
-            await release(machine.custody, A, 1)
+            await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         machine.machine.end()
-        await release(machine.custody, A, 1)
+        await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
         assert machine.custody.record.state is State.RELEASED
 
 

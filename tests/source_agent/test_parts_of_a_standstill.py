@@ -3,12 +3,13 @@
 from source_agent.handing_over import Handed
 from source_agent.standstill import downtime_of
 from source_agent.switchover import Ready
+from vm_migration.handover.evidence import InstanceGone
 from vm_migration.machine.port import Stop
 from vm_migration.transfer.convergence import RoundMeasurement
 
 MS = 1_000_000
 ROUND = RoundMeasurement(round=1, dirty_pages=1, sent_pages=1, zero_pages=0, wire_bytes=1, ms=1.0, dirtied_pages=0)
-READY = Ready(Stop(1, True, 100 * MS), 105 * MS, ROUND, 125 * MS, 130 * MS, 140 * MS, 1)
+READY = Ready(Stop(1, True, 100 * MS), InstanceGone("a"), 105 * MS, ROUND, 125 * MS, 130 * MS, 140 * MS, 1)
 
 
 def handed(boot_id: str, executed_ns: int) -> Handed:

@@ -1,0 +1,83 @@
+"""A destination agent that takes a machine in as the real one does, and comes to a halt where a test says so."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from tests.fakes.fake_destination import FakeDestination
+from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
+from vm_migration.link.served import Context
+from vm_migration.link.server import AgentServer, Service
+from vm_migration.transfer.frames import Barrier
+from vm_migration.transfer.incoming import IncomingImage
+from vm_migration.wire.ack import encode_ack
+from vm_migration.wire.bitmap_codec import decode_bitmap
+from vm_migration.wire.frame import decode
+
+
+@dataclass
+class ReceivingDestination(FakeDestination):
+    """`halts` names the step at which it stops to act: open N, pages N, barrier N, finish (N: a round)."""
+
+    attempt: str = ""
+    pages: int = 1
+    halts: str = ""
+    halted: asyncio.Event = field(default_factory=asyncio.Event)
+    image: IncomingImage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.words = np.zeros((self.pages, 512), dtype=np.uint64)
+        self.image = IncomingImage(self.words, UUID(self.attempt), 1)
+
+    async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
+        del context
+        await self._step(f"open {request.round}")
+        self.image.open_round(request.round, decode_bitmap(self.pages, request.bitmap))
+        return types_pb2.Empty()
+
+    async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:
+        del context
+        await self._step("finish")
+        assert self.image.whole
+        result = self.image.verify()
+        return destination_pb2.FinishResponse(
+            pause=request.pause, ready=result.whole, pages_verified=result.pages_verified
+        )
+
+    async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
+        del context
+        await self._step("pages 0")
+        async for message in messages:
+            frame = decode(message)
+            if isinstance(frame.body, Barrier):
+                await self._step(f"barrier {frame.place.round}")
+            if (answer := self.image.apply(frame, 0)) is not None:
+                yield encode_ack(answer)
+
+    async def _step(self, name: str) -> None:
+        if name == self.halts:
+            self.halted.set()
+            await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def receiving(destination: ReceivingDestination) -> AsyncIterator[ReceivingDestination]:
+    """Serve it on loopback."""
+
+    def register(server: grpc.aio.Server) -> None:
+        add_DestinationServicer_to_server(destination, server)
+        handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(destination.send)
+        handlers = grpc.method_handlers_generic_handler("vm_migration.api.v1.Bulk", {"Send": handler})
+        server.add_generic_rpc_handlers((handlers,))
+
+    service = Service("vm_migration.api.v1.Destination", register)
+    async with AgentServer("127.0.0.1:0", None, [service], grace=0.0) as server:
+        destination.address = server.address
+        yield destination
