@@ -32,7 +32,7 @@ def place(site: SiteView, machine: MachineView, findings: Iterable[Finding]) -> 
     epoch = owner.record.owned_epoch if owner is not None and owner.record is not None else machine.highest_epoch
     if codes & _CONTRADICTS:
         return Place(host, epoch, "contradiction")
-    if codes & _OPEN:
+    if codes & _OPEN or (owner is None and Code.ABANDONED_IMAGE in codes):
         return Place(host, epoch, "unresolved")
     if any(pair.leaving or (pair.arriving and owner is None) for pair in pairs(machine)):
         return Place(host, epoch, "lost" if Code.MACHINE_GONE in codes else "moving")

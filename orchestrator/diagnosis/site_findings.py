@@ -13,7 +13,7 @@ def site_findings(site: SiteView) -> tuple[Finding, ...]:
     for host in site.hosts.values():
         found += _silent(host)
         found += _versions(host)
-        found += (_left_over(host.host, one) for one in host.leftovers)
+        found += (left_over(host.host, one) for one in host.leftovers)
     return tuple(found)
 
 
@@ -45,7 +45,8 @@ def _version(host: HostView, text: str, severity: Severity) -> Finding:
     return Finding(Code.VERSION, text, f"Install {VERSION} on {host.host}", severity=severity, host=host.host)
 
 
-def _left_over(host: str, one: Leftover) -> Finding:
+def left_over(host: str, one: Leftover) -> Finding:
+    """Return the finding of something that no journal of its host accounts for."""
     if one.kind == "folder":
         text = f"{host} keeps the folder {one.path} of machine {one.machine}, which is not there by its journal"
         hint = f"{RECOVER}; where it stays and no process of it lives, remove it"

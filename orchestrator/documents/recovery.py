@@ -61,3 +61,33 @@ class DoctorDocument(Document, frozen=True):
     hosts: tuple[ExaminedHostDocument, ...]
     machines: tuple[PlacedMachineDocument, ...]
     findings: tuple[FindingDocument, ...]
+
+
+class StepDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something that a recovery did; `error` says why it failed."""
+
+    machine: str
+    name: str
+    host: str
+    action: str
+    message: str
+    done: bool
+    error: str | None
+
+
+class UnresolvedDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A machine of which something is still open."""
+
+    machine: str
+    name: str
+    reason: str
+    hint: str
+
+
+class RecoverDocument(Document, frozen=True):
+    """`viaduct recover`; `fenced` is the host that the operator vouched for."""
+
+    schema_name: Literal["viaduct.recover.v1"]
+    fenced: str | None
+    steps: tuple[StepDocument, ...]
+    unresolved: tuple[UnresolvedDocument, ...]

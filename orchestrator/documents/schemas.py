@@ -37,6 +37,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.version.v1": listings.VersionDocument,
     "viaduct.error.v1": listings.ErrorDocument,
     "viaduct.doctor.v1": recovery.DoctorDocument,
+    "viaduct.recover.v1": recovery.RecoverDocument,
     **_added(),
 }
 

@@ -1,0 +1,129 @@
+"""The course of a recovery: what is looked at, planned, asked, done, and then closed in the orchestrator's store."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.agents import Agents
+from orchestrator.diagnosis.look import look
+from orchestrator.recovery.fenced_plan import plan
+from orchestrator.recovery.fenced_steps import Fencing
+from orchestrator.recovery.fenced_word import Plan, Word
+from orchestrator.recovery.request import Request, chosen
+from orchestrator.recovery.rows import close_rows
+from orchestrator.recovery.settling import Say, settle
+from orchestrator.recovery.steps import Outcome, Unsettled
+from orchestrator.recovery.vouching import vouched
+from orchestrator.site import own_name, store_path, surroundings
+from orchestrator.store.store import Ownership, Store
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.daemon.custodies import name_in
+from vm_migration.errors import MigrationError, Refused
+from vm_migration.handover.record import Record
+
+Machines = frozenset[str] | None
+"""UUIDs, or all."""
+
+_ENOUGH: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What came of the agents' half; `owners` are machines that live elsewhere since."""
+
+    outcome: Outcome
+    machines: Machines
+    owners: tuple[Ownership, ...] = ()
+
+
+async def go_on(agents: Agents, request: Request, say: Say) -> Recovered:
+    """Have everybody go on, and wait until everything is settled or says why not.
+
+    Raises:
+        InvalidInput: Nobody has the machine that was named.
+    """
+    machines = None if request.machine is None else chosen(request, await look(agents), {})
+    outcome = await settle(agents, lambda one: machines is None or one.machine in machines, say)
+    return Recovered(outcome, machines)
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What follows for these machines from an operator's word."""
+
+    plan: Plan
+    word: Word
+    machines: Machines
+
+
+async def plan_without(agents: Agents, request: Request, configuration: Configuration, fenced: str) -> Planning:
+    """Plan without the host that is said to be off.
+
+    Raises:
+        InvalidInput: Nobody has the machine that was named.
+        Refused: The host is not off, or nothing that waits for it can be decided.
+    """
+    folder = request.folder
+    journals = None if folder is None else await asyncio.to_thread(folder.read)
+    owned = {**_names(journals or {}), **await asyncio.to_thread(_owned, configuration, fenced)}
+    word = Word(fenced, request.also_off, request.may_miss_writes, journals, owned)
+    site = await look(agents)
+    machines = chosen(request, site, owned)
+    planned = plan(site, word, machines)
+    if planned.refused and not planned.acts:
+        raise _refusal(planned)
+    return Planning(planned, word, machines)
+
+
+async def act_on(agents: Agents, request: Request, planning: Planning, say: Say, now: float) -> Recovered:
+    """Do what was planned, on the word of whoever runs this at `now`, in seconds since 1970."""
+    word, planned = planning.word, planning.plan
+    unresolved = tuple(Unsettled(one.machine, one.name, one.reason, one.hint) for one in planned.refused)
+    done = await Fencing(agents, word, vouched(word, now), request.folder).carry_out(planned, say)
+    return Recovered(Outcome(done.steps, unresolved), planning.machines, done.owners)
+
+
+async def close(configuration: Configuration, recovered: Recovered) -> Outcome:
+    """Return all that came of it, after the orchestrator's own rows have been closed too."""
+    found = recovered.outcome
+    try:
+        rows = await _closed(configuration, recovered)
+    except MigrationError as error:
+        rows = Outcome((), (Unsettled("", "the store", error.message, error.hint),))
+    return Outcome(found.steps + rows.steps, found.unresolved + rows.unresolved)
+
+
+async def _closed(configuration: Configuration, recovered: Recovered) -> Outcome:
+    if not store_path(configuration.site.store, os.environ).exists():
+        return Outcome()
+    machines = recovered.machines
+    async with surroundings(configuration, own_name()) as around:
+        for owner in recovered.owners:
+            await asyncio.to_thread(around.store.record_owner, owner, around.driver)
+        return await close_rows(around, lambda row: machines is None or row.machine in machines)
+
+
+def _refusal(planned: Plan) -> Refused:
+    told = [f"{one.name}: {one.reason}" for one in planned.refused]
+    more = f"; and {len(told) - _ENOUGH} more" if len(told) > _ENOUGH else ""
+    return Refused("not-decided", f"{'; '.join(told[:_ENOUGH])}{more}", planned.refused[0].hint)
+
+
+def _names(journals: Mapping[str, Record | MigrationError]) -> dict[str, str]:
+    """Return the machines that a host owns by its own journals."""
+    records = {machine: found for machine, found in journals.items() if isinstance(found, Record)}
+    return {machine: name_in(record) or machine[:8] for machine, record in records.items() if record.owns}
+
+
+def _owned(configuration: Configuration, host: str) -> dict[str, str]:
+    """Return the machines that a host owned when that was last recorded; none where the store cannot tell."""
+    try:
+        path = store_path(configuration.site.store, os.environ)
+        if not path.exists():
+            return {}
+        with Store(path) as store:
+            return {one.machine: one.name for one in store.owners() if one.host == host}
+    except MigrationError:
+        return {}

@@ -1,0 +1,75 @@
+"""The question that a person answers before a machine starts on their word.
+
+The answer is the name of the host, typed out: it is that host that they vouch for, and no habit of the fingers.
+"""
+
+import asyncio
+import getpass
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+from orchestrator.recovery.fenced_word import Word
+from vm_migration.errors import Refused
+
+
+def may_ask(stdin: TextIO, stderr: TextIO) -> bool:
+    """Tell whether there is a person to ask."""
+    return stdin.isatty() and stderr.isatty()
+
+
+async def require_vouched(host: str) -> None:
+    """Ask on the terminal whether a host is off.
+
+    Raises:
+        Refused: The answer was anything but its name.
+    """
+    sys.stderr.write(f"Type {host} to vouch that it is off, and stays off until it is brought back here: ")
+    sys.stderr.flush()
+    if await _line(sys.stdin.fileno()) != host:
+        raise Refused(
+            "not-vouched", "Nothing was done: the answer was not the name of the host", f"Turn {host} off first"
+        )
+
+
+def refusal(host: str) -> Refused:
+    """Return what is said where nobody can be asked."""
+    text = f"Nothing was done: nobody can be asked here whether {host} is off"
+    return Refused("not-vouched", text, "Vouch for it with --yes, or run this on a terminal")
+
+
+def vouched(word: Word, now: float) -> str:
+    """Return who gave this word, when (`now` is seconds since 1970) and what it says; journals keep it."""
+    off = ", ".join((word.fenced, *word.also_off))
+    missing = ", writes may be missing" if word.may_miss_writes else ""
+    when = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
+    return f"{_person()} at {when}: {off} off{missing}"
+
+
+def _person() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+async def _line(descriptor: int) -> str:
+    """Read one line without keeping the loop, so that Ctrl-C ends it as it ends everything."""
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[str] = loop.create_future()
+    read = bytearray()
+
+    def more() -> None:
+        part = os.read(descriptor, 1024)
+        read.extend(part)
+        if (not part or b"\n" in read) and not typed.done():
+            typed.set_result(read.decode(errors="replace").strip())
+
+    loop.add_reader(descriptor, more)
+    try:
+        return await typed
+    finally:
+        loop.remove_reader(descriptor)

@@ -1,0 +1,66 @@
+"""A recovery for a person: what is planned, what is waited for, what was done and what is still open."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from orchestrator.documents.recovery import RecoverDocument
+from orchestrator.recovery.fenced_word import Plan, Word
+
+
+class LiveWords:
+    """Shows what is being done on a terminal, while the context is entered; silent elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        """Use a console."""
+        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def say(self, words: str) -> None:
+        """Show what is waited for, a line each."""
+        if self._live is not None:
+            self._live.update(Text(words, style="dim"))
+
+
+def show_plan(console: Console, plan: Plan, word: Word) -> None:
+    """Print what follows from an operator's word, before anything is done."""
+    off = " and ".join((word.fenced, *word.also_off))
+    console.print(f"Where [bold]{off}[/bold] is off, this follows:\n", soft_wrap=True)
+    for one in plan.steps:
+        console.print(f"  [bold]{escape(one.name)}[/bold]  {escape(one.message)}", soft_wrap=True)
+        if one.missing:
+            console.print(f"    [red]may be missing:[/red] {escape(one.missing)}", soft_wrap=True)
+    for refused in plan.refused:
+        console.print(
+            f"  [bold]{escape(refused.name)}[/bold]  [red]refused[/red]: {escape(refused.reason)}", soft_wrap=True
+        )
+        console.print(f"    fix: {escape(refused.hint)}", soft_wrap=True)
+    console.print()
+
+
+def show_recovery(console: Console, document: RecoverDocument) -> None:
+    """Print what was done, and what is still open with what to do."""
+    for step in document.steps:
+        word = "[green]done[/green]" if step.done else "[red]failed[/red]"
+        console.print(f"{word}  [bold]{escape(step.name)}[/bold]  {escape(step.message)}", soft_wrap=True)
+        if step.error is not None:
+            console.print(f"    why: {escape(step.error)}", soft_wrap=True)
+    for one in document.unresolved:
+        console.print(f"[red]open[/red]  [bold]{escape(one.name)}[/bold]  {escape(one.reason)}", soft_wrap=True)
+        console.print(f"    fix: {escape(one.hint)}", soft_wrap=True)
+    if not document.unresolved:
+        console.print("[green]Everything is settled[/green]" if document.steps else "[green]Nothing was open[/green]")
