@@ -68,4 +68,5 @@ def arriving(folder: Path, state: State, *further: Callable[[Record], Record]) -
     running = state is State.ACTIVE
     with held(folder, PREPARED, *_STEPS[state], *further, running=running) as machine:
         machine.machine.pause_number = 1
+        machine.machine.incoming = state is not State.ACTIVE
         yield machine

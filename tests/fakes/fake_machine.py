@@ -13,7 +13,7 @@ from vm_migration.handover.journal import Journal
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import Harvest, MachineGone, MachineRefused, Stop
+from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefused, Stop
 from vm_migration.machine.run_directory import Instance, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -36,6 +36,9 @@ class FakeMachine:
     pause_number: int = 0
     released: int = -1
     pages: int = 1
+    incoming: bool = False
+    fenced: bool = False
+    """A newer controller commands it: every command is refused, and it can only be looked at."""
     silent: int = 0
     """So many requests more are not answered."""
     calls: list[str] = field(default_factory=list)
@@ -54,15 +57,18 @@ class FakeMachine:
             raise MachineGone(f"{name} was not answered")
         if self.process.poll() is not None:
             raise MachineGone("Nobody listens")
-        if name != "describe":
-            self.calls.append(name)
+        if name == "describe":
+            return
+        if self.fenced:
+            raise CutOff("A newer controller commands it")
+        self.calls.append(name)
 
     async def describe(self) -> Description:
         self._asked("describe")
         return Description(
             machine=MACHINE,
             name="fake",
-            run_state="running" if self.running else "paused",
+            run_state="incoming" if self.incoming else "running" if self.running else "paused",
             pause=self.pause_number,
             epoch=1,
             controller=self.controller,
@@ -112,6 +118,8 @@ class FakeMachine:
 
     async def pause(self, *, for_attempt: bool) -> Stop:
         self._asked("pause for an attempt" if for_attempt else "pause")
+        if self.incoming:
+            raise MachineRefused("An incoming machine has nothing to pause")
         was_running, self.running = self.running, False
         self.pause_number += 1
         return Stop(self.pause_number, was_running, 1)
@@ -148,13 +156,14 @@ class FakeMachine:
         if epoch <= self.released:
             raise MachineRefused(f"Released at {self.released}")
         self.before_run()
-        self.running = True
+        self.running, self.incoming = True, False
         return 17
 
     async def stay_paused(self, epoch: int) -> None:
         self._asked(f"stay paused {epoch}")
         if self.running:
             raise MachineRefused("Machine runs")
+        self.incoming = False
 
     async def release(self, epoch: int) -> None:
         self._asked(f"release {epoch}")

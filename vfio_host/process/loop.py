@@ -15,6 +15,7 @@ it has had a connection and nothing is connected or open any more: its machine i
 """
 
 import contextlib
+import os
 import selectors
 import socket
 import sys
@@ -32,6 +33,8 @@ from vfio_host.process.connection import Connection
 from vfio_host.process.host import Host
 from vfio_host.process.open_file import OpenFile
 from vfio_host.process.passthrough import PassthroughDevice
+
+_WORD_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class HostLoop:
         for device in host.devices.values():
             device.watcher = self
 
+    def hold(self, descriptor: int) -> None:
+        """Serve until a word comes on a pipe, and on from there; end where the pipe ends without one."""
+        self._watch(descriptor, self._heard)
+
     def run(self) -> None:
         """Serve until the end; then every file is released and every descriptor of the loop closed."""
         devices = tuple(self._host.devices.values())
@@ -76,6 +83,10 @@ class HostLoop:
 
     def _watch(self, watched: socket.socket | int, action: Callable[[int, int], None]) -> None:
         self._selector.register(watched, selectors.EVENT_READ, action)
+
+    def _heard(self, descriptor: int, _events: int) -> None:
+        self._selector.unregister(descriptor)
+        self._stopped = self._stopped or not os.read(descriptor, _WORD_BYTES)
 
     def _stop(self, _descriptor: int, _events: int) -> None:
         self._stopped = True

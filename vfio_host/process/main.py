@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="viaduct-vfio-host", description="The host's part of one machine.")
     parser.add_argument("--socket", type=Path, required=True, metavar="PATH", help="where to listen")
     parser.add_argument("--configuration", required=True, metavar="JSON", help="devices and IOMMU of this host")
+    parser.add_argument(
+        "--hold", action="store_true", help="end when stdin ends before a line came on it: nobody knows of us yet"
+    )
     options = parser.parse_args(arguments)
     gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     keep_large_buffers()
@@ -43,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     with listener, _woken_by_signals() as wakeup:
         loop = HostLoop(host, listener, wakeup)
+        if options.hold:
+            loop.hold(sys.stdin.fileno())
         with contextlib.suppress(OSError):  # whoever started us need not read
             sys.stdout.write(json.dumps({"event": "ready", "pid": os.getpid()}) + "\n")
             sys.stdout.flush()

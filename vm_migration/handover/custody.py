@@ -11,19 +11,23 @@ a write is finished, or has failed, before the next one begins, also when the ta
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Final
 from uuid import UUID
 
-from vm_migration.errors import Stale, Unreachable
+from vm_migration.errors import InternalError, Stale, Unreachable
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
+from vm_migration.handover.states import ABSENT, State
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import MachineGone, MachinePort
+from vm_migration.machine.port import CutOff, MachineError, MachineGone, MachinePort
+from vm_migration.telemetry import logs
 from vmm.process.control import Description
 
 Change = Callable[[Record], Record]
+_log: Final = logs.get(__name__)
 
 
 class Custody:
@@ -115,9 +119,32 @@ class Custody:
     async def take_away(self, *, kill: bool) -> None:
         """End the machine's processes and remove its place; by request of whoever commands it, or killed by their ids.
 
-        The journal allows it: an instance is freed only after the record that says so is durable.
+        Only where the journal's last record is this controller's and says that nothing of the machine belongs here, and
+        only the instance that it names: an agent that was frozen, and comes back, ends nobody else's machine.
+
+        Raises:
+            Stale: Another controller has opened the journal, or commands the process; nothing was ended.
+            MachineRefused: Somebody else is filling the place, or taking it away.
         """
-        await self._hypervisor.take_away(self.place, None if kill else self.port)
+        record = self.record
+        if record.state not in ABSENT:
+            raise InternalError("not-free", f"Machine {record.machine} is {record.state}: it is not to be freed")
+        if not kill:
+            await self._end_by_request()
+        async with self._lock, AsyncExitStack() as stack:
+            self._require_open()
+            await asyncio.to_thread(stack.enter_context, self._journal.mine())
+            only = "" if record.state is State.DESTROYED else record.instance
+            await self._hypervisor.take_away(self.place, None, only=only)
+
+    async def _end_by_request(self) -> None:
+        """Ask the process to end, which it refuses to whoever was cut off; one that is silent is killed later."""
+        try:
+            await self.port.destroy()
+        except CutOff as error:
+            raise Stale("machine-cut-off", f"Machine obeys another controller: {error}", "Ask again") from error
+        except MachineError as error:
+            _log.warning("machine does not end by request", machine=self.record.machine, reason=str(error))
 
     async def close(self) -> None:
         """Let go of both once a write under way has ended; the machine goes on as it is."""
@@ -137,6 +164,9 @@ class Custody:
         following = change(last)
         if following is last:
             return last
-        if self._closed:
-            raise Stale("custody-over", f"This agent has let go of machine {last.machine}", "Ask again")
+        self._require_open()
         return self._journal.append(following)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Stale("custody-over", f"This agent has let go of machine {self.record.machine}", "Ask again")

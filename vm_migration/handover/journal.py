@@ -143,6 +143,18 @@ class Journal:
             self._disk.close(file)
         return written
 
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        """Keep everybody else from opening the journal, for what only its controller may do.
+
+        Raises JournalMoved, JournalBusy or JournalUncertain, and then it may not be done.
+        """
+        if self._uncertain is not None:
+            raise JournalUncertain(self._last.machine, self._uncertain.state, OSError("it was not flushed"))
+        with _locked(self._disk, self._file, self._last.machine):
+            self._check_unmoved()
+            yield
+
     def close(self) -> None:
         """Give the file back; the journal stays as it is."""
         self._disk.close(self._file)

@@ -64,5 +64,12 @@ class Hypervisor(Protocol):
             LaunchFailed: Nothing of the machine is left.
         """
 
-    async def take_away(self, place: MachinePlace, machine: MachinePort | None) -> None:
-        """End a machine's processes, by request where one commands it, else by their ids, and remove its place."""
+    async def take_away(self, place: MachinePlace, machine: MachinePort | None, *, only: str = "") -> None:
+        """End a machine's processes, by request where one commands it, else by their ids, and remove its place.
+
+        Where `only` names an instance, a place that has another one by now is left as it is.
+
+        Raises:
+            CutOff: Somebody newer commands the process; nothing was ended.
+            MachineRefused: Somebody else is filling the place, or taking it away.
+        """

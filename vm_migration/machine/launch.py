@@ -1,8 +1,14 @@
 """Bringing a software machine's two processes up, and taking them away.
 
+::
+
+    folder claimed -> both started -> host ready -> "go" to vmm -> vmm ready -> instance.json -> "keep" to both
+
 They are sessions of their own: an agent that ends, or is killed, leaves them running. Both are started at once, since
 an interpreter takes its time; the machine process holds until the host process is ready, and that ends by itself when
-the machine process is gone.
+the machine process is gone. Up to "keep" both end by themselves when whoever started them is gone: what no
+instance.json names, nobody could find. The claim keeps a folder that is being filled from everybody else, also while
+whoever fills it is frozen.
 """
 
 import asyncio
@@ -22,7 +28,7 @@ from uuid import UUID
 
 import msgspec
 
-from vm_migration.machine.port import LaunchFailed, MachineError, MachinePort
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
 from vm_migration.machine.run_directory import (
     Instance,
     MachineDirectory,
@@ -31,6 +37,7 @@ from vm_migration.machine.run_directory import (
     identify,
     lives,
 )
+from vm_migration.telemetry import logs
 from vmm.assembly.devices import host_configuration
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import HOLD, HOST_SOCKET, SPECIFICATION_FILE
@@ -40,9 +47,12 @@ _READY_DEADLINE: Final = 30.0
 _BOOT_SECONDS_PER_GIB: Final = 30.0
 """Filling RAM touches every page for the first time, about 10 us each on nested hosts."""
 _END_DEADLINE: Final = 10.0
+_CLAIM_DEADLINE: Final = 5.0
+_CLAIM_POLL: Final = 0.02
 _LOGS: Final = {"vfio_host.process.main": "vfio-host.log", "vmm.process.main": "vmm.log"}
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """Nothing here multiplies matrices: numpy's threads for it would only cost time to start."""
+_log: Final = logs.get(__name__)
 
 
 async def launch(
@@ -53,13 +63,40 @@ async def launch(
     Raises:
         LaunchFailed: Nothing of the machine is left.
     """
+    directory = _new_folder(run, machine)
+    with directory.claimed() as mine:
+        if not mine:
+            raise LaunchFailed(f"The folder of machine {machine} was taken away while it was made")
+        await _bring_up(directory, specification, incoming=incoming)
+    return directory
+
+
+def remove_abandoned(directory: MachineDirectory) -> bool:
+    """Remove a folder whose launch came to nothing, and which nobody is filling; tell whether it did."""
+    with directory.claimed() as mine:
+        if not mine or directory.instance() is not None:
+            return False
+        directory.remove()
+    return True
+
+
+def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
     try:
-        directory = run.create(machine)
+        try:
+            return run.create(machine)
+        except FileExistsError:
+            if not remove_abandoned(run.of(machine)):
+                raise
+            return run.create(machine)
     except FileExistsError as error:
         raise LaunchFailed(f"Machine {machine} has a folder in the run directory already") from error
     except OSError as error:
         raise LaunchFailed(f"Machine {machine} can have no folder in the run directory: {error}") from error
+
+
+async def _bring_up(directory: MachineDirectory, specification: MachineSpecification, *, incoming: bool) -> None:
     started: list[_Started] = []
+    machine = directory.machine
     try:
         (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
         host = _start("vfio_host.process.main", _host_arguments(directory, specification), directory, started)
@@ -69,6 +106,8 @@ async def launch(
         booting = 0 if incoming else specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB
         ready = await vmm.ready(_READY_DEADLINE + booting)
         directory.write_instance(Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", ""))))
+        for process in started:
+            process.keep()
     except BaseException as error:
         for process in reversed(started):
             await end_process(process.id, kill=True)
@@ -77,17 +116,44 @@ async def launch(
         if isinstance(error, OSError):
             raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
         raise
-    return directory
 
 
-async def take_away(directory: MachineDirectory, machine: MachinePort | None) -> None:
-    """End a machine's processes, by request where one commands it, else by their ids, and remove its folder."""
+async def take_away(directory: MachineDirectory, machine: MachinePort | None, *, only: str = "") -> None:
+    """End a machine's processes, by request where one commands it, else by their ids, and remove its folder.
+
+    Where `only` names an instance, a folder that has another one by now is left as it is.
+
+    Raises:
+        CutOff: Somebody newer commands the process; nothing was ended.
+        MachineRefused: Somebody else is filling the folder, or taking it away.
+    """
     if machine is not None:
-        with contextlib.suppress(MachineError):  # it is ended by its id below
+        try:
             await machine.destroy()
+        except CutOff:
+            raise
+        except MachineError as error:
+            _log.warning("machine does not end by request", machine=str(directory.machine), reason=str(error))
+    until = time.monotonic() + _CLAIM_DEADLINE
+    while True:
+        with directory.claimed() as mine:
+            if mine:
+                await _end(directory, only, kill=machine is None)
+                return
+        if not directory.exists():
+            return
+        if time.monotonic() >= until:
+            raise MachineRefused(f"Somebody else is filling the folder of machine {directory.machine}")
+        await asyncio.sleep(_CLAIM_POLL)
+
+
+async def _end(directory: MachineDirectory, only: str, *, kill: bool) -> None:
     instance = directory.instance()
+    if instance is not None and only not in ("", instance.name):
+        _log.warning("folder has another machine process by now", machine=str(directory.machine), wanted=only)
+        return
     if instance is not None and instance.boot_id == boot_id():
-        await end_process(instance.vmm, kill=machine is None)
+        await end_process(instance.vmm, kill=kill)
         await end_process(instance.host, kill=False)
     directory.remove()
 
@@ -111,16 +177,26 @@ class _Started:
     log: Path
 
     def let_go(self) -> None:
-        """Let a process that holds go on; without this word, and when this process is killed, it ends."""
+        """Let a machine process that holds go on; without this word, and when this process is killed, it ends."""
+        self._tell(b"go\n")
+
+    def keep(self) -> None:
+        """Have it outlive this process from here on."""
+        self._tell(b"keep\n")
+        self.close()
+
+    def _tell(self, word: bytes) -> None:
         if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:  # it has ended: `ready` says so
-                stdin.write(b"go\n")
+            with contextlib.suppress(BrokenPipeError):  # it has ended: `ready` says so, or whoever looks at it next
+                self.process.stdin.write(word)
+                self.process.stdin.flush()
 
     def close(self) -> None:
-        """Close what leads to a process that has ended."""
+        """Close what leads to it."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # a word that it did not live to hear
+                    pipe.close()
 
     async def ready(self, deadline: float) -> dict[str, object]:
         """Wait for the line that says that it is ready, and return what it says.
@@ -140,7 +216,7 @@ class _Started:
 
 def _host_arguments(directory: MachineDirectory, specification: MachineSpecification) -> list[str]:
     configuration = msgspec.json.encode(host_configuration(specification)).decode()
-    return ["--socket", str(directory.path / HOST_SOCKET), "--configuration", configuration]
+    return ["--socket", str(directory.path / HOST_SOCKET), "--configuration", configuration, HOLD]
 
 
 def _machine_arguments(directory: MachineDirectory, machine: UUID, *, incoming: bool) -> list[str]:
@@ -153,9 +229,12 @@ def _start(module: str, arguments: list[str], directory: MachineDirectory, start
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE if HOLD in arguments else subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **_ENVIRONMENT}, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, **_ENVIRONMENT},
+            start_new_session=True,
+        )
     started.append(_Started(module, identify(process.pid), process, log))
     # It outlives this loop, so whoever reaps it is bound to none.
     threading.Thread(target=process.wait, name=f"end of {process.pid}", daemon=True).start()

@@ -12,8 +12,11 @@ A machine is alive when the processes that instance.json names live, by pid *and
 somebody else's by now.
 """
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,6 +89,26 @@ class MachineDirectory:
         """Tell whether the machine process lives, on this boot."""
         instance = self.instance()
         return instance is not None and instance.boot_id == boot_id() and lives(instance.vmm)
+
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Keep everybody else from filling this folder or taking it away; false where somebody does so now.
+
+        A process that dies gives its claim back; one that is frozen keeps it, and finds the folder as it left it.
+        """
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield False
+            return
+        try:
+            yield _locked(folder) and _is_at(folder, self.path)
+        finally:
+            os.close(folder)
+
+    def exists(self) -> bool:
+        """Tell whether the folder is there."""
+        return self.path.is_dir()
 
     def remove(self) -> None:
         """Take the folder away."""
@@ -161,6 +184,21 @@ def instance_lives(name: str) -> bool | None:
     if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None
     return parts[0] == boot_id() and lives(ProcessId(int(parts[1]), int(parts[2])))
+
+
+def _locked(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(folder: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(folder), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _started(pid: int) -> int | None:

@@ -49,6 +49,6 @@ class SoftwareHypervisor:
         """Start both processes."""
         return await launch(self._run, machine, specification, incoming=incoming)
 
-    async def take_away(self, place: MachinePlace, machine: MachinePort | None) -> None:
+    async def take_away(self, place: MachinePlace, machine: MachinePort | None, *, only: str = "") -> None:
         """End both processes, and remove the folder."""
-        await take_away(self._run.of(place.machine), machine)
+        await take_away(self._run.of(place.machine), machine, only=only)

@@ -27,20 +27,20 @@ def main() -> None:
     gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     arguments = _parser().parse_args()
     directory: Path = arguments.directory
-    if arguments.hold and not sys.stdin.buffer.readline():
+    if arguments.hold and not _word():
         sys.stderr.write(f"Machine {arguments.machine} ended: whoever started it was gone before its host was ready\n")
         sys.stderr.write("Nothing was opened or booted; start it again\n")
         sys.exit(1)
     try:
-        sys.exit(run(directory, arguments.machine, incoming=arguments.incoming))
+        sys.exit(run(directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
     except (InvalidDocument, HostCallFailed, HostGone, OSError, MemoryError) as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\n")
         sys.stderr.write(f"Look at {directory} and the host process's log beside it\n")
         sys.exit(1)
 
 
-def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
-    """Assemble the machine of a directory, say so on stdout, and serve it.
+def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False) -> int:
+    """Assemble the machine of a directory, say so on stdout, and serve it; `hold`: until a word comes, or its end.
 
     Raises:
         InvalidDocument: The specification is not valid.
@@ -65,6 +65,8 @@ def run(directory: Path, machine_id: str, *, incoming: bool) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.write(json.dumps({"event": "ready", "pid": identity.pid, "instance": identity.instance}) + "\n")
     sys.stdout.flush()
+    if hold:
+        server.hold(sys.stdin.fileno())
     try:
         server.run()
     finally:
@@ -80,9 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         HOLD,
         action="store_true",
-        help="open nothing before a line comes on stdin, and end without it: the host is not ready yet",
+        help="open nothing before a line comes on stdin, and end without it; end without a second one too, which says"
+        " that the machine is known by now",
     )
     return parser
+
+
+def _word() -> bytes:
+    """Read one line, and not a byte of what follows it."""
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        return stdin.readline()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from vmm.process.commands import Commands, Controller
 
 _PEER_DEADLINE: Final = 1.0
 _CONNECTIONS: Final = 32
+_WORD_BYTES: Final = 64
 
 
 class MachineServer:
@@ -57,6 +58,17 @@ class MachineServer:
             if self._machine.running:
                 due = self._commands.step()
             self._tell(self._machine.take_failures())
+
+    def hold(self, descriptor: int) -> None:
+        """Serve until a word comes on a pipe, and on from there; end where the pipe ends without one."""
+
+        def heard() -> None:
+            self._selector.unregister(descriptor)
+            if not os.read(descriptor, _WORD_BYTES):
+                self._tell(("Whoever started this machine was gone before it was known to anybody else",))
+                self._commands.ended = True
+
+        self._watch(descriptor, heard)
 
     def stop(self) -> None:
         """End the loop at its next turn; safe in a signal handler."""

@@ -1,26 +1,28 @@
 """A machine in the hands of one agent: writes in order, closing, and what proves a process gone."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from vm_migration.errors import Refused, Stale
+from tests.fakes.fake_machine import MACHINE, Held, held
+from vm_migration.errors import InternalError, Refused, Stale
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.evidence import InstanceGone, Process
+from vm_migration.handover.evidence import InstanceGone, Process, SideView
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.journal_errors import JournalMoved
 from vm_migration.handover.journals import Journals
-from vm_migration.handover.ownership import create, owe_run_state
+from vm_migration.handover.ownership import create, owe_run_state, retired
 from vm_migration.handover.record import Record
-from vm_migration.machine.run_directory import Instance, ProcessId, identify
+from vm_migration.handover.states import State
+from vm_migration.machine.run_directory import Instance, ProcessId, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.process.description import boot_id
-
-MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 
 
 def custody_of(folder: Path, instance: str) -> Custody:
@@ -100,3 +102,52 @@ async def test_whoever_opens_the_journal_ends_the_custody_before(tmp_path: Path)
     await newer.write(lambda record: owe_run_state(record, running=False))
     await older.close()
     await newer.close()
+
+
+@contextlib.contextmanager
+def given_up_machine(folder: Path) -> Iterator[Held]:
+    """Yield a machine whose journal says that nothing of it belongs here any more, and whose process still runs."""
+    with held(
+        folder, create(MACHINE, instance="", was_running=True, specification="{}"), gone_away, running=True
+    ) as it:
+        yield it
+
+
+def gone_away(record: Record) -> Record:
+    return retired(record, SideView("", State.TAKEN, highest_epoch=9))
+
+
+async def test_what_the_journal_gave_up_is_ended_by_request_and_its_folder_removed(tmp_path: Path) -> None:
+    with given_up_machine(tmp_path) as machine:
+        await machine.custody.take_away(kill=False)
+        assert machine.machine.calls == ["destroy"]
+        assert not machine.directory.path.exists()
+
+
+async def test_nothing_is_ended_that_the_journal_has_not_given_up(tmp_path: Path) -> None:
+    with held(tmp_path, create(MACHINE, instance="", was_running=True, specification="{}"), running=True) as machine:
+        for kill in (False, True):
+            with pytest.raises(InternalError):
+                await machine.custody.take_away(kill=kill)
+        assert machine.machine.calls == []
+        assert machine.machine.process.poll() is None
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_an_agent_that_was_frozen_ends_nobody_elses_machine(tmp_path: Path, *, kill: bool) -> None:
+    with given_up_machine(tmp_path) as machine:
+        newer = await Custody.open(machine.journals, machine.hypervisor, MACHINE)
+        machine.machine.fenced = not kill  # the process obeys the newer one, or was not attached yet
+        with pytest.raises(Stale):
+            await machine.custody.take_away(kill=kill)
+        assert machine.machine.process.poll() is None
+        assert machine.directory.path.exists()
+        await newer.close()
+
+
+async def test_another_instance_in_the_machines_folder_is_left_alone(tmp_path: Path) -> None:
+    with given_up_machine(tmp_path) as machine:
+        own = identify(os.getpid())
+        RunDirectory(tmp_path / "run").of(UUID(MACHINE)).write_instance(Instance(boot_id(), own, own, "later"))
+        await machine.custody.take_away(kill=True)
+        assert machine.directory.path.exists()
