@@ -36,14 +36,33 @@ class Order:
 
 
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
-    """Enter an order into the store, claimed by this driver, and return its row.
+    """Consider an order, enter it claimed by this driver, and return its row; one that is entered is answered with it.
 
-    With `check`, both sides are asked at once, and an order with blockers is entered as refused; without, the drive
-    asks. An order that is entered already is answered with its row.
+    Raises:
+        MigrationError: As `consider`.
+        Refused: Another attempt of the machine is open.
+    """
+    return await enter(around, await consider(around, order, check=check))
+
+
+async def enter(around: Surroundings, attempt: Attempt) -> Attempt:
+    """Enter what was considered.
+
+    Raises:
+        Refused: Another attempt of the machine is open.
+    """
+    return await asyncio.to_thread(around.store.open_attempt, attempt)
+
+
+async def consider(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
+    """Return the row that an order would get. Left early, it leaves nothing behind.
+
+    With `check`, both sides are asked at once, and an order with blockers comes out as refused; without, the drive
+    asks.
 
     Raises:
         InvalidInput: Unknown machine, host or option.
-        Refused: Ambiguous machine, another attempt open, a silent host, or no host passes (`any`).
+        Refused: Ambiguous machine, a silent host, or no host passes (`any`).
     """
     require_offered(order.policy)
     machine = resolve(order.machine, await survey(around.agents))
@@ -56,7 +75,7 @@ async def admit(around: Surroundings, order: Order, *, check: bool = False) -> A
     attempt = _draft(around, order, machine, destination)
     if found is not None and found.chosen is None:
         attempt = _refused(attempt, found)
-    return await asyncio.to_thread(around.store.open_attempt, attempt)
+    return attempt
 
 
 async def _settle_earlier(around: Surroundings, machine: MachineStatus) -> None:
@@ -76,7 +95,11 @@ async def _settle_earlier(around: Surroundings, machine: MachineStatus) -> None:
         ended = claimed.to(Phase.ABORTED, Outcome.CANCELLED, reason="its driver went away before it began")
         await asyncio.to_thread(around.store.save, ended, around.clock())
         return
-    await Drive(claimed, replace(around, patience=5.0)).run()
+    try:
+        await Drive(claimed, replace(around, patience=5.0)).run()
+    except asyncio.CancelledError:
+        around.store.let_go(claimed)
+        raise
 
 
 def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:
@@ -114,7 +137,17 @@ def _refused(attempt: Attempt, found: Preflight) -> Attempt:
 
 
 def refused_order(order: Order, error: MigrationError, now: float) -> Attempt:
-    """Return the attempt of an order that never got a row, for its result document."""
+    """Return the attempt of an order that was refused before it got a row, for its result document."""
+    fault = Fault(error.code, error.message, error.hint)
+    return replace(_without_row(order, now), phase=Phase.REFUSED, outcome=Outcome.REFUSED, error=fault)
+
+
+def cancelled_order(order: Order, now: float) -> Attempt:
+    """Return the same of an order that was cancelled before it got a row."""
+    return _without_row(order, now).to(Phase.ABORTED, Outcome.CANCELLED, reason="cancelled before it began")
+
+
+def _without_row(order: Order, now: float) -> Attempt:
     return Attempt(
         attempt=order.attempt,
         machine=order.machine,
@@ -124,7 +157,4 @@ def refused_order(order: Order, error: MigrationError, now: float) -> Attempt:
         policy=order.policy,
         created_at=now,
         updated_at=now,
-        phase=Phase.REFUSED,
-        outcome=Outcome.REFUSED,
-        error=Fault(error.code, error.message, error.hint),
     )

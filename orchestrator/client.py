@@ -1,7 +1,6 @@
 """The site's orchestrator daemon, asked over gRPC."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -9,7 +8,7 @@ import grpc.aio
 
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Event
-from orchestrator.desk import Observer, follow
+from orchestrator.desk import CANCELLING, CANCELLING_STILL, Observer, follow, waiting_for_the_end
 from orchestrator.record import attempt_of, events_of
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
@@ -53,12 +52,19 @@ class RemoteDesk:
         )
         return attempt_of(await call(self._stub.SubmitMigration, request, peer=self._peer, deadline=_SUBMIT_SECONDS))
 
-    async def interrupt(self) -> None:
-        """Cancel what `migrate` watches; past the point of no return the daemon refuses and it goes on."""
-        self._interrupted = True
-        if self._current is not None:
-            with contextlib.suppress(MigrationError):
-                await self.cancel(self._current)
+    async def interrupt(self) -> str:
+        """Have the daemon cancel what `migrate` watches; past the point of no return it goes on."""
+        again, self._interrupted = self._interrupted, True
+        if self._current is None:
+            return "Cancelling as soon as the orchestrator has taken the order"
+        try:
+            await self.cancel(self._current)
+        except Unreachable as error:
+            return f"Not cancelled yet: {error.message}"
+        except MigrationError as error:
+            late = error.code == "past-return"
+            return waiting_for_the_end(self._current.attempt) if late else f"Not cancelled: {error.message}"
+        return CANCELLING_STILL if again else CANCELLING
 
     async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
         """Return open attempts, or all."""

@@ -11,13 +11,16 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from orchestrator import steering
-from orchestrator.admission import Order, admit
+from orchestrator.admission import Order, cancelled_order, consider, enter
 from orchestrator.attempt import Attempt, Event, with_report
 from orchestrator.drive import Drive, Surroundings
+from orchestrator.driven_row import CancelAsked, unless
 from orchestrator.store.claim import is_held
 from vm_migration.errors import InvalidInput, MigrationError
 
 Observer = Callable[[Attempt], None]
+CANCELLING: Final = "Cancelling; past the point of no return this would wait for the end"
+CANCELLING_STILL: Final = "Cancelling still: waiting for the source to end the attempt"
 _LOOK_SECONDS: Final = 0.5
 
 
@@ -30,8 +33,8 @@ class Desk(Protocol):
     async def submit(self, order: Order) -> Attempt:
         """Enter an order and return at once."""
 
-    async def interrupt(self) -> None:
-        """Cancel what `migrate` is doing, unless it is too late for that."""
+    async def interrupt(self) -> str:
+        """Cancel what `migrate` is doing, unless it is too late for that, and return what is done now, for people."""
 
     async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
         """Return open attempts, or all."""
@@ -63,7 +66,7 @@ class LocalDesk:
         self._around = around
         self._start_daemon = start_daemon
         self._drive: Drive | None = None
-        self._interrupted = False
+        self._interrupted = asyncio.Event()
 
     async def migrate(self, order: Order, observe: Observer) -> Attempt:
         """Admit and drive in this process."""
@@ -73,11 +76,15 @@ class LocalDesk:
             observe(attempt)
 
         around = replace(self._around, observe=both)
-        attempt = await admit(around, order)
+        try:
+            attempt = await unless(self._interrupted, consider(around, order))
+        except CancelAsked:
+            return cancelled_order(order, around.clock())
+        attempt = await enter(around, attempt)
         if attempt.ended:
             return attempt
         self._drive = Drive(attempt, around)
-        if self._interrupted:
+        if self._interrupted.is_set():
             self._drive.request_cancel()
         try:
             return await self._drive.run()
@@ -97,11 +104,15 @@ class LocalDesk:
             f"Start one: {self._start_daemon} (and name it in `[site] orchestrator`)",
         )
 
-    async def interrupt(self) -> None:
+    async def interrupt(self) -> str:
         """Cancel this process's own attempt."""
-        self._interrupted = True
+        if self._drive is not None and self._drive.past_return:
+            return waiting_for_the_end(self._drive.attempt.attempt)
+        again = self._interrupted.is_set()
+        self._interrupted.set()
         if self._drive is not None:
             self._drive.request_cancel()
+        return CANCELLING_STILL if again else CANCELLING
 
     async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
         """Read the store; open attempts without a driver are completed by what their source says."""
@@ -151,6 +162,11 @@ class LocalDesk:
         with contextlib.suppress(MigrationError):
             return with_report(row, await self._around.agents.get_attempt(row.source, row.key()))
         return row
+
+
+def waiting_for_the_end(attempt: str) -> str:
+    """Return what a person is told whose cancel comes too late."""
+    return f"Attempt {attempt} is past the point of no return: waiting for its end"
 
 
 async def follow(attempts: AsyncIterator[Attempt], observe: Observer) -> Attempt | None:

@@ -72,6 +72,7 @@ class Drive:
         self._agents = around.agents
         self._row = DrivenRow(attempt, around.store, around.clock, around.observe)
         self._proof: destination_pb2.DiscardRequest | None = None
+        self._late: tuple[Notice, ...] = ()
 
     @property
     def attempt(self) -> Attempt:
@@ -273,8 +274,10 @@ class Drive:
         attempt = self.attempt
         if attempt.ended or self.past_return:
             return
-        with contextlib.suppress(MigrationError):  # refused: too late, and the watch tells how it ends
+        try:
             await self._insist(lambda: self._agents.cancel(attempt.source, attempt.key()), quiet=True)
+        except MigrationError as error:  # the watch tells how it ends
+            self._late = (Notice("cancel-refused", f"The cancel came too late: {error.message}"),)
 
     async def _take(self, report: source_pb2.AttemptReport) -> None:
         """Note what the source says; an end is written only by `_close`, with everything that belongs to it."""
@@ -292,10 +295,10 @@ class Drive:
 
     async def _close(self) -> None:
         """Write the end. The destination is told first, where it listens; who is silent keeps nobody waiting."""
-        attempt, owner = self.attempt, None
+        attempt = self.attempt
         if attempt.phase == Phase.COMPLETED:
             owner = Ownership(attempt.machine, attempt.name, attempt.destination, attempt.epoch)
-            await self._row.write(attempt, owner=owner)
+            await self._row.write(replace(attempt, warnings=merged(attempt.warnings, self._late)), owner=owner)
             return
         told = await self._discarded(_PROMPT_SECONDS) is None
         await self._row.write(attempt)

@@ -105,19 +105,7 @@ class DrivenRow:
         Raises:
             CancelAsked: The wish came first; the call was given up, and nothing is known of what it did.
         """
-        if self.cancel.is_set():
-            calling.close()
-            raise CancelAsked
-        call = asyncio.create_task(calling, name=f"call for {self.attempt.attempt}")
-        wish = asyncio.create_task(self.cancel.wait(), name=f"wish for {self.attempt.attempt}")
-        try:
-            await asyncio.wait({call, wish}, return_when=asyncio.FIRST_COMPLETED)
-            if self.cancel.is_set():
-                raise CancelAsked
-            return await call
-        finally:
-            await stopped(wish)
-            await stopped(call)
+        return await unless(self.cancel, calling)
 
     async def _saved(self, attempt: Attempt, owner: Ownership | None) -> Attempt:
         for failures in range(_WRITES):
@@ -153,6 +141,27 @@ class DrivenRow:
         if due:
             return self._store.heartbeat(self.attempt, self._clock())
         return self._store.get(self.attempt.attempt)
+
+
+async def unless(wish: asyncio.Event, calling: Coroutine[object, object, _Answer]) -> _Answer:
+    """Wait for a call, and give it up for a wish.
+
+    Raises:
+        CancelAsked: The wish came first.
+    """
+    if wish.is_set():
+        calling.close()
+        raise CancelAsked
+    call = asyncio.create_task(calling, name="call")
+    wished = asyncio.create_task(wish.wait(), name="wish")
+    try:
+        await asyncio.wait({call, wished}, return_when=asyncio.FIRST_COMPLETED)
+        if wish.is_set():
+            raise CancelAsked
+        return await call
+    finally:
+        await stopped(wished)
+        await stopped(call)
 
 
 async def pause(failures: int) -> None:

@@ -5,13 +5,15 @@ A driver hears of a wish to cancel through the store as well: before the attempt
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Final
 
 from orchestrator.attempt import PAST_RETURN, Attempt, Phase, with_report
-from orchestrator.drive import Surroundings
+from orchestrator.drive import Drive, Surroundings
 from vm_migration.api.v1 import source_pb2
 from vm_migration.errors import InvalidInput, Refused
 
+_PATIENCE: Final = 5.0
 _BEFORE_ROUNDS: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
 
 
@@ -24,9 +26,22 @@ async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
     """
     _require_open(attempt, "cancel")
     row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
-    if not row.epoch:
-        return row  # its driver hears of it before it begins
-    return await _answered(row, around.agents.cancel(row.source, row.key()))
+    if row.epoch:
+        row = await _answered(row, around.agents.cancel(row.source, row.key()))
+    return await _ended_by_nobody(around, row)
+
+
+async def _ended_by_nobody(around: Surroundings, row: Attempt) -> Attempt:
+    """Bring an attempt to its end that nobody drives; who drives one hears of the wish, before it begins too."""
+    try:
+        claimed = await asyncio.to_thread(around.store.claim, row.attempt, around.driver, around.clock())
+    except Refused:
+        return row
+    try:
+        return await Drive(claimed, replace(around, patience=_PATIENCE)).run()
+    except asyncio.CancelledError:
+        around.store.let_go(claimed)
+        raise
 
 
 async def force(around: Surroundings, attempt: Attempt) -> Attempt:

@@ -100,13 +100,18 @@ async def _watched(call: Invocation, desk: Desk, order: Order) -> Attempt:
 
 @contextlib.contextmanager
 def interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
-    """Turn Ctrl-C into a cancel; past the point of no return the migration goes on and this command waits for it."""
+    """Turn Ctrl-C into a cancel; past the point of no return the migration goes on and this command waits for it.
+
+    Each Ctrl-C says what is done about it; the second changes nothing.
+    """
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
+    async def interrupt() -> None:
+        call.err.print(await desk.interrupt(), soft_wrap=True)
+
     def interrupted() -> None:
-        call.err.print("Cancelling; past the point of no return this waits for the end")
-        task = loop.create_task(desk.interrupt(), name="interrupt")
+        task = loop.create_task(interrupt(), name="interrupt")
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

@@ -38,6 +38,7 @@ class Script:
     begin_error: MigrationError | None = None
     prepare_error: MigrationError | None = None
     prepare_waits: asyncio.Event | None = None  # Prepare answers once it is set
+    cancel_waits: asyncio.Event | None = None  # Cancel answers once it is set
     hold_at: str = ""  # the phase in which an attempt waits for `go`
     go: asyncio.Event = field(default_factory=asyncio.Event)
     reached: asyncio.Event = field(default_factory=asyncio.Event)  # set when it waits there
@@ -203,6 +204,8 @@ class FakeSource(SourceServicer):
     async def Cancel(self, request: source.AttemptRequest, context: object) -> source.AttemptReport:
         self.world.calls.append("Cancel")
         attempt = self._commanded(request.key)
+        if self.world.script.cancel_waits is not None:
+            await self.world.script.cancel_waits.wait()
         if not attempt.report.cancel_allowed and not attempt.report.outcome:
             raise Refused("past-return", "The attempt is released", "Wait for its end")
         if not attempt.report.outcome:

@@ -316,21 +316,30 @@ async def test_force_and_tune_are_refused_where_they_come_too_early_or_too_late(
     assert driving.returncode == 0
 
 
-@pytest.mark.parametrize(("held_at", "exit_code"), [("pre-copy", 5), ("handing-over", 0)])
-async def test_ctrl_c_cancels_before_the_point_of_no_return_and_waits_after_it(
-    config: Path, site: FakeSite, store: Path, held_at: str, exit_code: int
+@pytest.mark.parametrize(
+    ("held_at", "says", "says_again", "exit_code"),
+    [
+        ("pre-copy", "Cancelling", "Cancelling still", 5),
+        ("handing-over", "past the point of no return: waiting", "past the point of no return: waiting", 0),
+    ],
+)
+async def test_ctrl_c_cancels_before_the_point_of_no_return_and_waits_after_it(  # noqa: PLR0917 - a table
+    site: FakeSite, store: Path, held_at: str, says: str, says_again: str, exit_code: int
 ) -> None:
     site.world.add("guest", "host-a")
     site.world.script.hold_at = held_at
-    driving = await _driver("migrate", "guest", "--to", "host-b")
-    await site.world.script.reached.wait()
-    await _reached(store, Phase(held_at))
-    driving.send_signal(signal.SIGINT)
-    assert driving.stderr is not None
-    assert b"Cancelling" in await driving.stderr.readline()
-    if exit_code == 0:
-        site.world.script.go.set()
-    await driving.communicate()
+    site.world.script.cancel_waits = asyncio.Event()
+    async with _beside("migrate", "guest", "--to", "host-b") as driving:
+        await site.world.script.reached.wait()
+        await _reached(store, Phase(held_at))
+        assert driving.stderr is not None
+        for expected in (says, says_again):
+            driving.send_signal(signal.SIGINT)
+            assert expected in (await driving.stderr.readline()).decode()
+        site.world.script.cancel_waits.set()
+        if exit_code == 0:
+            site.world.script.go.set()
+        await driving.communicate()
     assert driving.returncode == exit_code
 
 
@@ -352,6 +361,18 @@ async def _driver(*words: str) -> asyncio.subprocess.Process:
         stderr=asyncio.subprocess.PIPE,
         env=dict(os.environ),
     )
+
+
+@contextlib.asynccontextmanager
+async def _beside(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command beside the test; it is gone at the end."""
+    process = await _driver(*words)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
 
 
 async def _reached(store: Path, phase: Phase) -> None:

@@ -1,0 +1,122 @@
+"""A cancel before the point of no return, given by a person at each phase: the machine runs where it was, as it was.
+
+What is compared is the order of events in journals and answers, never the time that they took.
+"""
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.agents import Agents
+from tests.system.attempts import DEADLINE, in_the_middle, jobs_done, machine, specification, works
+from tests.system.command import Ended, finished, running, viaduct
+from tests.system.gates import Gate
+from tests.system.site import Site
+from vm_migration.api.v1 import types_pb2
+
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s")
+PATIENT = ("--downtime-limit", "5s")
+
+
+@contextlib.asynccontextmanager
+async def gated(point: str) -> AsyncIterator[tuple[Site, Gate]]:
+    with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
+        gate = Gate(Path(name) / "held")
+        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, hooks=gate.hooks(point))
+        with contextlib.closing(site):
+            site.run("host-a", "host-b")
+            yield site, gate
+            gate.open()
+            assert site.remains_at_last() == []
+
+
+async def open_attempt(agents: Agents, machine: str) -> str:
+    """Wait until a machine's attempt has begun at host-a, and return it."""
+    async with asyncio.timeout(DEADLINE):
+        while not (attempt := (await agents.get_machine("host-a", machine)).attempt):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+    return attempt
+
+
+async def require_as_it_was(site: Site, uuid: str, jobs: int, ended: Ended) -> None:
+    """Check that a command told of a cancel, and that its machine goes on at its source, without an error."""
+    assert (ended.exit_code, ended.document["outcome"]) == (5, "cancelled"), ended.err
+    assert site.states("host-a", uuid)[-1] == "ABORTED"
+    await works(site, "host-a", uuid, jobs)
+    assert site.machines_at("host-b") == []
+    assert site.states("host-b", uuid) in ([], ["PREPARED", "DISCARDED"])
+
+
+@pytest.mark.parametrize("point", ["before_prepare", "before_handoff", "before_ready"])
+async def test_a_cancel_while_a_hook_runs_ends_the_hook_and_the_attempt(point: str) -> None:
+    async with (
+        gated(point) as (site, gate),
+        site.agents() as agents,
+        machine(site, agents, specification("held")) as created,
+    ):
+        jobs = await works(site, "host-a", created.machine)
+        async with running(site, "migrate", "held", "--to", "host-b", *PATIENT, "--json") as driving:
+            await gate.reached()
+            attempt = await open_attempt(agents, created.machine)
+            if point == "before_ready":
+                assert "STOPPED" in site.states("host-a", created.machine)
+            said = await viaduct(site, "cancel", attempt, "--json")
+            assert said.exit_code == 0, said.err
+            await require_as_it_was(site, created.machine, jobs, await finished(driving))
+
+
+async def test_a_cancel_while_the_destination_makes_memory_ready_leaves_nothing_there(
+    site: Site, agents: Agents
+) -> None:
+    wanted = specification("large", memory_size="1GiB")
+    async with machine(site, agents, wanted) as created:
+        jobs = await works(site, "host-a", created.machine)
+        async with running(site, "migrate", "large", "--to", "host-b", *PATIENT, "--json") as driving:
+            async with asyncio.timeout(DEADLINE):
+                while site.states("host-b", created.machine) != ["PREPARED"]:  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.01)
+            attempt = await open_attempt(agents, created.machine)
+            assert (await viaduct(site, "cancel", attempt)).exit_code == 0
+            await require_as_it_was(site, created.machine, jobs, await finished(driving))
+        key = types_pb2.AttemptKey(machine=created.machine, attempt=attempt)
+        assert not (await agents.get_attempt("host-a", key)).rounds
+
+
+async def test_a_destination_that_was_frozen_while_it_prepared_forgets_the_attempt_when_it_thaws(
+    site: Site, agents: Agents
+) -> None:
+    async with machine(site, agents, specification("iced")) as created:
+        jobs = await works(site, "host-a", created.machine)
+        async with running(site, "migrate", "iced", "--to", "host-b", *PATIENT, "--json") as driving:
+            attempt = await open_attempt(agents, created.machine)
+            frozen = site.dest("host-b").process
+            assert frozen is not None
+            frozen.send_signal(signal.SIGSTOP)
+            try:
+                said = await viaduct(site, "cancel", attempt)
+                assert said.exit_code == 0, said.err
+                await works(site, "host-a", created.machine, jobs)
+                ended = await finished(driving)
+            finally:
+                frozen.send_signal(signal.SIGCONT)
+            assert (ended.exit_code, ended.document["outcome"]) == (5, "cancelled"), ended.err
+        assert site.states("host-a", created.machine)[-1] == "ABORTED"
+
+
+async def test_ctrl_c_in_precopy_cancels_and_the_second_says_so_again(site: Site, agents: Agents) -> None:
+    async with machine(site, agents, specification("typed")) as created:
+        jobs = await works(site, "host-a", created.machine)
+        async with running(site, "migrate", "typed", "--to", "host-b", *ENDLESS, "--json") as driving:
+            await in_the_middle(agents, "host-a", created.machine)
+            driving.send_signal(signal.SIGINT)
+            assert driving.stderr is not None
+            assert (await driving.stderr.readline()).startswith(b"Cancelling")
+            with contextlib.suppress(ProcessLookupError):
+                driving.send_signal(signal.SIGINT)
+            await require_as_it_was(site, created.machine, jobs, await finished(driving))
+        assert await jobs_done(site, "host-a", created.machine) > jobs
