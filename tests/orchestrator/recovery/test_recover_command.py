@@ -1,0 +1,109 @@
+"""`viaduct recover` against hosts whose journals the test writes: what agents are told, what is waited for."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from orchestrator.attempt import Outcome, Phase
+from orchestrator.recovery import settling
+from orchestrator.store.store import Ownership, Store
+from tests.orchestrator.recovery.documents import each, open_row, rows
+from tests.orchestrator.recovery.journalled_hosts import (
+    ATTEMPT,
+    MACHINE,
+    Held,
+    JournalledSite,
+    activating,
+    active,
+    outgoing,
+    owner,
+    prepared,
+    ready,
+    released,
+    replaced,
+    retired,
+    stopped,
+)
+from tests.orchestrator.test_viaduct_command import Run
+
+BEGUN = outgoing(owner())
+STOPPED = stopped(BEGUN)
+RELEASED = released(STOPPED)
+PREPARED = prepared(BEGUN)
+READY = ready(PREPARED)
+ACTIVE = active(activating(READY))
+
+
+async def test_nothing_is_done_where_nothing_is_open(viaduct: Run, site: JournalledSite) -> None:
+    held = site["host-a"].hold(owner())
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, said.document["steps"], said.document["unresolved"]) == (0, [], [])
+    assert (site["host-a"].calls, held.record) == ([], owner())
+    assert "Nothing was open" in (await viaduct("recover")).out
+
+
+async def test_agents_are_told_to_go_on_until_everything_is_settled(viaduct: Run, site: JournalledSite) -> None:
+    site["host-a"].hold(RELEASED)
+    destination = site["host-b"].hold(READY)
+
+    def hand_over(held: Held) -> None:
+        if site["host-a"].calls.count("Recover") == 2:  # as if the link came back in between
+            destination.record = replaced(ACTIVE, former_retired=True)
+            held.record, held.process = retired(RELEASED), "gone"
+
+    site["host-a"].on_recover = hand_over
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, said.document["unresolved"]) == (0, [])
+    assert each(said.document, "steps", "host") == ["host-a", "host-b"]
+    assert all(each(said.document, "steps", "done"))
+    assert "READY -> ACTIVE" in str(rows(said.document, "steps")[1]["message"])
+
+
+async def test_what_no_agent_can_decide_is_not_waited_for(viaduct: Run, site: JournalledSite) -> None:
+    site["host-a"].hold(RELEASED)
+    site["host-b"].hold(activating(READY), "gone")
+    async with asyncio.timeout(10):
+        said = await viaduct("recover", "--json")
+    assert (said.exit_code, each(said.document, "unresolved", "name")) == (6, ["guest"])
+    (hint,) = each(said.document, "unresolved", "hint")
+    assert "--fenced host-b --may-miss-writes" in str(hint)
+    shown = await viaduct("recover")
+    assert (shown.exit_code, shown.out.startswith("open  guest  ")) == (6, True)
+
+
+async def test_a_silent_host_is_not_waited_for(viaduct: Run, site: JournalledSite) -> None:
+    site["host-b"].hold(READY)
+    await site.stop("host-a")
+    async with asyncio.timeout(10):
+        said = await viaduct("recover", "--json")
+    assert (said.exit_code, site["host-b"].calls) == (6, ["Recover"])
+
+
+async def test_waiting_has_an_end(viaduct: Run, site: JournalledSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    site["host-a"].hold(RELEASED)
+    site["host-b"].hold(READY)
+    monkeypatch.setattr(settling.settle, "__defaults__", (0.05,))
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, each(said.document, "unresolved", "name")) == (6, ["guest"])
+
+
+async def test_only_the_machine_that_was_named_goes_on(viaduct: Run, site: JournalledSite) -> None:
+    site["host-a"].hold(RELEASED)
+    site["host-a"].hold(owner(name="web", machine="0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e02"))
+    site["host-b"].hold(READY)
+    said = await viaduct("recover", "--machine", "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e02", "--json")
+    assert (said.exit_code, site["host-a"].calls) == (0, [])
+    (await viaduct("recover", "--machine", "none")).complains(2, '"none"')
+
+
+async def test_the_orchestrator_s_own_row_is_closed(viaduct: Run, site: JournalledSite, config: Path) -> None:
+    open_row(config)
+    site["host-a"].hold(retired(RELEASED), "gone")
+    site["host-b"].hold(replaced(ACTIVE, former_retired=True))
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, each(said.document, "steps", "action")) == (0, ["close-attempt"])
+    with Store(config.parent / "orchestrator.db") as store:
+        row = store.get(ATTEMPT)
+        assert (row.phase, row.outcome, row.term) == (Phase.COMPLETED, Outcome.COMPLETED, 2)
+        assert store.owners() == (Ownership(MACHINE, "guest", "host-b", 2),)
