@@ -31,7 +31,8 @@ class Account:
     def __init__(self, custody: Custody, terms: Terms, around: Surroundings, keeper: Keeper | None = None) -> None:
         self.custody = custody
         self.around: Final = around
-        self.board: Final = ProgressBoard(Progress())
+        # Whoever watches takes a lower number for an older report: a later life of the agent must not begin below.
+        self.board: Final = ProgressBoard(Progress(sequence=custody.record.controller << 16))
         self.attempt: Final = custody.record.attempt or ""
         self.terms = terms
         self._keeper: Final = keeper

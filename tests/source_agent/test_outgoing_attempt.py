@@ -1,6 +1,7 @@
 """One attempt at its source: cancels at awkward moments, and attempts of an earlier life."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -175,3 +176,14 @@ async def test_an_attempt_speaks_of_itself_after_the_next_has_begun(tmp_path: Pa
         await machine.custody.write(next_one)
         assert (attempt.record.attempt, attempt.record.state, attempt.record.peer) == (A, State.ABORTED, "host-b")
         assert (attempt.key().attempt, attempt.key().epoch) == (A, 2)
+
+
+async def test_what_a_later_life_of_the_agent_reports_is_newer_than_all_before(tmp_path: Path) -> None:
+    """Else an orchestrator that saw the attempt come far takes its end for an old report, and never hears of it."""
+    with leaving(tmp_path, State.RELEASED) as machine:
+        earlier = attempt_of(machine)
+        for phase in Phase:
+            earlier.board.show(replace(earlier.board.progress, phase=phase))
+        machine.custody = await Custody.open(machine.journals, machine.hypervisor, MACHINE)
+        later = attempt_of(machine)
+        assert later.board.progress.sequence > earlier.board.progress.sequence
