@@ -1,6 +1,7 @@
 """Destination and Bulk over gRPC."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import grpc
@@ -8,6 +9,7 @@ import grpc.aio
 import msgspec
 
 from dest_agent.agent import DestAgent
+from dest_agent.answering import answered
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
 from vm_migration.daemon.host_facts import FEATURES
@@ -125,16 +127,16 @@ class DestinationService(DestinationServicer):
         raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
 
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
-        """Take one bulk stream's frames, and answer its barriers and heartbeats."""
+        """Take one bulk stream's frames, and answer them."""
         told = _metadata(context)
         attempt = self._agent.bulk_target(_text(told.get("viaduct-attempt")))
         attempt.require_source(_name(context))
         stream = _ordinal(_text(told.get("viaduct-stream")))
         ticket = told.get("viaduct-ticket-bin", b"")
         attempt.admit(ticket if isinstance(ticket, bytes) else b"", stream)
-        async for message in messages:
-            answer = await attempt.take(message, stream)
-            if answer is not None:
+        tells = _text(told.get("viaduct-progress")) == "1"
+        async with aclosing(answered(attempt, messages, stream, tells=tells)) as answers:
+            async for answer in answers:
                 yield encode_ack(answer)
 
 

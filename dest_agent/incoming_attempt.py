@@ -129,6 +129,14 @@ class IncomingAttempt:
             await self._pass_on(all_of_it=answer is not None)
         return answer
 
+    def progress(self, stream: int) -> Ack:
+        """Return how far a stream has come.
+
+        Raises:
+            Refused: It is not arriving any more.
+        """
+        return self._filling().progress(stream)
+
     def _apply(self, message: bytes, stream: int) -> Ack | None:
         try:
             return self._filling().apply(decode(message), stream)

@@ -1,105 +1,24 @@
-"""The source's side of the link to a destination agent: control calls, and the bulk streams.
-
-Every call has a deadline; a bulk stream on which nothing moves for STALL seconds fails the attempt, because a cable
-that was pulled closes nothing.
-"""
+"""The source's side of the link to a destination agent: control calls, each with a deadline, and the bulk streams."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
-import grpc
-import grpc.aio
-
-from vm_migration.api.v1 import destination_pb2
+from source_agent.bulk_stream import BulkStream
+from source_agent.pulse import STALL
+from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
-from vm_migration.errors import AttemptFailed
+from vm_migration.api.v1.machine_pb2_grpc import HostStub
+from vm_migration.errors import MigrationError
 from vm_migration.link.call import call
 from vm_migration.link.channel import OpenChannel, open_channel
-from vm_migration.link.status import from_rpc_error
 from vm_migration.link.tls import TlsFiles
-from vm_migration.transfer.frames import Ack, Frame
-from vm_migration.wire.ack import decode_ack
-from vm_migration.wire.errors import WireError
-from vm_migration.wire.frame import encode
 
 CONTROL_DEADLINE: Final = 10.0
-STALL: Final = 5.0
-BULK_METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
-
-
-class BulkStream:
-    """One stream of frames, on a channel of its own."""
-
-    def __init__(self, channel: grpc.aio.Channel, attempt: str, ticket: bytes, ordinal: int, peer: str) -> None:
-        self._peer: Final = peer
-        metadata = (
-            ("viaduct-attempt", attempt),
-            ("viaduct-stream", str(ordinal)),
-            ("viaduct-ticket-bin", ticket),
-        )
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(BULK_METHOD)
-        self._call: Final = method(metadata=metadata)
-        self._reading: Final = asyncio.Lock()
-        self.wire_bytes = 0
-
-    async def send(self, frame: Frame) -> None:
-        """Send one frame.
-
-        Raises:
-            MigrationError: The stream is over.
-        """
-        message = encode(frame)
-        try:
-            async with asyncio.timeout(STALL):
-                await self._call.write(message)
-        except TimeoutError:
-            raise self._stalled() from None
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise await self._end(error) from None
-        self.wire_bytes += len(message)
-
-    async def answer(self, longest: float) -> Ack:
-        """Return the next acknowledgement, for which so many seconds are allowed.
-
-        Raises:
-            MigrationError: The stream is over.
-        """
-        try:
-            async with asyncio.timeout(longest), self._reading:
-                message = await self._call.read()
-        except TimeoutError:
-            raise self._stalled() from None
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, self._peer) from None
-        if not isinstance(message, bytes):
-            raise await self._end(None)
-        try:
-            return decode_ack(message)
-        except WireError as error:
-            raise AttemptFailed("bad-answer", f"{self._peer} answered with no acknowledgement: {error}") from error
-
-    def cancel(self) -> None:
-        """End the stream."""
-        self._call.cancel()
-
-    def _stalled(self) -> AttemptFailed:
-        self._call.cancel()
-        return AttemptFailed("stream-stalled", f"Bulk stream to {self._peer} did not move", "Look at the link")
-
-    async def _end(self, error: Exception | None) -> Exception:
-        if isinstance(error, grpc.aio.AioRpcError) and not _own_guess(error):
-            return from_rpc_error(error, self._peer)
-        try:
-            async with asyncio.timeout(STALL), self._reading:  # one read at a time: an answer may be waited for
-                await self._call.read()
-        except grpc.aio.AioRpcError as ended:
-            if not _own_guess(ended):
-                return from_rpc_error(ended, self._peer)
-        except (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError):
-            pass
-        return AttemptFailed("stream-closed", f"{self._peer} closed the bulk stream", "Look at its log")
+_SLOW_LINK: Final = 125_000.0
+"""Bytes a second of the slowest link on which a round can still be announced."""
 
 
 class DestinationLink:
@@ -134,19 +53,40 @@ class DestinationLink:
     ) -> None:
         await self._stack.aclose()
 
-    async def open_streams(self, ticket: bytes, count: int) -> tuple[BulkStream, ...]:
-        """Open the bulk streams, each on a channel of its own."""
-        streams = []
-        for ordinal in range(count):
-            channel = await self._stack.enter_async_context(self._channels(self._bulk, self._tls, self._host))
-            stream = BulkStream(channel, self._attempt, ticket, ordinal, self.peer)
-            self._stack.callback(stream.cancel)
-            streams.append(stream)
-        return tuple(streams)
+    @asynccontextmanager
+    async def streams(self, ticket: bytes, count: int) -> AsyncIterator[tuple[BulkStream, ...]]:
+        """Keep the bulk streams open for the length of the context, each on a channel of its own.
+
+        Somebody listens to each: one that is over or dead ends the context's body, whatever it waits for.
+
+        Raises:
+            ExceptionGroup: Of what the streams, or the body, failed with.
+        """
+        async with AsyncExitStack() as stack:
+            streams = []
+            for ordinal in range(count):
+                channel = await stack.enter_async_context(self._channels(self._bulk, self._tls, self._host))
+                stream = BulkStream(channel, self._attempt, ticket, ordinal, self.peer)
+                stack.callback(stream.cancel)
+                streams.append(stream)
+            async with asyncio.TaskGroup() as group:
+                listening = [group.create_task(stream.listen(), name="bulk stream's ear") for stream in streams]
+                yield tuple(streams)
+                for each in listening:
+                    each.cancel()
+
+    async def features(self) -> frozenset[str]:
+        """Return what the destination offers beside the least; nothing where it does not say."""
+        try:
+            facts = await call(HostStub(self._control).DescribeHost, types_pb2.Empty(), peer=self.peer, deadline=STALL)
+        except MigrationError:
+            return frozenset()
+        return frozenset(facts.features)
 
     async def open_round(self, request: destination_pb2.OpenRoundRequest) -> None:
         """Announce a round's pages."""
-        await call(self._stub.OpenRound, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+        deadline = STALL + len(request.bitmap) / _SLOW_LINK
+        await call(self._stub.OpenRound, request, peer=self.peer, deadline=deadline)
 
     async def finish(self, request: destination_pb2.FinishRequest, deadline: float) -> destination_pb2.FinishResponse:
         """Have the destination load and verify."""
@@ -167,11 +107,3 @@ class DestinationLink:
     async def note_retired(self, request: destination_pb2.NoteRetiredRequest) -> destination_pb2.IncomingReport:
         """Tell the new owner that this host has retired its copy."""
         return await call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE)
-
-
-def _own_guess(error: grpc.aio.AioRpcError) -> bool:
-    """Say whether this side made the status up: a write that meets the end of a stream hides what the peer said.
-
-    grpc.aio then sets INTERNAL itself, before the peer's status is read (grpc.aio._call, `_write`).
-    """
-    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()

@@ -75,18 +75,26 @@ class GettingReady:
         policy = encode(account.terms)
         await account.custody.write(lambda record: msgspec.structs.replace(record, policy=policy))
         link = await stack.enter_async_context(account.link())
-        count = account.terms.streams
-        bulks = await link.open_streams(order.ticket, count)
-        streams = [OutgoingStream(UUID(account.attempt), ordinal) for ordinal in range(count)]
         ram = await machine.ram()
         stack.callback(ram.close)
-        lanes = tuple(zip(streams, bulks, strict=True))
-        rounds = Rounds(machine, ram, link, lanes, account.key(), verify=account.terms.verify)
+        count = account.terms.streams
+        async with link.streams(order.ticket, count) as bulks:
+            streams = [OutgoingStream(UUID(account.attempt), ordinal) for ordinal in range(count)]
+            lanes = tuple(zip(streams, bulks, strict=True))
+            rounds = Rounds(machine, ram, link, lanes, account.key(), verify=account.terms.verify)
+            asking = asyncio.create_task(_ask_features(link, rounds), name="features of the destination")
+            try:
+                return link, await self._through(link, rounds)
+            finally:
+                asking.cancel()
+
+    async def _through(self, link: DestinationLink, rounds: Rounds) -> Ready:
+        account = self._account
         hash_rate = account.around.hash_bytes_per_s
         self._precopy = Precopy(rounds, account.custody, account.board, account.terms, hash_rate)
         account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
         standstill_ms, forced = await self._precopy.run(account.elapsed_ms)
-        return link, await self._stop(link, rounds, standstill_ms, forced=forced)
+        return await self._stop(link, rounds, standstill_ms, forced=forced)
 
     async def _ordered(self) -> StartOrder:
         try:
@@ -141,3 +149,8 @@ class GettingReady:
                 bulk_ms=(rounds.bulk_ended_ns - rounds.bulk_started_ns) / 1e6,
             )
         )
+
+
+async def _ask_features(link: DestinationLink, rounds: Rounds) -> None:
+    """Learn, beside the rounds, what the destination offers: nobody waits for it."""
+    rounds.can_cut = "cut-rounds" in await link.features()

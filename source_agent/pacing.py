@@ -13,11 +13,23 @@ class Pacer:
         self.bytes_per_second = 0
         self._ready_at = 0.0
 
-    async def spend(self, count: int) -> None:
-        """Wait until so many bytes more keep within the bandwidth."""
-        if self.bytes_per_second <= 0:
-            return
-        now = asyncio.get_running_loop().time()
-        self._ready_at = max(self._ready_at, now - _BURST_SECONDS) + count / self.bytes_per_second
-        if self._ready_at > now:
-            await asyncio.sleep(self._ready_at - now)
+    def spend(self, count: int) -> None:
+        """Note that so many bytes more were sent."""
+        if self.bytes_per_second > 0:
+            now = asyncio.get_running_loop().time()
+            self._ready_at = max(self._ready_at, now - _BURST_SECONDS) + count / self.bytes_per_second
+
+    async def ready(self, longest: float, unless: asyncio.Event) -> bool:
+        """Wait until what was spent keeps within the bandwidth, for so many seconds at most; tell whether it does.
+
+        Whoever sets `unless` ends the wait: what follows is sent at once.
+        """
+        left = self._ready_at - asyncio.get_running_loop().time()
+        if self.bytes_per_second <= 0 or left <= 0 or unless.is_set():
+            return True
+        try:
+            async with asyncio.timeout(min(left, longest)):
+                await unless.wait()
+        except TimeoutError:
+            return left <= longest
+        return True

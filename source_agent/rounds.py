@@ -1,5 +1,8 @@
 """The rounds: harvest, announce, send pages, send device state, barrier; and once more when the guest stands still.
 
+A round can be cut: its pages are no longer sent, what was not sent stays unsent, and the barrier says so. The last
+round, with the guest stopped, cannot. Where a stream has nothing else to send for a second, it sends a heartbeat.
+
 Order of a round, on which nothing lost rests: the harvest is taken first, the kernel's witness is read after it, the
 pages are read after both. A page written between harvest and witness is in the next harvest, and its digest, which the
 witness took away, is told again with it.
@@ -10,7 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from source_agent.destination_link import STALL, BulkStream, DestinationLink
+from source_agent.bulk_stream import BulkStream
+from source_agent.destination_link import DestinationLink
 from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.pacing import Pacer
 from vm_migration.api.v1 import destination_pb2, types_pb2
@@ -19,15 +23,16 @@ from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
-from vm_migration.transfer.frames import DEVICE_STREAM, Frame
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack, Frame
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
+from vmm.vfio.device_records import DeviceRecord
 
-_BARRIER_DEADLINE: Final = 2 * STALL
-"""Seconds between a barrier and its acknowledgement: what lies in buffers is applied before it."""
+_HEARTBEAT_AFTER: Final = 1.0
+"""Seconds without a frame after which a stream sends a heartbeat."""
 
 
 class Devices(Enum):
@@ -64,6 +69,8 @@ class Rounds:
         verify: str,
     ) -> None:
         self.number = -1
+        self.can_cut = False
+        """The destination is known to let a round end before its pages have come."""
         self.bulk_started_ns = 0
         self.bulk_ended_ns = 0
         self.counts = RoundCounts()
@@ -82,6 +89,12 @@ class Rounds:
         self._stated: Final = StatedDigests(ram.pages)
         self._last_harvest_ns = loop_ns()
         self._holes: DirtyBitmap | None = None
+        self._cut: Final = asyncio.Event()
+
+    def cut(self) -> None:
+        """Send no more pages until the guest stands still: end the round that is open, and send none in others."""
+        if self.can_cut:
+            self._cut.set()
 
     @property
     def wire_bytes(self) -> int:
@@ -114,9 +127,12 @@ class Rounds:
         """Send what is unsent, wait for the barriers, and harvest what was written meanwhile."""
         started_ns, wire_before = self._last_harvest_ns, self.wire_bytes
         counts = await self._send(None, devices=Devices.AT_WORK)
-        await self._harvest()
+        dirtied = await self._harvest()
         now = loop_ns()
         self._last_harvest_ns = now
+        unsent = self._unsent.dirty_pages - dirtied
+        if unsent:
+            self._holes = None  # some of them were not sent, and are holes still
         return RoundMeasurement(
             round=self.number,
             dirty_pages=counts.pages,
@@ -124,7 +140,8 @@ class Rounds:
             zero_pages=counts.zero_pages,
             wire_bytes=self.wire_bytes - wire_before,
             ms=(now - started_ns) / 1e6,
-            dirtied_pages=self._unsent.dirty_pages,
+            dirtied_pages=dirtied,
+            unsent_pages=unsent,
         )
 
     async def send_last(self) -> RoundMeasurement:
@@ -155,21 +172,25 @@ class Rounds:
             return "none"
         return "witness" if self.witnessed else "full"
 
-    async def _harvest(self) -> None:
+    async def _harvest(self) -> int:
+        """Take what was written since the last harvest, and return how many pages that are."""
         harvest: Harvest = await self._machine.harvest()
         if harvest.failure is not None:
             raise AttemptFailed("dirty-query-failed", harvest.failure, "The machine goes on at its source; try again")
-        self._unsent.harvest(harvest.cpu | harvest.dma)
+        dirtied = harvest.cpu | harvest.dma
+        self._unsent.harvest(dirtied)
         if not self.witnessed:
-            return
+            return dirtied.count()
         written = await self._machine.report_writes()
         if written is None:
             self.witnessed = False
             self._stated.withdraw_all()
         else:
             self._stated.withdraw(written)
+        return dirtied.count()
 
     async def _send(self, announced: DirtyBitmap | None, *, devices: Devices) -> RoundCounts:
+        cut = self._cut if devices is Devices.AT_WORK else asyncio.Event()
         opened = self._unsent.open_round(len(self._lanes))
         self.number = opened.number
         self.counts = RoundCounts(pages=opened.bitmap.count())
@@ -179,6 +200,7 @@ class Rounds:
         await self._link.open_round(request)
         digested = self._verify != "none" and self.witnessed
         holes = self._holes_for(opened.bitmap, reread=announced is not None)
+        parts: list[OutgoingRound] = []
         async with asyncio.TaskGroup() as group:
             batches: Batches = asyncio.Queue(1)
             if devices is not Devices.NONE:
@@ -194,49 +216,72 @@ class Rounds:
                     announced=announced if stream.stream == 0 else None,
                 )
                 carried = devices if stream.stream == DEVICE_STREAM else Devices.NONE
-                group.create_task(self._send_share(bulk, part, batches, carried), name=f"bulk stream {stream.stream}")
+                group.create_task(
+                    self._send_share(bulk, part, batches, carried, cut), name=f"bulk stream {stream.stream}"
+                )
+                parts.append(part)
         if digested:
-            self._stated.state(opened.bitmap)
+            sent = opened.bitmap
+            for part in parts:
+                sent.remove(part.unsent)
+            self._stated.state(sent)
         if announced is not None:
             self._stated.state(announced)
         return self.counts
 
-    async def _send_share(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
+    async def _send_share(
+        self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
+    ) -> None:
         if self.bulk_started_ns == 0:
             self.bulk_started_ns = loop_ns()
         sent, zeros = 0, 0
-        for frame in part.pages():
-            await self._send_frame(bulk, frame)
+        for frame in () if cut.is_set() else part.pages():
+            await self._send_frame(bulk, frame, part, cut)
             self.counts.sent_pages += part.sent_pages - sent
             self.counts.zero_pages += part.zero_pages - zeros
             sent, zeros = part.sent_pages, part.zero_pages
+            if cut.is_set():  # here alone: a frame that was made must be sent
+                break
         if devices is not Devices.NONE:
-            await self._send_devices(bulk, part, batches, devices)
-        await bulk.send(part.barrier())
-        ack = await bulk.answer(_BARRIER_DEADLINE)
+            await self._send_devices(bulk, part, batches, devices, cut)
+        ack = await (await bulk.ask(part.barrier()))
         if devices is not Devices.STOPPED:
             self.pages_applied_ns = loop_ns()
-        self._unsent.acknowledge(ack.place.round, ack.place.stream)
+        self._unsent.acknowledge(ack.place.round, ack.place.stream, part.unsent)
         self.bulk_ended_ns = loop_ns()
 
-    async def _send_devices(self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices) -> None:
+    async def _send_devices(
+        self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             if devices is Devices.STOPPED:
-                await bulk.send(part.heartbeat())
-                group.create_task(self._await_pages(bulk), name="pages applied")
-            while (records := await batches.get()) is not None:
+                answer = await bulk.ask(part.heartbeat())
+                group.create_task(self._await_pages(answer), name="pages applied")
+            while (records := await self._next_records(bulk, part, batches)) is not None:
                 for record in records:
-                    await self._send_frame(bulk, part.device(record))
+                    await self._send_frame(bulk, part.device(record), part, cut)
 
-    async def _await_pages(self, bulk: BulkStream) -> None:
+    async def _next_records(
+        self, bulk: BulkStream, part: OutgoingRound, batches: Batches
+    ) -> tuple[DeviceRecord, ...] | None:
+        while True:
+            try:
+                async with asyncio.timeout(_HEARTBEAT_AFTER):
+                    return await batches.get()
+            except TimeoutError:
+                await bulk.send(part.heartbeat())
+
+    async def _await_pages(self, answer: "asyncio.Future[Ack]") -> None:
         """Note when the destination answers the heartbeat that followed the pages: the rest is the devices' time."""
-        await bulk.answer(_BARRIER_DEADLINE)
+        await answer
         self.pages_applied_ns = loop_ns()
 
-    async def _send_frame(self, bulk: BulkStream, frame: Frame) -> None:
+    async def _send_frame(self, bulk: BulkStream, frame: Frame, part: OutgoingRound, cut: asyncio.Event) -> None:
         before = bulk.wire_bytes
         await bulk.send(frame)
-        await self.pacer.spend(bulk.wire_bytes - before)
+        self.pacer.spend(bulk.wire_bytes - before)
+        while not await self.pacer.ready(_HEARTBEAT_AFTER, unless=cut):
+            await bulk.send(part.heartbeat())
 
     def _holes_for(self, sent: DirtyBitmap, *, reread: bool) -> DirtyBitmap:
         """Return the pages that were never touched, which need not be read.

@@ -66,6 +66,8 @@ class RoundMeasurement:
     """From the harvest that opened it to the acknowledgement of its last barrier."""
     dirtied_pages: int
     """Pages of the harvest that followed it: dirtied while it ran."""
+    unsent_pages: int = 0
+    """Pages beside those that it announced and did not send, because it was cut."""
 
     @property
     def wire_bytes_per_s(self) -> float:
@@ -114,7 +116,7 @@ class Situation:
     """What is known between two rounds."""
 
     history: Sequence[RoundMeasurement]
-    """All closed rounds, oldest first; the last one's `dirtied_pages` are what is left now."""
+    """All closed rounds, oldest first; what the last one leaves is what is left now."""
     unhashed_bytes: int
     elapsed_ms: float
     """Since the attempt began."""
@@ -184,7 +186,8 @@ def expected_standstill_ms(situation: Situation, costs: StandstillCosts) -> floa
     """Return how long the guest would stand still if it were stopped now; infinite before the first round."""
     if not situation.history:
         return float("inf")
-    left = situation.history[-1].dirtied_pages * PAGE_SIZE
+    last = situation.history[-1]
+    left = (last.dirtied_pages + last.unsent_pages) * PAGE_SIZE
     return costs.standstill_ms(left, situation.unhashed_bytes, trusted_rate(situation.history))
 
 

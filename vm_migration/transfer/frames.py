@@ -8,8 +8,9 @@
       | Digests  runs, digests           ->      |   these pages, sent before, must have these digests
       | Device   record                  ->      |   the next of the devices' state, on stream 0 only
       | Heartbeat                        ->      |   nothing; asks for an answer
-      | Barrier                          ->      |   the round's last frame on this stream
+      | Barrier  [cut]                   ->      |   the round's last frame on this stream
       |                            <-  Ack       |   for Barrier and Heartbeat: applied up to this sequence
+      |                            <-  Ack       |   of its own accord, every second: so many frames are applied
 
 A barrier's answer says that the devices' state sent before it is in the destination's machine, as it says that pages
 are in its RAM: it is the switchover acknowledgement (semantics 7.7).
@@ -82,7 +83,9 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """The end of the round on this stream."""
+    """The end of the round on this stream; cut, where pages that were announced come in a later round."""
+
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class AckKind(IntEnum):
 
     BARRIER = 4
     HEARTBEAT = 5
+    PROGRESS = 6
+    """Nothing was asked: the destination lives, and its place's sequence counts the frames that are applied."""
 
 
 @dataclass(frozen=True, slots=True)

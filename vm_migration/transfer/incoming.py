@@ -6,7 +6,8 @@
                                                                                           '──> verify
 
 What the promise rests on: a page is stale from the moment that a round announces it until its contents are in RAM;
-a round closes only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
+a round closes only when nothing is stale, or when its source says that it cut it, and then what is stale stays so; the
+image is whole only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
 written, have the digest that the source stated last, and any later write takes that away. Nothing is kept per page but
 three bits.
 
@@ -45,7 +46,7 @@ from vm_migration.transfer.frames import (
     Place,
     Zeros,
 )
-from vm_migration.transfer.page_runs import Runs, page_count, pages_of
+from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
@@ -53,8 +54,6 @@ from vmm.vfio.device_records import DeviceRecord, DeviceSum, DeviceTotal
 
 _REPORTED_PAGES: Final = 1000
 _RECORD_OVERHEAD: Final = 1024
-_LONG_RUN: Final = 64
-"""Pages of a run, on average, from which on it is handled as a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +106,7 @@ class IncomingImage:
         self._memory_within = memory_within
         self._next_sequence = [0] * streams
         self._open_streams: set[int] = set()
+        self._cut = False
         self._stale = DirtyBitmap(self.pages)
         self._verified = DirtyBitmap(self.pages)
         self._different = DirtyBitmap(self.pages)
@@ -154,6 +154,7 @@ class IncomingImage:
         if number != required:
             raise WrongOrder("Opening a round", f"asked for round {number}", f"round {required}")
         self._stale.merge(announced)
+        self._cut = False
         self.round = number
         self._open_streams = set(range(len(self._next_sequence)))
         if self._full:
@@ -177,13 +178,18 @@ class IncomingImage:
                 self._apply_digests(body)
             case Device(record):
                 self._take(record, stream)
-            case Barrier():
-                self._close_stream(stream)
+            case Barrier(cut):
+                self._close_stream(stream, cut=cut)
                 answer = AckKind.BARRIER
             case Heartbeat():
                 answer = AckKind.HEARTBEAT
         self._next_sequence[stream] += 1
         return None if answer is None else Ack(frame.place, answer, self.stale_pages)
+
+    def progress(self, stream: int) -> Ack:
+        """Return what a stream is told that asks for nothing: how many of its frames are applied."""
+        place = Place(self._attempt, self.round or 0, stream, self._next_sequence[stream])
+        return Ack(place, AckKind.PROGRESS, self.stale_pages)
 
     def verify(self) -> VerifyResult:
         """Return the comparison of every page.
@@ -245,7 +251,7 @@ class IncomingImage:
             self._compare(pages, body.digests)
 
     def _apply_zeros(self, body: Zeros) -> None:
-        if len(body.runs) * _LONG_RUN > page_count(body.runs):
+        if len(body.runs) * LONG_RUN > page_count(body.runs):
             self._apply_scattered_zeros(body)
             return
         runs: list[tuple[int, int]] = body.runs.tolist()
@@ -299,10 +305,11 @@ class IncomingImage:
         self._verified.clear_pages(pages[~equal])
         self._different.set_pages(pages[~equal])
 
-    def _close_stream(self, stream: int) -> None:
-        if self._open_streams == {stream} and self._stale:
+    def _close_stream(self, stream: int, *, cut: bool) -> None:
+        if self._open_streams == {stream} and self._stale and not (self._cut or cut):
             raise RoundIncomplete(f"Round {self.round} ended while {self.stale_pages} announced pages are missing")
         self._open_streams.remove(stream)
+        self._cut = self._cut or cut
 
 
 def _first_pages(bitmap: DirtyBitmap) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ from vm_migration.transfer.frames import (
     Place,
     Zeros,
 )
-from vm_migration.transfer.page_runs import page_count, pieces, run_pieces, runs_of
+from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of, pieces, run_pieces, runs_of
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
@@ -87,6 +87,12 @@ class OutgoingRound:
         self._holes = holes
         self._announced = announced
         self._digested = digested
+        self._left = dirty.copy()
+
+    @property
+    def unsent(self) -> DirtyBitmap:
+        """The pages of this share that no frame has spoken of yet."""
+        return self._left
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, of which the last is the barrier. Once only."""
@@ -99,8 +105,10 @@ class OutgoingRound:
             match body:
                 case Pages():
                     self.sent_pages += page_count(body.runs)
+                    self._handed_out(body.runs)
                 case Zeros():
                     self.zero_pages += page_count(body.runs)
+                    self._handed_out(body.runs)
             yield self._frame(body)
 
     def device(self, record: DeviceRecord) -> Frame:
@@ -112,9 +120,16 @@ class OutgoingRound:
         return self._frame(Heartbeat())
 
     def barrier(self) -> Frame:
-        """Return the last frame."""
+        """Return the last frame; it says so when pages of the share were not sent, which a later round must bring."""
         self.finished = True
-        return self._frame(Barrier())
+        return self._frame(Barrier(cut=bool(self._left)))
+
+    def _handed_out(self, runs: Runs) -> None:
+        if len(runs) * LONG_RUN > page_count(runs):
+            self._left.clear_pages(pages_of(runs))
+            return
+        for first, count in runs.tolist():
+            self._left.clear_run(first, count)
 
     def _frame(self, body: Body) -> Frame:
         return Frame(self._stream.place(self._number), body)

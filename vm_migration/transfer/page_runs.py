@@ -20,6 +20,8 @@ Runs = npt.NDArray[np.uint32]
 NO_RUNS: Final[Runs] = np.empty((0, 2), dtype=np.uint32)
 _WINDOW_WORDS: Final = 4096
 """The memory of a walk over a bitmap: indexes of 2^18 pages, 2 MiB."""
+LONG_RUN: Final = 64
+"""Pages of a run, on average, from which on it is handled as a run."""
 
 
 def runs_of(pages: Pages) -> Runs:

@@ -3,8 +3,8 @@
 ::
 
     harvest ──> dirty ── open_round ──> in flight ── acknowledge(stream) ──> with the destination
-                  ^                         |
-                  '------- merge_back ------'
+                  ^                         |              |
+                  '------- merge_back ------'---- unsent --'
 
 A page may be in both: written again while it is on its way. `remaining` never misses a page that was harvested and
 not acknowledged since.
@@ -66,8 +66,8 @@ class UnsentSet:
         self._next_round += 1
         return opened
 
-    def acknowledge(self, number: int, stream: int) -> None:
-        """Record that the destination confirmed a stream's barrier: its share is there.
+    def acknowledge(self, number: int, stream: int, unsent: DirtyBitmap | None = None) -> None:
+        """Record that the destination confirmed a stream's barrier: its share is there, but for what was not sent.
 
         Raises:
             WrongOrder: That share is not in flight.
@@ -79,6 +79,8 @@ class UnsentSet:
                 "that share in flight",
             )
         del self._in_flight[stream]
+        if unsent is not None:
+            self._dirty.merge(unsent)
 
     def merge_back(self) -> None:
         """Make what was sent and not acknowledged dirty again, after a failure."""

@@ -23,6 +23,7 @@ from vm_migration.wire.frame import VERSION
 ACK_BYTES: Final = 56
 _FIELDS: Final = struct.Struct("<BBHI16sIIQQ")
 _CHECKSUM: Final = struct.Struct("<Q")
+_KINDS: Final = frozenset(AckKind)
 
 
 def encode_ack(ack: Ack) -> bytes:
@@ -54,7 +55,7 @@ def decode_ack(message: bytes) -> Ack:
     version, kind, reserved, number, attempt, stream, reserved_too, sequence, stale = _FIELDS.unpack(fields)
     if version != VERSION:
         raise UnknownVersion(f"Answer of version {version}; this program speaks {VERSION}")
-    if kind not in (AckKind.BARRIER, AckKind.HEARTBEAT) or reserved or reserved_too:
+    if kind not in _KINDS or reserved or reserved_too:
         raise UnknownKind(f"Answer of kind {kind}, reserved fields {reserved} and {reserved_too}")
     if _CHECKSUM.unpack_from(message, _FIELDS.size)[0] != xxhash.xxh3_64_intdigest(fields):
         raise BadChecksum(f"Answer to frame {sequence} on stream {stream} does not have its checksum")

@@ -75,13 +75,15 @@ class Flag(IntFlag):
     """A run table begins the payload, because one run does not name the pages."""
     DIGESTED = 2
     """A page's digest is stated: by a table before the data, or as that of a zero page."""
+    CUT = 4
+    """Pages that the round announced come in a later one."""
 
 
 _ALLOWED_FLAGS: Final = {
     Kind.PAGES: (0, 1, 2, 3),
     Kind.ZEROS: (1, 3),
     Kind.DIGESTS: (0, 1),
-    Kind.BARRIER: (0,),
+    Kind.BARRIER: (0, 4),
     Kind.HEARTBEAT: (0,),
     Kind.DEVICE: (0,),
 }
@@ -89,10 +91,10 @@ _ALLOWED_FLAGS: Final = {
 
 def encode(frame: Frame) -> bytes:
     """Return a frame as one message; its contents are copied once."""
-    kind, digested, runs, parts = _parts(frame.body)
+    kind, flags, runs, parts = _parts(frame.body)
     table = kind is Kind.ZEROS or len(runs) > 1
     payload = [runs.data.cast("B"), *parts] if table else parts
-    flags = (Flag.RUNS if table else 0) | (Flag.DIGESTED if digested else 0)
+    flags |= Flag.RUNS if table else 0
     first = int(runs[0, 0]) if len(runs) else 0
     length = sum(map(len, payload))
     place = frame.place
@@ -124,7 +126,7 @@ def decode(message: bytes) -> Frame:
     if header.kind in (Kind.BARRIER, Kind.HEARTBEAT, Kind.DEVICE):
         if header.first or header.count or (payload and header.kind is not Kind.DEVICE):
             raise NotCanonical(f"{header.kind.name} frame names pages")
-        return Frame(header.place, _pageless(header.kind, payload))
+        return Frame(header.place, _pageless(header, payload))
     runs, rest = _split_runs(header, payload)
     return Frame(header.place, _body(header, runs, rest))
 
@@ -207,28 +209,28 @@ def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
     return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8"))
 
 
-def _pageless(kind: Kind, payload: memoryview) -> Body:
-    if kind is Kind.DEVICE:
+def _pageless(header: _Header, payload: memoryview) -> Body:
+    if header.kind is Kind.DEVICE:
         return Device(decode_record(payload))
-    return Barrier() if kind is Kind.BARRIER else Heartbeat()
+    return Barrier(bool(header.flags & Flag.CUT)) if header.kind is Kind.BARRIER else Heartbeat()
 
 
-def _parts(body: Body) -> tuple[Kind, bool, Runs, list[memoryview]]:
-    """Return the kind of a body, whether it states digests, its runs, and its payload after their table."""
+def _parts(body: Body) -> tuple[Kind, int, Runs, list[memoryview]]:
+    """Return the kind of a body, its flags but RUNS, its runs, and its payload after their table."""
     match body:
         case Pages():
             tables = [] if body.digests is None else [body.digests.data.cast("B")]
-            return Kind.PAGES, bool(tables), body.runs, [*tables, body.data]
+            return Kind.PAGES, Flag.DIGESTED if tables else 0, body.runs, [*tables, body.data]
         case Zeros():
-            return Kind.ZEROS, body.digested, body.runs, []
+            return Kind.ZEROS, Flag.DIGESTED if body.digested else 0, body.runs, []
         case Digests():
-            return Kind.DIGESTS, False, body.runs, [body.digests.data.cast("B")]
+            return Kind.DIGESTS, 0, body.runs, [body.digests.data.cast("B")]
         case Device():
-            return Kind.DEVICE, False, NO_RUNS, encode_record(body.record)
-        case Barrier():
-            return Kind.BARRIER, False, NO_RUNS, []
+            return Kind.DEVICE, 0, NO_RUNS, encode_record(body.record)
+        case Barrier(cut):
+            return Kind.BARRIER, Flag.CUT if cut else 0, NO_RUNS, []
         case Heartbeat():
-            return Kind.HEARTBEAT, False, NO_RUNS, []
+            return Kind.HEARTBEAT, 0, NO_RUNS, []
 
 
 def _checksum(fields: bytes | memoryview, *payload: memoryview) -> int:

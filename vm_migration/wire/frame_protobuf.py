@@ -34,7 +34,9 @@ from vmm.vfio.device_records import DeviceRecord, RecordKind
 _ACK_KINDS: Final = {
     bulk_pb2.BULK_ACK_KIND_BARRIER: AckKind.BARRIER,
     bulk_pb2.BULK_ACK_KIND_HEARTBEAT: AckKind.HEARTBEAT,
+    bulk_pb2.BULK_ACK_KIND_PROGRESS: AckKind.PROGRESS,
 }
+_ACK_KIND_NUMBERS: Final = {kind: number for number, kind in _ACK_KINDS.items()}
 
 _RECORD_KINDS: Final = {
     RecordKind.END: bulk_pb2.DEVICE_RECORD_KIND_END,
@@ -62,8 +64,9 @@ def to_message(frame: Frame) -> bulk_pb2.BulkFrame:
             message.device.name = record.device
             message.device.kind = _RECORD_KINDS[record.kind]
             message.device.data = bytes(record.data)
-        case Barrier():
+        case Barrier(cut):
             message.barrier.SetInParent()
+            message.barrier.cut = cut
         case Heartbeat():
             message.heartbeat.SetInParent()
     return message
@@ -84,7 +87,7 @@ def from_message(message: bulk_pb2.BulkFrame) -> Frame:
 
 def to_ack_message(ack: Ack) -> bulk_pb2.BulkAck:
     """Return an answer's twin."""
-    kind = bulk_pb2.BULK_ACK_KIND_BARRIER if ack.kind is AckKind.BARRIER else bulk_pb2.BULK_ACK_KIND_HEARTBEAT
+    kind = _ACK_KIND_NUMBERS[ack.kind]
     return bulk_pb2.BulkAck(place=_place_message(ack.place), kind=kind, stale_pages=ack.stale_pages)
 
 
@@ -111,7 +114,7 @@ def _body(message: bulk_pb2.BulkFrame) -> Body:
         case "device":
             return Device(_record(message.device))
         case "barrier":
-            return Barrier()
+            return Barrier(message.barrier.cut)
         case "heartbeat":
             return Heartbeat()
         case _:

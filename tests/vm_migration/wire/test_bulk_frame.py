@@ -60,7 +60,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(lambda pages, digested: pages_body(pages, digested=digested), page_sets, st.booleans()),
     st.builds(lambda pages, digested: Zeros(runs(pages), digested), page_sets, st.booleans()),
     st.builds(lambda pages: Digests(runs(pages), digests(len(pages))), page_sets),
-    st.just(Barrier()),
+    st.builds(Barrier, st.booleans()),
     st.just(Heartbeat()),
     st.builds(
         lambda name, data: Device(DeviceRecord(name, RecordKind.DATA, memoryview(data))),
@@ -230,7 +230,7 @@ def test_a_payload_over_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("place", "value", "error"),
-    [(0, 2, UnknownVersion), (0, 0, UnknownVersion), (1, 0, UnknownKind), (1, 7, UnknownKind), (2, 4, UnknownKind)],
+    [(0, 2, UnknownVersion), (0, 0, UnknownVersion), (1, 0, UnknownKind), (1, 7, UnknownKind), (2, 8, UnknownKind)],
 )
 def test_what_this_version_does_not_have_is_refused_by_name(place: int, value: int, error: type[FrameError]) -> None:
     message = bytearray(encode(Frame(place_zero(), Barrier())))

@@ -49,12 +49,16 @@ class _BulkAckKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BulkAckKi
     BULK_ACK_KIND_UNSPECIFIED: _BulkAckKind.ValueType  # 0
     BULK_ACK_KIND_BARRIER: _BulkAckKind.ValueType  # 4
     BULK_ACK_KIND_HEARTBEAT: _BulkAckKind.ValueType  # 5
+    BULK_ACK_KIND_PROGRESS: _BulkAckKind.ValueType  # 6
+    """answers nothing; place.sequence is how many frames of the stream are applied"""
 
 class BulkAckKind(_BulkAckKind, metaclass=_BulkAckKindEnumTypeWrapper): ...
 
 BULK_ACK_KIND_UNSPECIFIED: BulkAckKind.ValueType  # 0
 BULK_ACK_KIND_BARRIER: BulkAckKind.ValueType  # 4
 BULK_ACK_KIND_HEARTBEAT: BulkAckKind.ValueType  # 5
+BULK_ACK_KIND_PROGRESS: BulkAckKind.ValueType  # 6
+"""answers nothing; place.sequence is how many frames of the stream are applied"""
 Global___BulkAckKind: _TypeAlias = BulkAckKind  # noqa: Y015
 
 @_typing.final
@@ -246,12 +250,17 @@ Global___DeviceRecord: _TypeAlias = DeviceRecord  # noqa: Y015
 class Barrier(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    CUT_FIELD_NUMBER: _builtins.int
+    cut: _builtins.bool
+    """The source stopped sending this round's pages before all were sent; they come in a later round."""
     def __init__(
         self,
+        *,
+        cut: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

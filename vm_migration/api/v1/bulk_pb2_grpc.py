@@ -55,7 +55,8 @@ class BulkServicer:
     """
 
     def SendFrames(self, request_iterator, context):
-        """An answer comes for each Barrier and each Heartbeat.
+        """An answer comes for each Barrier and each Heartbeat; and to a source that asks for it in the call's metadata
+        (viaduct-progress: 1), one at the start and one a second of its own accord.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

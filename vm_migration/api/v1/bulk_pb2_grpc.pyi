@@ -39,7 +39,9 @@ class BulkStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BulkAsyncStub: ...
     SendFrames: _grpc.StreamStreamMultiCallable[_bulk_pb2.BulkFrame, _bulk_pb2.BulkAck]
-    """An answer comes for each Barrier and each Heartbeat."""
+    """An answer comes for each Barrier and each Heartbeat; and to a source that asks for it in the call's metadata
+    (viaduct-progress: 1), one at the start and one a second of its own accord.
+    """
 
 @_typing.type_check_only
 class BulkAsyncStub(BulkStub):
@@ -52,7 +54,9 @@ class BulkAsyncStub(BulkStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendFrames: _aio.StreamStreamMultiCallable[_bulk_pb2.BulkFrame, _bulk_pb2.BulkAck]  # type: ignore[assignment]
-    """An answer comes for each Barrier and each Heartbeat."""
+    """An answer comes for each Barrier and each Heartbeat; and to a source that asks for it in the call's metadata
+    (viaduct-progress: 1), one at the start and one a second of its own accord.
+    """
 
 class BulkServicer(metaclass=_abc_1.ABCMeta):
     """Page data and device state from source to destination, one call a stream, with the ticket of Prepare in the call's metadata.
@@ -68,6 +72,8 @@ class BulkServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_bulk_pb2.BulkFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_bulk_pb2.BulkAck], _abc.AsyncIterator[_bulk_pb2.BulkAck]]:
-        """An answer comes for each Barrier and each Heartbeat."""
+        """An answer comes for each Barrier and each Heartbeat; and to a source that asks for it in the call's metadata
+        (viaduct-progress: 1), one at the start and one a second of its own accord.
+        """
 
 def add_BulkServicer_to_server(servicer: BulkServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

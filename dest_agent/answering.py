@@ -1,0 +1,55 @@
+"""What one bulk stream is answered: its barriers and heartbeats, and every second how far it has come.
+
+A source tells a slow link from a dead one by that: what it sends may lie in buffers for long, while answers that nobody
+asked for still come. They come whatever the stream waits for here, a machine that takes its devices' state among it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+from dest_agent.incoming_attempt import IncomingAttempt
+from vm_migration.transfer.frames import Ack
+
+PROGRESS_EVERY: Final = 1.0
+"""Seconds between two answers that nobody asked for."""
+
+
+async def answered(
+    attempt: IncomingAttempt, messages: AsyncIterator[bytes], stream: int, *, tells: bool
+) -> AsyncGenerator[Ack, None]:
+    """Take a stream's messages and yield what is answered; `tells` of its own accord as well, from the start on.
+
+    Raises:
+        MigrationError: As IncomingAttempt.take; the stream is over.
+    """
+    if tells:
+        yield attempt.progress(stream)
+    step = _next(attempt, messages, stream)
+    try:
+        while True:
+            await asyncio.wait((step,), timeout=PROGRESS_EVERY if tells else None)
+            if not step.done():
+                yield attempt.progress(stream)
+                continue
+            answer = step.result()
+            if answer is None:
+                return
+            step = _next(attempt, messages, stream)
+            yield answer
+    finally:
+        step.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await step
+
+
+def _next(attempt: IncomingAttempt, messages: AsyncIterator[bytes], stream: int) -> "asyncio.Task[Ack | None]":
+    async def take() -> Ack | None:
+        async for message in messages:
+            answer = await attempt.take(message, stream)
+            if answer is not None:
+                return answer
+        return None
+
+    return asyncio.create_task(take(), name=f"frames of stream {stream}")
