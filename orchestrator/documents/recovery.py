@@ -85,9 +85,10 @@ class UnresolvedDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class RecoverDocument(Document, frozen=True):
-    """`viaduct recover`; `fenced` is the host that the operator vouched for."""
+    """`viaduct recover`; `fenced` is the host that the operator vouched for, of the `unheard` nothing is known."""
 
     schema_name: Literal["viaduct.recover.v1"]
     fenced: str | None
     steps: tuple[StepDocument, ...]
     unresolved: tuple[UnresolvedDocument, ...]
+    unheard: tuple[str, ...] = ()

@@ -92,7 +92,7 @@ async def close(configuration: Configuration, recovered: Recovered) -> Outcome:
         rows = await _closed(configuration, recovered)
     except MigrationError as error:
         rows = Outcome((), (Unsettled("", "the store", error.message, error.hint),))
-    return Outcome(found.steps + rows.steps, found.unresolved + rows.unresolved)
+    return Outcome(found.steps + rows.steps, found.unresolved + rows.unresolved, found.unheard)
 
 
 async def _closed(configuration: Configuration, recovered: Recovered) -> Outcome:

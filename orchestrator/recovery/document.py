@@ -11,4 +11,4 @@ def recover_document(fenced: str | None, outcome: Outcome) -> RecoverDocument:
         for one in outcome.steps
     )
     unresolved = tuple(UnresolvedDocument(one.machine, one.name, one.reason, one.hint) for one in outcome.unresolved)
-    return RecoverDocument("viaduct.recover.v1", fenced, steps, unresolved)
+    return RecoverDocument("viaduct.recover.v1", fenced, steps, unresolved, outcome.unheard)

@@ -60,7 +60,7 @@ async def settle(agents: Agents, wanted: Wanted, say: Say, patience: float = PAT
         site = await look(agents, site)
     steps = [step for machine in site.machines for step in _changes(first, machine)]
     unresolved = [one for each in left for one in _unresolved(each, refused)]
-    return Outcome(tuple(steps), tuple(unresolved))
+    return Outcome(tuple(steps), tuple(unresolved), site.silent)
 
 
 def _open(site: SiteView, wanted: Wanted) -> list[Open]:

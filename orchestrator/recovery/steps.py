@@ -36,3 +36,5 @@ class Outcome:
 
     steps: tuple[Step, ...] = field(default=())
     unresolved: tuple[Unsettled, ...] = field(default=())
+    unheard: tuple[str, ...] = field(default=())
+    """Hosts that told nothing: what is open there is not known."""

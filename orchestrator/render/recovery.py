@@ -64,3 +64,6 @@ def show_recovery(console: Console, document: RecoverDocument) -> None:
         console.print(f"    fix: {escape(one.hint)}", soft_wrap=True)
     if not document.unresolved:
         console.print("[green]Everything is settled[/green]" if document.steps else "[green]Nothing was open[/green]")
+    for host in document.unheard:
+        console.print(f"[yellow]not heard[/yellow]  [bold]{host}[/bold]  it told nothing of what is open there")
+        console.print("    fix: See why: viaduct doctor")

@@ -43,6 +43,16 @@ async def test_nothing_is_done_where_nothing_is_open(viaduct: Run, site: Journal
     assert "Nothing was open" in (await viaduct("recover")).out
 
 
+async def test_a_host_that_told_nothing_is_named_though_nothing_is_open_elsewhere(
+    viaduct: Run, site: JournalledSite
+) -> None:
+    site["host-b"].hold(owner())
+    await site.stop("host-a")
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, said.document["unresolved"], said.document["unheard"]) == (0, [], ["host-a"])
+    assert "not heard  host-a" in (await viaduct("recover")).out
+
+
 async def test_agents_are_told_to_go_on_until_everything_is_settled(viaduct: Run, site: JournalledSite) -> None:
     site["host-a"].hold(RELEASED)
     destination = site["host-b"].hold(READY)
