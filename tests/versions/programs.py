@@ -20,7 +20,7 @@ class Version:
     first: tuple[Path, ...] = ()
 
     def command(self, name: str, *arguments: str) -> list[str]:
-        """Return the command that runs one of the installed programs with this version's code."""
+        """Return the command that runs an installed program, or the interpreter itself, with this version's code."""
         if not self.first:
             return [program(name), *arguments]
         path = ":".join(map(str, self.first))

@@ -19,6 +19,7 @@ from tests.system.daemons import Daemon
 from tests.system.processes import ended
 from tests.versions.mixed_site import ASKS, ORCHESTRATOR, MixedSite, require_alone, require_moved, running
 from tests.versions.programs import NEWER, Version
+from tests.versions.written import require_journals_read
 
 End = Callable[[Daemon], None]
 Leg = tuple[str, str, bool, End]
@@ -46,6 +47,7 @@ async def test_a_source_agent_that_ends_in_pre_copy_aborts_as_the_other_version(
             assert mixed_site.states(source, created.machine)[-1] == "ABORTED"
             assert ended(arriving.vmm.pid, DEADLINE)
             await goes_on_and_moves(mixed_site, agents, attempt)
+    require_journals_read(mixed_site, created.machine, older)
 
 
 async def test_a_destination_agent_that_ends_in_pre_copy_starts_empty_as_the_other_version(
@@ -64,6 +66,7 @@ async def test_a_destination_agent_that_ends_in_pre_copy_starts_empty_as_the_oth
             mixed_site.become(NEWER if becomes_newer else older, (destination, "dest"))
             assert ended(arriving.vmm.pid, DEADLINE)
             await goes_on_and_moves(mixed_site, agents, attempt)
+    require_journals_read(mixed_site, created.machine, older)
 
 
 async def test_an_orchestrator_that_ends_in_pre_copy_goes_on_as_the_other_version(

@@ -1,0 +1,45 @@
+"""What a newer command asks of older daemons and they do not have is said in plain words; nothing falls over."""
+
+from orchestrator.agents import Agents
+from tests.system.attempts import in_the_middle, machine, specification
+from tests.system.command import Ended, finished
+from tests.versions.mixed_site import ASKS, ORCHESTRATOR, MixedSite, require_alone, running, viaduct
+from tests.versions.programs import NEWER, Version
+
+ENDLESS = ("--max-bandwidth", "24MiB/s", "--downtime-limit", "100ms", "--json")
+
+
+async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
+    mixed_site: MixedSite, agents: Agents, older: Version
+) -> None:
+    mixed_site.become(older, ORCHESTRATOR)
+    mixed_site.host_becomes(older, "host-a")
+    mixed_site.host_becomes(NEWER, "host-b")
+    async with machine(mixed_site, agents, specification("asked")) as created:
+        doctor = await viaduct(mixed_site, NEWER, "doctor")
+        assert doctor.exit_code == 8, doctor.err
+        assert "problem version: The agents of host-a are of a version that tells no journals\n" in doctor.out
+        recover = await viaduct(mixed_site, NEWER, "recover", "--json")
+        assert (recover.exit_code, recover.document["unheard"]) == (0, ["host-a"]), recover.err
+        fenced = await viaduct(mixed_site, NEWER, "recover", "--fenced", "host-a", "--yes")
+        require_two_lines(fenced, 3, "host-a answers")
+
+        order = ("migrate", "asked", "--to", "host-b", *ENDLESS)
+        async with running(mixed_site, NEWER, *order, who=ASKS) as command:
+            await in_the_middle(agents, "host-a", created.machine)
+            attempt = (await agents.get_machine("host-a", created.machine)).attempt
+            asked = await viaduct(mixed_site, NEWER, "force", attempt, who=ASKS)
+            require_two_lines(asked, 3, "does not offer this call")
+            forced = await viaduct(mixed_site, NEWER, "force", attempt)  # an older source agent does
+            assert forced.exit_code == 0, forced.err
+            moved = await finished(command)
+        assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+        await require_alone(mixed_site, created.machine, "host-b")
+
+
+def require_two_lines(ended: Ended, exit_code: int, words: str) -> None:
+    """Check that a command said in one line why, and in another what to do."""
+    assert ended.exit_code == exit_code, ended
+    why, remedy = ended.err.splitlines()
+    assert words in why, ended.err
+    assert remedy.startswith("  fix: "), ended.err
