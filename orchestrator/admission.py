@@ -4,24 +4,19 @@ Nothing here has a side effect at an agent, but that an attempt whose driver die
 """
 
 import asyncio
-import uuid
 from dataclasses import dataclass, field, replace
 
-from orchestrator.attempt import Attempt, Fault, Outcome, Phase, with_report
-from orchestrator.drive import Drive, Surroundings, blocked
+from orchestrator.attempt import Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id, with_report
+from orchestrator.drive import Drive, Surroundings
 from orchestrator.inventory import resolve, survey
 from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight
+from orchestrator.retrying import MOST_RETRIES
 from orchestrator.store.claim import is_held
 from vm_migration.api.v1.types_pb2 import MachineStatus
-from vm_migration.errors import MigrationError, Refused
+from vm_migration.errors import InvalidInput, MigrationError, Refused
 
 _UNSTARTED = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
-
-
-def new_attempt_id() -> str:
-    """Draw an attempt's UUID."""
-    return str(uuid.uuid4())
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,7 @@ class Order:
     policy: MigrationPolicy = field(default_factory=MigrationPolicy)
     priority: int = 0
     attempt: str = field(default_factory=new_attempt_id)
+    retries: int = 0
 
 
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
@@ -65,6 +61,8 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
         Refused: Ambiguous machine, a silent host, or no host passes (`any`).
     """
     require_offered(order.policy)
+    if order.retries > MOST_RETRIES:
+        raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
     machine = resolve(order.machine, await survey(around.agents))
     await _settle_earlier(around, machine)
     destination, found = order.destination, None
@@ -116,6 +114,7 @@ def _draft(around: Surroundings, order: Order, machine: MachineStatus, destinati
         updated_at=now,
         driver=around.driver,
         heartbeat=now,
+        retry=Retry(left=order.retries, anywhere=order.destination == ANY) if order.retries else Retry(),
     )
 
 

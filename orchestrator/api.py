@@ -1,6 +1,7 @@
 """The daemon's gRPC service: the queue and the store, in the wire's words."""
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncGenerator
 
@@ -8,7 +9,7 @@ import grpc.aio
 
 from orchestrator.admission import Order
 from orchestrator.policy import policy_from
-from orchestrator.record import event_message, record_of
+from orchestrator.record import event_message, failure_message, record_of
 from orchestrator.service import AttemptQueue
 from orchestrator.store.store import Store
 from vm_migration.api.v1 import orchestrator_pb2 as api
@@ -39,46 +40,54 @@ class OrchestratorService(OrchestratorServicer):
             policy=policy_from(request.policy),
             priority=request.priority,
             attempt=attempt_id,
+            retries=request.retries,
         )
         return record_of(await self._queue.submit(order))
 
     async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:
         """Return open attempts, or all."""
         del context
-        rows = await asyncio.to_thread(self._store.attempts, everything=request.all)
-        return api.ListAttemptsResponse(attempts=[record_of(row) for row in rows])
+        found = await self._queue.attempts(everything=request.all)
+        return api.ListAttemptsResponse(
+            attempts=[record_of(row) for row in found.attempts],
+            silent=[api.SilentHost(host=host, error=failure_message(error)) for host, error in found.silent.items()],
+        )
 
     async def GetAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Return one attempt with its events."""
         del context
-        row = await asyncio.to_thread(self._store.find, request.attempt)
+        row = await self._queue.find(request.attempt)
         record = record_of(row)
-        record.events.extend(event_message(event) for event in self._store.events(row.attempt))
+        events = await asyncio.to_thread(self._store.events, row.attempt)
+        record.events.extend(event_message(event) for event in events)
         return record
 
     async def WatchAttempt(self, request: api.AttemptName, context: object) -> AsyncGenerator[api.AttemptRecord, None]:
         """Yield an attempt until it ends."""
         del context
-        row = await asyncio.to_thread(self._store.find, request.attempt)
-        async for change in self._queue.watch(row.attempt):
-            yield record_of(change)
+        row = await self._queue.find(request.attempt)
+        known = await asyncio.to_thread(self._store.has, row.attempt)
+        changes = self._queue.watch(row.attempt) if known else self._queue.watch_elsewhere(row)
+        async with contextlib.aclosing(changes):
+            async for change in changes:
+                yield record_of(change)
 
     async def CancelAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Cancel one attempt."""
         del context
-        row = await asyncio.to_thread(self._store.find, request.attempt)
+        row = await self._queue.find(request.attempt)
         return record_of(await self._queue.cancel(row))
 
     async def ForceAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Switch over at once."""
         del context
-        row = await asyncio.to_thread(self._store.find, request.attempt)
+        row = await self._queue.find(request.attempt)
         return record_of(await self._queue.force(row))
 
     async def TuneAttempt(self, request: api.TuneAttemptRequest, context: object) -> api.AttemptRecord:
         """Change the limits of a running attempt."""
         del context
-        row = await asyncio.to_thread(self._store.find, request.attempt)
+        row = await self._queue.find(request.attempt)
         tuned = await self._queue.tune(
             row,
             downtime_limit_ms=request.downtime_limit_ms,

@@ -12,6 +12,7 @@ agents next goes on from there. The phases from `begun` on are the source's own 
 have missed some, so a phase may jump forward and never goes back.
 """
 
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,7 +20,7 @@ from typing import Final
 
 from orchestrator.policy import MigrationPolicy
 from vm_migration.api.v1 import source_pb2, types_pb2
-from vm_migration.errors import InternalError
+from vm_migration.errors import InternalError, MigrationError
 
 
 class Phase(StrEnum):
@@ -104,6 +105,21 @@ class Fault:
     hint: str = ""
 
 
+def new_attempt_id() -> str:
+    """Draw an attempt's UUID."""
+    return str(uuid.uuid4())
+
+
+def blocked(blockers: tuple[Notice, ...]) -> Fault:
+    """Return the fault of an attempt that blockers refuse: the first one's code, everyone's words."""
+    return Fault(blockers[0].code, "; ".join(one.message for one in blockers), "See all of it: viaduct preflight")
+
+
+def fault_of(error: MigrationError) -> Fault:
+    """Return what an error says."""
+    return Fault(error.code, error.message, error.hint)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One transition of an attempt; the sequence starts at 1 and has no gap. `at` is seconds since 1970."""
@@ -114,6 +130,20 @@ class Event:
     outcome: Outcome | None
     reason: str
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often an attempt may be tried again, and what was tried before it. Times are seconds since 1970."""
+
+    left: int = 0
+    earlier: tuple[str, ...] = ()  # the attempts before this one, oldest first
+    failed_at: tuple[str, ...] = ()  # the destinations that failed, the last one last
+    anywhere: bool = False  # any destination will do
+    choose: bool = False  # this attempt's destination is yet to be chosen
+    not_before: float = 0.0
+    since: float = 0.0  # when the first of them was entered
+    next: str = ""  # the attempt that tries again after this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +174,7 @@ class Attempt:
     driver: str = ""
     heartbeat: float = 0.0
     cancel_requested: bool = False
+    retry: Retry = Retry()
 
     @property
     def ended(self) -> bool:
@@ -189,6 +220,11 @@ def with_report(attempt: Attempt, report: source_pb2.AttemptReport) -> Attempt:
         warnings=merged(attempt.warnings, notices(report.warnings)),
         report=report,
     )
+
+
+def resolved(attempt: Attempt) -> Attempt:
+    """Return an attempt that was left unresolved as it stood before: somebody answers now."""
+    return replace(attempt, outcome=None, error=None) if attempt.outcome == Outcome.UNRESOLVED else attempt
 
 
 def _phase_told(report: source_pb2.AttemptReport) -> Phase:

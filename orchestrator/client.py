@@ -9,6 +9,7 @@ import grpc.aio
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Event
 from orchestrator.desk import CANCELLING, CANCELLING_STILL, Observer, follow, waiting_for_the_end
+from orchestrator.learning import Listing
 from orchestrator.record import attempt_of, events_of
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
@@ -38,8 +39,13 @@ class RemoteDesk:
         observe(self._current)
         if self._interrupted:
             await self.interrupt()
-        last = await follow(self.watch(self._current), observe)
-        return last or self._current
+        while True:
+            last = await follow(self.watch(self._current), observe) or self._current
+            if not last.retry.next:
+                return last
+            self._current = await self.attempt(last.retry.next)
+            if self._interrupted:
+                await self.interrupt()
 
     async def submit(self, order: Order) -> Attempt:
         """Enter an order."""
@@ -49,6 +55,7 @@ class RemoteDesk:
             destination=order.destination,
             policy=order.policy.message(),
             priority=order.priority,
+            retries=order.retries,
         )
         return attempt_of(await call(self._stub.SubmitMigration, request, peer=self._peer, deadline=_SUBMIT_SECONDS))
 
@@ -66,11 +73,12 @@ class RemoteDesk:
             return waiting_for_the_end(self._current.attempt) if late else f"Not cancelled: {error.message}"
         return CANCELLING_STILL if again else CANCELLING
 
-    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
-        """Return open attempts, or all."""
+    async def attempts(self, *, everything: bool) -> Listing:
+        """Return open attempts, or all: those of the daemon's store, and those that only a host knows."""
         request = api.ListAttemptsRequest(all=everything)
-        answer = await call(self._stub.ListAttempts, request, peer=self._peer, deadline=_ASK_SECONDS)
-        return tuple(attempt_of(record) for record in answer.attempts)
+        answer = await call(self._stub.ListAttempts, request, peer=self._peer, deadline=2 * _ASK_SECONDS)
+        silent = {one.host: Unreachable(one.error.code, one.error.message, one.error.hint) for one in answer.silent}
+        return Listing(tuple(attempt_of(record) for record in answer.attempts), silent)
 
     async def attempt(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so."""

@@ -12,16 +12,17 @@ from typing import Final, Protocol
 
 from orchestrator import steering
 from orchestrator.admission import Order, cancelled_order, consider, enter
-from orchestrator.attempt import Attempt, Event, with_report
+from orchestrator.attempt import Attempt, Event
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.driven_row import CancelAsked, unless
-from orchestrator.store.claim import is_held
-from vm_migration.errors import InvalidInput, MigrationError
+from orchestrator.learning import Listing, find, listing
+from orchestrator.looking import as_it_stands, changes
+from vm_migration.errors import InvalidInput
 
 Observer = Callable[[Attempt], None]
 CANCELLING: Final = "Cancelling; past the point of no return this would wait for the end"
 CANCELLING_STILL: Final = "Cancelling still: waiting for the source to end the attempt"
-_LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.5
 
 
 class Desk(Protocol):
@@ -36,8 +37,8 @@ class Desk(Protocol):
     async def interrupt(self) -> str:
         """Cancel what `migrate` is doing, unless it is too late for that, and return what is done now, for people."""
 
-    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
-        """Return open attempts, or all."""
+    async def attempts(self, *, everything: bool) -> Listing:
+        """Return open attempts, or all: those of the store, and those that only a host knows."""
 
     async def attempt(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so."""
@@ -81,16 +82,20 @@ class LocalDesk:
         except CancelAsked:
             return cancelled_order(order, around.clock())
         attempt = await enter(around, attempt)
-        if attempt.ended:
-            return attempt
-        self._drive = Drive(attempt, around)
-        if self._interrupted.is_set():
-            self._drive.request_cancel()
-        try:
-            return await self._drive.run()
-        except asyncio.CancelledError:
-            around.store.let_go(self._drive.attempt)  # the source goes on alone; whoever asks next goes on here
-            raise
+        while not attempt.ended:
+            drive = self._drive = Drive(attempt, around)
+            if self._interrupted.is_set():
+                drive.request_cancel()
+            try:
+                attempt = await drive.run()
+            except asyncio.CancelledError:
+                around.store.let_go(drive.attempt)  # the source goes on alone; whoever asks next goes on here
+                raise
+            if drive.successor is None:
+                break
+            attempt = drive.successor
+            both(attempt)
+        return attempt
 
     async def submit(self, order: Order) -> Attempt:
         """Refuse: nobody would drive it.
@@ -114,30 +119,28 @@ class LocalDesk:
             self._drive.request_cancel()
         return CANCELLING_STILL if again else CANCELLING
 
-    async def attempts(self, *, everything: bool) -> tuple[Attempt, ...]:
-        """Read the store; open attempts without a driver are completed by what their source says."""
-        rows = await asyncio.to_thread(self._around.store.attempts, everything=everything)
-        return tuple(await asyncio.gather(*(self._as_it_stands(row) for row in rows)))
+    async def attempts(self, *, everything: bool) -> Listing:
+        """Read the store, and ask the hosts; open attempts without a driver are completed by what their source says."""
+        found = await listing(self._around, everything=everything)
+        stand = await asyncio.gather(*(as_it_stands(self._around, row) for row in found.attempts))
+        return Listing(tuple(stand), found.silent)
 
     async def attempt(self, start: str) -> Attempt:
-        """Read the store."""
-        return await self._as_it_stands(await asyncio.to_thread(self._around.store.find, start))
+        """Read the store, or ask the hosts."""
+        return await as_it_stands(self._around, await find(self._around, start))
 
     async def events(self, attempt: Attempt) -> tuple[Event, ...]:
         """Read the store."""
         return await asyncio.to_thread(self._around.store.events, attempt.attempt)
 
     async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
-        """Look at the store until the attempt ends."""
+        """Look at the store, or at the source where the store does not know it, until the attempt ends."""
         last: Attempt | None = None
-        while True:
-            row = await self._as_it_stands(await asyncio.to_thread(self._around.store.get, attempt.attempt))
-            if last is None or replace(row, heartbeat=0.0) != replace(last, heartbeat=0.0):
-                yield row
-            if row.ended or (row.outcome is not None and not is_held(row, self._around.clock())):
-                return
-            last = row
-            await asyncio.sleep(_LOOK_SECONDS)
+        async with contextlib.aclosing(changes(self._around, attempt, LOOK_SECONDS)) as rows:
+            async for row in rows:
+                if last is None or replace(row, heartbeat=0.0) != replace(last, heartbeat=0.0):
+                    yield row
+                last = row
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Tell its driver through the store, and its source directly."""
@@ -155,13 +158,6 @@ class LocalDesk:
             downtime_limit_ms=downtime_limit_ms,
             max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
         )
-
-    async def _as_it_stands(self, row: Attempt) -> Attempt:
-        if row.ended or not row.epoch or is_held(row, self._around.clock()):
-            return row
-        with contextlib.suppress(MigrationError):
-            return with_report(row, await self._around.agents.get_attempt(row.source, row.key()))
-        return row
 
 
 def waiting_for_the_end(attempt: str) -> str:

@@ -15,23 +15,37 @@ waited for. Nothing is concluded from silence: where the source does not know th
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from orchestrator.agents import Agents
-from orchestrator.attempt import PAST_RETURN, Attempt, Fault, Notice, Outcome, Phase, merged, with_report
+from orchestrator.attempt import (
+    PAST_RETURN,
+    Attempt,
+    Fault,
+    Notice,
+    Outcome,
+    Phase,
+    blocked,
+    fault_of,
+    merged,
+    new_attempt_id,
+    resolved,
+    with_report,
+)
 from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
+from orchestrator.journals import PROOFS, end_in_journals
 from orchestrator.preflight import ask
+from orchestrator.retrying import may_retry, settled_destination, successor
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
-from orchestrator.verdict import verdict
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
 
 _Answer = TypeVar("_Answer")
 _PROMPT_SECONDS: Final = 1.0
 _DISCARD_PATIENCE: Final = 5.0
-_PROOFS: Final = frozenset({"ABORTED", "LOST"})
 _NOT_STARTED: Final = frozenset({Phase.PREPARING, Phase.BEGUN})
 _UNKNOWN: Final = "unknown-attempt"
 _STALE_TERM: Final = "stale-term"
@@ -53,7 +67,10 @@ def ignore(_attempt: Attempt) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a driver works with. `clock` returns seconds since 1970, `patience` is in seconds."""
+    """What a driver works with.
+
+    `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1.
+    """
 
     store: Store
     agents: Agents
@@ -62,6 +79,8 @@ class Surroundings:
     clock: Callable[[], float]
     observe: Callable[[Attempt], None] = ignore
     patience: float = 60.0
+    chance: Callable[[], float] = random.SystemRandom().random
+    draw_identifier: Callable[[], str] = new_attempt_id
 
 
 class Drive:
@@ -73,6 +92,8 @@ class Drive:
         self._row = DrivenRow(attempt, around.store, around.clock, around.observe)
         self._proof: destination_pb2.DiscardRequest | None = None
         self._late: tuple[Notice, ...] = ()
+        self.successor: Attempt | None = None
+        """The attempt that tries again, where this one ended and is tried again."""
 
     @property
     def attempt(self) -> Attempt:
@@ -138,6 +159,7 @@ class Drive:
     async def _opened(self) -> source_pb2.BeginResponse | None:
         if self.attempt.phase != Phase.BEGINNING:
             try:
+                await self._wait_to_retry()
                 if not await self._preflight():
                     return None
             except CancelAsked:
@@ -146,6 +168,16 @@ class Drive:
                 return None
         return await self._begin()
 
+    async def _wait_to_retry(self) -> None:
+        """Wait until a retry may begin, and choose where it goes."""
+        retry = self.attempt.retry
+        if (seconds := retry.not_before - self._around.clock()) > 0:
+            await self._row.unless_cancelled(asyncio.sleep(seconds))
+        if retry.choose:
+            with contextlib.suppress(MigrationError):  # preflight asks again, and says it
+                chosen = await self._row.unless_cancelled(settled_destination(self._agents, self.attempt))
+                await self._row.write(replace(chosen, reason=f"tries {chosen.destination}"))
+
     async def _preflight(self) -> bool:
         await self._row.write(self.attempt.to(Phase.PREFLIGHT, reason="asks both hosts"))
         attempt = self.attempt
@@ -153,7 +185,7 @@ class Drive:
         try:
             found = await self._row.unless_cancelled(ask(self._agents, machine, attempt.destination, attempt.policy))
         except MigrationError as error:
-            await self._refuse(_fault(error))
+            await self._refuse(fault_of(error))
             return False
         await self._row.write(
             replace(
@@ -181,7 +213,7 @@ class Drive:
         except Unreachable:
             raise
         except MigrationError as error:
-            await self._refuse(_fault(error))
+            await self._refuse(fault_of(error))
             return None
         began = replace(self.attempt.to(Phase.PREPARING, reason="runs the site's hooks"), epoch=begun.key.epoch)
         await self._row.write(began)
@@ -212,7 +244,7 @@ class Drive:
         except CancelAsked:
             await self._abort(None)
         except MigrationError as error:
-            await self._abort(_fault(error))
+            await self._abort(fault_of(error))
         else:
             await self._take(report)
 
@@ -281,10 +313,10 @@ class Drive:
 
     async def _take(self, report: source_pb2.AttemptReport) -> None:
         """Note what the source says; an end is written only by `_close`, with everything that belongs to it."""
-        after = with_report(_resolved(self.attempt), report)
+        after = with_report(resolved(self.attempt), report)
         if after.outcome == Outcome.CANCELLED and self.attempt.error is not None:
             after = replace(after, outcome=Outcome.FAILED)  # our own abort, not anybody's wish
-        if report.state in _PROOFS:
+        if report.state in PROOFS:
             self._proof = destination_pb2.DiscardRequest(
                 key=after.key(), proof_state=report.state, proof_record=report.record
             )
@@ -301,7 +333,7 @@ class Drive:
             await self._row.write(replace(attempt, warnings=merged(attempt.warnings, self._late)), owner=owner)
             return
         told = await self._discarded(_PROMPT_SECONDS) is None
-        await self._row.write(attempt)
+        await self._end(attempt)
         warning = None if told else await self._discarded(_DISCARD_PATIENCE)
         later = await self._around.hooks.after_abort(self.attempt)
         if warning is not None:
@@ -331,20 +363,10 @@ class Drive:
         """The source is silent or knows nothing: the journals may know that it is over; otherwise nobody does."""
         if self.attempt.ended:  # the agents have told the end: it was the store that failed
             raise error
-        attempt = _resolved(self.attempt)
-        outgoing = await _heard(self._agents.describe_outgoing(attempt.source, attempt.key()))
-        incoming = await _heard(self._agents.describe_incoming(attempt.destination, attempt.key()))
-        found = verdict(attempt, outgoing, incoming)
-        if found is not None:
-            warnings = found.warnings
-            if outgoing is None:
-                warnings = (*warnings, Notice("source-silent", f"The source has not been heard since: {error.message}"))
-            elif outgoing.state in _PROOFS:
-                self._proof = destination_pb2.DiscardRequest(
-                    key=attempt.key(), proof_state=outgoing.state, proof_record=outgoing.record
-                )
-            ended = attempt.to(found.phase, found.outcome)
-            self._row.attempt = replace(ended, error=found.error, warnings=merged(attempt.warnings, warnings))
+        attempt = resolved(self.attempt)
+        ended = await end_in_journals(self._agents, attempt, error)
+        if ended is not None:
+            self._row.attempt, self._proof = ended.attempt, ended.proof or self._proof
             await self._close()
             return
         fault = Fault(error.code, error.message, "When its agents answer again: viaduct recover")
@@ -354,28 +376,15 @@ class Drive:
     # the row
 
     async def _refuse(self, fault: Fault) -> None:
-        await self._row.write(replace(self.attempt.to(Phase.REFUSED, Outcome.REFUSED), error=fault))
+        await self._end(replace(self.attempt.to(Phase.REFUSED, Outcome.REFUSED), error=fault))
+
+    async def _end(self, attempt: Attempt) -> None:
+        """Write an end other than completion, and with it the attempt that tries again."""
+        around, now = self._around, self._around.clock()
+        if may_retry(attempt, now) and not self._row.cancel.is_set():
+            self.successor = successor(attempt, now, around.draw_identifier(), around.chance())
+            attempt = replace(attempt, retry=replace(attempt.retry, next=self.successor.attempt))
+        await self._row.write(attempt, successor=self.successor)
 
     async def _insist(self, ask_once: Callable[[], Awaitable[_Answer]], *, quiet: bool = False) -> _Answer:
         return await self._row.insist(ask_once, self._around.patience, quiet=quiet)
-
-
-def blocked(blockers: tuple[Notice, ...]) -> Fault:
-    """Return the fault of an attempt that blockers refuse: the first one's code, everyone's words."""
-    return Fault(blockers[0].code, "; ".join(one.message for one in blockers), "See all of it: viaduct preflight")
-
-
-def _fault(error: MigrationError) -> Fault:
-    return Fault(error.code, error.message, error.hint)
-
-
-def _resolved(attempt: Attempt) -> Attempt:
-    """Return an attempt that was left unresolved as it stood before: somebody answers now."""
-    return replace(attempt, outcome=None, error=None) if attempt.outcome == Outcome.UNRESOLVED else attempt
-
-
-async def _heard(asking: Awaitable[_Answer]) -> _Answer | None:
-    try:
-        return await asking
-    except MigrationError:
-        return None

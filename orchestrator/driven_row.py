@@ -5,6 +5,7 @@ A wish comes from this process at once, and from others through the store, which
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -40,14 +41,16 @@ class DrivenRow:
         self._observe = observe
         self._hear(attempt)
 
-    async def write(self, attempt: Attempt, *, owner: Ownership | None = None) -> None:
-        """Write the attempt, and tell whoever observes it.
+    async def write(
+        self, attempt: Attempt, *, owner: Ownership | None = None, successor: Attempt | None = None
+    ) -> None:
+        """Write the attempt, with what belongs to its end, and tell whoever observes it.
 
         Raises:
             Stale: Somebody else has taken it over.
             Refused: The store cannot be written, for as long as this is asked again; the agents go on alone.
         """
-        self.attempt = await self._saved(attempt, owner)
+        self.attempt = await self._saved(attempt, owner, successor)
         self._hear(self.attempt)
         self._observe(self.attempt)
 
@@ -107,10 +110,11 @@ class DrivenRow:
         """
         return await unless(self.cancel, calling)
 
-    async def _saved(self, attempt: Attempt, owner: Ownership | None) -> Attempt:
+    async def _saved(self, attempt: Attempt, owner: Ownership | None, successor: Attempt | None) -> Attempt:
         for failures in range(_WRITES):
             try:
-                return await asyncio.to_thread(self._store.save, attempt, self._clock(), owner=owner)
+                save = functools.partial(self._store.save, owner=owner, successor=successor)
+                return await asyncio.to_thread(save, attempt, self._clock())
             except Refused as error:
                 if error.code != STORE_UNUSABLE or failures == _WRITES - 1:
                     raise

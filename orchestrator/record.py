@@ -1,9 +1,9 @@
 """Attempts and events <-> the daemon's wire."""
 
-from orchestrator.attempt import Attempt, Event, Fault, Outcome, Phase, notices
+from orchestrator.attempt import Attempt, Event, Fault, Outcome, Phase, Retry, notices
 from orchestrator.policy import policy_from
 from vm_migration.api.v1 import orchestrator_pb2, types_pb2
-from vm_migration.errors import InternalError
+from vm_migration.errors import InternalError, MigrationError
 
 
 def record_of(attempt: Attempt) -> orchestrator_pb2.AttemptRecord:
@@ -28,6 +28,9 @@ def record_of(attempt: Attempt) -> orchestrator_pb2.AttemptRecord:
         updated_at=attempt.updated_at,
         cancel_requested=attempt.cancel_requested,
         shared_clock=attempt.shared_clock,
+        retries_left=attempt.retry.left,
+        earlier=attempt.retry.earlier,
+        next_attempt=attempt.retry.next,
     )
     if attempt.error is not None:
         fault = attempt.error
@@ -68,7 +71,13 @@ def attempt_of(record: orchestrator_pb2.AttemptRecord) -> Attempt:
         shared_clock=record.shared_clock,
         driver=record.driver,
         cancel_requested=record.cancel_requested,
+        retry=Retry(left=record.retries_left, earlier=tuple(record.earlier), next=record.next_attempt),
     )
+
+
+def failure_message(error: MigrationError) -> types_pb2.Failure:
+    """Return an error as the daemon sends it."""
+    return types_pb2.Failure(code=error.code, message=error.message, hint=error.hint)
 
 
 def event_message(event: Event) -> orchestrator_pb2.AttemptEvent:

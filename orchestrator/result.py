@@ -53,6 +53,8 @@ def migration_document(attempt: Attempt) -> MigrationDocument:
         blockers=notice_documents(attempt.blockers),
         warnings=notice_documents(attempt.warnings),
         error=fault_document(attempt.error) if attempt.error else None,
+        earlier=attempt.retry.earlier,
+        retried_as=attempt.retry.next or None,
     )
 
 
@@ -74,6 +76,7 @@ def attempt_document(attempt: Attempt) -> AttemptDocument:
         driver=attempt.driver,
         created=timestamp(attempt.created_at),
         updated=timestamp(attempt.updated_at),
+        retries_left=attempt.retry.left,
     )
 
 

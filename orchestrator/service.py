@@ -11,7 +11,7 @@ What could not be resolved is asked about again, later each time, for as long as
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -19,7 +19,10 @@ from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.drive import Drive, Surroundings
+from orchestrator.learning import Listing, find, listing
+from orchestrator.looking import changes
 from orchestrator.queueing import may_start, waits_for
+from orchestrator.retrying import settled_destination
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from vm_migration.errors import MigrationError, Refused, Stale
 from vm_migration.telemetry import logs
@@ -53,6 +56,7 @@ class AttemptQueue:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Attempt] = {}
         self._unresolved: dict[str, AskAgain] = {}
+        self._backing_off: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
         self._notifying: set[asyncio.Task[None]] = set()
@@ -70,7 +74,7 @@ class AttemptQueue:
     async def __aexit__(self, *_: object) -> None:
         """Stop driving; the agents go on alone, and the next driver takes the rows over."""
         held = [*self._waiting.values(), *(drive.attempt for drive in self._drives.values())]
-        for task in (self._scheduler, self._keeper, *self._tasks.values()):
+        for task in (self._scheduler, self._keeper, *self._tasks.values(), *self._backing_off.values()):
             task.cancel()
         await self._stack.aclose()
         for attempt in held:
@@ -86,12 +90,11 @@ class AttemptQueue:
             raise Refused("queue-full", f"{QUEUE_LIMIT} attempts are waiting", "Wait, or cancel some")
         attempt = await admit(self._around, order, check=True)
         if not attempt.ended and attempt.attempt not in self._drives:
-            self._waiting[attempt.attempt] = attempt
+            self._enqueue(attempt)
         self._observe(attempt)
-        self._wake.set()
         return attempt
 
-    async def watch(self, attempt_id: str) -> AsyncIterator[Attempt]:
+    async def watch(self, attempt_id: str) -> AsyncGenerator[Attempt, None]:
         """Yield an attempt at each change, and now and then without one, until it ends or is left unresolved."""
         while True:
             row = await asyncio.to_thread(self._around.store.get, attempt_id)
@@ -102,6 +105,18 @@ class AttemptQueue:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await self._changed.wait()
+
+    def watch_elsewhere(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
+        """Yield an attempt that only its hosts know, until it ends."""
+        return changes(self._around, attempt, HEARTBEAT_SECONDS / 2)
+
+    async def attempts(self, *, everything: bool) -> Listing:
+        """Return open attempts, or all: those of the store, and those that only a host knows."""
+        return await listing(self._around, everything=everything)
+
+    async def find(self, start: str) -> Attempt:
+        """Return the attempt whose UUID starts so, of the store or of a host."""
+        return await find(self._around, start)
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel an attempt, queued or driven."""
@@ -137,25 +152,49 @@ class AttemptQueue:
                 claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock(), sole=sole)
                 _log.info("attempt taken over", attempt=row.attempt, term=claimed.term, phase=claimed.phase.value)
                 if claimed.phase in _WAITING:
-                    self._waiting[claimed.attempt] = claimed
+                    self._enqueue(claimed)
                 else:
                     self._start(claimed)
+
+    def _enqueue(self, attempt: Attempt) -> None:
+        self._waiting[attempt.attempt] = attempt
+        if attempt.retry.choose or attempt.retry.not_before > self._around.clock():
+            task = self._group.create_task(self._back_off(attempt), name=f"back-off of {attempt.attempt}")
+            self._backing_off[attempt.attempt] = task
+        self._wake.set()
+
+    async def _back_off(self, attempt: Attempt) -> None:
+        """Let a retry wait, and choose its destination, before it waits for its turn there."""
+        try:
+            await asyncio.sleep(max(0.0, attempt.retry.not_before - self._around.clock()))
+            chosen = await settled_destination(self._around.agents, attempt)
+            row = await asyncio.to_thread(self._around.store.save, chosen, self._around.clock())
+        except MigrationError as error:  # its preflight asks again, and says it
+            _log.warning("no destination was chosen", attempt=attempt.attempt, code=error.code, reason=error.message)
+        else:
+            if attempt.attempt in self._waiting:
+                self._waiting[attempt.attempt] = row
+                self._observe(row)
+        self._backing_off.pop(attempt.attempt, None)
         self._wake.set()
 
     async def _schedule(self) -> None:
         while True:
             driven = [drive.attempt for drive in self._drives.values()]
             running = [one for one in driven if one.outcome != Outcome.UNRESOLVED]
-            chosen = may_start(self._waiting.values(), running)
+            chosen = may_start(self._ready(), running)
             for attempt in chosen:
                 self._start(attempt)
             await self._explain([*running, *chosen])
             await self._wake.wait()
             self._wake.clear()
 
+    def _ready(self) -> list[Attempt]:
+        return [one for one in self._waiting.values() if one.attempt not in self._backing_off]
+
     async def _explain(self, running: Sequence[Attempt]) -> None:
         """Write down what each waiting attempt waits for."""
-        for attempt in list(self._waiting.values()):
+        for attempt in self._ready():
             reason = waits_for(attempt, running)
             if reason != attempt.reason:
                 with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
@@ -197,6 +236,8 @@ class AttemptQueue:
 
     def _start(self, attempt: Attempt) -> None:
         self._waiting.pop(attempt.attempt, None)
+        if (waits := self._backing_off.pop(attempt.attempt, None)) is not None:
+            waits.cancel()
         again = attempt.outcome == Outcome.UNRESOLVED
         around = replace(self._around, patience=ASK_AGAIN_PATIENCE) if again else self._around
         drive = self._drives[attempt.attempt] = Drive(attempt, around)
@@ -207,6 +248,8 @@ class AttemptQueue:
         try:
             ended = await drive.run()
             self._note_unresolved(ended)
+            if drive.successor is not None:
+                self._enqueue(drive.successor)
             _log.info("attempt ended", attempt=ended.attempt, outcome=str(ended.outcome))
         except (MigrationError, ExceptionGroup) as error:
             _log.error("drive failed", attempt=drive.attempt.attempt, exc_info=error)

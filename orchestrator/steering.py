@@ -25,7 +25,10 @@ async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
         MigrationError: What its source answered.
     """
     _require_open(attempt, "cancel")
-    row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
+    try:
+        row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
+    except InvalidInput:  # only its hosts know it
+        return await _answered(attempt, around.agents.cancel(attempt.source, attempt.key()))
     if row.epoch:
         row = await _answered(row, around.agents.cancel(row.source, row.key()))
     return await _ended_by_nobody(around, row)
@@ -97,9 +100,9 @@ async def _answered(attempt: Attempt, answer: Awaitable[source_pb2.AttemptReport
 
 def _require_open(attempt: Attempt, what: str) -> None:
     if attempt.ended:
-        raise Refused(
-            "attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.outcome}", f"There is nothing to {what}"
-        )
+        again = attempt.retry.next
+        hint = f"It is tried again: viaduct {what} {again}" if again else f"There is nothing to {what}"
+        raise Refused("attempt-ended", f"Attempt {attempt.attempt} has ended: {attempt.outcome}", hint)
     if attempt.phase in PAST_RETURN:
         raise Refused(
             "past-return",

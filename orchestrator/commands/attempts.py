@@ -3,16 +3,16 @@
 import click
 from rich.console import Console
 
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Attempt, fault_of
 from orchestrator.commands.migrate import result_answer
 from orchestrator.commands.options import DURATION, RATE
 from orchestrator.desk import Desk, follow
-from orchestrator.documents.listings import AttemptsDocument
+from orchestrator.documents.listings import AttemptsDocument, SilentHostDocument
 from orchestrator.render.listings import show_attempts, show_events
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.quantities import rate, span
 from orchestrator.render.summary import show_result
-from orchestrator.result import attempt_document, one_attempt_document
+from orchestrator.result import attempt_document, fault_document, one_attempt_document
 from orchestrator.site import open_desk
 from orchestrator.steering import nothing_to_tune
 from vm_migration.command_line.invocation import Answer, Invocation, answering
@@ -25,11 +25,13 @@ from vm_migration.errors import InvalidInput
 async def list_attempts(call: Invocation, *, everything: bool) -> Answer:
     """List the open attempts, newest first."""
     async with open_desk(call.configuration()) as desk:
-        attempts = await desk.attempts(everything=everything)
-    document = AttemptsDocument("viaduct.attempts.v1", tuple(attempt_document(one) for one in attempts))
+        found = await desk.attempts(everything=everything)
+    attempts = tuple(attempt_document(one) for one in found.attempts)
+    silent = (SilentHostDocument(host, fault_document(fault_of(error))) for host, error in found.silent.items())
+    document = AttemptsDocument("viaduct.attempts.v1", attempts, tuple(silent))
 
     def show(console: Console) -> None:
-        show_attempts(console, document.attempts)
+        show_attempts(console, document.attempts, document.silent)
 
     return Answer(document, show)
 
@@ -120,7 +122,7 @@ async def tune(call: Invocation, attempt: str, downtime_limit: int | None, max_b
 
 
 async def _only_open(desk: Desk) -> Attempt:
-    attempts = await desk.attempts(everything=False)
+    attempts = (await desk.attempts(everything=False)).attempts
     if len(attempts) == 1:
         return attempts[0]
     what = "Several attempts are open" if attempts else "No attempt is open"

@@ -21,6 +21,7 @@ from orchestrator.policy import require_offered
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.summary import show_result
 from orchestrator.result import migration_document
+from orchestrator.retrying import MOST_RETRIES
 from orchestrator.site import open_desk
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
@@ -40,6 +41,13 @@ _CLOSING = {
 @click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` takes the first that passes.")
 @policy_options
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first in a daemon's queue.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0, MOST_RETRIES),
+    default=0,
+    show_default=True,
+    help="How often to try again what failed, each time after a longer wait; with `--to any` elsewhere first.",
+)
 @click.option("--detach", is_flag=True, help="Return as soon as a daemon has taken it.")
 @click.option("--dry-run", is_flag=True, help="Only say whether and how it would go, as `viaduct preflight` does.")
 @answering
@@ -48,6 +56,7 @@ async def migrate(
     machine: str,
     destination: str,
     priority: int,
+    retries: int,
     *,
     detach: bool,
     dry_run: bool,
@@ -59,7 +68,7 @@ async def migrate(
     configuration = call.configuration()
     if dry_run:
         return await preflight_answer(configuration, machine, destination, policy, explain=False)
-    order = Order(machine, destination, policy, max(priority, 0))
+    order = Order(machine, destination, policy, max(priority, 0), retries=retries)
     async with open_desk(configuration, drives=True) as desk:
         try:
             attempt = await (desk.submit(order) if detach else _watched(call, desk, order))

@@ -148,13 +148,15 @@ class AttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str
     created: str
     updated: str
+    retries_left: int
 
 
 class AttemptsDocument(Document, frozen=True):
-    """`viaduct list`."""
+    """`viaduct list`. What a silent host knows of attempts is not told."""
 
     schema_name: Literal["viaduct.attempts.v1"]
     attempts: tuple[AttemptDocument, ...]
+    silent: tuple[SilentHostDocument, ...]
 
 
 class EventDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

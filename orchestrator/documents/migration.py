@@ -1,4 +1,4 @@
-"""`viaduct.migration.v1`: the result of a migration, with exactly the contract's keys.
+"""`viaduct.migration.v1`: the result of a migration, with the contract's keys, and those of what is tried again.
 
 What did not happen is null: a refused migration has no downtime.
 """
@@ -108,3 +108,5 @@ class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     blockers: tuple[NoticeDocument, ...]
     warnings: tuple[NoticeDocument, ...]
     error: FaultDocument | None
+    earlier: tuple[str, ...]  # the failed attempts that this one repeats, oldest first
+    retried_as: str | None  # the attempt that repeats this one

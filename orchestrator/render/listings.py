@@ -27,8 +27,7 @@ def show_machines(
         for one in machines
     ]
     _show(console, ("machine", "host", "runs", "state", "epoch", "memory", "attempt"), rows, "no machines")
-    for host in silent:
-        console.print(f"[yellow]{host.host} did not answer[/yellow]: {host.error.message}")
+    _show_silent(console, silent)
 
 
 def show_machine(console: Console, machine: MachineDocument) -> None:
@@ -72,8 +71,10 @@ def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:
     _show(console, ("host", "source agent", "dest agent", "memory in use"), rows, "no hosts")
 
 
-def show_attempts(console: Console, attempts: Sequence[AttemptDocument]) -> None:
-    """Print attempts, newest first."""
+def show_attempts(
+    console: Console, attempts: Sequence[AttemptDocument], silent: Sequence[SilentHostDocument] = ()
+) -> None:
+    """Print attempts, newest first, and the hosts of which nothing is known."""
     rows = [
         (
             one.attempt[:8],
@@ -89,6 +90,7 @@ def show_attempts(console: Console, attempts: Sequence[AttemptDocument]) -> None
     ]
     headings = ("attempt", "machine", "way", "phase", "done", "outcome", "driver", "since")
     _show(console, headings, rows, "no attempts")
+    _show_silent(console, silent)
 
 
 def show_events(console: Console, events: Iterable[EventDocument]) -> None:
@@ -108,6 +110,11 @@ def show_certificate(console: Console, one: PkiDocument) -> None:
         ("sha256", one.sha256),
     ]
     _show_facts(console, [row for row in rows if row[1]])
+
+
+def _show_silent(console: Console, silent: Sequence[SilentHostDocument]) -> None:
+    for host in silent:
+        console.print(f"[yellow]{host.host} did not answer[/yellow]: {host.error.message}")
 
 
 def _show(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:

@@ -75,6 +75,8 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_by_driver ON outbox (driver, number);
 """
+_ADDED: Final = {"retry": "TEXT NOT NULL DEFAULT ''"}
+"""Columns that came later. The version before goes on beside them: it names its own, and these have defaults."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -111,3 +113,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             for statement in _TABLES.split(";\n"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={VERSION}")
+        present = {row["name"] for row in connection.execute("PRAGMA table_info(attempt)")}
+        for name, kind in _ADDED.items():
+            if name not in present:
+                connection.execute(f"ALTER TABLE attempt ADD COLUMN {name} {kind}")

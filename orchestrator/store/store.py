@@ -125,10 +125,13 @@ class Store:
             db.execute("UPDATE attempt SET heartbeat = ? WHERE attempt = ?", (now, attempt.attempt))
             return replace(row, heartbeat=now)
 
-    def save(self, attempt: Attempt, now: float, *, owner: Ownership | None = None) -> Attempt:
+    def save(
+        self, attempt: Attempt, now: float, *, owner: Ownership | None = None, successor: Attempt | None = None
+    ) -> Attempt:
         """Write an attempt that this driver holds; a new phase or outcome is an event and leaves through the outbox.
 
-        With an owner, where the machine lives is written with it, unless a higher epoch is known.
+        With an owner, where the machine lives is written with it, unless a higher epoch is known. With a successor, the
+        attempt that tries again after this one, which ends, is entered with it.
 
         Raises:
             Stale: Somebody else has taken the attempt over.
@@ -149,6 +152,9 @@ class Store:
                 _append(db, after, now)
             if owner is not None:
                 _own(db, owner, attempt.driver)
+            if successor is not None:
+                db.execute(_INSERT, attempt_row(successor))
+                _append(db, successor, now)
             return after
 
     def let_go(self, attempt: Attempt) -> None:
@@ -178,6 +184,11 @@ class Store:
         """
         with self._reading() as db:
             return _known(db, attempt_id)
+
+    def has(self, attempt_id: str) -> bool:
+        """Say whether an attempt is known."""
+        with self._reading() as db:
+            return _row(db, attempt_id) is not None
 
     def find(self, start: str) -> Attempt:
         """Return the one attempt whose identifier starts so.

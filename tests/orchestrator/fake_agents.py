@@ -23,6 +23,8 @@ from vm_migration.api.v1.machine_pb2_grpc import (
 )
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer, add_SourceServicer_to_server
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Stale
+from vm_migration.handover.record import Record, encode
+from vm_migration.handover.states import State
 from vm_migration.link.server import AgentServer, Service
 
 _API = "vm_migration.api.v1"
@@ -43,6 +45,7 @@ class Script:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     reached: asyncio.Event = field(default_factory=asyncio.Event)  # set when it waits there
     ends_with: str = "completed"  # completed | failed | lost
+    failures: int = 0  # so many attempts fail before it ends so
 
 
 @dataclass
@@ -127,6 +130,10 @@ class FakeAttempt:
             if phase == script.hold_at:
                 script.reached.set()
                 await script.go.wait()
+            if phase == "pre-copy" and script.failures:
+                script.failures -= 1
+                await self._fail("failed")
+                return
             if phase == "pre-copy" and script.ends_with != "completed":
                 await self._fail(script.ends_with)
                 return
@@ -139,6 +146,7 @@ class FakeAttempt:
 
     async def _fail(self, how: str) -> None:
         code = {"failed": "verify-mismatch", "lost": "process-gone"}[how]
+        self.world.machines[self.report.key.machine].epoch = self.report.key.epoch  # an attempt burns its epoch
         self.report.error.CopyFrom(types.Failure(code=code, message="It went wrong", hint="Try again"))
         phase, state = ("lost", "LOST") if how == "lost" else ("aborted", "ABORTED")
         await self.become(phase, outcome=how, state=state)
@@ -354,11 +362,27 @@ class FakeMachines(MachinesServicer):
 class FakeHost(HostServicer):
     """What one host is."""
 
-    def __init__(self, host: str) -> None:
-        self.host = host
+    def __init__(self, world: World, host: str) -> None:
+        self.world, self.host = world, host
 
     async def ListCustodies(self, request: types.Empty, context: object) -> types.CustodyReport:
-        raise AssertionError("Not asked here")
+        custodies = []
+        for attempt in self.world.attempts.values():
+            report, key = attempt.report, attempt.report.key
+            states = {report.source: report.state, report.destination: self.world.incoming.get(key.attempt, "")}
+            if states.get(self.host):
+                peer = report.destination if self.host == report.source else report.source
+                record = Record(
+                    machine=key.machine,
+                    state=State(states[self.host]),
+                    attempt=key.attempt,
+                    epoch=key.epoch,
+                    term=key.term,
+                    peer=peer,
+                )
+                text = encode(record).decode()
+                custodies.append(types.MachineCustody(machine=key.machine, name=report.machine_name, record=text))
+        return types.CustodyReport(host=self.host, custodies=custodies)
 
     async def DescribeHost(self, request: types.Empty, context: object) -> types.HostFacts:
         return types.HostFacts(
@@ -368,7 +392,7 @@ class FakeHost(HostServicer):
 
 def _source_services(world: World, host: str) -> list[Service]:
     return [
-        Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(host))),
+        Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(world, host))),
         Service(f"{_API}.Machines", partial(add_MachinesServicer_to_server, FakeMachines(world, host))),
         Service(f"{_API}.Source", partial(add_SourceServicer_to_server, FakeSource(world, host))),
     ]
@@ -376,7 +400,7 @@ def _source_services(world: World, host: str) -> list[Service]:
 
 def _dest_services(world: World, host: str) -> list[Service]:
     return [
-        Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(host))),
+        Service(f"{_API}.Host", partial(add_HostServicer_to_server, FakeHost(world, host))),
         Service(f"{_API}.Destination", partial(add_DestinationServicer_to_server, FakeDestination(world, host))),
     ]
 

@@ -19,10 +19,10 @@ def test_every_schema_is_one(name: str) -> None:
     Draft202012Validator.check_schema(json.loads(schemas.schema_text(name)))
 
 
-def test_the_migration_document_has_exactly_the_keys_of_the_contract() -> None:
+def test_the_migration_document_has_the_keys_of_the_contract_and_what_was_added() -> None:
     fields = schemas.DOCUMENTS["viaduct.migration.v1"].__struct_encode_fields__
     assert " ".join(fields) == (
         "schema attempt machine source destination epoch outcome transport verified_by total_ms prepare_ms downtime_ms "
         "clock downtime rounds memory ram_bytes wire_bytes pages_verified pages_mismatched guest expected blockers "
-        "warnings error"
+        "warnings error earlier retried_as"
     )

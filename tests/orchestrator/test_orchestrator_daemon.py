@@ -16,6 +16,7 @@ from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.drive import Drive, Surroundings
+from orchestrator.learning import Listing
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import may_start
 from orchestrator.service import AttemptQueue
@@ -61,7 +62,7 @@ async def test_what_is_submitted_is_driven_and_watched(site: FakeSite, desk: Rem
     assert seen[-1] == ended
     events = await desk.events(ended)
     assert [one.sequence for one in events] == list(range(1, len(events) + 1))
-    assert await desk.attempts(everything=False) == ()
+    assert await desk.attempts(everything=False) == Listing((), {})
     assert (await desk.attempt(ended.attempt[:6])).attempt == ended.attempt
 
 

@@ -19,6 +19,7 @@ from vm_migration.api.v1 import types_pb2 as types
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.api.v1.machine_pb2_grpc import add_HostServicer_to_server
 from vm_migration.api.v1.source_pb2_grpc import add_SourceServicer_to_server
+from vm_migration.daemon.custodies import name_in
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.handover import arrival, departure, ownership
@@ -140,7 +141,7 @@ class Held:
             run_state = "incoming" if record.state in ARRIVING else "running" if runs else "paused"
         return types.MachineCustody(
             machine=machine,
-            name="" if record is None else "guest",
+            name="" if record is None else name_in(record),
             record="" if record is None else encode(record.public()).decode(),
             unreadable=self.unreadable,
             process=self.process,
@@ -197,7 +198,7 @@ class JournalledHost:
 
 class _Host(FakeHost):
     def __init__(self, host: JournalledHost) -> None:
-        super().__init__(host.name)
+        super().__init__(World(), host.name)
         self.journalled = host
 
     async def ListCustodies(self, request: types.Empty, context: object) -> types.CustodyReport:

@@ -1,0 +1,170 @@
+"""Attempts that the store does not know, learned from the hosts: an empty store is no proof of an empty site.
+
+A record names its attempt, so that any host of an attempt is enough to know of it; its source tells the rest. What is
+learned is looked at and steered, and driven by nobody here: whoever drives it goes on, and the source finishes alone.
+A host whose agents are both silent is named; nothing is concluded about what it has.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from orchestrator.agents import Agents, Side
+from orchestrator.attempt import Attempt, Outcome, Phase, with_report
+from orchestrator.drive import Surroundings
+from orchestrator.policy import MigrationPolicy
+from vm_migration.api.v1.types_pb2 import CustodyReport, MachineCustody
+from vm_migration.errors import InvalidInput, MigrationError, Unreachable
+from vm_migration.handover.record import Record, decode
+from vm_migration.handover.states import State
+
+_AT_SOURCE: Final = {
+    State.OUTGOING: (Phase.BEGUN, None),
+    State.STOPPED: (Phase.STOPPING, None),
+    State.RELEASED: (Phase.HANDING_OVER, None),
+    State.ABORTED: (Phase.ABORTED, Outcome.FAILED),
+    State.RECLAIMED: (Phase.ABORTED, Outcome.FAILED),
+    State.RETIRED: (Phase.COMPLETED, Outcome.COMPLETED),
+}
+_AT_DESTINATION: Final = {
+    State.PREPARED: (Phase.PREPARING, None),
+    State.READY: (Phase.VERIFYING, None),
+    State.ACTIVATING: (Phase.HANDING_OVER, None),
+    State.ACTIVE: (Phase.COMPLETED, Outcome.COMPLETED),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Attempts, and the hosts of which nothing is known."""
+
+    attempts: tuple[Attempt, ...]
+    silent: Mapping[str, MigrationError]
+
+
+async def listing(around: Surroundings, *, everything: bool) -> Listing:
+    """Return the open attempts, or all, of the store and of every host."""
+    rows, known = await asyncio.to_thread(_stored, around, everything=everything)
+    found = await learn(around.agents, around.clock(), known)
+    learned = tuple(one for one in found.attempts if everything or not one.ended)
+    return Listing((*rows, *learned), found.silent)
+
+
+async def find(around: Surroundings, start: str) -> Attempt:
+    """Return the one attempt whose identifier starts so: of the store, else of a host.
+
+    Raises:
+        InvalidInput: None does, or several do.
+        Unreachable: None does of those that are known, and a host is silent.
+    """
+    try:
+        return await asyncio.to_thread(around.store.find, start)
+    except InvalidInput as error:
+        if error.code != "unknown-attempt" or not start:
+            raise
+        unknown = error
+    found = await learn(around.agents, around.clock(), frozenset())
+    matches = [one for one in found.attempts if one.attempt.startswith(start.lower())]
+    if len(matches) > 1:
+        raise InvalidInput("ambiguous-attempt", f'Several attempts start with "{start}"', "Give more of it")
+    if not matches and found.silent:
+        silent = ", ".join(found.silent)
+        raise Unreachable(
+            "host-silent",
+            f'No host that answers knows an attempt "{start}", and {silent} did not answer',
+            f"Start the agents of {silent}, or correct [host] in the configuration",
+        )
+    if not matches:
+        raise unknown
+    return matches[0]
+
+
+async def learn(agents: Agents, now: float, known: frozenset[str]) -> Listing:
+    """Ask every host, and return the attempts that are not known, each as its source tells it where that answers.
+
+    The times of an attempt that is learned are those of now.
+    """
+    hosts = sorted(agents.hosts)
+    reports = await asyncio.gather(*(_custodies(agents, host) for host in hosts))
+    silent: dict[str, MigrationError] = {}
+    drafts: dict[str, Attempt] = {}
+    for host, told in zip(hosts, reports, strict=True):
+        if isinstance(told, MigrationError):
+            silent[host] = told
+            continue
+        for one in told.custodies:
+            draft, by_source = _draft(one, host, now)
+            if draft is not None and draft.attempt not in known and (by_source or draft.attempt not in drafts):
+                drafts[draft.attempt] = draft
+    attempts = await asyncio.gather(*(_told(agents, one) for one in drafts.values()))
+    return Listing(tuple(sorted(attempts, key=lambda one: one.attempt)), silent)
+
+
+def _stored(around: Surroundings, *, everything: bool) -> tuple[tuple[Attempt, ...], frozenset[str]]:
+    rows = around.store.attempts(everything=True)
+    shown = tuple(row for row in rows if everything or not row.ended)
+    return shown, frozenset(row.attempt for row in rows)
+
+
+async def _custodies(agents: Agents, host: str) -> CustodyReport | MigrationError:
+    """Ask both agents, who read the same journals; one answer is enough."""
+
+    async def ask(side: Side) -> CustodyReport | MigrationError:
+        try:
+            return await agents.list_custodies(host, side)
+        except InvalidInput:  # our own configuration, not the host
+            raise
+        except MigrationError as error:
+            return error
+
+    here, there = await asyncio.gather(ask("source"), ask("dest"))
+    return here if isinstance(here, CustodyReport) else there
+
+
+def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | None, bool]:
+    """Return the attempt that a host's last record names, and whether that host is its source."""
+    record = _record(custody)
+    if record is None or not record.attempt:
+        return None, False
+    by_source = record.state in _AT_SOURCE
+    stands = _AT_SOURCE.get(record.state) or _AT_DESTINATION.get(record.state)
+    if stands is None:
+        return None, False
+    source, destination = (host, record.peer) if by_source else (record.peer, host)
+    attempt = Attempt(
+        attempt=record.attempt,
+        machine=record.machine,
+        name=custody.name or record.machine,
+        source=source,
+        destination=destination,
+        policy=MigrationPolicy(),
+        created_at=now,
+        updated_at=now,
+        epoch=record.epoch,
+        term=record.term,
+        phase=stands[0],
+        outcome=stands[1],
+        reason=f"learned from {host}",
+    )
+    return attempt, by_source
+
+
+async def _told(agents: Agents, draft: Attempt) -> Attempt:
+    """Return an attempt as its source tells it, where it is a configured host and answers."""
+    with suppress(MigrationError):
+        report = await agents.get_attempt(draft.source, draft.key())
+        base = replace(draft, phase=Phase.QUEUED, outcome=None) if draft.ended else draft
+        told = with_report(base, report)
+        return told if told.ended or not draft.ended else draft
+    return draft
+
+
+def _record(custody: MachineCustody) -> Record | None:
+    try:
+        return decode(custody.record.encode())
+    except msgspec.DecodeError:  # unreadable, or a newer version's
+        return None

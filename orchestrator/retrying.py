@@ -1,0 +1,106 @@
+"""When a failed attempt is tried again, after how long, and where to. Decided purely; only hosts are asked.
+
+A retry is an attempt of its own, with its own identifier and its own epoch, in a row of its own that is entered in the
+transaction which ends the one before. It follows `failed` alone: what was cancelled, lost or unresolved, or what the
+machine itself refuses, is not tried again. A retry that finds no way, because a host did not answer or has no
+room, counts as one that failed.
+
+The wait is drawn at random between half and all of 1 s, 2 s, 4 s ... 60 s, so that machines which failed together do
+not come back together. No retry begins once all tries together have taken longer than each of them may, and the waits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Attempt, Outcome
+from orchestrator.preflight import ANY, Candidate, preflight
+from vm_migration.api.v1.types_pb2 import MachineStatus
+
+MOST_RETRIES: Final = 10
+FIRST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+_PREPARE_ALLOWANCE: Final = 60.0
+_PASSING: Final = frozenset(
+    {"unreachable", "no-memory", "machine-exists", "attempt-open", "former-source-open", "run-state-owed", "stopping"}
+)
+"""Refusals that a retry may find gone later; all others are the machine's, or the order's."""
+
+
+def may_retry(attempt: Attempt, now: float) -> bool:
+    """Say whether an attempt that ended is tried again."""
+    retry = attempt.retry
+    if not retry.left or attempt.cancel_requested or now > _latest(attempt):
+        return False
+    if attempt.outcome == Outcome.FAILED:
+        return True
+    if attempt.outcome != Outcome.REFUSED or not retry.earlier:
+        return False
+    codes = {one.code for one in attempt.blockers} or {attempt.error.code if attempt.error is not None else ""}
+    return codes <= _PASSING
+
+
+def successor(attempt: Attempt, now: float, identifier: str, fraction: float) -> Attempt:
+    """Return the attempt that tries again; `fraction` is a random number between 0 and 1."""
+    retry = attempt.retry
+    wait = wait_seconds(len(retry.earlier), fraction)
+    why = attempt.error.code if attempt.error is not None else str(attempt.outcome)
+    return Attempt(
+        attempt=identifier,
+        machine=attempt.machine,
+        name=attempt.name,
+        source=attempt.source,
+        destination=attempt.destination,
+        policy=attempt.policy,
+        created_at=now,
+        updated_at=now,
+        priority=attempt.priority,
+        reason=f"waits {wait:.1f} s after attempt {attempt.attempt[:8]} failed: {why}",
+        driver=attempt.driver,
+        heartbeat=now,
+        retry=replace(
+            retry,
+            left=retry.left - 1,
+            earlier=(*retry.earlier, attempt.attempt),
+            failed_at=(*(host for host in retry.failed_at if host != attempt.destination), attempt.destination),
+            not_before=now + wait,
+            since=retry.since or attempt.created_at,
+            choose=retry.anywhere,
+            next="",
+        ),
+    )
+
+
+def wait_seconds(tries: int, fraction: float) -> float:
+    """Return how long to wait after so many earlier tries."""
+    longest = min(FIRST_WAIT * 2.0**tries, LONGEST_WAIT)
+    return longest * (0.5 + fraction / 2)
+
+
+def first_choice(candidates: Sequence[Candidate], failed_at: Sequence[str]) -> Candidate | None:
+    """Return the destination to take of those that pass: one that has not failed, else the one that failed first."""
+    passing = [one for one in candidates if one.passes]
+    return min(passing, key=lambda one: failed_at.index(one.host) + 1 if one.host in failed_at else 0, default=None)
+
+
+async def settled_destination(agents: Agents, attempt: Attempt) -> Attempt:
+    """Return a retry with its destination, asked of all hosts where any will do; where none passes, it keeps its own.
+
+    Raises:
+        MigrationError: The machine's host failed otherwise than by not answering.
+    """
+    chosen = None
+    if attempt.retry.choose:
+        machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
+        found = await preflight(agents, machine, ANY, attempt.policy)
+        chosen = first_choice(found.candidates, attempt.retry.failed_at)
+    destination = attempt.destination if chosen is None else chosen.host
+    return replace(attempt, destination=destination, retry=replace(attempt.retry, choose=False))
+
+
+def _latest(attempt: Attempt) -> float:
+    """Return when the last retry may begin, in seconds since 1970."""
+    since, tries = attempt.retry.since or attempt.created_at, len(attempt.retry.earlier) + 1
+    each = attempt.policy.timeout_ms / 1000 + _PREPARE_ALLOWANCE + LONGEST_WAIT
+    return since + (tries + attempt.retry.left) * each

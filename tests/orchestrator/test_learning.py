@@ -1,0 +1,117 @@
+"""Attempts that only the agents know: a store that never saw them, of a command and of a daemon."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.admission import Order, admit
+from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.desk import Desk, LocalDesk, follow
+from orchestrator.drive import Drive, Surroundings, ignore
+from orchestrator.store.store import Store
+from tests.orchestrator.fake_agents import FakeSite
+from tests.orchestrator.test_orchestrator_daemon import daemon
+from vm_migration.errors import InvalidInput, Refused, Unreachable
+
+MakeDesk = Callable[[Surroundings], contextlib.AbstractAsyncContextManager[Desk]]
+
+
+@contextlib.asynccontextmanager
+async def local(around: Surroundings) -> AsyncIterator[Desk]:
+    yield LocalDesk(around, "viaduct orchestrator")
+
+
+@contextlib.asynccontextmanager
+async def held(site: FakeSite, around: Surroundings, phase: str) -> AsyncIterator[Attempt]:
+    """Have an attempt that another driver, with another store, holds in a phase."""
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = phase
+    drive = Drive(await admit(around, Order("guest", "host-b")), around)
+    task = asyncio.create_task(drive.run())
+    await site.world.script.reached.wait()
+    yield drive.attempt
+    site.world.script.go.set()
+    await task
+
+
+@pytest.fixture
+def elsewhere(around: Surroundings, tmp_path: Path) -> Iterator[Surroundings]:
+    with Store(tmp_path / "another.db") as store:
+        yield replace(around, store=store, driver="cli-elsewhere-1")
+
+
+@pytest.mark.parametrize("make", [local, daemon])
+async def test_an_attempt_of_another_store_is_listed_shown_watched_and_forced(
+    site: FakeSite, around: Surroundings, elsewhere: Surroundings, make: MakeDesk
+) -> None:
+    async with held(site, around, "pre-copy") as attempt, make(elsewhere) as desk:
+        found = await desk.attempts(everything=False)
+        assert [(one.attempt, one.phase, one.driver) for one in found.attempts] == [
+            (attempt.attempt, Phase.PRE_COPY, "")
+        ]
+        assert found.silent == {}
+        shown = await desk.attempt(attempt.attempt[:6])
+        assert (shown.name, shown.source, shown.destination, shown.epoch) == ("guest", "host-a", "host-b", 2)
+        assert await desk.events(shown) == ()
+        phases: list[Phase] = []
+        async with contextlib.aclosing(desk.watch(shown)) as changes:
+            async for change in changes:
+                if not phases:
+                    await desk.force(shown)
+                phases.append(change.phase)
+        assert phases[-1] == Phase.COMPLETED
+        assert (await desk.attempts(everything=False)).attempts == ()
+
+
+@pytest.mark.parametrize("make", [local, daemon])
+async def test_an_attempt_of_another_store_is_cancelled(
+    site: FakeSite, around: Surroundings, elsewhere: Surroundings, make: MakeDesk
+) -> None:
+    async with held(site, around, "pre-copy") as attempt, make(elsewhere) as desk:
+        cancelled = await desk.cancel(await desk.attempt(attempt.attempt))
+        assert cancelled.outcome == Outcome.CANCELLED
+    assert around.store.get(attempt.attempt).outcome == Outcome.CANCELLED
+
+
+@pytest.mark.parametrize("make", [local, daemon])
+async def test_a_host_that_is_silent_is_named_and_not_taken_for_empty(
+    site: FakeSite, around: Surroundings, elsewhere: Surroundings, make: MakeDesk
+) -> None:
+    async with held(site, around, "pre-copy") as attempt, make(elsewhere) as desk:
+        with pytest.raises(InvalidInput) as unknown:
+            await desk.attempt("ffffffff")
+        assert unknown.value.code == "unknown-attempt"
+        await site.stop("host-b")
+        found = await desk.attempts(everything=False)
+        assert ([one.attempt for one in found.attempts], list(found.silent)) == ([attempt.attempt], ["host-b"])
+        with pytest.raises(Unreachable, match="host-b did not answer") as silent:
+            await desk.attempt("ffffffff")
+        assert silent.value.code == "host-silent"
+
+
+async def test_nobody_waits_for_what_nobody_drives(around: Surroundings, site: FakeSite) -> None:
+    site.world.add("guest", "host-a")
+    row = await admit(around, Order("guest", "host-b"))
+    later = replace(around, clock=lambda: around.clock() + 60, driver="cli-later-1")
+    desk = LocalDesk(later, "viaduct orchestrator")
+    with pytest.raises(Refused, match="Nobody drives") as gone:
+        await follow(desk.watch(row), ignore)
+    assert gone.value.code == "driver-gone"
+    assert "nobody drives it" in (await desk.attempt(row.attempt)).reason
+    assert (await desk.cancel(row)).outcome == Outcome.CANCELLED
+    assert around.store.attempts() == ()
+
+
+async def test_two_who_ask_for_one_machine_at_once_get_one_attempt(site: FakeSite, around: Surroundings) -> None:
+    site.world.add("guest", "host-a")
+    drivers = [replace(around, driver=f"cli-{number}") for number in range(3)]
+    asked = [admit(one, Order("guest", "host-b")) for one in drivers]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    (winner,) = [one for one in answers if isinstance(one, Attempt)]
+    losers = [one for one in answers if isinstance(one, Refused)]
+    assert len(losers) == 2
+    assert {(one.code, f"held by {winner.driver}" in one.message) for one in losers} == {("attempt-open", True)}
