@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from orchestrator.diagnosis.examination import Diagnosis
+from orchestrator.diagnosis.diagnosis import Diagnosis
 from orchestrator.diagnosis.views import HostView
 from orchestrator.documents.recovery import DoctorDocument
 from vm_migration.daemon.configuration import Configuration

@@ -1,6 +1,6 @@
 """A diagnosis -> `viaduct.doctor.v1`. Pure."""
 
-from orchestrator.diagnosis.examination import Diagnosis
+from orchestrator.diagnosis.diagnosis import Diagnosis
 from orchestrator.diagnosis.finding import Finding
 from orchestrator.diagnosis.placing import Place
 from orchestrator.diagnosis.views import Copy, HostView, MachineView

@@ -23,8 +23,11 @@ def show_diagnosis(console: Console, document: DoctorDocument) -> None:
 def show_finding(console: Console, one: FindingDocument) -> None:
     """Print a finding in two lines, as errors are printed."""
     style = "red" if one.severity == "problem" else "yellow"
-    console.print(f"[{style}]{one.severity}[/{style}] [bold]{one.code}[/bold]: {escape(one.message)}", soft_wrap=True)
-    console.print(f"    fix: {escape(one.hint)}\n", soft_wrap=True)
+    console.print(
+        f"[{style}]{one.severity}[/{style}] [bold]{one.code}[/bold]: {escape(one.message)}",
+        soft_wrap=not console.is_terminal,
+    )
+    console.print(f"    fix: {escape(one.hint)}\n", soft_wrap=not console.is_terminal)
 
 
 def verdict(findings: Sequence[FindingDocument]) -> str:

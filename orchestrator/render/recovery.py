@@ -39,16 +39,16 @@ class LiveWords:
 def show_plan(console: Console, plan: Plan, word: Word) -> None:
     """Print what follows from an operator's word, before anything is done."""
     off = " and ".join((word.fenced, *word.also_off))
-    console.print(f"Where [bold]{off}[/bold] is off, this follows:\n", soft_wrap=True)
+    console.print(f"Where [bold]{off}[/bold] is off, this follows:\n", soft_wrap=not console.is_terminal)
     for one in plan.steps:
-        console.print(f"  [bold]{escape(one.name)}[/bold]  {escape(one.message)}", soft_wrap=True)
+        console.print(f"  [bold]{escape(one.name)}[/bold]  {escape(one.message)}", soft_wrap=not console.is_terminal)
         if one.missing:
-            console.print(f"    [red]may be missing:[/red] {escape(one.missing)}", soft_wrap=True)
+            console.print(f"    [red]may be missing:[/red] {escape(one.missing)}", soft_wrap=not console.is_terminal)
     for refused in plan.refused:
         console.print(
             f"  [bold]{escape(refused.name)}[/bold]  [red]refused[/red]: {escape(refused.reason)}", soft_wrap=True
         )
-        console.print(f"    fix: {escape(refused.hint)}", soft_wrap=True)
+        console.print(f"    fix: {escape(refused.hint)}", soft_wrap=not console.is_terminal)
     console.print()
 
 
@@ -56,12 +56,16 @@ def show_recovery(console: Console, document: RecoverDocument) -> None:
     """Print what was done, and what is still open with what to do."""
     for step in document.steps:
         word = "[green]done[/green]" if step.done else "[red]failed[/red]"
-        console.print(f"{word}  [bold]{escape(step.name)}[/bold]  {escape(step.message)}", soft_wrap=True)
+        console.print(
+            f"{word}  [bold]{escape(step.name)}[/bold]  {escape(step.message)}", soft_wrap=not console.is_terminal
+        )
         if step.error is not None:
-            console.print(f"    why: {escape(step.error)}", soft_wrap=True)
+            console.print(f"    why: {escape(step.error)}", soft_wrap=not console.is_terminal)
     for one in document.unresolved:
-        console.print(f"[red]open[/red]  [bold]{escape(one.name)}[/bold]  {escape(one.reason)}", soft_wrap=True)
-        console.print(f"    fix: {escape(one.hint)}", soft_wrap=True)
+        console.print(
+            f"[red]open[/red]  [bold]{escape(one.name)}[/bold]  {escape(one.reason)}", soft_wrap=not console.is_terminal
+        )
+        console.print(f"    fix: {escape(one.hint)}", soft_wrap=not console.is_terminal)
     if not document.unresolved:
         console.print("[green]Everything is settled[/green]" if document.steps else "[green]Nothing was open[/green]")
     for host in document.unheard:

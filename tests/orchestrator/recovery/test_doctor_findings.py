@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.diagnosis.examination import agreed, diagnosis
+from orchestrator.diagnosis.diagnosis import agreed, diagnosis
 from orchestrator.diagnosis.finding import Code
 from orchestrator.diagnosis.views import HostView, Leftover, SiteView, Told, copy_from, merged
 from tests.orchestrator.recovery.journalled_hosts import (
