@@ -7,22 +7,31 @@ asked for still come. They come whatever the stream waits for here, a machine th
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final
+from typing import Final, Protocol
 
-from dest_agent.incoming_attempt import IncomingAttempt
 from vm_migration.transfer.frames import Ack
 
 PROGRESS_EVERY: Final = 1.0
 """Seconds between two answers that nobody asked for."""
 
 
+class Arrival(Protocol):
+    """What takes a stream's messages: dest_agent.incoming_attempt.IncomingAttempt."""
+
+    async def take(self, message: bytes, stream: int) -> Ack | None:
+        """Take one message, and return what is answered."""
+
+    def progress(self, stream: int) -> Ack:
+        """Return how far a stream has come."""
+
+
 async def answered(
-    attempt: IncomingAttempt, messages: AsyncIterator[bytes], stream: int, *, tells: bool
+    attempt: Arrival, messages: AsyncIterator[bytes], stream: int, *, tells: bool
 ) -> AsyncGenerator[Ack, None]:
     """Take a stream's messages and yield what is answered; `tells` of its own accord as well, from the start on.
 
     Raises:
-        MigrationError: As IncomingAttempt.take; the stream is over.
+        MigrationError: What `take` raises; the stream is over.
     """
     if tells:
         yield attempt.progress(stream)
@@ -44,7 +53,7 @@ async def answered(
             await step
 
 
-def _next(attempt: IncomingAttempt, messages: AsyncIterator[bytes], stream: int) -> "asyncio.Task[Ack | None]":
+def _next(attempt: Arrival, messages: AsyncIterator[bytes], stream: int) -> "asyncio.Task[Ack | None]":
     async def take() -> Ack | None:
         async for message in messages:
             answer = await attempt.take(message, stream)

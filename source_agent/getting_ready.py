@@ -42,15 +42,17 @@ class GettingReady:
             self._order.set_result(order)
 
     def force(self) -> None:
-        """Switch over at the end of the round, whatever the standstill.
+        """Switch over at once, whatever the standstill; asked again, nothing changes.
 
         Raises:
-            Refused: No round is under way.
+            Refused: Its rounds have not begun, or are over.
         """
         phase = self._account.now.phase
         if self._precopy is None or phase is not Phase.PRE_COPY:
-            raise Refused("not-in-rounds", f"Attempt {self._account.attempt} is {phase}", "Nothing to force")
-        self._precopy.forced = True
+            text = f"Attempt {self._account.attempt} is {phase}: there is no round to end"
+            hint = "Force it once its rounds have begun" if phase is Phase.BEGUN else "Wait for its end"
+            raise Refused("not-in-rounds", text, hint)
+        self._precopy.force()
 
     def tune(self, terms: Terms) -> None:
         """Work under changed terms from now on."""
@@ -105,6 +107,7 @@ class GettingReady:
 
     async def _stop(self, link: DestinationLink, rounds: Rounds, standstill_ms: float, *, forced: bool) -> Ready:
         account = self._account
+        account.waiting("runs the hooks of before_handoff")
         await account.around.before_handoff()
         account.enter(Phase.STOPPING, "stops the guest and sends what is left")
         limit = account.terms.downtime_limit_ms

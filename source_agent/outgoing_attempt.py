@@ -126,10 +126,10 @@ class OutgoingAttempt:
             self._until_ready.cancel()
 
     def force(self) -> None:
-        """Switch over at the end of the round, whatever the standstill.
+        """Switch over at once, whatever the standstill; asked again, nothing changes.
 
         Raises:
-            Refused: No round is under way.
+            Refused: Its rounds have not begun, or are over.
         """
         self._getting_ready.force()
 

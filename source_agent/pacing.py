@@ -11,21 +11,26 @@ class Pacer:
 
     def __init__(self) -> None:
         self.bytes_per_second = 0
-        self._ready_at = 0.0
+        self._ahead = 0.0
+        """Bytes sent beyond what the bandwidth has allowed; below nought, what a burst may take at once."""
+        self._as_of = 0.0
 
     def spend(self, count: int) -> None:
         """Note that so many bytes more were sent."""
         if self.bytes_per_second > 0:
-            now = asyncio.get_running_loop().time()
-            self._ready_at = max(self._ready_at, now - _BURST_SECONDS) + count / self.bytes_per_second
+            self._catch_up()
+            self._ahead += count
 
     async def ready(self, longest: float, unless: asyncio.Event) -> bool:
         """Wait until what was spent keeps within the bandwidth, for so many seconds at most; tell whether it does.
 
         Whoever sets `unless` ends the wait: what follows is sent at once.
         """
-        left = self._ready_at - asyncio.get_running_loop().time()
-        if self.bytes_per_second <= 0 or left <= 0 or unless.is_set():
+        if self.bytes_per_second <= 0 or unless.is_set():
+            return True
+        self._catch_up()
+        left = self._ahead / self.bytes_per_second
+        if left <= 0:
             return True
         try:
             async with asyncio.timeout(min(left, longest)):
@@ -33,3 +38,8 @@ class Pacer:
         except TimeoutError:
             return left <= longest
         return True
+
+    def _catch_up(self) -> None:
+        now = asyncio.get_running_loop().time()
+        allowed = (now - self._as_of) * self.bytes_per_second
+        self._ahead, self._as_of = max(self._ahead - allowed, -_BURST_SECONDS * self.bytes_per_second), now

@@ -4,10 +4,12 @@ The figures that the decision looks at are measured here; the decision itself is
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from source_agent.expectation import ASSUMED_RATE
 from source_agent.progress import ProgressBoard
 from source_agent.rounds import Rounds
 from source_agent.terms import Terms
@@ -38,7 +40,7 @@ class Precopy:
     def __init__(
         self, rounds: Rounds, custody: Custody, board: ProgressBoard, terms: Terms, hash_bytes_per_s: float
     ) -> None:
-        self.forced = False
+        self._forced = False
         self._rounds: Final = rounds
         self._custody: Final = custody
         self._board: Final = board
@@ -51,6 +53,12 @@ class Precopy:
         self._terms = terms
         self._rounds.pacer.bytes_per_second = terms.max_bandwidth_bytes_per_s
 
+    def force(self) -> None:
+        """Come to the end at once, also in the middle of a round, as far as the destination lets one be cut."""
+        self._forced = True
+        self._rounds.cut()
+        self._board.show(replace(self._board.progress, reason="was forced: ends the round, then stops the guest"))
+
     async def run(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
         """Send rounds until it is time; return the standstill expected in milliseconds, and whether it was forced.
 
@@ -58,14 +66,18 @@ class Precopy:
             AttemptFailed: It does not converge within the attempt's time.
             MigrationError, MachineError: The link or the machine failed.
         """
-        left = (self._terms.timeout_ms - elapsed_ms()) / 1000
+        left = max(0.0, (self._terms.timeout_ms - elapsed_ms()) / 1000)
+        forcing = asyncio.get_running_loop().call_later(left, self.force) if self._terms.force_on_timeout else None
         try:
-            async with asyncio.timeout(None if self._terms.force_on_timeout else max(0.0, left)):
+            async with asyncio.timeout(None if forcing else left):
                 await self._rounds.begin()
                 return await self._until_time(elapsed_ms)
         except TimeoutError:
             text = f"Migration did not converge in {self._terms.timeout_ms} ms; rounds so far: {self._rounds.number}"
             raise AttemptFailed("timeout", text, "Raise --timeout, or use --on-timeout force") from None
+        finally:
+            if forcing:
+                forcing.cancel()
 
     async def _until_time(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
         while True:
@@ -75,7 +87,7 @@ class Precopy:
                 history=self._board.progress.rounds,
                 unhashed_bytes=self._rounds.unhashed_bytes,
                 elapsed_ms=elapsed_ms(),
-                forced=self.forced,
+                forced=self._forced,
                 unacknowledged=self._rounds.devices.unacknowledged,
             )
             match decide(situation, self._terms.convergence(), costs):
@@ -84,10 +96,15 @@ class Precopy:
                     if situation.unacknowledged and situation.history[-1].wire_bytes < PAGE_SIZE:
                         await asyncio.sleep(_WAIT_FOR_DEVICES)
                 case SwitchOver(standstill_ms=standstill, forced=forced):
+                    if math.isinf(standstill):  # forced before the link could be measured
+                        standstill = costs.standstill_ms(self._left_bytes(), situation.unhashed_bytes, ASSUMED_RATE)
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
                     return standstill, forced
                 case Fail(code=code, message=message):
                     raise AttemptFailed(code, message, "Raise the limits, or ask for less load")
+
+    def _left_bytes(self) -> int:
+        return self._rounds.dirty_pages * PAGE_SIZE
 
     async def _one_round(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -120,7 +137,7 @@ class Precopy:
                 progress,
                 rounds=(*progress.rounds, measured),
                 wire_bytes=self._rounds.wire_bytes,
-                remaining_bytes=self._rounds.dirty_pages * PAGE_SIZE,
+                remaining_bytes=self._left_bytes(),
                 device_bytes=self._rounds.devices.total.data_bytes,
                 device_left_bytes=self._rounds.devices.left_bytes,
                 guest=description.guest,

@@ -117,7 +117,7 @@ class SourceService(SourceServicer):
         return await self._report(attempt)
 
     async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
-        """Switch over at the end of the round."""
+        """Switch over at once."""
         del context
         attempt = await self._commanded(request.key)
         attempt.force()

@@ -2,20 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 import grpc
 import grpc.aio
 import numpy as np
 
+from dest_agent.answering import answered
 from tests.fakes.fake_destination import FakeDestination
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
+from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
+from vm_migration.daemon.host_facts import FEATURES
 from vm_migration.link.served import Context
 from vm_migration.link.server import AgentServer, Service
-from vm_migration.transfer.frames import Barrier
+from vm_migration.transfer.frames import Ack, Barrier
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.wire.ack import encode_ack
 from vm_migration.wire.bitmap_codec import decode_bitmap
@@ -24,11 +28,17 @@ from vm_migration.wire.frame import decode
 
 @dataclass
 class ReceivingDestination(FakeDestination):
-    """`halts` names the step at which it stops to act: open N, pages N, barrier N, finish (N: a round)."""
+    """`features` are what it offers; without any it is of version 0.1.
+
+    `halts` names the step at which it stops to act: open N, pages N, barrier N (N: a round), finish.
+    """
 
     attempt: str = ""
     pages: int = 1
+    features: tuple[str, ...] = FEATURES
     halts: str = ""
+    announced: list[int] = field(default_factory=list)
+    """The pages of each round."""
     halted: asyncio.Event = field(default_factory=asyncio.Event)
     image: IncomingImage = field(init=False)
 
@@ -39,7 +49,9 @@ class ReceivingDestination(FakeDestination):
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
         del context
         await self._step(f"open {request.round}")
-        self.image.open_round(request.round, decode_bitmap(self.pages, request.bitmap))
+        announced = decode_bitmap(self.pages, request.bitmap)
+        self.announced.append(announced.count())
+        self.image.open_round(request.round, announced)
         return types_pb2.Empty()
 
     async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:
@@ -54,17 +66,36 @@ class ReceivingDestination(FakeDestination):
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         del context
         await self._step("pages 0")
-        async for message in messages:
-            frame = decode(message)
-            if isinstance(frame.body, Barrier):
-                await self._step(f"barrier {frame.place.round}")
-            if (answer := self.image.apply(frame, 0)) is not None:
+        async with aclosing(answered(self, messages, 0, tells=bool(self.features))) as answers:
+            async for answer in answers:
                 yield encode_ack(answer)
+
+    async def take(self, message: bytes, stream: int) -> Ack | None:
+        frame = decode(message)
+        if isinstance(frame.body, Barrier):
+            await self._step(f"barrier {frame.place.round}")
+            assert "cut-rounds" in self.features or not frame.body.cut
+        return self.image.apply(frame, stream)
+
+    def progress(self, stream: int) -> Ack:
+        return self.image.progress(stream)
 
     async def _step(self, name: str) -> None:
         if name == self.halts:
             self.halted.set()
             await asyncio.Event().wait()
+
+
+class _Facts(HostServicer):
+    def __init__(self, destination: ReceivingDestination) -> None:
+        self._destination = destination
+
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:
+        del request, context
+        return types_pb2.HostFacts(features=self._destination.features)
+
+    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:
+        raise NotImplementedError
 
 
 @asynccontextmanager
@@ -77,7 +108,9 @@ async def receiving(destination: ReceivingDestination) -> AsyncIterator[Receivin
         handlers = grpc.method_handlers_generic_handler("vm_migration.api.v1.Bulk", {"Send": handler})
         server.add_generic_rpc_handlers((handlers,))
 
-    service = Service("vm_migration.api.v1.Destination", register)
-    async with AgentServer("127.0.0.1:0", None, [service], grace=0.0) as server:
+    services = [Service("vm_migration.api.v1.Destination", register)]
+    if destination.features:
+        services.append(Service("vm_migration.api.v1.Host", partial(add_HostServicer_to_server, _Facts(destination))))
+    async with AgentServer("127.0.0.1:0", None, services, grace=0.0) as server:
         destination.address = server.address
         yield destination

@@ -34,6 +34,16 @@ async def test_a_limit_may_change_at_any_time() -> None:
     assert await waited(pacer, 1 << 40) < 0.05
 
 
+async def test_what_was_sent_under_a_low_limit_does_not_wait_for_it_under_a_higher_one() -> None:
+    """A stream stood still for a quarter of an hour after its limit had been lifted."""
+    pacer = Pacer()
+    pacer.bytes_per_second = 1_000
+    pacer.spend(1_000_000)
+    assert not await pacer.ready(0.001, asyncio.Event())
+    pacer.bytes_per_second = 100_000_000
+    assert await waited(pacer, 0) < 0.2
+
+
 async def test_who_waits_for_long_is_told_so_in_between() -> None:
     pacer = Pacer()
     pacer.bytes_per_second = 1_000

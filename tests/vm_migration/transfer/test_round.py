@@ -1,5 +1,6 @@
 """One round from RAM to RAM: what is sent how, and what the destination refuses."""
 
+from itertools import islice
 from uuid import UUID
 
 import numpy as np
@@ -35,6 +36,7 @@ from vm_migration.transfer.frames import (
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream, pages_per_frame
 from vm_migration.transfer.page_runs import page_count, runs_of
+from vm_migration.transfer.unsent import UnsentSet
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 
@@ -341,3 +343,49 @@ def test_a_stated_digest_lasts_until_the_witness_sees_a_write() -> None:
     assert stated.missing() == bitmap_of(4, 9)
     stated.withdraw_all()
     assert stated.missing() == DirtyBitmap.full(PAGES)
+
+
+@given(st.integers(0, 12), st.integers(1, 3), st.sets(st.integers(0, PAGES - 1)))
+@settings(max_examples=40, deadline=None)
+def test_a_cut_round_leaves_stale_what_it_did_not_send_and_a_later_one_brings_it(
+    frames: int, streams: int, rewritten: set[int]
+) -> None:
+    source, image = memory(), destination(streams=streams)
+    outgoing = [stream(ordinal) for ordinal in range(streams)]
+    unsent = UnsentSet(PAGES)
+    unsent.harvest(DirtyBitmap.full(PAGES))
+    opened = unsent.open_round(streams)
+    image.open_round(0, opened.bitmap)
+    for each, share in zip(outgoing, opened.shares, strict=True):
+        part = each.round(0, source, share)
+        for frame in islice(part.pages(), frames):
+            image.apply(frame, each.stream)
+        image.apply(part.barrier(), each.stream)
+        unsent.acknowledge(0, each.stream, part.unsent)
+    assert image.stale_pages == unsent.dirty_pages
+    assert image.closed
+    assert image.whole is (image.stale_pages == 0)
+    source[sorted(rewritten)] = 7
+    unsent.harvest(bitmap_of(*sorted(rewritten)))
+    opened = unsent.open_round(streams)
+    image.open_round(1, opened.bitmap)
+    for each, share in zip(outgoing, opened.shares, strict=True):
+        send(each.round(1, source, share, digested=True), image, each.stream)
+    assert image.whole
+
+
+def test_a_round_that_is_not_cut_may_not_leave_pages_out() -> None:
+    image = destination()
+    image.open_round(0, bitmap_of(1, 2))
+    image.apply(frame(Barrier(cut=True)), 0)
+    image.open_round(1, bitmap_of(1, 2))
+    with pytest.raises(RoundIncomplete):
+        image.apply(Frame(Place(ATTEMPT, 1, 0, 1), Barrier()), 0)
+
+
+def test_progress_counts_the_frames_that_are_applied() -> None:
+    image = destination()
+    assert image.progress(0) == Ack(Place(ATTEMPT, 0, 0, 0), AckKind.PROGRESS, 0)
+    image.open_round(0, bitmap_of(1, 2))
+    image.apply(frame(Heartbeat()), 0)
+    assert image.progress(0) == Ack(Place(ATTEMPT, 0, 0, 1), AckKind.PROGRESS, 2)

@@ -76,3 +76,14 @@ def test_a_share_is_acknowledged_once() -> None:
     unsent.acknowledge(0, 0)
     with pytest.raises(WrongOrder):
         unsent.acknowledge(0, 0)
+
+
+def test_what_a_cut_round_did_not_send_is_dirty_again() -> None:
+    unsent = UnsentSet(PAGES)
+    unsent.harvest(DirtyBitmap.full(PAGES))
+    unsent.open_round(1)
+    left = DirtyBitmap(PAGES)
+    left.set_run(3, 4)
+    unsent.acknowledge(0, 0, left)
+    assert unsent.remaining() == left
+    assert unsent.open_round(1).bitmap == left
