@@ -1,0 +1,88 @@
+"""The fault itself: who is hit, how, and how it is put right again."""
+
+import contextlib
+import os
+import signal
+
+from tests.faults.fault_site import BROKER, CONTROL
+from tests.faults.rows import Deed, Row, Victim
+from tests.faults.trial import DESTINATION, SOURCE, Trial
+from tests.system.daemons import Daemon
+from tests.system.processes import ended
+from vm_migration.machine.run_directory import ProcessId, identify, lives
+
+_CABLES = {
+    Victim.SOURCE: SOURCE,
+    Victim.DESTINATION: DESTINATION,
+    Victim.ORCHESTRATOR: CONTROL,
+    Victim.BROKER: BROKER,
+}
+_DEATH_SECONDS = 10.0
+
+
+class Strike:
+    """One fault of one trial."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._row: Row = trial.row
+        self._struck: list[ProcessId] = []
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """Who was hit."""
+        return frozenset(process.pid for process in self._struck)
+
+    def hit(self) -> bool:
+        """Strike; False says that there is no such process now."""
+        network = self._trial.site.network
+        if self._row.deed is Deed.CUT:
+            if self._row.victim is Victim.BETWEEN:
+                network.separate((SOURCE, DESTINATION))
+            else:
+                network.cut(_CABLES[self._row.victim])
+            return True
+        pid = self._pid()
+        if pid is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            self._struck = [identify(pid)]
+            os.kill(pid, signal.SIGKILL if self._row.deed is Deed.KILL else signal.SIGSTOP)
+            if self._row.deed is Deed.KILL:
+                ended(pid, _DEATH_SECONDS)  # it takes its memory down first, and counts as alive meanwhile
+        return bool(self._struck)
+
+    def put_right(self) -> None:
+        """Restart, thaw or plug in again what was hit."""
+        if self._row.deed is Deed.CUT:
+            self._trial.site.network.heal()
+        elif self._row.deed is Deed.FREEZE:
+            for process in self._struck:
+                if lives(process):
+                    os.kill(process.pid, signal.SIGCONT)
+        elif (daemon := self.daemon()) is not None:
+            daemon.kill()  # it is dead; this reaps it
+            daemon.start()
+
+    def daemon(self) -> Daemon | None:
+        """Return the victim where it is a daemon."""
+        site = self._trial.site
+        return {
+            Victim.SOURCE_AGENT: site.source(SOURCE),
+            Victim.DESTINATION_AGENT: site.dest(DESTINATION),
+            Victim.ORCHESTRATOR: site.orchestrator,
+            Victim.BROKER: site.mosquitto,
+        }.get(self._row.victim)
+
+    def _pid(self) -> int | None:
+        victim, trial = self._row.victim, self._trial
+        if (daemon := self.daemon()) is not None:
+            return daemon.pid if daemon.running else None
+        if victim is Victim.CLI:
+            return trial.command.pid if trial.command is not None and trial.command.poll() is None else None
+        host = SOURCE if victim in (Victim.SOURCE_VMM, Victim.SOURCE_VFIO_HOST) else DESTINATION
+        instance = trial.site.directory(host, trial.machine).instance()
+        if instance is None:
+            return None
+        process = instance.vmm if victim in (Victim.SOURCE_VMM, Victim.DESTINATION_VMM) else instance.host
+        return process.pid if lives(process) else None

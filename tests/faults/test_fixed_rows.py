@@ -1,0 +1,52 @@
+"""The most telling faults of the matrix, on real processes; all of it is `make faults`."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.judgement import judge
+from tests.faults.lanes import WITHOUT_CABLES, LaneProcess
+from tests.faults.network import own_world
+from tests.faults.rows import Deed, parse
+
+ROWS = [
+    "kill:source-agent:pre-copy:soon",
+    "kill:source-agent:ready:soon",
+    "kill:destination-agent:releasing:soon",
+    "kill:source-vmm:pre-copy:never",
+    "kill:source-vmm:ready:never",
+    "kill:destination-vmm:releasing:never",
+    "kill:destination-vfio-host:handing-over:never",
+    "kill:orchestrator:pre-copy:soon",
+    "kill:cli:stopping:never",
+    "kill:broker:pre-copy:soon",
+    "freeze:source-agent:active:late",
+    "freeze:source-vmm:ready:late",
+    "cut:between:verifying:late",
+    "cut:source:releasing:late",
+]
+CAN_CUT = own_world() is not None
+
+
+@pytest.fixture(scope="module")
+def lane() -> Iterator[LaneProcess]:
+    if not CAN_CUT:
+        print(WITHOUT_CABLES, file=sys.__stderr__)
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder, contextlib.closing(LaneProcess(Path(folder))) as lane:
+        yield lane
+
+
+@pytest.mark.parametrize("text", [text for text in ROWS if CAN_CUT or parse(text).deed is not Deed.CUT])
+def test_a_fault_comes_to_what_the_handover_allows(lane: LaneProcess, text: str) -> None:
+    seen = lane.play(parse(text))
+    logs = "\n".join(f"--- {name}\n{tail}" for name, tail in seen.logs.items())
+    assert judge(seen) == [], f"replay: .venv/bin/python -m tests.faults --only {text}\n{seen.states}\n{logs}"
+
+
+def test_partitions_are_left_out_only_where_nobody_may_make_namespaces() -> None:
+    assert CAN_CUT or os.geteuid() != 0, WITHOUT_CABLES

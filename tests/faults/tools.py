@@ -1,0 +1,45 @@
+"""What a person would ask after a fault: `viaduct doctor`, and `viaduct recover` without options."""
+
+import asyncio
+import json
+import subprocess
+
+from tests.faults.fault_site import COMMAND_LINE, CONTROL, FaultSite
+from tests.faults.observation import Diagnosis
+from tests.system.daemons import environment, program
+
+_SECONDS = 60.0
+
+
+async def doctor(site: FaultSite, machine: str, *, command: bool) -> Diagnosis | None:
+    """Ask what is wrong with the site, and what it says of one machine; None when it did not answer."""
+    done = await asyncio.to_thread(_viaduct, site, command, "doctor")
+    try:
+        document = json.loads(done.stdout)
+    except ValueError:
+        return None
+    if document.get("schema") != "viaduct.doctor.v1":
+        return None
+    mine = next((each for each in document["machines"] if each["machine"] == machine), None)
+    problems = [f"{each['code']} at {each['host']}" for each in document["findings"] if each["severity"] == "problem"]
+    return Diagnosis(
+        exit_code=done.returncode,
+        state="" if mine is None else mine["state"],
+        owner="" if mine is None else mine["owner"] or "",
+        problems=tuple(problems),
+    )
+
+
+async def recover(site: FaultSite, *, command: bool) -> str:
+    """Have everything recovered that the journals decide; return what it said."""
+    done = await asyncio.to_thread(_viaduct, site, command, "recover")
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    return f"exit {done.returncode}, {' '.join(said.split())[-600:]}"
+
+
+def _viaduct(site: FaultSite, command: bool, word: str) -> "subprocess.CompletedProcess[bytes]":
+    configuration = site.configuration(COMMAND_LINE if command else "operator")
+    return subprocess.run(
+        [*site.inside(CONTROL), program("viaduct"), word, "--json", "--config", str(configuration)],
+        stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env=environment(),
+    )  # fmt: skip

@@ -1,0 +1,184 @@
+"""One fault on a site: the machine, who moves it, what the journals say of it, and who is frozen meanwhile."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.admission import Order
+from orchestrator.attempt import Attempt
+from orchestrator.client import RemoteDesk
+from orchestrator.policy import MigrationPolicy
+from orchestrator.store.store import Store
+from tests.faults.expected import Moment
+from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, FaultSite
+from tests.faults.rows import Row, Victim, When
+from tests.system.daemons import environment, program
+from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.handover.record import Record
+from vm_migration.link.channel import open_channel
+from vm_migration.machine.run_directory import ProcessId, identify, lives
+
+SOURCE, DESTINATION, THIRD = "host-a", "host-b", "host-c"
+LIMIT_MS = 2000
+"""The downtime limit: the pause's bound is three times that, which a machine with other work keeps."""
+LOOK_SECONDS = 0.002
+"""Between two looks at a journal or a row: other processes' have no event."""
+PATIENCE = 25.0
+_ORDER_PATIENCE = 100.0
+_AGAIN_SECONDS = 0.2
+
+
+class Missed(Exception):
+    """A boundary did not come, or was gone before anybody could hold it."""
+
+
+@dataclass
+class Trial:
+    """A machine that is being moved, and the processes around it."""
+
+    site: FaultSite
+    row: Row
+    machine: str
+    name: str
+    bandwidth: int = 0
+    """Bytes a second that the move may use; 0 is no limit."""
+    order: Order | None = None
+    order_error: str = ""
+    ordering: asyncio.Task[None] | None = None
+    command: subprocess.Popen[bytes] | None = None
+    frozen: dict[int, ProcessId] = field(default_factory=dict)
+    """By the hold, not by the fault."""
+
+    # who moves it
+
+    @property
+    def by_command(self) -> bool:
+        return self.row.victim is Victim.CLI
+
+    def give_order(self) -> None:
+        """Have the machine moved, by the daemon or by a command; this returns at once."""
+        if self.by_command:
+            self.command = self.start_command(DESTINATION, self.bandwidth)
+            return
+        self.order = self.make_order(DESTINATION, self.bandwidth)
+        self.ordering = asyncio.create_task(self._insist(self.order), name=f"order of {self.name}")
+
+    def make_order(self, destination: str, bandwidth: int = 0) -> Order:
+        policy = MigrationPolicy(downtime_limit_ms=LIMIT_MS, max_bandwidth_bytes_per_s=bandwidth)
+        return Order(self.name, destination, policy)
+
+    def start_command(self, destination: str, bandwidth: int = 0) -> subprocess.Popen[bytes]:
+        """Start `viaduct migrate` where the orchestrator would run."""
+        words = ["migrate", self.name, "--to", destination, "--downtime-limit", f"{LIMIT_MS}ms", "--json"]
+        words += ["--max-bandwidth", f"{bandwidth >> 20}MiB/s"] if bandwidth else []
+        words += ["--config", str(self.site.configuration(COMMAND_LINE))]
+        with self.command_output().open("wb") as out, (self.site.folder / "command.log").open("ab") as log:
+            return subprocess.Popen(
+                [*self.site.inside(CONTROL), program("viaduct"), *words],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log, env=environment(),
+            )  # fmt: skip
+
+    def command_output(self) -> Path:
+        return self.site.folder / "command.json"
+
+    async def _insist(self, order: Order) -> None:
+        """Submit until the daemon has answered: the same order may be given twice."""
+        until = time.monotonic() + _ORDER_PATIENCE
+        while time.monotonic() < until:
+            try:
+                async with desk(self.site) as opened:
+                    await opened.submit(order)
+            except Unreachable as error:
+                self.order_error = error.message
+            except MigrationError as error:
+                self.order_error = f"{error.code}: {error.message}"
+                return
+            else:
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    # what is written of it
+
+    def row_of_it(self) -> Attempt | None:
+        """Return the first attempt of the machine as its driver's store has it."""
+        path = self.site.store(cli=self.by_command)
+        if not path.exists():
+            return None
+        with Store(path) as store:
+            mine = [each for each in store.attempts(everything=True) if each.machine == self.machine]
+        return mine[-1] if mine else None
+
+    def record(self, host: str) -> Record | None:
+        return self.site.record(host, self.machine)
+
+    @property
+    def attempt(self) -> str:
+        """The attempt in the source's journal, empty where there is none."""
+        record = self.record(SOURCE)
+        return "" if record is None else record.attempt or ""
+
+    def state(self, host: str) -> str:
+        """Return the state of the machine's attempt in a host's journal, empty where it holds none."""
+        record = self.record(host)
+        return "" if record is None or record.attempt is None else record.state.value
+
+    def moment(self) -> Moment:
+        """Return what is written at this moment, the destination first: the source is never behind it."""
+        there = self.record(DESTINATION)
+        here = self.record(SOURCE)
+        ordered = here is not None and here.policy.startswith("{") and json.loads(here.policy).get("control_address")
+        return Moment(
+            source="" if here is None or here.attempt is None else here.state.value,
+            destination="" if there is None else there.state.value,
+            whole=there is not None and there.whole,
+            started=bool(ordered) or (here is not None and here.state in _PAST_START),
+        )
+
+    async def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until something holds; Missed says that it did not in time."""
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                raise Missed(f"{what} did not come within {seconds:.0f} s ({self.moment()})")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    # whom the hold freezes
+
+    def freeze(self, pid: int) -> None:
+        self.frozen[pid] = identify(pid)
+        os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self, pid: int) -> None:
+        process = self.frozen.pop(pid, None)
+        if process is not None and lives(process):
+            os.kill(pid, signal.SIGCONT)
+
+    def let_go(self, but: frozenset[int] = frozenset()) -> None:
+        """End the hold: what it froze goes on, but for those whom the fault has frozen by now, and gates open."""
+        for pid in list(self.frozen):
+            if pid in but:
+                self.frozen.pop(pid)
+            else:
+                self.thaw(pid)
+        for gate in GATES:
+            self.site.open_gate(gate, "no" if self.row.when is When.QUEUED else "yes")  # it held another's attempt
+
+
+@contextlib.asynccontextmanager
+async def desk(site: FaultSite) -> AsyncIterator[RemoteDesk]:
+    """Open the daemon's desk."""
+    channel = open_channel(site.orchestrator_address, site.identities["operator"], "orchestrator")
+    try:
+        yield RemoteDesk(channel, site.orchestrator_address)
+    finally:
+        await channel.close()
+
+
+_PAST_START = frozenset({"STOPPED", "RELEASED", "RETIRED", "RECLAIMED"})
