@@ -19,7 +19,7 @@ from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_
 from vm_migration.daemon.host_facts import FEATURES
 from vm_migration.link.served import Context
 from vm_migration.link.server import AgentServer, Service
-from vm_migration.transfer.frames import Ack, Barrier
+from vm_migration.transfer.frames import Ack, Barrier, Pages
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.wire.ack import encode_ack
 from vm_migration.wire.bitmap_codec import decode_bitmap
@@ -65,13 +65,14 @@ class ReceivingDestination(FakeDestination):
 
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         del context
-        await self._step("pages 0")
         async with aclosing(answered(self, messages, 0, tells=bool(self.features))) as answers:
             async for answer in answers:
                 yield encode_ack(answer)
 
     async def take(self, message: bytes, stream: int) -> Ack | None:
         frame = decode(message)
+        if isinstance(frame.body, Pages):
+            await self._step(f"pages {frame.place.round}")
         if isinstance(frame.body, Barrier):
             await self._step(f"barrier {frame.place.round}")
             assert "cut-rounds" in self.features or not frame.body.cut

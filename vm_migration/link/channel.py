@@ -36,7 +36,7 @@ SERVER_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_receive_message_length", CONTROL_MESSAGE_LIMIT),
     ("grpc.max_send_message_length", CONTROL_MESSAGE_LIMIT),
 )
-_CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
+CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     *KEEPALIVE,
     ("grpc.http2.min_time_between_pings_ms", 10_000),
     # Channels of one process to one peer would share a connection otherwise, and several streams would be one.
@@ -64,6 +64,6 @@ def open_channel(address: str, tls: TlsFiles | None, peer: str) -> grpc.aio.Chan
     split_address(address)
     if tls is None:
         refuse_plaintext(address)
-        return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-    options: Options = (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer))
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    options: Options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer))
     return grpc.aio.secure_channel(address, channel_credentials(tls.load()), options=options)
