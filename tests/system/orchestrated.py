@@ -27,9 +27,16 @@ class Orchestrator:
 @contextlib.contextmanager
 def orchestrated(site: Site, name: str = "orchestrator") -> Iterator[Orchestrator]:
     """Have an orchestrator run; it is gone at the end, and was never needed by the machines."""
+    with prepared_orchestrator(site, name) as made:
+        made.daemon.start()
+        yield made
+
+
+@contextlib.contextmanager
+def prepared_orchestrator(site: Site, name: str = "orchestrator") -> Iterator[Orchestrator]:
+    """Have one that can be started."""
     with tempfile.TemporaryDirectory(prefix="viaduct-") as folder:
         made = prepared(site, Path(folder), name)
-        made.daemon.start()
         try:
             yield made
         finally:

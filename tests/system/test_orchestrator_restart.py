@@ -15,8 +15,9 @@ from orchestrator.store.store import Store
 from tests.system.attempts import DEADLINE, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.gates import Gate
-from tests.system.orchestrated import Orchestrator, orchestrated
+from tests.system.orchestrated import Orchestrator, orchestrated, prepared_orchestrator
 from tests.system.site import Site
+from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
 from vm_migration.errors import Stale
 
 ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s")
@@ -157,6 +158,47 @@ async def test_what_waits_in_the_queue_survives_the_orchestrator(site: Site, age
             assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
         await works(site, "host-a", ahead.machine)
         await works(site, "host-b", behind.machine)
+
+
+async def test_what_neither_orchestrator_nor_broker_lived_through_is_told_without_a_gap(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, port=free_port())
+    with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
+        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, f"mqtt://127.0.0.1:{broker.port}")
+        with contextlib.closing(site), prepared_orchestrator(site) as orchestrator:
+            site.run("host-a", "host-b")
+            async with site.agents() as agents, machine(site, agents, specification("told")) as created:
+                await broker.start()
+                async with broker.running.reader() as before:
+                    orchestrator.daemon.start()
+                    words = ("migrate", "told", "--to", "host-b", *ENDLESS, "--detach", "--json")
+                    asked = await viaduct(site, *words, config=orchestrator.operator)
+                    assert asked.exit_code == 0, asked.err
+                    await before.until(lambda seen: any(one.document["phase"] == "pre-copy" for one in events(seen)))
+                assert broker.process is not None
+                broker.process.kill()
+                await broker.process.communicate()
+                orchestrator.daemon.kill()
+                attempt = str(asked.document["attempt"])
+                forced = await viaduct(site, "force", attempt, config=orchestrator.alone)
+                assert forced.exit_code == 0, forced.err
+                await works(site, "host-b", created.machine)
+                await broker.start()
+                async with broker.running.reader() as after:
+                    orchestrator.daemon.start()
+                    await after.until(lambda seen: any(one.document["outcome"] for one in events(seen)))
+                    (owner,) = await after.until_topic("machine/told/owner")
+                told = {one.document["sequence"]: one.document["phase"] for one in events(before.messages)}
+                told |= {one.document["sequence"]: one.document["phase"] for one in events(after.messages)}
+                with Store(orchestrator.store) as store:
+                    written = {one.sequence: one.phase.value for one in store.events(attempt)}
+                assert told == written
+                assert sorted(written) == list(range(1, len(written) + 1))
+                assert (owner.document["host"], owner.document["epoch"]) == ("host-b", 2)
+                await broker.stop()
+
+
+def events(messages: list[Received]) -> list[Received]:
+    return [one for one in messages if one.topic.endswith("/event")]
 
 
 async def test_a_second_orchestrator_over_the_same_store_is_refused(site: Site) -> None:
