@@ -17,7 +17,7 @@ from vm_migration.handover.ownership import (
 )
 from vm_migration.handover.record import REASON_LIMIT, AttemptKey, Record
 from vm_migration.handover.secret import matches
-from vm_migration.handover.states import IllegalTransition, State, check_transition
+from vm_migration.handover.states import ARRIVING, IllegalTransition, State, check_transition
 
 
 def prepared(record: Record | None, key: AttemptKey, *, source: str, secret_hash: bytes, specification: str) -> Record:
@@ -84,15 +84,34 @@ def received_whole(record: Record, *, pause: int) -> Record:
     return msgspec.structs.replace(record, whole=True, pause=pause)
 
 
-def ready(record: Record, *, pause: int, was_running: bool) -> Record:
-    """Loaded and verified; the machine does not run."""
+class _Noted(msgspec.Struct):
+    """What a destination keeps in `policy` while its attempt is open."""
+
+    source_sequence: int = 0
+
+
+def source_sequence(record: Record) -> int:
+    """Return the highest sequence of its source's journal that READY has noted; 0 for none."""
+    if record.state not in ARRIVING or not record.policy:
+        return 0
+    try:
+        return msgspec.json.decode(record.policy, type=_Noted).source_sequence
+    except msgspec.DecodeError:
+        return 0
+
+
+def ready(record: Record, *, pause: int, was_running: bool, source_sequence: int = 0) -> Record:
+    """Loaded and verified; the machine does not run. The highest sequence seen of its source's journal is noted."""
     if record.state is State.READY:
         require_pause(record, pause)
         return record
     check_transition(record.state, State.READY)
     if record.whole:
         require_pause(record, pause)
-    return msgspec.structs.replace(record, state=State.READY, pause=pause, whole=True, was_running=was_running)
+    noted = msgspec.json.encode(_Noted(source_sequence)).decode() if source_sequence else ""
+    return msgspec.structs.replace(
+        record, state=State.READY, pause=pause, whole=True, was_running=was_running, policy=noted
+    )
 
 
 def activating(record: Record, *, pause: int, secret: bytes) -> Record:
@@ -115,7 +134,7 @@ def active(record: Record, *, process: ProcessAnswer) -> Record:
     require_answer(record, process)
     if process.running != record.was_running:
         raise Refused("process-not-confirmed", f"The process of {record.machine} is not in the run state it is owed")
-    return msgspec.structs.replace(record, state=State.ACTIVE, owned_epoch=record.epoch, run_confirmed=True)
+    return msgspec.structs.replace(record, state=State.ACTIVE, owned_epoch=record.epoch, run_confirmed=True, policy="")
 
 
 _ENDED_AT_SOURCE = frozenset({State.ABORTED, State.LOST, State.TAKEN, Absence.PASSED, Absence.ABOVE})
@@ -129,7 +148,7 @@ def discarded(record: Record, *, source: SideView, reason: str) -> Record:
     require_same_attempt(record, source)
     if source.sight not in _ENDED_AT_SOURCE:
         raise Refused("no-proof", f"The source of attempt {record.attempt} is {source.sight}: the image is kept")
-    return msgspec.structs.replace(record, state=State.DISCARDED, reason=reason[:REASON_LIMIT])
+    return msgspec.structs.replace(record, state=State.DISCARDED, reason=reason[:REASON_LIMIT], policy="")
 
 
 def given_up(record: Record, *, reason: str, mismatched: bool = False) -> Record:
@@ -139,7 +158,7 @@ def given_up(record: Record, *, reason: str, mismatched: bool = False) -> Record
     check_transition(record.state, State.DISCARDED)
     if record.state is not State.PREPARED or (record.whole and not mismatched):
         raise Refused("no-proof", f"Attempt {record.attempt} holds the whole last delta: the image is kept")
-    return msgspec.structs.replace(record, state=State.DISCARDED, reason=reason[:REASON_LIMIT])
+    return msgspec.structs.replace(record, state=State.DISCARDED, reason=reason[:REASON_LIMIT], policy="")
 
 
 _IMAGES_AT_REST: frozenset[State | None] = frozenset({State.PREPARED, State.READY})
@@ -152,7 +171,7 @@ def lost(record: Record, *, process: InstanceGone, reason: str) -> Record:
     if record.state not in _IMAGES_AT_REST:
         raise IllegalTransition(record.state, _IMAGES_AT_REST, State.LOST)
     require_gone(record, process)
-    return msgspec.structs.replace(record, state=State.LOST, reason=reason[:REASON_LIMIT])
+    return msgspec.structs.replace(record, state=State.LOST, reason=reason[:REASON_LIMIT], policy="")
 
 
 def require_pause(record: Record, pause: int) -> None:

@@ -27,6 +27,8 @@ from vm_migration.telemetry import logs
 from vmm.process.control import Description
 
 Change = Callable[[Record], Record]
+NO_INSTANCE: Final = "none"
+"""Names no process: what is taken away is an empty place at most."""
 _log: Final = logs.get(__name__)
 
 
@@ -134,7 +136,7 @@ class Custody:
         async with self._lock, AsyncExitStack() as stack:
             self._require_open()
             await asyncio.to_thread(stack.enter_context, self._journal.mine())
-            only = "" if record.state is State.DESTROYED else record.instance
+            only = "" if record.state is State.DESTROYED else record.instance or NO_INSTANCE
             await self._hypervisor.take_away(self.place, None, only=only)
 
     async def _end_by_request(self) -> None:

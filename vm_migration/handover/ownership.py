@@ -10,7 +10,7 @@ import msgspec
 from vm_migration.errors import Missed, Refused, Stale
 from vm_migration.handover.evidence import Absence, InstanceGone, ProcessAnswer, SideView
 from vm_migration.handover.record import REASON_LIMIT, AttemptKey, Record
-from vm_migration.handover.states import State, check_transition
+from vm_migration.handover.states import ARRIVING, IllegalTransition, State, check_transition
 
 
 def create(machine: str, *, instance: str, was_running: bool, specification: str) -> Record:
@@ -57,12 +57,13 @@ def with_term(record: Record, term: int) -> Record:
     return record if term == record.term else msgspec.structs.replace(record, term=term)
 
 
-def owe_run_state(record: Record, *, running: bool) -> Record:
+def owe_run_state(record: Record, *, running: bool, reason: str = "") -> Record:
     """`machine pause` and `machine resume`: journalled before the process is told; refused while an attempt is open."""
     require_owner(record)
     if record.was_running == running:
         return record
-    return msgspec.structs.replace(record, was_running=running, run_confirmed=False)
+    said = reason[:REASON_LIMIT] or record.reason
+    return msgspec.structs.replace(record, was_running=running, run_confirmed=False, reason=said)
 
 
 def run_confirmed(record: Record, process: ProcessAnswer) -> Record:
@@ -83,10 +84,15 @@ def bound_to(record: Record, instance: str) -> Record:
     return msgspec.structs.replace(record, instance=instance)
 
 
-def former_retired(record: Record) -> Record:
-    """The former source was seen RETIRED, or an operator vouched for it as fenced; until then Begin is refused."""
+def former_retired(record: Record, *, reason: str = "") -> Record:
+    """The former source was seen RETIRED, or an operator vouched for it as fenced, which `reason` says.
+
+    Until then Begin is refused.
+    """
     require_owner(record)
-    return record if record.former_retired else msgspec.structs.replace(record, former_retired=True)
+    if record.former_retired:
+        return record
+    return msgspec.structs.replace(record, former_retired=True, reason=reason[:REASON_LIMIT] or record.reason)
 
 
 def destroyed(record: Record) -> Record:
@@ -127,6 +133,33 @@ def taken(record: Record, *, highest_seen: int, process: ProcessAnswer, reason: 
         run_confirmed=False,
         former_retired=True,
         reason=reason[:REASON_LIMIT],
+        policy=_policy_after(record),
+    )
+
+
+def lost_by_word(record: Record, *, highest_seen: int, process: InstanceGone, reason: str) -> Record:
+    """An operator's word that no image of the machine is left anywhere, though it may have run here.
+
+    The caller has the proof, or the operator's word, that the source's process is gone too. The record names no attempt
+    and stands at an epoch above any seen, as a TAKEN would: a source that comes back retires its copy, and never takes
+    this LOST for "it never ran".
+    """
+    if record.state is State.LOST and record.attempt is None:
+        return record
+    if record.state is not State.ACTIVATING:
+        raise IllegalTransition(record.state, frozenset({State.ACTIVATING}), State.LOST)
+    require_gone(record, process)
+    epoch = max(record.highest_epoch, highest_seen) + 1
+    return msgspec.structs.replace(
+        record,
+        state=State.LOST,
+        attempt=None,
+        past_attempts=past_attempts(record),
+        highest_epoch=epoch,
+        owned_epoch=epoch,
+        former_retired=True,
+        reason=reason[:REASON_LIMIT],
+        policy="",
     )
 
 
@@ -148,7 +181,13 @@ def retired(record: Record, owner: SideView) -> Record:
         state=State.RETIRED,
         highest_epoch=max(record.highest_epoch, owner.highest_epoch),
         secret="",
+        policy=_policy_after(record),
     )
+
+
+def _policy_after(record: Record) -> str:
+    """A source's terms are kept, to be told by; what a destination notes there ends with its attempt."""
+    return "" if record.state in ARRIVING else record.policy
 
 
 def past_attempts(record: Record) -> tuple[str, ...]:

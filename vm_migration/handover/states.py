@@ -11,8 +11,10 @@
     either       LOST: nobody has it whole          TAKEN: an operator's recovery, at an epoch above any seen
 
 A host whose journal stands at OWNER, ACTIVE, ABORTED, RECLAIMED or TAKEN owns the machine. The promise of the table is
-that a machine which may have run at a destination never reaches that side's LOST: LOST there says "never ran, never
-will", and a source reclaims on it. DESTROYED is the tombstone of `machine destroy`.
+that an attempt which may have run at a destination never is that side's LOST: LOST of an attempt says "never ran, never
+will", and a source reclaims on it. The LOST that follows ACTIVATING is an operator's word that no image is left
+anywhere; it names no attempt, and stands above every epoch as TAKEN does. DESTROYED is the tombstone of `machine
+destroy`.
 """
 
 from enum import StrEnum
@@ -54,6 +56,7 @@ ABSENT = frozenset({State.RETIRED, State.DISCARDED, State.LOST, State.DESTROYED}
 """The machine is not here; only a later attempt can bring it."""
 
 # RETIRED out of a state before RELEASED, and out of a destination's, is the answer to another host's TAKEN alone.
+# LOST out of ACTIVATING is ownership.lost_by_word's alone.
 TRANSITIONS: dict[State | None, frozenset[State]] = {
     None: frozenset({State.OWNER, State.PREPARED}),
     State.OWNER: frozenset({State.OUTGOING, State.DESTROYED, State.RETIRED}),
@@ -66,7 +69,7 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     State.RELEASED: frozenset({State.RETIRED, State.RECLAIMED, State.LOST, State.TAKEN}),
     State.PREPARED: frozenset({State.READY, State.DISCARDED, State.LOST}),
     State.READY: frozenset({State.ACTIVATING, State.DISCARDED, State.LOST, State.TAKEN}),
-    State.ACTIVATING: frozenset({State.ACTIVE, State.RETIRED}),
+    State.ACTIVATING: frozenset({State.ACTIVE, State.RETIRED, State.LOST}),
     State.RETIRED: frozenset({State.PREPARED}),
     State.DISCARDED: frozenset({State.PREPARED}),
     State.DESTROYED: frozenset({State.PREPARED}),

@@ -9,7 +9,7 @@ import pytest
 
 from vm_migration.errors import InvalidInput, MigrationError, Missed, Refused, Stale, Unauthorised
 from vm_migration.handover import arrival, departure, ownership
-from vm_migration.handover.evidence import Absence, InstanceGone, ProcessAnswer, SideView
+from vm_migration.handover.evidence import Absence, InstanceGone, ProcessAnswer, SideView, view
 from vm_migration.handover.record import AttemptKey, Record, decode, encode
 from vm_migration.handover.secret import draw, matches, secret_hash
 from vm_migration.handover.states import OPEN, OWNING, IllegalTransition, State
@@ -197,6 +197,49 @@ def test_lost_belongs_to_each_role_alone() -> None:
         refused("wrong-state", partial(arrival.lost, record, process=GONE, reason=""), IllegalTransition)
     assert arrival.lost(READY, process=GONE, reason="").state is State.LOST
     refused("process-not-confirmed", lambda: arrival.lost(READY, process=InstanceGone("i2"), reason=""))
+
+
+def test_an_operators_lost_names_no_attempt_and_stands_above_every_epoch() -> None:
+    def lost(record: Record, instance: str = "i1") -> Record:
+        return ownership.lost_by_word(record, highest_seen=11, process=InstanceGone(instance), reason="both gone")
+
+    ended = lost(ACTIVATING)
+    assert (ended.state, ended.attempt, ended.highest_epoch, ended.owned_epoch) == (State.LOST, None, 12, 12)
+    assert A in ended.past_attempts
+    assert lost(ended) is ended
+    assert view(ended, A, KEY.epoch).sight is Absence.ABOVE
+    refused("process-not-confirmed", lambda: lost(ACTIVATING, "i2"))
+    for record in (
+        PREPARED,
+        READY,
+        ACTIVE,
+        RELEASED,
+        OWNER,
+        departure.lost(OUTGOING, process=GONE, destination=None, reason=""),
+    ):
+        refused("wrong-state", partial(lost, record), IllegalTransition)
+
+
+def test_what_a_destination_notes_of_its_source_ends_with_its_attempt() -> None:
+    noted = arrival.ready(PREPARED, pause=1, was_running=True, source_sequence=40)
+    assert arrival.source_sequence(noted) == 40
+    assert arrival.source_sequence(READY) == 0
+    assert arrival.source_sequence(OUTGOING) == 0
+    begun = arrival.activating(noted, pause=1, secret=SECRET)
+    assert arrival.source_sequence(begun) == 40
+    answer = ProcessAnswer(begun.instance, begun.controller, running=True, pause=1)
+    above = SideView(A, State.TAKEN, highest_epoch=9)
+    # The source agent takes what stands in `policy` at an end for the terms of an attempt of its own.
+    for ended in (
+        arrival.active(begun, process=answer),
+        arrival.discarded(noted, source=SideView(A, State.ABORTED), reason=""),
+        arrival.lost(noted, process=GONE, reason=""),
+        ownership.retired(begun, above),
+        ownership.taken(noted, highest_seen=9, process=answer, reason=""),
+        ownership.lost_by_word(begun, highest_seen=9, process=GONE, reason=""),
+    ):
+        assert ended.policy == ""
+    assert ownership.retired(change(RELEASED, policy="terms"), above).policy == "terms"
 
 
 def test_prepare_is_refused_where_the_machine_is_and_at_an_epoch_that_is_over() -> None:
