@@ -1,25 +1,32 @@
 """The destination agent: takes machines in, one attempt for each machine at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 from dest_agent.admission import Admission, specification_in
+from dest_agent.complaints import Complaints
+from dest_agent.holdings import Holdings
 from dest_agent.incoming_attempt import BeforeReady, Finished, IncomingAttempt, nothing_before_ready
 from dest_agent.preparing import bring_up, give_up, journal_prepared
-from dest_agent.settling import end, recover, take_over
-from vm_migration.api.v1 import destination_pb2
-from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Refused
+from dest_agent.reporting import report
+from dest_agent.restart import Restart
+from dest_agent.sequences import Sequences
+from dest_agent.settling import end, take_over
+from dest_agent.sources import Sources
+from dest_agent.taking import Taking
+from dest_agent.vigil import Vigil
+from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Missed, Refused, Stale
 from vm_migration.handover.arrival import activating
-from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import view
 from vm_migration.handover.journal_errors import JournalUnreadable
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import former_retired, match
 from vm_migration.handover.record import AttemptKey, Record
-from vm_migration.handover.states import ARRIVING, OPEN, State
+from vm_migration.handover.states import OPEN, State
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineError
@@ -29,7 +36,9 @@ from vmm.vfio.device_records import DeviceTotal
 
 _KEPT: Final = 64
 _HOOKS_GRACE: Final = 5.0
-_GIVEN_UP: Final = frozenset({State.DISCARDED, State.LOST})
+ARRIVAL_PATIENCE: Final = 120.0
+"""Seconds for which an arrival that is not whole waits for a source that is silent and cannot be reached."""
+_ENDED: Final = frozenset({State.DISCARDED, State.LOST})
 _log: Final = logs.get(__name__)
 
 AfterActive = Callable[[Record], Awaitable[None]]
@@ -47,16 +56,30 @@ class DestAgent:
         memory_budget: int,
         after_active: AfterActive,
         before_ready: BeforeReady = nothing_before_ready,
+        sources: Sources | None = None,
+        arrival_patience: float = ARRIVAL_PATIENCE,
     ) -> None:
+        """Take what the agent works with; `sources` are asked about arrivals of which nothing is heard."""
         self.host: Final = host
         self.hypervisor: Final = hypervisor
         self.admission: Final = Admission(host, hypervisor, memory_budget)
-        self._journals: Final = journals
         self._after_active: Final = after_active
         self._before_ready: Final = before_ready
-        self._arriving: Final[dict[str, IncomingAttempt]] = {}
+        self._holdings: Final = Holdings(journals, hypervisor)
+        self._complaints: Final = Complaints()
+        self._sequences: Final = Sequences()
+        asked = Sources() if sources is None else sources
+        self._taking: Final = Taking(host, self._holdings, asked)
+        self._vigil: Final = Vigil(
+            self._holdings,
+            asked,
+            self._complaints,
+            self._sequences,
+            patience=arrival_patience,
+            became_active=self._became_active,
+        )
+        self._restart: Final = Restart(self._holdings, self._vigil, self._complaints)
         self._activated: Final[dict[str, destination_pb2.HandoffResponse]] = {}
-        self._locks: Final[dict[str, asyncio.Lock]] = {}
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     # before anything is taken in
@@ -70,8 +93,8 @@ class DestAgent:
         specification = specification_in(request.requirements)
         if request.requirements.machine != key.machine:
             raise InvalidInput("invalid-requirements", f"Requirements are of another machine than {key.machine}")
-        async with self._lock(key.machine):
-            known = self._arriving.get(key.attempt)
+        async with self._holdings.lock(key.machine):
+            known = self._holdings.arriving.get(key.attempt)
             if known is not None:
                 await known.custody.write(lambda record: match(record, key))
                 return known
@@ -82,7 +105,7 @@ class DestAgent:
     async def _prepared(
         self, key: AttemptKey, specification: MachineSpecification, request: destination_pb2.PrepareRequest
     ) -> IncomingAttempt:
-        custody = await journal_prepared(self._journals, self.hypervisor, key, request)
+        custody = await journal_prepared(self._holdings.journals, self.hypervisor, key, request)
         record = custody.record
         if record.state is not State.PREPARED or record.instance:
             await custody.close()
@@ -93,7 +116,9 @@ class DestAgent:
         except BaseException:
             await custody.close()
             raise
-        self._arriving[key.attempt] = attempt
+        self._holdings.arriving[key.attempt] = attempt
+        self._complaints.settle(key.machine)
+        self._vigil.watch(key.machine)
         return attempt
 
     def arriving(self, key: AttemptKey) -> IncomingAttempt:
@@ -102,10 +127,9 @@ class DestAgent:
         Raises:
             Refused: It is not arriving here.
         """
-        attempt = self._arriving.get(key.attempt)
-        if attempt is None:
-            raise Refused("not-arriving", f"Attempt {key.attempt} is not arriving at {self.host}", "Ask for its state")
-        match(attempt.custody.record, key)
+        attempt = self.bulk_target(key.attempt)
+        with self._telling_of_missed(key):
+            match(attempt.custody.record, key)
         return attempt
 
     def bulk_target(self, attempt: str) -> IncomingAttempt:
@@ -114,16 +138,35 @@ class DestAgent:
         Raises:
             Refused: It is not arriving here.
         """
-        arriving = self._arriving.get(attempt)
+        arriving = self._holdings.arriving.get(attempt)
         if arriving is None:
             raise Refused("not-arriving", f"Attempt {attempt} is not arriving at {self.host}", "Ask for its state")
         return arriving
+
+    async def hear(self, key: AttemptKey, sequence: int) -> None:
+        """Take note of how far the journal of an attempt's source was when it made a call; 0 is not told.
+
+        Raises:
+            Stale: It was further before: it has been put back, and nothing that its agent says may be acted on.
+        """
+        if not sequence:
+            return
+        arriving = self._holdings.arriving.get(key.attempt)
+        try:
+            record = await self._holdings.last(key.machine) if arriving is None else arriving.custody.record
+        except JournalUnreadable:
+            return
+        try:
+            self._sequences.check(key.attempt, sequence, record)
+        except Stale as error:
+            self._complaints.page(key.machine, error.code, error.message)
+            raise
 
     # the machine's coming to life, or not
 
     async def finish(self, key: AttemptKey, request: destination_pb2.FinishRequest) -> Finished:
         """Load and verify an arrival; asked again, what it came to is answered."""
-        async with self._lock(key.machine):
+        async with self._holdings.lock(key.machine):
             attempt = self.arriving(key)
             attempt.asked = request
             return await self._finished(attempt, request)
@@ -141,6 +184,7 @@ class DestAgent:
                     was_running=request.was_running,
                     verify=request.verify,
                     before_ready=self._before_ready,
+                    source_sequence=self._sequences.highest(request.key.attempt),
                 )
             except MachineError as error:
                 text = f"Machine could not be loaded at {self.host}: {error}"
@@ -157,17 +201,20 @@ class DestAgent:
             Refused: The machine is not READY at that pause.
             Unresolved: Its process went while it was being activated.
         """
-        async with self._lock(key.machine):
+        async with self._holdings.lock(key.machine):
             known = self._activated.get(key.attempt)
             if known is not None:
                 return known
-            last = await self._last(key.machine)
+            last = await self._holdings.last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
                 return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=self.hypervisor.boot_id)
-            if match(last, key).state is not State.LOST:
-                activating(match(last, key), pause=pause, secret=secret)  # refused before the journal is even opened
+            with self._telling_of_missed(key):
+                last = match(last, key)
+            if last.state is not State.LOST:
+                activating(last, pause=pause, secret=secret)  # refused before the journal is even opened
             started = loop_ns()
-            async with self._held(key) as custody:
+            async with self._holdings.hold(key.machine) as custody:
+                match(custody.record, key)
                 was_active = custody.record.state is State.ACTIVE
                 executed_ns = await take_over(custody, pause, secret)
                 record = custody.record
@@ -179,9 +226,10 @@ class DestAgent:
                     activate_ms=(loop_ns() - started) / 1e6,
                 )
                 self._remember(key.attempt, response)
-                await self._let_go(key.attempt)
+                await self._holdings.let_go(key.attempt)
+            self._complaints.settle(key.machine)
         if record.state is State.ACTIVE and not was_active:
-            self._spawn(self._after_active(record), f"after_active of {key.attempt}")
+            self._became_active(record)
         return response
 
     async def discard(self, key: AttemptKey, proof: Record) -> Record:
@@ -191,140 +239,136 @@ class DestAgent:
 
         Raises:
             Refused: The proof shows no end; the image is kept.
+            Stale: The proof is of a journal that was put back to an older state.
         """
         if proof.machine != key.machine:
             raise InvalidInput("bad-proof", f"Proof is of machine {proof.machine}, not {key.machine}")
-        async with self._lock(key.machine):
+        await self.hear(key, proof.sequence)
+        async with self._holdings.lock(key.machine):
             try:
-                last = await self._last(key.machine)
+                last = await self._holdings.last(key.machine)
             except JournalUnreadable:
                 raise InvalidInput("unknown-attempt", f"Attempt {key.attempt} is not known here") from None
             if last.attempt != key.attempt or last.state not in OPEN:
-                await self._sweep(last)
+                await self._restart.sweep(last)
                 return last
+            with self._telling_of_missed(key):
+                match(last, key)
             source = view(proof, key.attempt, key.epoch)
-            arriving = self._arriving.get(key.attempt)
-            async with self._held(key) as custody:
-                finish = None if arriving is None or arriving.asked is None else partial(self._repeat_finish, arriving)
-                record = await end(custody, source, f"Source is {source.sight}: {proof.reason}", finish)
-                if record.state in _GIVEN_UP:
-                    await self._let_go(key.attempt)
+            async with self._holdings.hold(key.machine) as custody:
+                match(custody.record, key)
+                record = await end(
+                    custody, source, f"Source is {source.sight}: {proof.reason}", self._finish_of(key.machine)
+                )
+                if record.state in _ENDED:
+                    await self._holdings.let_go(key.attempt)
+                    self._complaints.settle(key.machine)
             return record
 
-    async def _repeat_finish(self, arriving: IncomingAttempt) -> None:
-        if arriving.asked is not None:
-            await self._finished(arriving, arriving.asked)
+    def _finish_of(self, machine: str) -> Callable[[], Awaitable[None]] | None:
+        """Return what repeats the source's last Finish; None where none came in this life of the agent."""
+        arriving = self._holdings.arrival_of(machine)
+        if arriving is None or arriving.asked is None:
+            return None
+        return partial(self._repeat_finish, arriving, arriving.asked)
 
-    async def note_retired(self, key: AttemptKey) -> Record:
-        """Record that the former source retired its copy; from now on this owner may begin attempts of its own."""
-        async with self._lock(key.machine):
-            last = await self._last(key.machine)
+    async def _repeat_finish(self, arriving: IncomingAttempt, asked: destination_pb2.FinishRequest) -> None:
+        await self._finished(arriving, asked)
+
+    async def note_retired(self, key: AttemptKey, *, fenced_by: str = "") -> Record:
+        """Record that the former source retired its copy; from now on this owner may begin attempts of its own.
+
+        `fenced_by` is an operator's word, which stands in for the former source's own.
+        """
+        async with self._holdings.lock(key.machine):
+            last = await self._holdings.last(key.machine)
+            with self._telling_of_missed(key):
+                if key.epoch > last.highest_epoch:
+                    match(last, key)
             if last.owned_epoch != key.epoch or not last.owns or last.former_retired:
                 return last
-            async with self._opened(key.machine) as custody:
-                return await custody.write(former_retired)
+            reason = f"{last.peer} counts as retired: {fenced_by}" if fenced_by else ""
+            async with self._holdings.holding(key.machine) as custody:
+                record = await custody.write(lambda found: former_retired(found, reason=reason))
+            self._complaints.settle(key.machine)
+            return record
+
+    async def take(self, request: types_pb2.TakeRequest) -> Record:
+        """Start a whole image without its source's release, or end a machine of which no image is left: see taking."""
+        machine = request.key.machine
+        async with self._holdings.lock(machine):
+            before = await self._holdings.last(machine)
+            record = await self._taking.take(request, self._finish_of(machine))
+            await self._holdings.let_go(record.attempt or before.attempt or "")
+            self._complaints.settle(machine)
+        if record.state is State.TAKEN and before.state is not State.TAKEN:
+            self._spawn(self._after_active(record), f"after_active of {record.attempt}")
+        return record
+
+    async def go_on(self, machine: str) -> Record:
+        """Go on now with what is arriving or what an earlier life left of a machine, and return where that leads.
+
+        Raises:
+            JournalUnreadable: Nothing is known of the machine here.
+        """
+        await self._holdings.last(machine)
+        await self._restart.take_up(machine)
+        return await self._holdings.last(machine)
 
     async def describe(self, key: AttemptKey) -> destination_pb2.IncomingReport:
         """Return what the journal says of an attempt; no journal is told as highest epoch 0."""
         try:
-            last = await self._last(key.machine)
+            last = await self._holdings.last(key.machine)
         except JournalUnreadable:
             return destination_pb2.IncomingReport()
-        return self.report(last, key.attempt)
+        return self.report(last, key)
 
-    def report(self, record: Record, attempt: str) -> destination_pb2.IncomingReport:
+    def report(self, record: Record, key: AttemptKey) -> destination_pb2.IncomingReport:
         """Return a record as its peers are told."""
-        held = record.attempt == attempt
-        arriving = self._arriving.get(attempt)
-        living = self.hypervisor.instance_lives(record.instance)
-        return destination_pb2.IncomingReport(
-            state=record.state if held else "",
-            highest_epoch=record.highest_epoch,
-            pause=record.pause if held else 0,
-            process_alive=self.hypervisor.of_text(record.machine).alive() if living is None else living,
-            whole=held and record.whole,
-            stale_pages=0 if arriving is None else arriving.stale_pages,
-        )
+        arriving = self._holdings.arriving.get(key.attempt)
+        stale_pages = 0 if arriving is None else arriving.stale_pages
+        return report(record, key.attempt, key.epoch, self.hypervisor, stale_pages=stale_pages)
+
+    def complaint(self, machine: str) -> str:
+        """Return what this agent waits for, or refuses to do, with a machine; empty when nothing."""
+        return self._complaints.of(machine)
 
     # its own life
 
     async def recover(self) -> None:
         """After a restart: what was arriving and not whole is given up; what was being activated is."""
-        for machine in await asyncio.to_thread(self._journals.machines):
-            try:
-                await self._recover_one(machine)
-            except Exception as error:  # noqa: BLE001 - one arrival must not keep the agent away from the others
-                _log.error("arrival could not be recovered", machine=machine, exc_info=error)
-
-    async def _recover_one(self, machine: str) -> None:
-        last = await self._last(machine)
-        if last.state in ARRIVING:
-            async with self._opened(machine) as custody:
-                if await recover(custody):
-                    self._spawn(self._after_active(custody.record), f"after_active of {custody.record.attempt}")
-        await self._sweep(last)
-
-    async def _sweep(self, last: Record) -> None:
-        """Free what an arrival that was given up has left, where an earlier life, or call, did not come to it."""
-        if last.state not in _GIVEN_UP:
-            return
-        await self._let_go(last.attempt or "")
-        place = self.hypervisor.of_text(last.machine)
-        instance = place.instance()
-        if instance is not None and instance.name == last.instance:
-            await self.hypervisor.take_away(place, None)
+        await self._restart.recover()
 
     async def stop(self) -> None:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
+        await self._vigil.stop()
         if self._tasks:  # hooks, which a machine that has just come to life may need
             await asyncio.wait(set(self._tasks), timeout=_HOOKS_GRACE)
         for task in self._tasks:
             task.cancel()
-        for attempt in list(self._arriving.values()):
-            attempt.let_go_of_ram()
-            await attempt.custody.close()
-        self._arriving.clear()
+        await self._holdings.close()
 
     async def _make_way(self, key: AttemptKey) -> None:
         """Give up an older arrival of the same machine that holds no whole image: its source began anew."""
-        for attempt, arriving in list(self._arriving.items()):
+        for attempt, arriving in list(self._holdings.arriving.items()):
             record = arriving.custody.record
             if record.machine == key.machine and record.epoch < key.epoch and record.state is State.PREPARED:
                 if record.whole:
                     continue
                 await give_up(arriving.custody, f"The source began attempt {key.attempt}")
-                await self._let_go(attempt)
+                await self._holdings.let_go(attempt)
 
-    @asynccontextmanager
-    async def _held(self, key: AttemptKey) -> AsyncIterator[Custody]:
-        """Hold what is arriving, or what an earlier life of this agent left of it."""
-        arriving = self._arriving.get(key.attempt)
-        if arriving is not None:
-            match(arriving.custody.record, key)
-            yield arriving.custody
-            return
-        async with self._opened(key.machine) as custody:
-            match(custody.record, key)
-            if custody.place.alive():
-                await custody.attach(custody.record.epoch)
-            yield custody
-
-    @asynccontextmanager
-    async def _opened(self, machine: str) -> AsyncIterator[Custody]:
-        custody = await Custody.open(self._journals, self.hypervisor, machine)
+    @contextmanager
+    def _telling_of_missed(self, key: AttemptKey) -> Iterator[None]:
         try:
-            yield custody
-        finally:
-            await custody.close()
+            yield
+        except Missed as error:
+            self._complaints.page(key.machine, error.code, error.message)
+            raise
 
-    async def _let_go(self, attempt: str) -> None:
-        arriving = self._arriving.pop(attempt, None)
-        if arriving is not None:
-            arriving.let_go_of_ram()
-            await arriving.custody.close()
-
-    async def _last(self, machine: str) -> Record:
-        return await asyncio.to_thread(self._journals.read_last, machine)
+    def _became_active(self, record: Record) -> None:
+        self._vigil.watch(record.machine)
+        self._spawn(self._after_active(record), f"after_active of {record.attempt}")
 
     def _remember(self, attempt: str, response: destination_pb2.HandoffResponse) -> None:
         while len(self._activated) >= _KEPT:
@@ -341,6 +385,3 @@ class DestAgent:
         task = asyncio.create_task(run(), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _lock(self, machine: str) -> asyncio.Lock:
-        return self._locks.setdefault(machine, asyncio.Lock())

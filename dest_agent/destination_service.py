@@ -13,9 +13,9 @@ from dest_agent.answering import answered
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
 from vm_migration.daemon.host_facts import FEATURES
-from vm_migration.errors import InvalidInput, Refused, Unauthorised
-from vm_migration.handover.record import decode
-from vm_migration.link.identity import peer_identity
+from vm_migration.errors import InvalidInput, Unauthorised
+from vm_migration.handover.record import AttemptKey, decode
+from vm_migration.link.identity import Role, peer_identity
 from vm_migration.link.served import Context
 from vm_migration.transfer.forecast import prepare_ms_expected
 from vm_migration.wire.ack import encode_ack
@@ -59,8 +59,10 @@ class DestinationService(DestinationServicer):
 
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
         """Take a round's announcement from the source."""
-        attempt = self._agent.arriving(attempt_key(request.key))
+        key = attempt_key(request.key)
+        attempt = self._agent.arriving(key)
         attempt.require_source(_name(context))
+        await self._agent.hear(key, request.key.sequence)
         attempt.open_round(request.round, request.bitmap)
         return types_pb2.Empty()
 
@@ -68,6 +70,7 @@ class DestinationService(DestinationServicer):
         """Load and verify, for the source."""
         key = attempt_key(request.key)
         self._agent.arriving(key).require_source(_name(context))
+        await self._agent.hear(key, request.key.sequence)
         finished = await self._agent.finish(key, request)
         result = finished.result
         return destination_pb2.FinishResponse(
@@ -85,7 +88,9 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.HandoffResponse:
         """Activate on the secret."""
         del context
-        return await self._agent.hand_off(attempt_key(request.key), request.pause, request.secret)
+        key = attempt_key(request.key)
+        await self._agent.hear(key, request.key.sequence)
+        return await self._agent.hand_off(key, request.pause, request.secret)
 
     async def DescribeIncoming(
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
@@ -106,25 +111,33 @@ class DestinationService(DestinationServicer):
             raise InvalidInput(
                 "bad-proof", f"Proof is no journal record: {error}", "Send the source's record"
             ) from error
-        return self._agent.report(await self._agent.discard(key, proof), key.attempt)
+        await self._agent.hear(key, request.key.sequence)
+        return self._agent.report(await self._agent.discard(key, proof), key)
 
     async def NoteRetired(
         self, request: destination_pb2.NoteRetiredRequest, context: Context
     ) -> destination_pb2.IncomingReport:
-        """Record that the former source retired its copy."""
-        del context
+        """Record that the former source retired its copy, or that somebody vouches for it."""
+        identity = peer_identity(context)
+        if request.fenced_by and identity is not None and identity.role is Role.HOST:
+            raise Unauthorised(
+                "role", f"{identity.uri} cannot vouch that a host is off", "viaduct recover --fenced HOST"
+            )
         key = attempt_key(request.key)
-        return self._agent.report(await self._agent.note_retired(key), key.attempt)
+        await self._agent.hear(key, request.key.sequence)
+        return self._agent.report(await self._agent.note_retired(key, fenced_by=request.fenced_by), key)
 
     async def Recover(self, request: types_pb2.MachineName, context: Context) -> destination_pb2.IncomingReport:
         """Go on now with what an earlier life left of a machine."""
-        del request, context
-        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+        del context
+        record = await self._agent.go_on(request.machine)
+        return self._agent.report(record, AttemptKey(record.machine, "", 0, 0))
 
     async def Take(self, request: types_pb2.TakeRequest, context: Context) -> destination_pb2.IncomingReport:
         """Start a whole image without its source's release, on an operator's word."""
-        del request, context
-        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+        del context
+        record = await self._agent.take(request)
+        return self._agent.report(record, AttemptKey(record.machine, "", 0, 0))
 
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         """Take one bulk stream's frames, and answer them."""

@@ -5,6 +5,7 @@ devices' state goes on to the machine's process in batches, one of which is on i
 its stream waits, and so does its source.
 """
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class IncomingAttempt:
         self.source: Final = source
         self.ticket: Final = ticket
         self.prepare_ms = 0.0
+        self.heard = asyncio.get_running_loop().time()
+        """When anything was heard of its source, in seconds of the loop's clock."""
         self.asked: FinishRequest | None = None
         self.finished: Finished | None = None
         self._ram: RamBlock | None = ram
@@ -106,6 +109,7 @@ class IncomingAttempt:
             AttemptFailed: It does not follow from what came before, or the machine's process has ended; the attempt
                 cannot go on.
         """
+        self.heard = asyncio.get_running_loop().time()
         self._require_process()
         if self.custody.record.whole:
             raise Refused("already-whole", "The last round is over here; what came is not written again")
@@ -124,6 +128,7 @@ class IncomingAttempt:
             AttemptFailed: It is not the frame that must come next, or the machine refused what it said of a device;
                 the attempt cannot go on.
         """
+        self.heard = asyncio.get_running_loop().time()
         answer = self._apply(message, stream)
         if stream == DEVICE_STREAM:
             await self._pass_on(all_of_it=answer is not None)
@@ -171,6 +176,7 @@ class IncomingAttempt:
         was_running: bool,
         verify: bool,
         before_ready: BeforeReady = nothing_before_ready,
+        source_sequence: int = 0,
     ) -> Finished:
         """Verify and load; READY is durable when this returns with nothing mismatched.
 
@@ -200,7 +206,9 @@ class IncomingAttempt:
             return Finished(pause, result, 0.0, (verified - started) / 1e6)
         await self.custody.port.load(state, pause)
         loaded = loop_ns()
-        await self.custody.write(lambda record: ready(record, pause=pause, was_running=was_running))
+        await self.custody.write(
+            lambda record: ready(record, pause=pause, was_running=was_running, source_sequence=source_sequence)
+        )
         return Finished(pause, result, (loaded - verified) / 1e6, (verified - started) / 1e6)
 
     def _require_process(self) -> None:

@@ -13,17 +13,18 @@ from typing import Final
 from uuid import UUID
 
 from dest_agent.incoming_attempt import IncomingAttempt
+from dest_agent.settling import free
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.handover.arrival import given_up, prepared
-from vm_migration.handover.custody import Custody
+from vm_migration.handover.custody import NO_INSTANCE, Custody
 from vm_migration.handover.journal_errors import JournalExists
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import bound_to
 from vm_migration.handover.record import AttemptKey
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.hypervisor import Hypervisor
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
+from vm_migration.machine.port import CutOff, MachineError
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock
 
@@ -70,19 +71,51 @@ async def bring_up(
         Refused: It did not come up, or the host has no memory; the attempt is DISCARDED here and nothing is left.
     """
     started = loop_ns()
+    launched: list[MachinePlace] = []
     try:
-        return await _brought_up(custody, hypervisor, specification, request, started)
+        attempt = await _brought_up(custody, hypervisor, specification, request, launched)
     except BaseException as error:
-        await give_up(custody, f"Prepare failed: {error}")
+        try:
+            await give_up(custody, f"Prepare failed: {error}")
+        finally:
+            for place in launched:
+                await end_launch(custody, hypervisor, place)
         if isinstance(error, MachineError):
             raise Refused("prepare-failed", f"Machine could not be prepared: {error}", "Look at this host") from error
         raise
+    attempt.prepare_ms = (loop_ns() - started) / 1e6
+    return attempt
 
 
-async def give_up(custody: Custody, reason: str, *, attached: bool = True) -> None:
-    """End an arrival that holds no whole image: DISCARDED, and the process taken away, by its id where not attached."""
+async def end_launch(custody: Custody, hypervisor: Hypervisor, place: MachinePlace) -> None:
+    """End a process that was launched and that no journal names, unless somebody newer commands what stands there.
+
+    An agent that was frozen in the middle of a launch comes here when the journal is another's: whatever this place has
+    by then obeys its own controller, and is asked, never killed.
+
+    Raises:
+        Refused: What stands there has run: the journal is older than it.
+    """
+    instance = place.instance()
+    if instance is not None:
+        try:
+            seen = await custody.attach(custody.record.epoch)
+            if seen.run_state != "incoming":
+                text = f"A process of machine {custody.record.machine} that no journal names is {seen.run_state}"
+                raise Refused("journal-rolled-back", text, "viaduct doctor")
+            await custody.port.destroy()
+        except CutOff:
+            return
+        except MachineError as error:
+            if place.alive():
+                raise Refused("process-silent", f"A process that no journal names is silent: {error}") from error
+    await hypervisor.take_away(place, None, only=NO_INSTANCE if instance is None else instance.name)
+
+
+async def give_up(custody: Custody, reason: str) -> None:
+    """End an arrival that holds no whole image: DISCARDED, and the process taken away."""
     await custody.write(lambda record: given_up(record, reason=reason))
-    await custody.take_away(kill=not attached)
+    await free(custody)
 
 
 async def _brought_up(
@@ -90,10 +123,11 @@ async def _brought_up(
     hypervisor: Hypervisor,
     specification: MachineSpecification,
     request: destination_pb2.PrepareRequest,
-    started: int,
+    launched: list[MachinePlace],
 ) -> IncomingAttempt:
     record = custody.record
     place = await hypervisor.launch(UUID(record.machine), specification, incoming=True)
+    launched.append(place)
     instance = place.instance()
     name = "" if instance is None else instance.name
     await custody.write(lambda last: bound_to(last, name))
@@ -101,7 +135,7 @@ async def _brought_up(
     ram = await custody.port.ram()
     try:
         await _populate(custody, ram)
-        attempt = IncomingAttempt(
+        return IncomingAttempt(
             custody,
             ram,
             request.source,
@@ -112,8 +146,6 @@ async def _brought_up(
     except BaseException:
         ram.close()
         raise
-    attempt.prepare_ms = (loop_ns() - started) / 1e6
-    return attempt
 
 
 async def _populate(custody: Custody, ram: RamBlock) -> None:

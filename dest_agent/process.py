@@ -6,6 +6,7 @@ from typing import Final
 from dest_agent.agent import AfterActive, DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
 from dest_agent.incoming_attempt import BeforeReady
+from dest_agent.sources import Sources
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
@@ -35,13 +36,15 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         memory_budget=place.memory_budget,
         after_active=_after_active(configuration, place),
         before_ready=_before_ready(configuration, place),
+        sources=Sources({host: each.source for host, each in configuration.host.items()}, configuration.tls_files()),
+        arrival_patience=place.arrival_patience,
     )
     service = DestinationService(agent, place.dest, bulk_address(place))
     services = [
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),
     ]
-    return Offer(agent, place.dest, services)
+    return Offer(agent, place.dest, services, agent.complaint)
 
 
 def bulk_address(place: HostPlace) -> str:

@@ -7,12 +7,13 @@ nobody could know that any more.
 
 from collections.abc import Awaitable, Callable
 
-from vm_migration.errors import MigrationError, Unresolved
+from vm_migration.errors import MigrationError, Refused, Unresolved
 from vm_migration.handover.arrival import activating, active, discarded, given_up, lost
+from vm_migration.handover.awaiting import Awaited, Step
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.evidence import InstanceGone, Process, SideView, unreachable, view
+from vm_migration.handover.evidence import InstanceGone, Process, SideView
+from vm_migration.handover.ownership import former_retired, owe_run_state, retired, run_confirmed
 from vm_migration.handover.record import Record
-from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
@@ -74,34 +75,86 @@ async def end(custody: Custody, source: SideView, reason: str, finish: Finish | 
     if source.sight is State.STOPPED and custody.record.state in (State.PREPARED, State.READY):
         return await _own_up(custody, finish)
     record = await custody.write(lambda last: discarded(last, source=source, reason=reason))
-    await custody.take_away(kill=False)
+    await free(custody)
     return record
 
 
-async def recover(custody: Custody) -> bool:
-    """After a restart of the agent, with the source not heard: do what this side alone decides.
+async def follow(custody: Custody, source: SideView, following: Awaited, *, silent: bool = False) -> bool:
+    """Do what was decided, of which the journal checks every precondition once more.
 
-    Returns whether the machine became ACTIVE.
+    The process is attached, where it lives and is not `silent`. Returns whether the machine became ACTIVE.
 
     Raises:
-        Unresolved: The process went while it was being activated.
+        MigrationError: The journal refused it.
+        MachineError: The process did not do it; ask again.
     """
-    record = custody.record
-    process = custody.process()
-    here = view(record, record.attempt or "", record.epoch, process)
-    decision = decide(unreachable(here.attempt), here, past_deadline=True)
-    if Action.DISCARD_DESTINATION in decision.actions:
-        await custody.write(lambda last: given_up(last, reason="The destination agent was restarted during the copy"))
-        await custody.take_away(kill=True)
-    elif Action.LOSE_DESTINATION in decision.actions:
-        await lose(custody, "The machine's process ended while the destination agent was away")
-    elif Action.ACTIVATE_DESTINATION in decision.actions:
-        await custody.attach(record.epoch)
-        await confirm(custody)
-        return True
-    elif Action.RECOVER in decision.actions:
-        raise _nobody_knows(record)
+    match following.step:
+        case Step.GIVE_UP:
+            await custody.write(lambda last: given_up(last, reason=following.reason))
+            await free(custody)
+        case Step.DISCARD:
+            await custody.write(lambda last: discarded(last, source=source, reason=following.reason))
+            await free(custody, silent=silent)
+        case Step.LOSE:
+            await lose(custody, following.reason)
+        case Step.ACTIVATE:
+            await confirm(custody)
+            return True
+        case Step.RETIRE:
+            await _retire(custody, source)
+        case Step.NOTE_RETIRED:
+            await custody.write(former_retired)
+        case Step.CONTRADICTION:
+            await stand_still(custody, following.reason)
+        case Step.REST | Step.WAIT | Step.OPERATOR:
+            pass
     return False
+
+
+async def free(custody: Custody, *, silent: bool = False) -> None:
+    """Take away what the journal has given up: by request, or by its id where nobody is there to be asked."""
+    await custody.take_away(kill=silent or custody.process() is Process.GONE)
+
+
+async def stand_still(custody: Custody, reason: str) -> None:
+    """Pause a machine that another host's journal contradicts; nothing is freed.
+
+    A machine that this host owns is owed that pause from here on, so that no restart resumes it.
+
+    Raises:
+        MachineError: It is not confirmed that it stands still.
+    """
+    if custody.record.owns:
+        await custody.write(lambda last: owe_run_state(last, running=False, reason=f"contradiction: {reason}"))
+    if custody.process() is Process.GONE:
+        return
+    if (await custody.port.describe()).run_state != "incoming":
+        await custody.port.pause(for_attempt=False)
+    if custody.record.owns:
+        answer = await custody.answer()
+        await custody.write(lambda last: run_confirmed(last, answer))
+
+
+async def require_own_arrival(custody: Custody) -> None:
+    """Check that a process that is to stand still here has never run: else this journal is older than the process.
+
+    Raises:
+        Refused: It has; nothing may be concluded from this journal, and nothing freed.
+        MachineError: It does not answer.
+    """
+    if custody.record.state in (State.PREPARED, State.READY) and custody.process() is Process.ALIVE:
+        seen = await custody.port.describe()
+        if seen.run_state != "incoming":
+            text = f"The journal of machine {custody.record.machine} says {custody.record.state}, its process is "
+            raise Refused("journal-rolled-back", f"{text}{seen.run_state}: the journal was put back", "viaduct doctor")
+
+
+async def _retire(custody: Custody, source: SideView) -> None:
+    """Give way to the source's host, which an operator had take the machine."""
+    if custody.process() is Process.ALIVE and (await custody.port.describe()).run_state == "running":
+        await custody.port.pause(for_attempt=False)
+    await custody.write(lambda last: retired(last, source))
+    await free(custody)
 
 
 async def _own_up(custody: Custody, finish: Finish | None) -> Record:
@@ -116,7 +169,7 @@ async def _own_up(custody: Custody, finish: Finish | None) -> Record:
     if custody.record.state is State.PREPARED:
         reason = "The source's machine is gone, and what came of it is not whole"
         await custody.write(lambda last: given_up(last, reason=reason, mismatched=True))
-        await custody.take_away(kill=False)
+        await free(custody)
     return custody.record
 
 

@@ -1,6 +1,6 @@
 """The devices' state of an arrival: passed on in bounded messages, in the machine before an answer speaks of it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -32,7 +32,7 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 
 @pytest.fixture
-def attempt(held: Held) -> Iterator[IncomingAttempt]:
+async def attempt(held: Held) -> AsyncIterator[IncomingAttempt]:
     arrived = IncomingAttempt(held.custody, RamBlock.create("arriving", 4096), "host-a", b"t", streams=1, full=False)
     arrived.open_round(0, encode_bitmap(DirtyBitmap(1)))
     yield arrived

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dest_agent.settling import end, recover, take_over
+from dest_agent.settling import end, take_over
 from tests.dest_agent.arrivals import SECRET, A, arriving, made_ready, whole
 from tests.fakes.fake_machine import MACHINE, Held
 from vm_migration.errors import AttemptFailed, Refused, Unauthorised, Unresolved
@@ -135,39 +135,3 @@ async def test_what_is_whole_and_cannot_be_finished_is_given_up(tmp_path: Path) 
             raise AttemptFailed("load-failed", "A device refused its state")
 
         assert (await end(machine.custody, STOPPED, "died", finish)).state is State.DISCARDED
-
-
-@pytest.mark.parametrize(
-    ("state", "gone", "then"),
-    [
-        (State.PREPARED, False, State.DISCARDED),
-        (State.PREPARED, True, State.DISCARDED),
-        (State.READY, False, State.READY),
-        (State.READY, True, State.LOST),
-        (State.ACTIVATING, False, State.ACTIVE),
-    ],
-)
-async def test_a_restart_does_what_this_side_alone_decides(
-    tmp_path: Path, state: State, gone: bool, then: State
-) -> None:
-    with arriving(tmp_path, state) as machine:
-        if gone:
-            machine.machine.end()
-        assert await recover(machine.custody) is (then is State.ACTIVE)
-        assert durable(machine) is then
-        assert machine.directory.path.exists() is (then not in (State.DISCARDED, State.LOST))
-
-
-async def test_a_restart_keeps_what_may_be_the_only_whole_copy(tmp_path: Path) -> None:
-    with arriving(tmp_path, State.PREPARED, whole) as machine:
-        await recover(machine.custody)
-        assert durable(machine) is State.PREPARED
-        assert machine.directory.path.exists()
-
-
-async def test_a_restart_over_an_activation_that_died_is_for_a_person(tmp_path: Path) -> None:
-    with arriving(tmp_path, State.ACTIVATING) as machine:
-        machine.machine.end()
-        with pytest.raises(Unresolved):
-            await recover(machine.custody)
-        assert durable(machine) is State.ACTIVATING

@@ -20,6 +20,7 @@ _BULK_ALLOWED: Final = "an IP address or a host name, without a port"
 _STORE_ALLOWED: Final = "sqlite:///absolute/path or etcd://host:port"
 _COMMANDS_ALLOWED: Final = "a list of commands, each a text or a list of texts"
 _HOOK_SECONDS: Final = 30
+_ARRIVAL_SECONDS: Final = 120
 
 _Info = ValidationInfo[Mapping[str, Path] | None]
 """With the folder that relative paths start from."""
@@ -158,12 +159,16 @@ class TlsSection(_Table):
 
 
 class AgentSection(_Table):
-    """What both agents of a host read; the budget, in bytes, is all the RAM that machines may have here."""
+    """What both agents of a host read; the budget, in bytes, is all the RAM that machines may have here.
+
+    `arrival_patience` is for how many seconds an arrival that is not whole waits for a source that is silent.
+    """
 
     host: Name
     state_dir: FilePath = Path("/var/lib/viaduct")
     run_dir: FilePath = Path("/run/viaduct")
     memory_budget: Annotated[int, _text(lambda value, _: parse_size(value), SIZES_ALLOWED)]
+    arrival_patience: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _ARRIVAL_SECONDS
 
 
 class HooksSection(_Table):

@@ -9,7 +9,7 @@ from vm_migration.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class HostPlace:
-    """One host, as `[agent]` and `[host.NAME]` say together; memory in bytes."""
+    """One host, as `[agent]` and `[host.NAME]` say together; memory in bytes, patience in seconds."""
 
     host: str
     source: str
@@ -18,6 +18,7 @@ class HostPlace:
     state_dir: Path
     run_dir: Path
     memory_budget: int
+    arrival_patience: float
 
 
 def own_place(configuration: Configuration) -> HostPlace:
@@ -43,4 +44,5 @@ def own_place(configuration: Configuration) -> HostPlace:
         state_dir=Path(agent.state_dir),
         run_dir=Path(agent.run_dir),
         memory_budget=agent.memory_budget,
+        arrival_patience=agent.arrival_patience,
     )

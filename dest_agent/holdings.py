@@ -1,0 +1,82 @@
+"""The journals of machines that arrive at this host, and the arrivals of this life of the agent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from dest_agent.incoming_attempt import IncomingAttempt
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.evidence import Process
+from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.journals import Journals
+from vm_migration.handover.record import Record
+from vm_migration.machine.hypervisor import Hypervisor
+
+
+class Holdings:
+    """One lock a machine; an arrival's custody is kept while it arrives, any other is opened for a while."""
+
+    def __init__(self, journals: Journals, hypervisor: Hypervisor) -> None:
+        self.journals: Final = journals
+        self.hypervisor: Final = hypervisor
+        self.arriving: Final[dict[str, IncomingAttempt]] = {}
+        self._locks: Final[dict[str, asyncio.Lock]] = {}
+
+    def lock(self, machine: str) -> asyncio.Lock:
+        """Return the lock under which a machine's journal is changed by this agent."""
+        return self._locks.setdefault(machine, asyncio.Lock())
+
+    async def last(self, machine: str) -> Record:
+        """Return the journal's last record, for showing, and for refusing early: it may not be durable yet.
+
+        Raises:
+            JournalUnreadable: Nothing is known of the machine here.
+        """
+        return await asyncio.to_thread(self.journals.read_last, machine)
+
+    def arrival_of(self, machine: str) -> IncomingAttempt | None:
+        """Return the arrival of a machine in this life of the agent."""
+        return next((each for each in self.arriving.values() if each.custody.record.machine == machine), None)
+
+    @asynccontextmanager
+    async def hold(self, machine: str) -> AsyncIterator[Custody]:
+        """Hold what is arriving, or what an earlier life of this agent left of it, and command its process if it lives.
+
+        Raises:
+            Stale: Another agent has the journal by now; it is that one's.
+            CutOff, MachineGone: The process obeys somebody newer, or does not answer.
+        """
+        async with self.holding(machine) as custody:
+            if self.arrival_of(machine) is None and custody.process() is Process.ALIVE:
+                await custody.attach(custody.record.epoch)
+            yield custody
+
+    @asynccontextmanager
+    async def holding(self, machine: str) -> AsyncIterator[Custody]:
+        """Hold a machine's journal alone, and command nothing."""
+        arriving = self.arrival_of(machine)
+        if arriving is not None:
+            try:
+                yield arriving.custody
+            except JournalMoved:
+                await self.let_go(arriving.custody.record.attempt or "")
+                raise
+            return
+        custody = await Custody.open(self.journals, self.hypervisor, machine)
+        try:
+            yield custody
+        finally:
+            await custody.close()
+
+    async def let_go(self, attempt: str) -> None:
+        """Let go of an arrival; its machine stays as it is."""
+        arriving = self.arriving.pop(attempt, None)
+        if arriving is not None:
+            arriving.let_go_of_ram()
+            await arriving.custody.close()
+
+    async def close(self) -> None:
+        """Let go of all."""
+        for attempt in list(self.arriving):
+            await self.let_go(attempt)
