@@ -17,11 +17,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import convergence, demo_time, dirty_rate, matrix_time, terabyte, throughput, vtd
+from benchmarks import convergence, demo_time, dirty_rate, matrix_time, recovery_time, terabyte, throughput, vtd
 from benchmarks.figures import Row
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
-NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time", "vtd", "terabyte", "matrix")
+NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time", "vtd", "terabyte", "matrix", "recovery")
 _CONVERGENCE_RUNS: Final = 20
 _MATRIX_RUNS: Final = 3
 
@@ -44,6 +44,8 @@ def main() -> int:
         rows += terabyte.measure(arguments.runs)
     if "matrix" in arguments.only:
         rows += matrix_time.measure(min(arguments.runs, _MATRIX_RUNS))
+    if "recovery" in arguments.only:
+        rows += asyncio.run(recovery_time.measure(arguments.runs))
     if "convergence" in arguments.only:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
     if "demo-time" in arguments.only:

@@ -168,6 +168,8 @@ class GuestFigures(msgspec.Struct, frozen=True, kw_only=True):
     """How often devices went from one domain of the vIOMMU to another."""
     busy_actions: int = 0
     """What was typed at the guest's console and is not done yet."""
+    pages_written: int = 0
+    """Pages that vCPUs have written since the guest booted, a page written twice counted twice."""
 
 
 class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):

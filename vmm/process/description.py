@@ -57,6 +57,7 @@ def describe(
             dma_bytes_per_s=report.dma_bytes_per_s,
             switches=report.switches,
             busy_actions=report.busy_actions,
+            pages_written=report.pages_written,
         ),
         memory_kind="" if source is None else source.kind,
         memory_files=() if source is None else tuple(source.files),
