@@ -51,7 +51,8 @@ def _activation_unknown(site: SiteView, pair: Pair, name: str) -> Finding:
     if site.answers(pair.source_host):
         hint = f"Look at {pair.source_host}'s copy, then: {RECOVER} --fenced {pair.destination_host} --may-miss-writes"
     else:
-        hint = f"Bring {pair.source_host} back: it keeps the copy that was made to leave"
+        off = f"{RECOVER} --fenced {pair.source_host} --may-miss-writes"
+        hint = f"Bring {pair.source_host} back: it keeps the copy that was made to leave; off for good: {off}"
     return _finding(pair, Code.ACTIVATION_UNKNOWN, text, hint, host=pair.destination_host)
 
 

@@ -105,10 +105,14 @@ def _of_owner(site: SiteView, machine: MachineView, copy: Copy, record: Record) 
 
 
 def _complaints(machine: MachineView, found: list[Finding]) -> Iterator[Finding]:
-    """Yield what agents say where nothing else was found that explains it."""
-    if found:
-        return
+    """Yield what agents say that nothing else explains; what only they can see stands whatever else was found."""
+    known = {one.code for one in found}
     for host, copy in machine.copies.items():
-        if copy.complaint:
+        code = Code.AGENT_COMPLAINS
+        said = copy.complaint.partition(":")[0]
+        if said in set(Code):
+            code = Code(said)
+        alone = code in (Code.CONTRADICTION, Code.OUTRANKED) and not known & _DEFINITE
+        if copy.complaint and (alone or not found):
             hint = f"See the log of the agents on {host}; then: {RECOVER}"
-            yield Finding(Code.AGENT_COMPLAINS, f"{host}: {copy.complaint}", hint, host=host, machine=machine.machine)
+            yield Finding(code, f"{host}: {copy.complaint}", hint, host=host, machine=machine.machine)

@@ -19,10 +19,11 @@ _ENDED: Final[frozenset[State | Absence]] = frozenset(
 
 def proven_gone(machine: MachineView, host: str) -> bool:
     """Tell whether a host that answers has proven that the machine's process ended while it was being started there."""
-    return any(_proven(pair) for pair in pairs(machine) if pair.destination_host == host)
+    return any(proven_by(pair) for pair in pairs(machine) if pair.destination_host == host)
 
 
-def _proven(pair: Pair) -> bool:
+def proven_by(pair: Pair) -> bool:
+    """Tell the same of one attempt."""
     return pair.destination.sight is State.ACTIVATING and pair.destination.process is Process.GONE
 
 
@@ -66,7 +67,10 @@ def _leaving(word: Word, machine: MachineView, pair: Pair, *, up: bool) -> Itera
             text = f"its attempt to move to {word.fenced} ends on {here}, where it goes on"
             yield _planned(Act.GO_ON, machine, here, text, pair)
         return
-    if up and not _proven(pair):
+    if up and not proven_by(pair):
+        return
+    if proven_by(pair) and pair.source.process is Process.GONE:
+        yield _write_off(word, machine, pair, f"its process ended on {here} too")
         return
     if pair.source.process is not Process.ALIVE:
         text = f"{here} released it to {word.fenced}, and the process on {here} is {pair.source.process}"
@@ -93,8 +97,7 @@ def _arriving(word: Word, machine: MachineView, pair: Pair) -> Iterator[Planned 
     here = pair.destination_host
     if pair.destination.sight is State.ACTIVATING:
         if pair.destination.process is Process.GONE:
-            text = f"its process ended on {here} while it was being started, and {word.fenced} has the other copy"
-            yield _refusal(machine, text, f"Bring {word.fenced} back: it keeps the copy that was made to leave")
+            yield _write_off(word, machine, pair, f"the copy on {word.fenced} is gone with it")
         else:
             yield _planned(Act.GO_ON, machine, here, f"starts on {here}, which was told to", pair)
         return
@@ -113,6 +116,20 @@ def _arriving(word: Word, machine: MachineView, pair: Pair) -> Iterator[Planned 
         yield _by_journal(word, machine, pair, journalled)
     else:
         yield _without_journal(word, machine, pair, journalled)
+
+
+def _write_off(word: Word, machine: MachineView, pair: Pair, gone: str) -> Planned | NotPlanned:
+    here, elsewhere = pair.destination_host, _elsewhere(machine, pair)
+    if elsewhere:
+        return _refusal(machine, elsewhere, "viaduct doctor")
+    text = f"its process ended on {here} while it was being started, and {gone}"
+    if word.may_miss_writes:
+        missing = "all of it: it has to be created again from its specification"
+        return _planned(Act.WRITE_OFF, machine, here, f"{text}: it is written off as lost", pair, missing=missing)
+    hint = (
+        f"Bring {pair.source_host} back, if its copy may still be there; else write the machine off: --may-miss-writes"
+    )
+    return _refusal(machine, text, hint)
 
 
 def _by_journal(word: Word, machine: MachineView, pair: Pair, record: Record) -> Planned | NotPlanned:

@@ -8,6 +8,7 @@
     READY, or whole                        ABORTED, LOST, gone on (--journal)        the copy here is discarded
     READY, or whole                        not known                                 taken, with --may-miss-writes
     RELEASED to HOST                       not known, or its process proven gone     taken back, with --may-miss-writes
+    being started, its process gone            gone with it                          LOST, with --may-miss-writes
     owned, came from HOST                                                            HOST counts as retired
     on its way to HOST, or arriving        not known                                 the agent here ends it by itself
     nothing, or given to HOST              the only copy                             nothing can start
@@ -24,7 +25,7 @@ from orchestrator.recovery.fenced_cases import of_machine, proven_gone
 from orchestrator.recovery.fenced_word import Act, NotPlanned, Plan, Planned, Word
 from vm_migration.errors import Refused
 
-_TAKES: Final = frozenset({Act.TAKE_AT_DESTINATION, Act.TAKE_AT_SOURCE})
+_TAKES: Final = frozenset({Act.TAKE_AT_DESTINATION, Act.TAKE_AT_SOURCE, Act.WRITE_OFF})
 
 
 def plan(site: SiteView, word: Word, machines: Collection[str] | None = None) -> Plan:

@@ -71,7 +71,7 @@ class Fencing:
                 await self._release_and_hand_off(planned, pair)
             case Act.TAKE_AT_SOURCE:
                 self._taken(planned, await self._agents.take_at_source(planned.host, self._take(planned, pair)))
-            case Act.TAKE_AT_DESTINATION:
+            case Act.TAKE_AT_DESTINATION | Act.WRITE_OFF:
                 self._taken(planned, await self._agents.take_at_destination(planned.host, self._take(planned, pair)))
         return planned.message
 
@@ -136,7 +136,9 @@ class Fencing:
 
     def _taken(self, planned: Planned, report: source_pb2.OutgoingReport | destination_pb2.IncomingReport) -> None:
         state = report.last_state or report.state
-        if state not in _OWNED:
+        if planned.act is Act.WRITE_OFF and state == State.LOST:
+            return
+        if planned.act is Act.WRITE_OFF or state not in _OWNED:
             text = f"{planned.host} says {state or 'nothing'}, and has not taken it"
             raise Refused("not-taken", text, "See what is left: viaduct doctor")
         self._owners.append(Ownership(planned.machine, planned.name, planned.host, report.owned_epoch))

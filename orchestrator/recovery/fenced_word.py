@@ -20,6 +20,8 @@ class Act(StrEnum):
     DISCARD = "discard"
     TAKE_AT_DESTINATION = "take-at-destination"
     TAKE_AT_SOURCE = "take-at-source"
+    WRITE_OFF = "write-off"
+    """No image of the machine is left anywhere: LOST, above every epoch that was seen."""
     NOTE_RETIRED = "note-retired"
     GO_ON = "go-on"
     NOTHING = "nothing"

@@ -50,19 +50,22 @@ def unsettled(site: SiteView, machine: MachineView) -> Open | None:
     found = tuple(one for one in seen if one.code in _PERSONS | _AGENTS | _TIDIES)
     if not found:
         return None
-    peers = {record.peer for record in machine.records.values()}
-    hosts = tuple(host for host in sorted({*machine.copies, *peers} - {""}) if site.answers(host))
-    return Open(machine, found, hosts, any(_may_come(site, machine, one) for one in found))
+    return Open(machine, found, tuple(sorted(machine.copies)), any(_may_come(site, machine, one) for one in found))
 
 
 def _may_come(site: SiteView, machine: MachineView, finding: Finding) -> bool:
+    """Tell whether agents that are there can settle it: both of each host that has to do with it."""
     if finding.code not in _AGENTS:
         return False
+    records = machine.records
     if finding.code is Code.FORMER_SOURCE_OPEN:
-        record = machine.records.get(finding.host)
-        return record is not None and site.answers(record.peer)
-    return _tells(site, machine, finding.host)
+        concerned = {finding.host, records[finding.host].peer}
+    else:
+        concerned = {finding.host, *(host for host, record in records.items() if not record.closed)}
+        concerned |= {record.peer for record in records.values() if not record.closed}
+    return all(_goes_on(site, host) for host in concerned - {""})
 
 
-def _tells(site: SiteView, machine: MachineView, host: str) -> bool:
-    return site.answers(host) and host in machine.records
+def _goes_on(site: SiteView, host: str) -> bool:
+    view = site.hosts.get(host)
+    return view is not None and view.source.error is None and view.dest.error is None

@@ -188,6 +188,9 @@ class JournalledHost:
     def take(self, request: types.TakeRequest) -> Record:
         self.calls.append(f"Take above {request.highest_seen}")
         record = self.record(request.key.machine)
+        if record.state is State.ACTIVATING:
+            seen, why = request.highest_seen, request.reason
+            return self.write(ownership.lost_by_word(record, highest_seen=seen, process=gone(record), reason=why))
         key = AttemptKey(request.key.machine, request.key.attempt, request.key.epoch, request.key.term)
         record = ownership.match(record, key)
         process = answer(record, running=False, pause=record.pause)

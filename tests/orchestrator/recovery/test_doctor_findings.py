@@ -206,6 +206,13 @@ def test_a_complaint_is_told_where_nothing_else_explains_it() -> None:
     assert "journal-rolled-back" in finding.message
 
 
+def test_a_contradiction_that_only_an_agent_sees_is_one() -> None:
+    complains = a(replaced(OWNER, was_running=False), complaint="contradiction: host-b says ACTIVE", run_state="paused")
+    found = diagnosis(site(complains, host("host-b")))
+    assert [one.code for one in found.findings] == [Code.CONTRADICTION]
+    assert [place.state for _, place in found.machines] == ["contradiction"]
+
+
 def test_only_what_both_looks_find_is_told() -> None:
     passing = diagnosis(site(a(RELEASED), b(READY)))
     assert passing.problems == 1

@@ -124,6 +124,16 @@ async def test_writes_may_be_missing_only_by_name(
         assert store.owners() == (Ownership(MACHINE, "guest", holder, 3),)
 
 
+async def test_a_machine_of_which_no_image_is_left_is_written_off(viaduct: Run, site: JournalledSite) -> None:
+    site["host-b"].hold(activating(READY), "gone")
+    await site.stop("host-a")
+    said = await viaduct("recover", "--fenced", "host-a", "--may-miss-writes", "--yes", "--json")
+    assert (said.exit_code, each(said.document, "steps", "action")) == (0, ["write-off"])
+    assert "may be missing: all of it" in said.err
+    assert site["host-b"].record(MACHINE).state is State.LOST
+    assert each((await viaduct("doctor", "--json")).document, "machines", "state") == ["lost"]
+
+
 async def test_nobody_is_asked_where_there_is_no_terminal(viaduct: Run, site: JournalledSite) -> None:
     site["host-b"].hold(ACTIVE)
     await site.stop("host-a")

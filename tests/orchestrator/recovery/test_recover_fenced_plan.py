@@ -190,9 +190,21 @@ def test_what_agents_settle_alone_is_left_to_them() -> None:
     assert acts(plan(site(host("host-b", activating(READY)), C), word("host-a"))) == [(Act.GO_ON, "host-b")]
 
 
-def test_a_start_that_nobody_knows_of_waits_for_its_source() -> None:
-    found = plan(site(host("host-b", activating(READY), "gone"), C), word("host-a", miss=True))
-    assert (found.steps, "host-a" in found.refused[0].hint) == ((), True)
+GONE_WITH_ITS_SOURCE = (host("host-b", activating(READY), "gone"), C)
+GONE_AT_BOTH = (host("host-a", RELEASED, "gone"), host("host-b", activating(READY), "gone"), C)
+
+
+@pytest.mark.parametrize(("hosts", "fenced"), [(GONE_WITH_ITS_SOURCE, "host-a"), (GONE_AT_BOTH, "host-b")])
+def test_a_machine_of_which_no_image_is_left_is_written_off_only_by_name(
+    hosts: tuple[HostView, ...], fenced: str
+) -> None:
+    refused = plan(site(*hosts), word(fenced))
+    assert (refused.steps, "--may-miss-writes" in refused.refused[0].hint) == ((), True)
+    found = plan(site(*hosts), word(fenced, miss=True))
+    assert (acts(found), found.refused) == ([(Act.WRITE_OFF, "host-b")], ())
+    elsewhere = replaced(taken(RELEASED), owned_epoch=9, highest_epoch=9, attempt=None)
+    others = plan(site(*hosts[:-1], host("host-c", elsewhere)), word(fenced, miss=True))
+    assert (others.steps, "host-c" in others.refused[0].reason) == ((), True)
 
 
 def test_machines_whose_only_copy_is_there_are_named() -> None:
