@@ -32,7 +32,9 @@ _GATE = (
     'cd "$0" && mv "$VIADUCT_HOOK.armed" "$VIADUCT_HOOK.reached" 2>/dev/null '
     '&& read -r go <"$VIADUCT_HOOK.fifo" && [ "$go" = no ] && exit 1; exit 0'
 )
-_BROKER_SECONDS = 10.0
+_BROKER_SECONDS = 30.0
+_START_SECONDS = 120.0
+"""Several sites start at once, of eight daemons each."""
 
 
 @dataclass
@@ -103,7 +105,7 @@ class FaultSite(Site):
         """Have everybody run."""
         if not self.mosquitto.running:
             self.mosquitto.start()
-        launch([daemon for daemon in self.everyone if not daemon.running])
+        launch([daemon for daemon in self.everyone if not daemon.running], _START_SECONDS)
 
     def store(self, *, cli: bool) -> Path:
         return self.folder / ("cli.db" if cli else "orchestrator.db")

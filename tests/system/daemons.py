@@ -59,14 +59,14 @@ class Daemon:
             self.process = None
 
 
-def launch(daemons: Sequence[Daemon]) -> None:
+def launch(daemons: Sequence[Daemon], seconds: float = READY_SECONDS) -> None:
     """Start daemons side by side; all are ready when this returns, or none is left."""
     # A socket's path is short by law, a test's folder is not.
     with tempfile.TemporaryDirectory(prefix="ready-") as folder:
         waiting = [(daemon, _start(daemon, Path(folder) / daemon.name)) for daemon in daemons]
         try:
             for daemon, notify in waiting:
-                _await_ready(daemon, notify)
+                _await_ready(daemon, notify, seconds)
         except BaseException:
             for daemon in daemons:
                 daemon.kill()
@@ -98,14 +98,14 @@ def _start(daemon: Daemon, address: Path) -> socket.socket:
     return notify
 
 
-def _await_ready(daemon: Daemon, notify: socket.socket) -> None:
+def _await_ready(daemon: Daemon, notify: socket.socket, seconds: float) -> None:
     """Wait for the daemon's word, or for its end."""
     life = os.pidfd_open(daemon.pid)
     try:
         poll = select.poll()
         for descriptor in (notify.fileno(), life):
             poll.register(descriptor, select.POLLIN)
-        while (notify.fileno(), select.POLLIN) in poll.poll(READY_SECONDS * 1000):
+        while (notify.fileno(), select.POLLIN) in poll.poll(seconds * 1000):
             if b"READY=1" in notify.recv(4096).split(b"\n"):
                 return
     finally:
