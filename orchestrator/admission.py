@@ -6,17 +6,15 @@ Nothing here has a side effect at an agent, but that an attempt whose driver die
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from orchestrator.attempt import Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id, with_report
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.attempt import Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
+from orchestrator.drive import Surroundings
 from orchestrator.inventory import resolve, survey
 from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight
 from orchestrator.retrying import MOST_RETRIES
-from orchestrator.store.claim import is_held
+from orchestrator.settling import settle_earlier
 from vm_migration.api.v1.types_pb2 import MachineStatus
-from vm_migration.errors import InvalidInput, MigrationError, Refused
-
-_UNSTARTED = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
+from vm_migration.errors import InvalidInput, MigrationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     if order.retries > MOST_RETRIES:
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
     machine = resolve(order.machine, await survey(around.agents))
-    await _settle_earlier(around, machine)
+    await settle_earlier(around, machine)
     destination, found = order.destination, None
     if destination == ANY or check:
         found = await preflight(around.agents, machine, destination, order.policy)
@@ -74,30 +72,6 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     if found is not None and found.chosen is None:
         attempt = _refused(attempt, found)
     return attempt
-
-
-async def _settle_earlier(around: Surroundings, machine: MachineStatus) -> None:
-    """End what an earlier driver left open, where that can be known; a live attempt is left alone."""
-    row = await asyncio.to_thread(around.store.open_attempt_of, machine.machine)
-    if row is None or is_held(row, around.clock()):
-        return
-    if row.phase not in _UNSTARTED:
-        report = await around.agents.get_attempt(row.source, row.key())
-        if not with_report(row, report).ended:
-            return
-    try:
-        claimed = await asyncio.to_thread(around.store.claim, row.attempt, around.driver, around.clock())
-    except Refused:
-        return  # somebody was faster
-    if claimed.phase in {Phase.QUEUED, Phase.PREFLIGHT}:
-        ended = claimed.to(Phase.ABORTED, Outcome.CANCELLED, reason="its driver went away before it began")
-        await asyncio.to_thread(around.store.save, ended, around.clock())
-        return
-    try:
-        await Drive(claimed, replace(around, patience=5.0)).run()
-    except asyncio.CancelledError:
-        around.store.let_go(claimed)
-        raise
 
 
 def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:

@@ -5,15 +5,14 @@ A driver hears of a wish to cancel through the store as well: before the attempt
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import replace
 from typing import Final
 
 from orchestrator.attempt import PAST_RETURN, Attempt, Phase, with_report
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Surroundings
+from orchestrator.settling import drive_briefly
 from vm_migration.api.v1 import source_pb2
-from vm_migration.errors import InvalidInput, Refused
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Stale
 
-_PATIENCE: Final = 5.0
 _BEFORE_ROUNDS: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
 
 
@@ -29,9 +28,16 @@ async def cancel(around: Surroundings, attempt: Attempt) -> Attempt:
         row = await asyncio.to_thread(around.store.request_cancel, attempt.attempt)
     except InvalidInput:  # only its hosts know it
         return await _answered(attempt, around.agents.cancel(attempt.source, attempt.key()))
+    forgotten: MigrationError | None = None
     if row.epoch:
-        row = await _answered(row, around.agents.cancel(row.source, row.key()))
-    return await _ended_by_nobody(around, row)
+        try:
+            row = await _answered(row, around.agents.cancel(row.source, row.key()))
+        except (InvalidInput, Stale) as error:  # its source has gone on since; the journals know the end
+            forgotten = error
+    row = await _ended_by_nobody(around, row)
+    if forgotten is not None and not row.ended:
+        raise forgotten
+    return row
 
 
 async def _ended_by_nobody(around: Surroundings, row: Attempt) -> Attempt:
@@ -40,11 +46,7 @@ async def _ended_by_nobody(around: Surroundings, row: Attempt) -> Attempt:
         claimed = await asyncio.to_thread(around.store.claim, row.attempt, around.driver, around.clock())
     except Refused:
         return row
-    try:
-        return await Drive(claimed, replace(around, patience=_PATIENCE)).run()
-    except asyncio.CancelledError:
-        around.store.let_go(claimed)
-        raise
+    return await drive_briefly(around, claimed)
 
 
 async def force(around: Surroundings, attempt: Attempt) -> Attempt:

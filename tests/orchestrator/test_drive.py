@@ -3,14 +3,16 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.desk import LocalDesk
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.result import migration_document
 from orchestrator.store.store import Ownership
 from tests.orchestrator.conftest import RecordedHooks
 from tests.orchestrator.fake_agents import FakeSite
-from vm_migration.api.v1 import types_pb2
+from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, Refused, Stale, Unreachable
 
 
@@ -186,6 +188,71 @@ async def test_an_attempt_whose_driver_died_while_preparing_is_settled_by_the_ne
     assert ended.outcome == Outcome.COMPLETED
     first = around.store.get(drive.attempt.attempt)
     assert (first.outcome, first.error and first.error.code) == (Outcome.FAILED, "driver-gone")
+
+
+async def _left(site: FakeSite, around: Surroundings) -> Attempt:
+    """Return an attempt whose driver died in pre-copy, and which its source ended and forgot since."""
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    drive, task = await started(around, Order("guest", "host-b"))
+    await site.world.script.reached.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    forgotten = site.world.attempts.pop(drive.attempt.attempt)
+    assert forgotten.task is not None
+    forgotten.task.cancel()
+    site.world.outgoing[drive.attempt.attempt] = source_pb2.OutgoingReport(
+        state="ABORTED", highest_epoch=2, record='{"machine": "m", "state": "ABORTED", "reason": "the agent restarted"}'
+    )
+    site.world.machines[drive.attempt.machine].epoch = 2
+    site.world.script.hold_at = ""
+    return drive.attempt
+
+
+async def test_what_its_source_has_forgotten_does_not_keep_the_machine_from_moving(
+    site: FakeSite, around: Surroundings
+) -> None:
+    left = await _left(site, around)
+    later = replace(around, driver="cli-test-2", clock=lambda: around.clock() + 60)
+    ended = await Drive(await admit(later, Order("guest", "host-b")), later).run()
+    assert ended.outcome == Outcome.COMPLETED
+    first = around.store.get(left.attempt)
+    assert (first.outcome, first.error and first.error.message) == (Outcome.FAILED, "the agent restarted")
+    assert site.world.incoming[left.attempt] == "DISCARDED"
+
+
+async def test_what_its_source_has_forgotten_is_shown_and_cancelled_by_its_journal(
+    site: FakeSite, around: Surroundings
+) -> None:
+    left = await _left(site, around)
+    later = replace(around, driver="cli-test-2", clock=lambda: around.clock() + 60)
+    shown = await LocalDesk(later, "").attempt(left.attempt)
+    assert shown.outcome == Outcome.FAILED
+    assert not around.store.get(left.attempt).ended
+    cancelled = await steering.cancel(later, around.store.get(left.attempt))
+    assert cancelled.outcome == Outcome.CANCELLED
+    assert around.store.get(left.attempt).ended
+
+
+async def test_an_attempt_that_goes_on_without_its_driver_is_left_alone_by_the_next_order(
+    site: FakeSite, around: Surroundings
+) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "begun"
+    drive, task = await started(around, Order("guest", "host-b"))
+    await site.world.script.reached.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert around.store.get(drive.attempt.attempt).phase in {Phase.PREPARING, Phase.BEGUN}
+    site.world.script.hold_at = "pre-copy"
+    site.world.script.reached.clear()
+    go, site.world.script.go = site.world.script.go, asyncio.Event()
+    go.set()
+    await site.world.script.reached.wait()
+    later = replace(around, driver="cli-test-2", clock=lambda: around.clock() + 60)
+    with pytest.raises(Refused, match="is open"):
+        await admit(later, Order("guest", "host-b"))
+    assert "Cancel" not in site.world.calls
 
 
 async def test_orders_that_cannot_be_entered(site: FakeSite, around: Surroundings) -> None:
