@@ -253,7 +253,8 @@ class Drive:
         await self._take(report)
         if not self.attempt.ended and self.attempt.phase in _NOT_STARTED:
             hint = "Migrate again; the machine runs on its source"
-            await self._abort(Fault("driver-gone", "The driver of this attempt went away before it started", hint))
+            gone = Fault("driver-gone", "The driver of this attempt went away before it started", hint)
+            await self._abort(None if self._row.cancel.is_set() else gone)
 
     async def _abort(self, fault: Fault | None) -> None:
         """Have the source write ABORTED; the outcome is `failed` with a fault and `cancelled` without."""
