@@ -92,7 +92,9 @@ async def close(configuration: Configuration, recovered: Recovered) -> Outcome:
         rows = await _closed(configuration, recovered)
     except MigrationError as error:
         rows = Outcome((), (Unsettled("", "the store", error.message, error.hint),))
-    return Outcome(found.steps + rows.steps, found.unresolved + rows.unresolved, found.unheard)
+    told = {one.machine for one in found.unresolved}  # a machine that is open keeps its attempt open: told once
+    unresolved = tuple(one for one in rows.unresolved if one.machine not in told)
+    return Outcome(found.steps + rows.steps, found.unresolved + unresolved, found.unheard)
 
 
 async def _closed(configuration: Configuration, recovered: Recovered) -> Outcome:

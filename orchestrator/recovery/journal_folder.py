@@ -41,8 +41,11 @@ class JournalFolder:
 
     def fault(self) -> InvalidInput | None:
         """Return why this is no journal folder."""
-        if self._machines():
-            return None
+        try:
+            if self._machines():
+                return None
+        except OSError as error:
+            return InvalidInput("no-journals", f"{self.path} cannot be read: {error.strerror or error}", _HINT)
         if not self.path.is_dir():
             return InvalidInput("no-journals", f"{self.path} is no folder", _HINT)
         if JournalFolder(self.path / "journal").fault() is None:
@@ -70,10 +73,7 @@ class JournalFolder:
             return last if following is last else journal.append(following)
 
     def _machines(self) -> tuple[str, ...]:
-        try:
-            return tuple(name for name in Journals(self.path).machines() if _is_uuid(name))
-        except OSError:
-            return ()
+        return tuple(name for name in Journals(self.path).machines() if _is_uuid(name))
 
     @staticmethod
     def _last(journals: Journals, machine: str) -> Journalled:

@@ -11,7 +11,7 @@ from orchestrator.recovery.steps import Outcome, Step, Unsettled
 from orchestrator.store.claim import is_held
 from vm_migration.errors import MigrationError, Refused
 
-PATIENCE_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 5.0
 
 Of = Callable[[Attempt], bool]
 

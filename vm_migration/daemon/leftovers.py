@@ -12,13 +12,10 @@ created has a folder before it has a journal; its processes are listed once they
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
-
-import psutil
 
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import MigrationError
@@ -76,16 +73,23 @@ def leftovers(journals: Journals, hypervisor: Hypervisor, run_dir: Path) -> list
 def machine_processes(run_dir: Path) -> Iterator[MachineProcess]:
     """Yield the living processes whose command line names a machine's folder of this run directory."""
     root = f"{run_dir}/machines/"
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            words = process.cmdline()
-            kind = next((_KINDS[name] for word in words[:3] if (name := Path(word).name) in _KINDS), None)
-            place = next((word for word in words if word.startswith(root)), "")
-            machine = _uuid(place.removeprefix(root).partition("/")[0])
-            if kind is not None and machine is not None:
-                yield MachineProcess(process.pid, kind, machine, f"{root}{machine}")
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        words = _words(entry)
+        kind = next((_KINDS[name] for word in words[:3] if (name := Path(word).name) in _KINDS), None)
+        place = next((word for word in words if word.startswith(root)), "")
+        machine = _uuid(place.removeprefix(root).partition("/")[0])
+        if kind is not None and machine is not None:
+            yield MachineProcess(int(entry.name), kind, machine, f"{root}{machine}")
+
+
+def _words(entry: Path) -> list[str]:
+    """Return a process's command line; one that has ended, reaped or not, has none."""
+    try:
+        return (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def _here(journals: Journals, machine: str) -> bool:

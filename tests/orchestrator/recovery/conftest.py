@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.command import run_here
 from orchestrator.diagnosis import examination
-from orchestrator.recovery import settling
+from orchestrator.recovery import rows, settling
 from tests.orchestrator.recovery.journalled_hosts import JournalledSite, journalled_site
 from tests.orchestrator.test_viaduct_command import Run, Said
 
@@ -23,6 +23,7 @@ def config(site: JournalledSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("VIADUCT_INSECURE", "1")
     monkeypatch.setattr(examination, "LOOK_AGAIN_SECONDS", 0.01)
     monkeypatch.setattr(settling, "_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(rows, "PATIENCE_SECONDS", 0.2)
     path = tmp_path / "viaduct.toml"
     hosts = "".join(
         f'[host.{name}]\nsource = "{one.source}"\ndest = "{one.dest}"\n' for name, one in site.addresses.items()

@@ -217,6 +217,9 @@ class _Source(FakeSource):
         super().__init__(World(), host.name)
         self.journalled = host
 
+    async def DescribeOutgoing(self, request: source.AttemptRequest, context: object) -> source.OutgoingReport:
+        return self._report(self.journalled.record(request.key.machine))
+
     async def Recover(self, request: types.MachineName, context: object) -> source.OutgoingReport:
         return self._report(self.journalled.recover(request.machine))
 

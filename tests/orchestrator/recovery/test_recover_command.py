@@ -117,3 +117,13 @@ async def test_the_orchestrator_s_own_row_is_closed(viaduct: Run, site: Journall
         row = store.get(ATTEMPT)
         assert (row.phase, row.outcome, row.term) == (Phase.COMPLETED, Outcome.COMPLETED, 2)
         assert store.owners() == (Ownership(MACHINE, "guest", "host-b", 2),)
+
+
+async def test_an_attempt_of_a_machine_that_is_open_is_told_once(
+    viaduct: Run, site: JournalledSite, config: Path
+) -> None:
+    open_row(config)
+    site["host-a"].hold(RELEASED)
+    site["host-b"].hold(activating(READY), "gone")
+    said = await viaduct("recover", "--json")
+    assert (said.exit_code, each(said.document, "unresolved", "machine")) == (6, [MACHINE])

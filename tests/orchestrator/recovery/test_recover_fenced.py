@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.attempt import Outcome
 from orchestrator.store.store import Ownership, Store
 from tests.orchestrator.recovery.documents import each, open_row
 from tests.orchestrator.recovery.journalled_hosts import (
+    ATTEMPT,
     MACHINE,
     SECRET,
     JournalledSite,
@@ -105,9 +107,12 @@ async def test_a_copy_whose_attempt_ended_is_discarded(viaduct: Run, site: Journ
     assert site["host-b"].record(MACHINE).state is State.DISCARDED
 
 
-@pytest.mark.parametrize(("fenced", "holder", "record"), [("host-a", "host-b", READY), ("host-b", "host-a", RELEASED)])
+@pytest.mark.parametrize(
+    ("fenced", "holder", "record", "outcome"),
+    [("host-a", "host-b", READY, Outcome.COMPLETED), ("host-b", "host-a", RELEASED, Outcome.FAILED)],
+)
 async def test_writes_may_be_missing_only_by_name(
-    viaduct: Run, site: JournalledSite, config: Path, *, fenced: str, holder: str, record: Record
+    viaduct: Run, site: JournalledSite, config: Path, *, fenced: str, holder: str, record: Record, outcome: Outcome
 ) -> None:
     open_row(config)
     site[holder].hold(record)
@@ -120,8 +125,10 @@ async def test_writes_may_be_missing_only_by_name(
     taken = site[holder].record(MACHINE)
     assert (taken.state, taken.owned_epoch) == (State.TAKEN, 3)
     assert f"{fenced} off, writes may be missing" in taken.reason
+    assert each(said.document, "steps", "action")[1:] == ["close-attempt"]
     with Store(config.parent / "orchestrator.db") as store:
         assert store.owners() == (Ownership(MACHINE, "guest", holder, 3),)
+        assert store.get(ATTEMPT).outcome is outcome
 
 
 async def test_a_machine_of_which_no_image_is_left_is_written_off(viaduct: Run, site: JournalledSite) -> None:
@@ -188,7 +195,7 @@ async def test_a_host_that_answers_is_not_off(viaduct: Run, site: JournalledSite
     assert site["host-a"].calls == []
 
 
-async def test_every_wrong_option_is_told_at_once(viaduct: Run, tmp_path: Path) -> None:
+async def test_every_wrong_option_is_told_at_once(viaduct: Run, tmp_path: Path, config: Path) -> None:
     folder = str(tmp_path)
     (await viaduct("recover", "--journal", folder, "--may-miss-writes")).complains(
         2, "2 faults", "--journal, --may-miss-writes without --fenced", "holds no journals"
@@ -196,6 +203,7 @@ async def test_every_wrong_option_is_told_at_once(viaduct: Run, tmp_path: Path) 
     (await viaduct("recover", "--fenced", "nowhere", "--also-off", "no-one", "--journal", f"{folder}/x")).complains(
         2, "4 faults", '"nowhere"', '"no-one"', "--also-off without --may-miss-writes", "is no folder"
     )
+    (await viaduct("recover", "--fenced", "host-a", "--journal", str(config))).complains(2, "cannot be read")
     (await viaduct("recover", "--fenced", "host-a", "--machine", "none")).complains(2, '"none"')
 
 
