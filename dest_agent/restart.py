@@ -60,7 +60,7 @@ class Restart:
         record = await self._holdings.last(machine)
         if record.state in ARRIVING or record.state is State.ACTIVE:
             try:
-                if re_attach and record.state is State.READY:
+                if re_attach and record.whole and record.state in ARRIVING:
                     await self._attach(machine)
                 first = self._holdings.arrival_of(machine) is None
                 waits = await self._vigil.look(machine, deadline=_ASK_SECONDS, first=first)
@@ -99,7 +99,7 @@ class Restart:
                 await end_launch(custody, self._holdings.hypervisor, custody.place)
 
     async def _attach(self, machine: str) -> None:
-        """Cut off whoever commanded a READY machine in an earlier life."""
+        """Cut off whoever had a whole image in hand in an earlier life, frozen as it may be."""
         async with self._holdings.lock(machine), self._holdings.holding(machine) as custody:
             if custody.process() is Process.ALIVE:
                 await custody.attach(custody.record.epoch)

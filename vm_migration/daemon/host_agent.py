@@ -4,6 +4,7 @@ The two agents of a host differ in what they do for machines, and in nothing of 
 """
 
 import argparse
+import asyncio
 import gc
 import os
 import sys
@@ -12,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from vfio_host.interface.large_buffers import keep_large_buffers
 from vm_migration.daemon.configuration import Configuration, load
@@ -21,9 +22,12 @@ from vm_migration.daemon.host_place import HostPlace, own_place
 from vm_migration.daemon.host_service import host_service
 from vm_migration.daemon.life import Life, run
 from vm_migration.daemon.presence import presence
-from vm_migration.link.server import AgentServer, Service
+from vm_migration.daemon.seat import Seat
+from vm_migration.link.server import AgentServer, Service, require_free
+from vm_migration.telemetry import logs
 
 Side = Literal["source", "dest"]
+_log: Final = logs.get(__name__)
 
 
 class Agent(Protocol):
@@ -74,11 +78,26 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     place = own_place(configuration)
     offer = make(configuration, place)
     services = [host_service(place, offer.complain), *offer.services]
+    require_free(offer.address)  # another agent that serves there must not lose its journals to one that cannot
+    seat = Seat(place.state_dir, side)
+    seat.take()
     await offer.agent.recover()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(AgentServer(offer.address, configuration.tls_files(), services))
         stack.push_async_callback(offer.agent.stop)
         await stack.enter_async_context(presence(configuration, place.host, side))
         life.ready(address=server.address, host=place.host)
-        await life.stopped()
+        await _stopped_or_replaced(life, seat)
         await server.drain()
+
+
+async def _stopped_or_replaced(life: Life, seat: Seat) -> None:
+    lost = asyncio.create_task(seat.lost(), name="seat")
+    stopped = asyncio.create_task(life.stopped(), name="stop")
+    await asyncio.wait([lost, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if lost.done() and not stopped.done():
+        _log.error("another agent of this host has started since: this one ends")
+        life.stop()
+    for task in (lost, stopped):
+        task.cancel()
+    await asyncio.gather(lost, stopped, return_exceptions=True)

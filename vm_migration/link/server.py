@@ -110,6 +110,17 @@ class AgentServer:
             await self._health.set(name, status)
 
 
+def require_free(address: str) -> None:
+    """Check that a server could listen at `host:port` now, and listen nowhere.
+
+    Raises:
+        InvalidInput: Not an address of this machine.
+        Refused: Another process listens there.
+    """
+    host, port = split_address(address)
+    _try_bind(address, host, port)
+
+
 def _secured(server: grpc.aio.Server, material: TlsMaterial) -> Callable[[str], int]:
     return lambda address: server.add_secure_port(address, server_credentials(material))
 

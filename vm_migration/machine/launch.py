@@ -47,6 +47,8 @@ _READY_DEADLINE: Final = 30.0
 _BOOT_SECONDS_PER_GIB: Final = 30.0
 """Filling RAM touches every page for the first time, about 10 us each on nested hosts."""
 _END_DEADLINE: Final = 10.0
+_HOST_PATIENCE: Final = 2.0
+"""A host process ends by itself when its machine process is gone; whoever waits keeps a journal's lock meanwhile."""
 _CLAIM_DEADLINE: Final = 5.0
 _CLAIM_POLL: Final = 0.02
 _LOGS: Final = {"vfio_host.process.main": "vfio-host.log", "vmm.process.main": "vmm.log"}
@@ -154,15 +156,15 @@ async def _end(directory: MachineDirectory, only: str, *, kill: bool) -> None:
         return
     if instance is not None and instance.boot_id == boot_id():
         await end_process(instance.vmm, kill=kill)
-        await end_process(instance.host, kill=False)
+        await end_process(instance.host, kill=False, patience=_HOST_PATIENCE if kill else _END_DEADLINE)
     directory.remove()
 
 
-async def end_process(process: ProcessId, *, kill: bool) -> None:
-    """Wait until a process has ended; kill it at once, or at the deadline."""
+async def end_process(process: ProcessId, *, kill: bool, patience: float = _END_DEADLINE) -> None:
+    """Wait until a process has ended; kill it at once, or when the patience, in seconds, is over."""
     if kill:
         _signal(process, signal.SIGKILL)
-    if not await asyncio.to_thread(_wait_gone, process, _END_DEADLINE):
+    if not await asyncio.to_thread(_wait_gone, process, patience):
         _signal(process, signal.SIGKILL)
         await asyncio.to_thread(_wait_gone, process, _END_DEADLINE)
 
