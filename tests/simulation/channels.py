@@ -137,7 +137,13 @@ class UnaryMethod(Generic[_Request, _Response]):
         self._serialize: Final = serialize
         self._deserialize: Final = deserialize
 
-    async def __call__(self, request: _Request, *, timeout: float | None = None, metadata: Metadata = ()) -> _Response:
+    async def __call__(
+        self,
+        request: _Request,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as grpc.aio calls it
+        metadata: Metadata = (),
+    ) -> _Response:
         """Call, and return the answer; raises AioRpcError."""
         call = UnaryCall(self._channel, self._method, self._serialize(request), metadata)
         return self._deserialize(await call.run(timeout))
@@ -175,27 +181,27 @@ class UnaryCall:
                 timer.cancel()
             self._channel.left(self)
             if not self._over:
-                self._to_server(self._cancel_task)
+                self._to_server(self._cancel_task, f"end of {self._method}")
 
     def caller_died(self) -> None:
         """The caller's process has ended: its connections are reset, and the server hears of it."""
-        self._to_server(self._cancel_task)
+        self._to_server(self._cancel_task, f"end of {self._method}")
 
     def _send(self) -> None:
         what = self._method.rpartition("/")[2]
         if self._network.is_lost(what):
             self._lost()
             return
-        self._to_server(self._arrive)
+        self._to_server(self._arrive, self._method)
         if self._network.comes_twice(what):
             late = self._network.random.choice((0.01, 0.5, 4.0)) * self._network.random.random()
-            self._network.loop.call_later(late, self._to_server, self._arrive_again)
+            self._network.loop.call_later(late, self._send_again)
 
-    def _to_server(self, deliver: Callable[[], None]) -> None:
-        self._network.send(self._caller.host, self._channel.host, deliver, self._method)
+    def _to_server(self, deliver: Callable[[], None], what: str) -> None:
+        self._network.send(self._caller.host, self._channel.host, deliver, what)
 
     def _to_caller(self, deliver: Callable[[], None]) -> None:
-        self._network.send(self._channel.host, self._caller.host, deliver, self._method)
+        self._network.send(self._channel.host, self._caller.host, deliver, f"answer of {self._method}")
 
     def _lost(self) -> None:
         """Nobody hears anything of it, or the connection is found broken."""
@@ -210,6 +216,10 @@ class UnaryCall:
         self._endpoint = endpoint
         self._task = _started(self._network, endpoint, self._serve(endpoint))
         endpoint.process.at_death[self] = self._server_died
+
+    def _send_again(self) -> None:
+        what = f"late copy of {self._method}"
+        self._network.send(self._caller.host, self._channel.host, self._arrive_again, what)
 
     def _arrive_again(self) -> None:
         endpoint = self._network.endpoints.get(self._channel.address)
@@ -354,7 +364,7 @@ class StreamCall(Generic[_Response]):
         if not self._carries():
             return
         self._last_here = self._network.send(
-            self._channel.host, self._caller.host, deliver, self._method, after=self._last_here
+            self._channel.host, self._caller.host, deliver, f"answer of {self._method}", after=self._last_here
         )
 
     def _carries(self) -> bool:

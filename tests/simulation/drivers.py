@@ -34,9 +34,15 @@ class Orchestrator:
     """One orchestrator daemon: it dies and comes back, its store stays."""
 
     def __init__(
-        self, name: str, loop: VirtualLoop, network: Network, hosts: Mapping[str, HostAddresses], store: Store,
+        self,
+        name: str,
+        *,
+        loop: VirtualLoop,
+        network: Network,
+        hosts: Mapping[str, HostAddresses],
+        store: Store,
         happenings: Happenings,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name: Final = name
         self.store: Final = store
         self.process: Process | None = None

@@ -88,6 +88,11 @@ class Guest:
         words = self.memory.block.words[:, 0].tolist()
         return self.lineage.lacks(words, self.counter)
 
+    def begin_anew(self) -> None:
+        """Take what this copy holds for the truth from here on: an operator has taken it, whatever it misses."""
+        self.lineage.counter = self.counter
+        self.lineage.pages = [int(word) for word in self.memory.block.words[:, 0]]
+
     def step(self, now_ns: int) -> int:
         return now_ns
 

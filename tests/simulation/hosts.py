@@ -1,6 +1,6 @@
 """Simulated hosts: a disk, machine processes, and the two real agents, which can be killed, frozen and restarted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -224,8 +224,16 @@ def end_process(loop: VirtualLoop, process: Process) -> None:
     process.at_death.clear()
 
 
-async def _nothing_after_active(_record: Record) -> None:
-    return
+class _Nothing:
+    """A hook that has nothing to do; unlike a coroutine it may be left alone by a process that is killed."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+def _nothing_after_active(_record: Record) -> _Nothing:
+    return _Nothing()
 
 
 async def _nothing_before_handoff() -> None:

@@ -18,7 +18,7 @@ from tests.simulation.guest import PAGES, Guest, Lineage
 from tests.simulation.virtual_loop import Process, VirtualLoop
 from vfio_host.interface.channel import close_all
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import LaunchFailed, MachineGone, MachinePort
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachinePort, MachineRefused
 from vm_migration.machine.run_directory import Instance, ProcessId
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.machine import Machine
@@ -113,10 +113,9 @@ class MachineProcess:
     def serve(self, controller: Controller, request: AnyRequest) -> tuple[AnyReply, tuple[int, ...]]:
         """Serve one request, and let the invariants see what it changes."""
         before = self.guest.running
-        if isinstance(request, control.Destroy):
-            self.host.watch.freed(self)
         reply = self.commands.serve(controller, request)
         if self.commands.ended:
+            self.host.watch.freed(self)
             self.end("destroyed")
         elif self.guest.running and not before:
             self.host.watch.runs(self)
@@ -168,6 +167,12 @@ class Folder:
 
     specification: bytes
     process: MachineProcess | None = None
+    filler: Process | None = None
+    """Who brings the machine up in it; a claim that ends with its process."""
+
+    @property
+    def claimed(self) -> bool:
+        return self.filler is not None and self.filler.alive
 
 
 @dataclass
@@ -198,6 +203,7 @@ class HostMachines:
         guest = Guest(specification, lineage, booted=not incoming)
         process = MachineProcess(self, machine, guest, instance, incoming=incoming)
         self.processes[instance.name] = process
+        self.watch.launched(process)
         if not incoming:
             guest.start()
             self.watch.runs(process)
@@ -242,29 +248,42 @@ class SimulatedHypervisor:
         return process is not None and process.alive
 
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> Place:
-        if machine in self._machines.folders:
+        folders = self._machines.folders
+        found = folders.get(machine)
+        if found is not None and (found.process is not None or found.claimed):
             raise LaunchFailed(f"Machine {machine} has a folder in the run directory already")
-        folder = self._machines.folders[machine] = Folder(specification.to_json())
-        await asyncio.sleep(self._machines.loop.random.uniform(0.02, 0.2))
-        if self._machines.folders.get(machine) is not folder:
-            raise LaunchFailed(f"Machine {machine} lost its folder while it was started")
-        folder.process = self._machines.bring_up(machine, specification, incoming=incoming)
+        folder = folders[machine] = Folder(specification.to_json(), filler=self._owner)
+        try:
+            await asyncio.sleep(self._machines.loop.random.uniform(0.02, 0.2))
+            folder.process = self._machines.bring_up(machine, specification, incoming=incoming)
+        except BaseException:
+            folders.pop(machine, None)
+            raise
+        folder.filler = None
         return self.of(machine)
 
     async def take_away(self, place: MachinePlace, machine: MachinePort | None, *, only: str = "") -> None:
         if machine is not None:
             try:
                 await machine.destroy()
-            except Exception as error:  # noqa: BLE001 - it is ended by its id below, as vm_migration.machine.launch does
-                del error
-        process = self.of(place.machine).process()
+            except CutOff:
+                raise
+            except MachineError as error:
+                del error  # it is ended by its id below, as vm_migration.machine.launch does
+        folder = self._machines.folders.get(place.machine)
+        if folder is None:
+            return
+        if folder.claimed:
+            raise MachineRefused(f"Somebody else is filling the folder of machine {place.machine}")
+        process = folder.process
         if process is not None and only and process.instance.name != only:
             return
         await asyncio.sleep(0.001)
         if process is not None and process.alive:
             self._machines.watch.freed(process)
             process.end("killed")
-        self._machines.folders.pop(place.machine, None)
+        if self._machines.folders.get(place.machine) is folder:
+            del self._machines.folders[place.machine]
 
 
 class SimulatedPort(SoftwareMachine):

@@ -96,6 +96,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.random: Final = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         self.steps = 0
+        self.failure: BaseException | None = None
+        """Ends the loop at its next turn."""
         self.advanced: Callable[[float], None] = lambda _now: None
         self._tasks: Final[list[_Task[object]]] = []
         self.open = True
@@ -224,6 +226,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._waiting.append(process)
 
     def _run_once(self) -> None:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         while self._alarms and self._alarms[0][0] <= self.steps:
             heapq.heappop(self._alarms)[2]()
         waiting = self._waiting

@@ -1,7 +1,6 @@
 """A whole site on one loop: three hosts, their network, orchestrators, and one machine."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from source_agent.agent import SourceAgent
 from tests.simulation.drivers import Orchestrator
 from tests.simulation.guest import Lineage
 from tests.simulation.hosts import JOURNALS, PORTS, Host, Side
-from tests.simulation.machines import HostMachines, MachineProcess, Watch
+from tests.simulation.invariants import Invariants
+from tests.simulation.machines import HostMachines, MachineProcess
 from tests.simulation.network import Network
 from tests.simulation.virtual_loop import START, VirtualLoop, current_process
 from vm_migration.handover.journal_format import CorruptJournal, scan
@@ -49,8 +49,9 @@ class Line:
 class World:
     """Everything of one schedule."""
 
-    def __init__(self, seed: int, watch: Watch, *, witness: bool) -> None:
+    def __init__(self, seed: int, *, witness: bool) -> None:
         self.loop: Final = VirtualLoop(seed)
+        self.invariants: Final = Invariants(self._fail)
         self.trace: Final[list[Line]] = []
         self.network: Final = Network(self.loop, seed + 1)
         self.lineages: Final[dict[str, Lineage]] = {}
@@ -62,9 +63,14 @@ class World:
         self.records: Final[dict[str, Record]] = {}
         """The last durable record of each host's journal, as the disk has it."""
         for name in HOSTS:
-            machines = HostMachines(name, self.loop, watch, self.lineages, witness)
+            machines = HostMachines(name, self.loop, self.invariants, self.lineages, witness)
             self.hosts[name] = Host(name, self.loop, self.network, machines, self)
+        self.stepped: Callable[[Host, Record], None] = lambda _host, _record: None
+        """Told of each record that became durable and says something new of the handover."""
         self.loop.advanced = self._work
+        self.invariants.records = lambda: self.records
+        self.invariants.said = self.said
+        self.network.passed = self.invariants.passed
 
     def addresses(self) -> dict[str, HostAddresses]:
         return {name: HostAddresses(f"{name}:{PORTS['source']}", f"{name}:{PORTS['dest']}") for name in HOSTS}
@@ -106,9 +112,11 @@ class World:
         """Take note of what has become durable."""
         before = self.records.get(host.name)
         self.records[host.name] = record
+        self.invariants.journalled(host.name, before, record)
         if before is None or (before.state, before.attempt) != (record.state, record.attempt):
             self.said(host.name, f"journal: {record.state}", epoch=record.epoch, owned=record.owned_epoch,
                       controller=record.controller, sequence=record.sequence)  # fmt: skip
+            self.stepped(host, record)
 
     def durable(self, host: Host) -> Record | None:
         """Return what a host's journal would say after a loss of power."""
@@ -126,6 +134,14 @@ class World:
     def running(self) -> list[MachineProcess]:
         """Return the copies of the machine that run."""
         return [each for host in self.hosts.values() for each in host.machines.processes.values() if each.running]
+
+    def lives(self, host: str, instance: str) -> bool:
+        """Whether a machine process lives."""
+        process = self.hosts[host].machines.processes.get(instance)
+        return process is not None and process.alive
+
+    def _fail(self, failure: BaseException) -> None:
+        self.loop.failure = failure
 
     def _work(self, _now: float) -> None:
         for host in self.hosts.values():
@@ -164,8 +180,7 @@ class World:
 
     def close(self) -> None:
         """End every task, and give everything back."""
-        with contextlib.suppress(Exception):
-            self.loop.end()
+        self.loop.end()
         self.loop.close()
         for store in self.stores:
             store.close()

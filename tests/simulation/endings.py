@@ -1,0 +1,92 @@
+"""How a schedule may end once every link is healed and every process is back: the table of handover.md, from above."""
+
+from enum import StrEnum
+from typing import Final
+
+from orchestrator.attempt import Attempt, Outcome
+from tests.simulation.world import World
+from vm_migration.handover.states import OPEN, OWNING, State
+
+_GONE: Final = frozenset({State.RETIRED, State.DISCARDED, State.LOST, State.DESTROYED})
+
+
+class Ending(StrEnum):
+    """Where the machine is at the end."""
+
+    RUNS = "runs"
+    LOST = "lost"
+    DIED = "died"
+    """Its owner's process was ended by a fault; the journal says who owned it."""
+    UNRESOLVED = "unresolved"
+    """Where handover.md leaves it to an operator."""
+
+
+def settled(world: World) -> bool:
+    """Whether nothing is left to be done without a person."""
+    states = {host: record.state for host, record in world.records.items()}
+    open_states = [state for state in states.values() if state in OPEN]
+    running = world.running()
+    agents = all(host.up(side) for host in world.hosts.values() for side in ("source", "dest"))
+    rows = [row for each in world.orchestrators for row in each.store.attempts()]
+    orchestrators = all(each.ready for each in world.orchestrators)
+    if not agents or not orchestrators or open_states or rows:
+        return False
+    if not running:
+        return not _whole_copies(world)
+    owner = world.records.get(running[0].host.name)
+    return owner is not None and owner.state in OWNING and owner.former_retired and owner.run_confirmed
+
+
+def judged(world: World) -> Ending:
+    """Say how it ended; an end that the table does not name breaks a rule."""
+    running, records = world.running(), world.records
+    states = {host: str(record.state) for host, record in records.items()}
+    if running:
+        if not settled(world) and world.invariants.rolled_back:
+            return Ending.UNRESOLVED
+        told = [row.attempt for row in _rows(world) if row.outcome is Outcome.LOST]
+        if told and not world.invariants.rolled_back:
+            _broken(world, "told-lost", f"The machine runs at {running[0].host.name}, and {told} are told as lost")
+        if not settled(world):
+            rows = [(row.phase, row.reason) for row in _rows(world) if not row.ended]
+            _broken(world, "never-quiet", f"The machine runs at {running[0].host.name}; {states}; rows {rows}")
+        return Ending.RUNS
+    whole = _whole_copies(world)
+    closed = not any(record.state in OPEN for record in records.values())
+    if _operators(world) and (whole or not closed):
+        return Ending.UNRESOLVED
+    if whole:
+        _broken(world, "none-running", f"Nobody runs it, and {whole} hold it whole: {states}")
+    if not closed:
+        _broken(world, "never-closed", f"Nobody holds it whole, and an attempt is open: {states}")
+    owners = [host for host, record in records.items() if record.state in OWNING]
+    return Ending.DIED if owners else Ending.LOST
+
+
+def _rows(world: World) -> list[Attempt]:
+    return [row for each in world.orchestrators for row in each.store.attempts(everything=True)]
+
+
+def stands(world: World) -> tuple[object, ...]:
+    """Return what changes as long as anything goes on."""
+    rows = [(row.attempt, row.phase, row.outcome, row.term) for row in _rows(world)]
+    records = [(host, record.state, record.attempt, record.former_retired) for host, record in world.records.items()]
+    return (*rows, *records, world.invariants.runs_seen)
+
+
+def _whole_copies(world: World) -> list[str]:
+    return [each.host.name for each in world.invariants.processes if each.whole]
+
+
+def _operators(world: World) -> bool:
+    """Whether the journals stand where only an operator decides."""
+    if world.invariants.rolled_back:
+        return True
+    return any(
+        record.state is State.ACTIVATING and not world.lives(host, record.instance)
+        for host, record in world.records.items()
+    )
+
+
+def _broken(world: World, rule: str, text: str) -> None:
+    world.invariants.broken(rule, text)
