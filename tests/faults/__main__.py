@@ -16,6 +16,7 @@ import os
 import platform
 import queue
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,7 @@ _SIMULATION_SECONDS = 900.0
 def main() -> int:
     """Play, judge, write."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # and take the sites down
     cables = own_world() is not None
     if not cables:
         sys.stderr.write(f"{WITHOUT_CABLES}\n")
@@ -76,26 +78,25 @@ def play_all(rows: Sequence[Row], sites: int, folder: Path) -> list[Observation]
     seen: list[Observation] = []
     lock = threading.Lock()
 
-    def work(number: int) -> None:
-        own = folder / str(number)
-        own.mkdir()
-        with contextlib.closing(LaneProcess(own)) as lane:
+    def work(lane: LaneProcess) -> None:
+        with contextlib.suppress(queue.Empty):
             while True:
-                try:
-                    row = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                one = lane.play(row)
+                one = lane.play(waiting.get_nowait())
                 with lock:
                     seen.append(one)
                     sys.stdout.write(_line(one, len(seen), len(rows)))
                     sys.stdout.flush()
 
-    threads = [threading.Thread(target=work, args=(number,), name=f"lane {number}") for number in range(sites)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    lanes = [LaneProcess(folder / str(number)) for number in range(sites)]
+    threads = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in lanes]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        for lane in lanes:
+            lane.close()
     return seen
 
 

@@ -58,10 +58,11 @@ def _afterwards(row: Row, seen: Observation) -> Iterator[str]:
     elif seen.settled_by not in ("itself", "recover"):
         yield "nothing settled it without a guess"
     yield from _diagnosis(seen)
-    if seen.ending in _RUNS:
+    if seen.ending == Ending.UNRESOLVED and seen.by_word != "runs":
+        yield f"an operator's word did not bring it back: {seen.by_word}"
+    if seen.ending in _RUNS or seen.by_word == "runs":
         yield from _second(seen)
-    if seen.ending != Ending.UNRESOLVED:
-        yield from (f"left over: {words}" for words in seen.remains)
+    yield from (f"left over: {words}" for words in seen.remains)
     if row.deed is Deed.KILL and row.back is Back.NEVER and seen.ending == Ending.BROKEN:
         yield f"the journals say {seen.states}"
 

@@ -6,8 +6,11 @@ and made anew. When its input ends, so does everything.
 
 import asyncio
 import contextlib
+import os
+import queue
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +60,7 @@ class Lane:
         complaints = judge(seen)
         if complaints and self._site is not None:
             seen = msgspec.structs.replace(seen, logs=_tails(self._site))
-        if seen.broken or seen.remains or complaints or seen.ending in (Ending.UNRESOLVED, Ending.BROKEN):
+        if seen.broken or seen.remains or complaints or seen.ending == Ending.BROKEN:
             self.close()
         return seen
 
@@ -96,18 +99,34 @@ def _tails(site: FaultSite) -> dict[str, str]:
     return found
 
 
-def rows_from(lines: Iterator[str]) -> Iterator[str]:
-    """Yield each row that is asked for."""
-    for line in lines:
-        if line.strip():
-            yield line.strip()
+class _Asked:
+    """Reads rows ahead, so that an end of the input is noticed while a row is played: whoever asked is gone then."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._rows: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.playing = False
+        threading.Thread(target=self._read, name="rows", daemon=True).start()
+
+    def __iter__(self) -> Iterator[str]:
+        while (row := self._rows.get()) is not None:
+            self.playing = True
+            yield row
+            self.playing = False
+
+    def _read(self) -> None:
+        for line in self._lines:
+            self._rows.put(line.strip())
+        if self.playing:
+            os._exit(1)  # the first process of this namespace ends then, and with it everything
+        self._rows.put(None)
 
 
 def main() -> None:
     """Serve rows until the input ends."""
     lane = Lane(cables=NO_CABLES not in sys.argv[1:])
     try:
-        for text in rows_from(sys.stdin):
+        for text in _Asked(sys.stdin):
             sys.stdout.write(msgspec.json.encode(lane.play(text)).decode() + "\n")
             sys.stdout.flush()
     finally:

@@ -26,8 +26,9 @@ class LaneProcess:
     """One lane, started when it is first needed; nothing of it outlives `close`."""
 
     def __init__(self, folder: Path) -> None:
-        """Keep everything that the lane writes in a folder, which must exist."""
+        """Keep everything that the lane writes in a folder."""
         self._folder = folder
+        self._folder.mkdir(exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None
 
     def play(self, row: Row) -> Observation:

@@ -53,6 +53,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     compared: bool = False
     mismatched: int = 0
     """By the attempt's own verification."""
+    by_word: str = ""
+    """Of a machine that only an operator can decide on: `runs`, or why it does not after he has."""
     diagnosis: Diagnosis | None = None
     second: SecondAttempt | None = None
     remains: tuple[str, ...] = ()

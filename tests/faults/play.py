@@ -30,6 +30,7 @@ from tests.system.attempts import specification
 from tests.system.forgetful import differing_pages
 from tests.system.processes import ram_file
 from vm_migration.errors import MigrationError
+from vm_migration.handover.states import State
 
 SERVICE_MANAGER = 0.5
 """Seconds after which a service manager restarts what has died."""
@@ -38,6 +39,7 @@ GAVE_UP = 13.0
 LONGEST = 75.0
 _AFTER_RECOVER = 20.0
 _RATE_SECONDS = 6.0
+_RUNS = "runs"
 _TWO_STAND_STILL = (When.READY, When.RELEASING)
 
 
@@ -81,7 +83,9 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
         diagnosis = await tools.doctor(site, machine, command=trial.by_command)
         to_full_rate = await _full_rate(row, notes, sampler, found)
         states_then = {host: site.states(host, machine) for host in HOSTS}
-        second = await second_attempt(trial, found) if found in (Ending.COMPLETED, Ending.STAYED) else None
+        by_word = await _by_word(trial, sampler) if found is Ending.UNRESOLVED else ""
+        runs = found in (Ending.COMPLETED, Ending.STAYED) or by_word == _RUNS
+        second = await second_attempt(trial, found) if runs else None
         outcome, exit_code = await _told(trial)  # the row of a killed command ends with the next command
         errors = max((look.errors for look in sampler.looks), default=0)
         attempt = trial.row_of_it()
@@ -103,9 +107,10 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
         differing_pages=notes.differing or 0,
         compared=notes.differing is not None,
         mismatched=attempt.report.pages_mismatched if attempt is not None and attempt.report is not None else 0,
+        by_word=by_word,
         diagnosis=diagnosis,
         second=second,
-        remains=() if found is Ending.UNRESOLVED else tuple(await asyncio.to_thread(_remains, site, ports)),
+        remains=tuple(await asyncio.to_thread(_remains, site, ports)),
         to_full_rate_s=to_full_rate,
         to_first_state_s=_first_state(row, notes, trial, states),
         took_s=time.monotonic() - began,
@@ -169,6 +174,22 @@ async def _settle(trial: Trial, notes: _Notes, sampler: Sampler) -> None:
         words = await settled(trial, sampler, _AFTER_RECOVER)
         notes.settled_by = f"nothing: {words}; recover: {done}" if words else "recover"
     notes.settled_s = time.monotonic() - began
+
+
+async def _by_word(trial: Trial, sampler: Sampler) -> str:
+    """Have an operator decide on what nobody can know: the source takes its copy back, as of the stop."""
+    said = await tools.recover_fenced(trial.site, DESTINATION, trial.name, command=trial.by_command)
+
+    def taken() -> bool:
+        here, there = trial.record(SOURCE), trial.record(DESTINATION)
+        at_rest = here is not None and here.state is State.TAKEN and there is not None and there.closed
+        return at_rest and ending(trial, sampler) is Ending.STAYED
+
+    try:
+        await trial.until(taken, "the machine's life at its source")
+    except Missed as error:
+        return f"{error}; recover: {said}"
+    return _RUNS
 
 
 async def _told(trial: Trial) -> tuple[str, int | None]:

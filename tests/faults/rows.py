@@ -136,10 +136,16 @@ def boundaries(*, cables: bool) -> Iterator[Row]:
             for when in When:
                 if victim is Victim.BROKER and when not in _NEAR_THE_END:
                     continue  # nobody waits for it: three moments stand for all
-                for back in (Back.NEVER, Back.SOON, Back.LATE):
+                for back in Back:
                     row = Row(deed, victim, when, back)
-                    if possible(row):
+                    if possible(row) and (back is not Back.LAST or _worth_the_longest_wait(row)):
                         yield row
+
+
+def _worth_the_longest_wait(row: Row) -> bool:
+    """Those who are asked for longest by others: they take more than a minute each."""
+    asked = row.victim in (*AGENTS, Victim.SOURCE, Victim.DESTINATION)
+    return asked and row.deed is not Deed.KILL and row.when in (When.PRE_COPY, When.RELEASING)
 
 
 def chosen(count: int, seed: int, *, cables: bool) -> list[Row]:

@@ -84,11 +84,12 @@ def test_a_machine_that_nobody_knows_about_must_be_found_by_the_doctor_and_left_
         ending="unresolved",
         outcome="unresolved",
         settled_by="recover",
-        second=None,
+        by_word="runs",
         diagnosis=Diagnosis(exit_code=8, state="unresolved", owner="", problems=("activation-unknown at host-b",)),
     )
     assert judge(seen) == []
     assert judge(msgspec.structs.replace(seen, settled_by="itself")) != []
+    assert judge(msgspec.structs.replace(seen, by_word="no")) != []
     sound = Diagnosis(exit_code=0, state="running", owner="host-b", problems=())
     assert judge(msgspec.structs.replace(seen, diagnosis=sound)) != []
 

@@ -32,14 +32,23 @@ async def doctor(site: FaultSite, machine: str, *, command: bool) -> Diagnosis |
 
 async def recover(site: FaultSite, *, command: bool) -> str:
     """Have everything recovered that the journals decide; return what it said."""
-    done = await asyncio.to_thread(_viaduct, site, command, "recover")
+    return _said(await asyncio.to_thread(_viaduct, site, command, "recover"))
+
+
+async def recover_fenced(site: FaultSite, host: str, name: str, *, command: bool) -> str:
+    """Decide as an operator does on a machine that may have run on a host where its process is gone."""
+    words = ("recover", "--fenced", host, "--machine", name, "--may-miss-writes", "--yes")
+    return _said(await asyncio.to_thread(_viaduct, site, command, *words))
+
+
+def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
     said = (done.stdout + done.stderr).decode(errors="replace").strip()
     return f"exit {done.returncode}, {' '.join(said.split())[-600:]}"
 
 
-def _viaduct(site: FaultSite, command: bool, word: str) -> "subprocess.CompletedProcess[bytes]":
+def _viaduct(site: FaultSite, command: bool, *words: str) -> "subprocess.CompletedProcess[bytes]":
     configuration = site.configuration(COMMAND_LINE if command else "operator")
     return subprocess.run(
-        [*site.inside(CONTROL), program("viaduct"), word, "--json", "--config", str(configuration)],
+        [*site.inside(CONTROL), program("viaduct"), *words, "--json", "--config", str(configuration)],
         stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env=environment(),
     )  # fmt: skip
