@@ -166,9 +166,11 @@ def require_whole(report: source_pb2.AttemptReport) -> None:
 
 
 @contextlib.asynccontextmanager
-async def machine(site: Site, agents: Agents, wanted: MachineSpecification) -> AsyncIterator[types_pb2.MachineStatus]:
-    """Have a machine on host-a; it is destroyed at the end, wherever it is by then."""
-    status = await agents.create_machine("host-a", wanted.to_json(), wanted.memory.size)
+async def machine(
+    site: Site, agents: Agents, wanted: MachineSpecification, at: str = "host-a"
+) -> AsyncIterator[types_pb2.MachineStatus]:
+    """Have a machine on a host; it is destroyed at the end, wherever it is by then."""
+    status = await agents.create_machine(at, wanted.to_json(), wanted.memory.size)
     try:
         yield status
     finally:

@@ -12,7 +12,7 @@ from tests.system.attempts import works
 from tests.system.command import Ended, finished
 from tests.system.daemons import STOP_SECONDS, Daemon, environment, launch
 from tests.system.site import SIDES, Site, free_ports
-from tests.versions.programs import Version
+from tests.versions.programs import NEWER, Version
 
 HOSTS = ("host-a", "host-b")
 ORCHESTRATOR = ("orchestrator", "daemon")
@@ -49,6 +49,11 @@ class MixedSite(Site):
                 self.versions[place] = version
                 self.daemons[place].command = self._command(version, *place)
         launch([self.daemons[place] for place in daemons if not self.daemons[place].running])
+
+    def a_is_older(self, older: Version) -> None:
+        """Have host-a run as an older version, and host-b as this one: where most tests begin, and many end."""
+        self.host_becomes(older, "host-a")
+        self.host_becomes(NEWER, "host-b")
 
     def host_becomes(self, version: Version, *hosts: str) -> None:
         """Have both agents of these hosts run as a version."""

@@ -1,36 +1,29 @@
 """Hosts of two versions: machines move between them and back, whoever drives, and whoever started their processes."""
 
-import pytest
-
 from orchestrator.agents import Agents
 from tests.system.attempts import machine, specification, works
 from tests.versions.mixed_site import MixedSite, require_alone, require_moved
 from tests.versions.programs import NEWER, Version
 
 
-@pytest.mark.parametrize("first_is_older", [True, False])
-async def test_a_machine_moves_to_the_other_version_and_back_driven_by_either(
-    mixed_site: MixedSite, agents: Agents, older: Version, *, first_is_older: bool
+async def test_machines_move_to_the_other_version_and_back_driven_by_either(
+    mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
-    first, other = (older, NEWER) if first_is_older else (NEWER, older)
-    mixed_site.host_becomes(first, "host-a")
-    mixed_site.host_becomes(other, "host-b")
-    for host, version in (("host-a", first), ("host-b", other)):
+    mixed_site.a_is_older(older)
+    for host, version in (("host-a", older), ("host-b", NEWER)):
         assert (await agents.describe_host(host, "source")).version == version.number
         assert (await agents.describe_host(host, "dest")).version == version.number
     async with machine(mixed_site, agents, specification("traveller")) as created:
-        await works(mixed_site, "host-a", created.machine)
-        jobs = await require_moved(mixed_site, NEWER, "traveller", "host-b")
-        await works(mixed_site, "host-b", created.machine, jobs)
-        jobs = await require_moved(mixed_site, older, "traveller", "host-a")
-        await require_alone(mixed_site, created.machine, "host-a", jobs)
+        for driver in (NEWER, older):
+            for host in ("host-b", "host-a"):
+                jobs = await require_moved(mixed_site, driver, "traveller", host)
+                await require_alone(mixed_site, created.machine, host, jobs)
 
 
 async def test_agents_take_over_the_machines_that_the_other_version_started(
     mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
-    mixed_site.host_becomes(older, "host-a")
-    mixed_site.host_becomes(NEWER, "host-b")
+    mixed_site.a_is_older(older)
     async with machine(mixed_site, agents, specification("inherited")) as created:
         done = await works(mixed_site, "host-a", created.machine)
         mixed_site.host_becomes(NEWER, "host-a")  # agents newer than their machine's process

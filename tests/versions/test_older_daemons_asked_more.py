@@ -13,8 +13,7 @@ async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
     mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
     mixed_site.become(older, ORCHESTRATOR)
-    mixed_site.host_becomes(older, "host-a")
-    mixed_site.host_becomes(NEWER, "host-b")
+    mixed_site.a_is_older(older)
     async with machine(mixed_site, agents, specification("asked")) as created:
         doctor = await viaduct(mixed_site, NEWER, "doctor")
         assert doctor.exit_code == 8, doctor.err

@@ -22,28 +22,26 @@ from tests.versions.programs import NEWER, Version
 from tests.versions.written import require_journals_read
 
 End = Callable[[Daemon], None]
-Leg = tuple[str, str, bool, End]
-"""From where to where, whether the daemon that ends comes back as the newer version, and how it ends."""
-LEGS: tuple[Leg, ...] = (
-    ("host-a", "host-b", True, Daemon.kill),
-    ("host-b", "host-a", False, Daemon.kill),
-    ("host-a", "host-b", False, Daemon.stop),
-    ("host-b", "host-a", True, Daemon.stop),
+LEGS: tuple[tuple[str, str, End], ...] = (
+    ("host-a", "host-b", Daemon.kill),
+    ("host-b", "host-a", Daemon.kill),
+    ("host-a", "host-b", Daemon.stop),
+    ("host-b", "host-a", Daemon.stop),
 )
+"""From where to where, and how the daemon ends; it comes back as the version that it was not."""
 
 
 async def test_a_source_agent_that_ends_in_pre_copy_aborts_as_the_other_version(
     mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
-    mixed_site.become(older, ("host-a", "source"), ("host-b", "dest"))
-    mixed_site.become(NEWER, ("host-b", "source"), ("host-a", "dest"))
+    mixed_site.a_is_older(older)
     async with machine(mixed_site, agents, specification("left")) as created:
-        for source, destination, becomes_newer, end in LEGS:
+        for source, destination, end in LEGS:
             attempt = await started(agents, created.machine, source, destination, endless())
             await attempt.in_the_middle()
             arriving = mixed_site.instance(destination, created.machine)
             end(mixed_site.source(source))
-            mixed_site.become(NEWER if becomes_newer else older, (source, "source"))
+            become_the_other(mixed_site, older, source, "source")
             assert mixed_site.states(source, created.machine)[-1] == "ABORTED"
             assert ended(arriving.vmm.pid, DEADLINE)
             await goes_on_and_moves(mixed_site, agents, attempt)
@@ -53,17 +51,16 @@ async def test_a_source_agent_that_ends_in_pre_copy_aborts_as_the_other_version(
 async def test_a_destination_agent_that_ends_in_pre_copy_starts_empty_as_the_other_version(
     mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
-    mixed_site.become(older, ("host-a", "source"), ("host-b", "dest"))
-    mixed_site.become(NEWER, ("host-b", "source"), ("host-a", "dest"))
+    mixed_site.a_is_older(older)
     async with machine(mixed_site, agents, specification("unheard")) as created:
-        for source, destination, becomes_newer, end in LEGS:
+        for source, destination, end in LEGS:
             attempt = await started(agents, created.machine, source, destination, endless())
             await attempt.in_the_middle()
             arriving = mixed_site.instance(destination, created.machine)
             end(mixed_site.dest(destination))
             report = await attempt.end()
             assert (report.outcome, report.state) == ("failed", "ABORTED")
-            mixed_site.become(NEWER if becomes_newer else older, (destination, "dest"))
+            become_the_other(mixed_site, older, destination, "dest")
             assert ended(arriving.vmm.pid, DEADLINE)
             await goes_on_and_moves(mixed_site, agents, attempt)
     require_journals_read(mixed_site, created.machine, older)
@@ -72,26 +69,30 @@ async def test_a_destination_agent_that_ends_in_pre_copy_starts_empty_as_the_oth
 async def test_an_orchestrator_that_ends_in_pre_copy_goes_on_as_the_other_version(
     mixed_site: MixedSite, agents: Agents, older: Version
 ) -> None:
-    mixed_site.host_becomes(older, "host-a")
-    mixed_site.host_becomes(NEWER, "host-b")
+    mixed_site.a_is_older(older)
+    mixed_site.become(older, ORCHESTRATOR)
     slowly = ("--max-bandwidth", "32MiB/s", "--downtime-limit", "2s", "--json")
     async with machine(mixed_site, agents, specification("driven")) as created:
-        for source, destination, becomes_newer, end in LEGS:
-            before, after = (older, NEWER) if becomes_newer else (NEWER, older)
-            mixed_site.become(before, ORCHESTRATOR)
+        for source, destination, end in LEGS:
+            client = older if mixed_site.versions[ORCHESTRATOR] == NEWER else NEWER
             order = ("migrate", "driven", "--to", destination, *slowly)
-            async with running(mixed_site, after, *order, who=ASKS) as command:
+            async with running(mixed_site, client, *order, who=ASKS) as command:
                 await in_the_middle(agents, source, created.machine)
                 end(mixed_site.orchestrator)
-                if after is older:  # which does not know yet that a daemon's own rows are its own
+                if client is older:  # so is the daemon that comes: it does not know a daemon's own rows by their name
                     mixed_site.age_claims()
-                mixed_site.become(after, ORCHESTRATOR)
+                become_the_other(mixed_site, older, *ORCHESTRATOR)
                 moved = await finished(command)
             assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
             assert moved.document["pages_mismatched"] == 0
             await require_alone(mixed_site, created.machine, destination)
         jobs = await require_moved(mixed_site, older, "driven", "host-b", who=ASKS)
         await require_alone(mixed_site, created.machine, "host-b", jobs)
+
+
+def become_the_other(site: MixedSite, older: Version, host: str, side: str) -> None:
+    """Start a daemon that has ended as the version that it was not."""
+    site.become(older if site.versions[host, side] == NEWER else NEWER, (host, side))
 
 
 async def goes_on_and_moves(site: MixedSite, agents: Agents, attempt: Attempt) -> None:
