@@ -5,13 +5,17 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from source_agent.destination_link import DestinationLink
-from source_agent.progress import Phase, Progress, ProgressBoard
+from source_agent.doubts import Doubts
+from source_agent.outcome import ended
+from source_agent.progress import Outcome, Phase, Progress, ProgressBoard
+from source_agent.sequences import SeenSequence
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import Stale
+from vm_migration.errors import MigrationError, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
+from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
 
 
@@ -28,8 +32,18 @@ class Keeper(Protocol):
 class Account:
     """Knows what the journal says of the attempt, also after the machine's next one has begun."""
 
-    def __init__(self, custody: Custody, terms: Terms, around: Surroundings, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        custody: Custody,
+        terms: Terms,
+        around: Surroundings,
+        keeper: Keeper | None = None,
+        doubts: Doubts | None = None,
+    ) -> None:
         self.custody = custody
+        self.doubts: Final = Doubts() if doubts is None else doubts
+        self.seen: Final = SeenSequence()
+        """Where the destination's journal stood when it was heard last."""
         self.around: Final = around
         # Whoever watches takes a lower number for an older report: a later life of the agent must not begin below.
         self.board: Final = ProgressBoard(Progress(sequence=custody.record.controller << 16))
@@ -60,6 +74,8 @@ class Account:
             tls=self.around.tls,
             attempt=self.attempt,
             channels=self.around.channels,
+            sequence=lambda: self.custody.record.sequence,
+            seen=self.seen,
         )
 
     async def renew(self) -> None:
@@ -98,6 +114,14 @@ class Account:
     def waiting(self, reason: str) -> None:
         """Show what is waited for."""
         self.put(replace(self.now, reason=reason))
+
+    def show_completed(self) -> None:
+        """Show that the machine is its destination's."""
+        self.put(replace(self.now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
+
+    def show_end(self, failure: MigrationError, state: State) -> None:
+        """Show another end: what it failed with, and the journal's state."""
+        self.put(replace(ended(self.now, failure, state), total_ms=self.elapsed_ms()))
 
     def elapsed_ms(self) -> float:
         """Return how long this life of the agent has worked on it."""

@@ -1,13 +1,14 @@
 """The source's side of the link to a destination agent: control calls, each with a deadline, and the bulk streams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
 from source_agent.bulk_stream import BulkStream
 from source_agent.pulse import STALL
+from source_agent.sequences import SeenSequence
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub
@@ -33,7 +34,10 @@ class DestinationLink:
         tls: TlsFiles | None,
         attempt: str,
         channels: OpenChannel = open_channel,
+        sequence: Callable[[], int] = lambda: 0,
+        seen: SeenSequence | None = None,
     ) -> None:
+        """Describe the link; `sequence` tells where the own journal stands, `seen` what the peer told of its own."""
         self.peer: Final = f"{host} ({control})"
         self._host: Final = host
         self._bulk: Final = bulk
@@ -43,6 +47,8 @@ class DestinationLink:
         self._channels: Final = channels
         self._control: Final = channels(control, tls, host)
         self._stub: Final = DestinationStub(self._control)
+        self._sequence: Final = sequence
+        self._seen: Final = SeenSequence() if seen is None else seen
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._control)
@@ -85,25 +91,42 @@ class DestinationLink:
 
     async def open_round(self, request: destination_pb2.OpenRoundRequest) -> None:
         """Announce a round's pages."""
+        request.key.sequence = self._sequence()
         deadline = STALL + len(request.bitmap) / _SLOW_LINK
         await call(self._stub.OpenRound, request, peer=self.peer, deadline=deadline)
 
     async def finish(self, request: destination_pb2.FinishRequest, deadline: float) -> destination_pb2.FinishResponse:
         """Have the destination load and verify."""
+        request.key.sequence = self._sequence()
         return await call(self._stub.Finish, request, peer=self.peer, deadline=deadline)
 
     async def handoff(self, request: destination_pb2.HandoffRequest) -> destination_pb2.HandoffResponse:
         """Give the secret away."""
+        request.key.sequence = self._sequence()
         return await call(self._stub.Handoff, request, peer=self.peer, deadline=CONTROL_DEADLINE)
 
-    async def describe(self, request: destination_pb2.DescribeIncomingRequest) -> destination_pb2.IncomingReport:
+    async def describe(
+        self, request: destination_pb2.DescribeIncomingRequest, deadline: float = CONTROL_DEADLINE
+    ) -> destination_pb2.IncomingReport:
         """Ask what the destination's journal says."""
-        return await call(self._stub.DescribeIncoming, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+        request.key.sequence = self._sequence()
+        return self._believed(await call(self._stub.DescribeIncoming, request, peer=self.peer, deadline=deadline))
 
     async def discard(self, request: destination_pb2.DiscardRequest) -> destination_pb2.IncomingReport:
         """Prove to the destination that the attempt ended here."""
-        return await call(self._stub.Discard, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+        request.key.sequence = self._sequence()
+        return self._believed(await call(self._stub.Discard, request, peer=self.peer, deadline=CONTROL_DEADLINE))
 
     async def note_retired(self, request: destination_pb2.NoteRetiredRequest) -> destination_pb2.IncomingReport:
         """Tell the new owner that this host has retired its copy."""
-        return await call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+        request.key.sequence = self._sequence()
+        return self._believed(await call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE))
+
+    def _believed(self, report: destination_pb2.IncomingReport) -> destination_pb2.IncomingReport:
+        """Return a report of a journal that was not rolled back.
+
+        Raises:
+            Stale: It was.
+        """
+        self._seen.note(report.sequence, self.peer)
+        return report

@@ -19,21 +19,14 @@ from collections.abc import Callable
 from typing import Final
 
 from source_agent.destination_link import DestinationLink
+from source_agent.doubts import CONTRADICTION
 from source_agent.insisting import pause_before
+from source_agent.looking import look
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Stale, Unreachable, Unresolved
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import aborted, lost, reclaimed, released
-from vm_migration.handover.evidence import (
-    InstanceGone,
-    Process,
-    ProcessAnswer,
-    SideView,
-    reported,
-    sight_of,
-    unreachable,
-    view,
-)
+from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer, SideView, view
 from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.recovery import Action, decide
@@ -162,7 +155,7 @@ async def _settle_with_destination(
 ) -> State:
     """Decide for a machine that had stopped when its process went: a whole copy may be at the destination."""
     here = view(custody.record, key.attempt, key.epoch, Process.GONE)
-    there = await _look(link, key)
+    there = await look(link, key)
     decision = decide(here, there, past_deadline=True, over_pause_bound=True)
     if Action.RELEASE_SOURCE in decision.actions:
         await custody.write(lambda last: released(last, destination=there, process=gone))
@@ -171,26 +164,8 @@ async def _settle_with_destination(
         return await _lose(custody, gone, there, decision.reason)
     if {Action.FINISH_OR_GIVE_UP, Action.LOSE_DESTINATION} & set(decision.actions):
         await link.discard(_proof(key, custody))  # no proof of an end: the destination settles its own side with it
-    if decision.needs_person:
-        _log.error("the journals contradict each other", machine=key.machine, attempt=key.attempt)
-    raise Unresolved("ownership-open", f"{decision.reason} ({there.sight} at {custody.record.peer})")
-
-
-async def _look(link: DestinationLink, key: types_pb2.AttemptKey) -> SideView:
-    try:
-        report = await link.describe(destination_pb2.DescribeIncomingRequest(key=key))
-        sight = sight_of(report.state)
-    except (MigrationError, ValueError):
-        return unreachable(key.attempt)
-    return reported(
-        key.attempt,
-        key.epoch,
-        sight=sight,
-        highest_epoch=report.highest_epoch,
-        pause=report.pause,
-        whole=report.whole,
-        process=Process.ALIVE if report.process_alive else Process.GONE,
-    )
+    code = CONTRADICTION if Action.PAGE in decision.actions else "ownership-open"
+    raise Unresolved(code, f"{decision.reason} ({there.sight} at {custody.record.peer})")
 
 
 async def _lose(custody: Custody, gone: InstanceGone, destination: SideView | None, reason: str) -> State:

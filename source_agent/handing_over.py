@@ -5,6 +5,7 @@
     process confirmed stopped at that pause -> RELEASED durable -> release(epoch) -> Handoff(secret), repeated until
     answered -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
              -> LOST seen: the destination never ran and never will; source_agent.ending takes the machine back
+             -> TAKEN seen, at a higher epoch: an operator gave it to another host; RETIRED durable, and freed
 
 After RELEASED this host never runs the machine again, except through RECLAIMED; so the hand-off is asked again as long
 as it takes.
@@ -12,7 +13,7 @@ as it takes.
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,21 +65,34 @@ async def fence_off(custody: Custody) -> None:
         _log.warning("machine process did not confirm its release", reason=str(error))
 
 
-async def hand_over(
-    link: DestinationLink, key: types_pb2.AttemptKey, pause: int, secret: bytes, tell: Callable[[str], None]
-) -> Handed | None:
-    """Give the secret away until the destination answers that it is active, or, with None, that it is LOST.
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How a hand-off waits: `tell` is given for what, `rest` waits for so many seconds or until somebody wants more.
 
-    `tell` is given what the hand-off waits for.
+    `unclear` looks at a destination that answered something else, and returns how it is seen where that ends the
+    hand-off.
     """
+
+    tell: Callable[[str], None]
+    rest: Callable[[float], Awaitable[None]]
+    unclear: Callable[[], Awaitable[SideView | None]]
+
+
+async def hand_over(
+    link: DestinationLink, key: types_pb2.AttemptKey, pause: int, secret: bytes, waiting: Waiting
+) -> Handed | SideView:
+    """Give the secret away until the destination answers that it is active, or is seen as LOST, or taken elsewhere."""
+    tell = waiting.tell
     request = destination_pb2.HandoffRequest(key=key, pause=pause, secret=secret)
     for retry in itertools.count():
         sent_ns = loop_ns()
+        heard = True
         try:
             answer = await link.handoff(request)
         except MigrationError as error:
             tell(f"waits for {link.peer} to take over: {error.message}")
             _log.warning("hand-off not answered", peer=link.peer, code=error.code, reason=error.message)
+            heard = not isinstance(error, Unreachable)
         else:
             if answer.state == State.ACTIVE:
                 return Handed(
@@ -89,20 +103,26 @@ async def hand_over(
                     activate_ns=round(answer.activate_ms * 1e6),
                 )
             if answer.state == State.LOST:
-                return None
+                return SideView(key.attempt, State.LOST, Process.GONE)
             tell(f"waits for {link.peer}, which says {answer.state}")
-        await asyncio.sleep(pause_before(retry))
+        if heard and (there := await waiting.unclear()) is not None:
+            return there
+        await waiting.rest(pause_before(retry))
     raise AssertionError("The count of retries has no end")
 
 
-async def retire(custody: Custody, key: types_pb2.AttemptKey) -> None:
-    """Give the paused image up, now that the destination is ACTIVE; idempotent.
+def active_at(key: types_pb2.AttemptKey) -> SideView:
+    """Return how a destination is seen that has taken over."""
+    return SideView(attempt=key.attempt, sight=State.ACTIVE, process=Process.ALIVE, highest_epoch=key.epoch)
+
+
+async def retire(custody: Custody, owner: SideView) -> None:
+    """Give the image up, now that another host is seen to own the machine; idempotent.
 
     Raises:
         MigrationError: The journal refused; the image stays.
     """
-    view = SideView(attempt=key.attempt, sight=State.ACTIVE, process=Process.ALIVE, highest_epoch=key.epoch)
-    await custody.write(lambda record: retired(record, view))
+    await custody.write(lambda record: retired(record, owner))
     await custody.take_away(kill=False)
 
 

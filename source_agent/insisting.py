@@ -19,8 +19,14 @@ def pause_before(retry: int, longest: float = _BACKOFF[-1]) -> float:
     return min(longest, _BACKOFF[-1] * 2 ** (retry - len(_BACKOFF) + 1) if retry >= len(_BACKOFF) else _BACKOFF[retry])
 
 
-async def insist(step: Callable[[], Awaitable[_Result]], tell: Callable[[str], None]) -> _Result:
+async def insist(
+    step: Callable[[], Awaitable[_Result]],
+    tell: Callable[[str], None],
+    rest: Callable[[float], Awaitable[None]] | None = None,
+) -> _Result:
     """Repeat an idempotent step until it succeeds; `tell` is given why it did not.
+
+    `rest` waits between two tries, for so many seconds or until somebody wants the next.
 
     Raises:
         Stale: Somebody else has the machine in hand: this agent has no say any more.
@@ -36,5 +42,5 @@ async def insist(step: Callable[[], Awaitable[_Result]], tell: Callable[[str], N
         except Exception as error:  # noqa: BLE001 - a machine must not stay stopped because of our own fault
             _log.error("not settled yet, by our own fault", exc_info=error)
             tell(f"internal error: {type(error).__name__}")
-        await asyncio.sleep(pause_before(retry))
+        await (rest or asyncio.sleep)(pause_before(retry))
     raise AssertionError("The count of retries has no end")

@@ -5,6 +5,7 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from source_agent.dirty_rate import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS, DirtyRate, measure
+from source_agent.doubts import Doubts
 from source_agent.holdings import Holding, Holdings
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
@@ -18,7 +19,8 @@ from vmm.assembly.specification import MachineSpecification
 class Machines:
     """Goes through each machine's journal, and is refused while an attempt is open there."""
 
-    def __init__(self, host: str, holdings: Holdings, memory_budget: int) -> None:
+    def __init__(self, host: str, holdings: Holdings, memory_budget: int, doubts: Doubts | None = None) -> None:
+        self._doubts: Final = Doubts() if doubts is None else doubts
         self._host: Final = host
         self._holdings: Final = holdings
         self._memory_budget: Final = memory_budget
@@ -51,6 +53,8 @@ class Machines:
     async def set_running(self, name: str, *, running: bool) -> Holding:
         """Pause or resume a machine, journalled before its process is told; refused while an attempt is open."""
         holding = await self._holdings.find(name)
+        if running:
+            self._doubts.require_none(holding.record.machine)
         async with self._holdings.hold(holding.record.machine) as custody:
             await custody.write(lambda record: owe_run_state(record, running=running))
             if running:
@@ -81,6 +85,7 @@ class Machines:
         """End a machine; refused while an attempt is open. Its tombstone stays."""
         holding = await self._holdings.find(name)
         machine = holding.record.machine
+        self._doubts.require_none(machine)
         async with self._holdings.hold(machine) as custody:
             record = await custody.write(destroyed)
             await custody.take_away(kill=False)

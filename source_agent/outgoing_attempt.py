@@ -13,53 +13,66 @@ one answer did not come.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from source_agent.account import Account, Keeper
 from source_agent.destination_link import DestinationLink
-from source_agent.ending import bring_to_owed, settle, take_back, tell_to_discard
+from source_agent.doubts import CONTRADICTION, Doubts
+from source_agent.earlier_life import EarlierLife
+from source_agent.ending import bring_to_owed, settle, tell_to_discard
 from source_agent.getting_ready import GettingReady
-from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired, told_retired
-from source_agent.insisting import insist
-from source_agent.outcome import as_asked, ended, failure_of, text_of, unexpected
-from source_agent.progress import CANCELLABLE, ENDED, Outcome, Phase, ProgressBoard
-from source_agent.standstill import downtime_of
+from source_agent.handing_over import fence_off, release, tell_retired
+from source_agent.outcome import as_asked, failure_of, text_of, unexpected
+from source_agent.past_return import PastReturn
+from source_agent.patience import Patience
+from source_agent.progress import CANCELLABLE, ENDED, Phase, ProgressBoard
+from source_agent.sequences import ROLLED_BACK
 from source_agent.surroundings import StartOrder, Surroundings
 from source_agent.switchover import Ready
 from source_agent.terms import Terms
 from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import AttemptFailed, MigrationError, Refused, Stale
+from vm_migration.errors import AttemptFailed, MigrationError, Refused, Stale, Unresolved
 from vm_migration.handover.custody import Custody
+from vm_migration.handover.departure import released
+from vm_migration.handover.evidence import SideView
+from vm_migration.handover.ownership import taken
 from vm_migration.handover.record import Record
+from vm_migration.handover.recovery import Action
 from vm_migration.handover.states import State
+from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 from vmm.process.control import Description
 
 __all__ = ["OutgoingAttempt", "StartOrder", "Surroundings"]
 
 _log: Final = logs.get(__name__)
-_NEWS_SECONDS: Final = 1.0
-_RENEWALS: Final = 4
-_Result = TypeVar("_Result")
 
 
 class OutgoingAttempt:
     """Drives one attempt; `board` shows it."""
 
-    def __init__(self, custody: Custody, terms: Terms, around: Surroundings, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        custody: Custody,
+        terms: Terms,
+        around: Surroundings,
+        keeper: Keeper | None = None,
+        doubts: Doubts | None = None,
+    ) -> None:
         self.described: Description | None = None
-        self._account: Final = Account(custody, terms, around, keeper)
+        self._account: Final = Account(custody, terms, around, keeper, doubts)
         self._getting_ready: Final = GettingReady(self._account)
+        self._patience: Final = Patience(self._account)
+        self._past: Final = PastReturn(self._account, self._patience)
         self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
         self._cancelled = False
         self._decided: Final = asyncio.Event()
         """An end is durable, or the release."""
-        self._heard = False
+        self._earlier: EarlierLife | None = None
 
     @property
     def custody(self) -> Custody:
@@ -122,6 +135,7 @@ class OutgoingAttempt:
             raise self._past_return_already()
         self._cancelled = True
         self._account.waiting("was cancelled, and ends")
+        self._patience.hurry()
         if self._until_ready is not None:
             self._until_ready.cancel()
 
@@ -166,18 +180,63 @@ class OutgoingAttempt:
             await self._end(failure)
 
     async def recover(self) -> None:
-        """Bring an attempt of an earlier life of this agent to the end that the journals allow."""
+        """Bring an attempt of an earlier life of this agent to the end that both journals allow."""
         text = "The source agent was restarted during the attempt"
-        await self._end(AttemptFailed("agent-restarted", text, "Begin a new attempt"))
+        failure: MigrationError = AttemptFailed("agent-restarted", text, "Begin a new attempt")
+        if self.record.state in (State.OUTGOING, State.STOPPED) and self._account.terms.control_address:
+            try:
+                decision, there = await self._patience.insist(self._earlier_life().decided)
+            except Stale as error:
+                self._no_say(error)
+                return
+            if Action.RETIRE_SOURCE in decision.actions:
+                await self._past.taken_elsewhere(there)
+                return
+            if Action.RELEASE_SOURCE in decision.actions:
+                await self._release_after_all(failure, there)
+                return
+        await self._end(as_asked() if self._cancelled else failure)
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the destination of an attempt of an earlier life was asked, and did not decide anything."""
+        return self._earlier is not None and self._earlier.unheard.is_set()
+
+    def note_peer(self, sequence: int) -> None:
+        """Take what the destination says of its journal when it asks; 0 says nothing.
+
+        Raises:
+            Stale: Its journal was rolled back.
+        """
+        self._account.seen.note(sequence, self.record.peer)
+
+    def hurry(self) -> None:
+        """Have whatever is waited for tried again now."""
+        if self._earlier is not None:
+            self._earlier.unheard.clear()
+        self._patience.hurry()
+
+    def _earlier_life(self) -> EarlierLife:
+        self._earlier = EarlierLife(self._account, self._patience.rest, lambda: self._cancelled)
+        return self._earlier
+
+    async def _release_after_all(self, failure: MigrationError, there: SideView) -> None:
+        """Release a machine that an earlier life stopped: its destination is READY, and its pause within the bound."""
+        try:
+            process = await self.custody.answer_or_proof()
+            await self.custody.write(lambda last: released(last, destination=there, process=process))
+        except (MigrationError, MachineError) as error:
+            _log.warning("machine could not be released", attempt=self.attempt, reason=str(error))
+        await self._end(failure)
 
     def show_outcome(self) -> None:
         """Show what the journal says of an attempt of an earlier life that is over."""
         record = self.record
         if record.state is State.RETIRED:
-            self._show_completed()
+            self._account.show_completed()
         else:
             failure = AttemptFailed("attempt-failed", record.reason or "Attempt failed", "Begin a new attempt")
-            self._show_end(failure, record.state)
+            self._account.show_end(failure, record.state)
 
     async def tell(self) -> None:
         """Tell the destination how it ended, until it has heard; its address is journalled before a byte is sent."""
@@ -185,7 +244,7 @@ class OutgoingAttempt:
         if not self._account.terms.control_address or state not in (State.ABORTED, State.LOST, State.RETIRED):
             return
         async with self._account.link() as link:
-            if state is State.RETIRED and not self._heard:
+            if state is State.RETIRED and not self._past.told:
                 await tell_retired(link, self.key())
             elif state is not State.RETIRED:
                 await tell_to_discard(link, self.key(), self.custody)
@@ -212,25 +271,26 @@ class OutgoingAttempt:
         await release(self.custody, self.attempt, ready.stop.pause, ready.process)
         self._decided.set()
         await fence_off(self.custody)
-        await self._hand_over(link, ready)
+        await self._past.hand_over(link, ready)
 
-    async def _hand_over(self, link: DestinationLink, ready: Ready | None) -> None:
-        account, record = self._account, self.custody.record
-        account.enter(Phase.HANDING_OVER, "hands the machine over")
-        handed = await hand_over(link, self.key(), record.pause, bytes.fromhex(record.secret), account.waiting)
-        if handed is None:
-            state = await self._insist(self._taken_back)
-            text = "The destination lost its image before it took over"
-            self._show_end(AttemptFailed("destination-lost", text, "The machine stays at its source; try again"), state)
-            return
-        standstill = None
-        if ready is not None and record.was_running:
-            standstill = downtime_of(ready, handed, account.around.boot_id)
-        shown = replace(account.now, downtime=standstill, total_ms=account.elapsed_ms(), reason="frees the paused copy")
-        account.put(shown)
-        await self._insist(lambda: retire(self.custody, self.key()))
-        self._heard = await told_retired(link, self.key(), _NEWS_SECONDS)
-        self._show_completed()
+    async def take(self, highest_seen: int, reason: str) -> None:
+        """Take a released machine back, on an operator's word; nobody may be handing it over at this moment.
+
+        Raises:
+            Refused: It is not released, or its process does not stand still at its stop.
+            MachineError: It does not answer.
+        """
+        answer = await self.custody.answer()
+        if answer.running or answer.pause != self.record.pause:
+            text = f"The process of machine {self.record.machine} does not stand at stop {self.record.pause}"
+            raise Refused("process-not-confirmed", text, "See: viaduct doctor")
+        await self.custody.write(lambda last: taken(last, highest_seen=highest_seen, process=answer, reason=reason))
+
+    async def taken(self) -> None:
+        """Bring a machine that was taken back to its run state, and show the end."""
+        await self._patience.insist(self._as_owed)
+        text = "An operator took the machine back from its destination"
+        self._account.show_end(AttemptFailed("taken", text, "Its destination retires its copy"), State.TAKEN)
 
     # how it ends otherwise
 
@@ -238,52 +298,42 @@ class OutgoingAttempt:
         account = self._account
         account.put(replace(account.now, failure=text_of(failure)))
         try:
-            state = await self._insist(lambda: self._settled(failure))
+            state = await self._patience.insist(lambda: self._settled(failure))
             self._decided.set()
             if state is State.RETIRED:  # another life of this agent came to that
-                self._show_completed()
+                self._account.show_completed()
                 return
             if state is not State.RELEASED:
                 account.waiting(f"{state} is durable; brings the machine to the run state that it is owed")
-                self._show_end(failure, await self._insist(self._as_owed))
+                self._account.show_end(failure, await self._patience.insist(self._as_owed))
                 return
             account.put(replace(account.now, failure=None))
             async with account.link() as link:
                 await fence_off(self.custody)
-                await self._hand_over(link, None)
+                await self._past.hand_over(link, None)
         except Stale as error:
-            _log.error("somebody else has the machine in hand", attempt=self.attempt, reason=error.message)
-            account.waiting(f"this agent has no say any more: {error.message}")
+            self._no_say(error)
+
+    def _no_say(self, error: Stale) -> None:
+        _log.error("somebody else has the machine in hand", attempt=self.attempt, reason=error.message)
+        self._account.waiting(f"this agent has no say any more: {error.message}")
 
     async def _settled(self, failure: MigrationError) -> State:
-        link = self._account.link if self._account.terms.control_address else None
-        return await settle(self.custody, link, self.key(), failure.message)
+        account, machine = self._account, self.record.machine
+        link = account.link if account.terms.control_address else None
+        try:
+            state = await settle(self.custody, link, self.key(), failure.message)
+        except (Unresolved, Stale) as error:
+            if error.code not in (CONTRADICTION, ROLLED_BACK):
+                raise
+            account.doubts.raise_(machine, CONTRADICTION, error.message)
+            raise Unresolved(CONTRADICTION, error.message, error.hint) from None
+        account.doubts.settle(machine, CONTRADICTION)
+        return state
 
     async def _as_owed(self) -> State:
         async with self._account.alone():
             return (await bring_to_owed(self.custody)).state
-
-    async def _taken_back(self) -> State:
-        async with self._account.alone():
-            return await take_back(self.custody)
-
-    async def _insist(self, step: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Repeat a step until it succeeds; where the journal must be opened anew, it is, and the step begun again.
-
-        Raises:
-            Stale: The machine has gone on without this attempt.
-        """
-
-        def tell(reason: str) -> None:
-            self._account.waiting(f"not settled yet: {reason}")
-
-        for _ in range(_RENEWALS):
-            try:
-                return await insist(step, tell)
-            except Stale as error:
-                _log.warning("journal is opened anew", attempt=self.attempt, reason=error.message)
-                await insist(self._account.renew, tell)
-        return await insist(step, tell)
 
     def _failure(self, error: BaseException) -> MigrationError:
         failure = failure_of(error, cancelled=self._cancelled)
@@ -296,11 +346,3 @@ class OutgoingAttempt:
         if last.attempt != self.attempt or last.state is not state:
             return last
         return msgspec.structs.replace(last, policy="")
-
-    def _show_completed(self) -> None:
-        now = self._account.now
-        self._account.put(replace(now, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, reason=""))
-
-    def _show_end(self, failure: MigrationError, state: State) -> None:
-        shown = ended(self._account.now, failure, state)
-        self._account.put(replace(shown, total_ms=self._account.elapsed_ms()))

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from source_agent.agent import SourceAgent
+from source_agent.elsewhere import Elsewhere
 from source_agent.machines_service import MachinesService
 from source_agent.outgoing_attempt import Surroundings
 from source_agent.source_service import SourceService
@@ -36,12 +37,16 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         memory_budget=place.memory_budget,
         hash_bytes_per_s=hash_bytes_per_s,
         surroundings=_surroundings(configuration, place, hash_bytes_per_s, hypervisor.boot_id),
+        elsewhere=Elsewhere(
+            {name: host.dest for name, host in configuration.host.items() if name != place.host},
+            configuration.tls_files(),
+        ),
     )
     services = [
         Service("vm_migration.api.v1.Machines", partial(add_MachinesServicer_to_server, MachinesService(agent))),
         Service("vm_migration.api.v1.Source", partial(add_SourceServicer_to_server, SourceService(agent))),
     ]
-    return Offer(agent, place.source, services)
+    return Offer(agent, place.source, services, agent.complaint)
 
 
 def _surroundings(

@@ -75,6 +75,23 @@ def attempt_report(
     return report
 
 
+def outgoing_report(record: Record | None, attempt: str, *, alive: bool) -> source_pb2.OutgoingReport:
+    """Return what a journal says of an attempt, for its destination and for whoever recovers it; empty without one."""
+    if record is None:
+        return source_pb2.OutgoingReport()
+    held = record.attempt == attempt
+    return source_pb2.OutgoingReport(
+        state=record.state if held else "",
+        highest_epoch=record.highest_epoch,
+        pause=record.pause if held else 0,
+        process_alive=alive,
+        record=encode(record.public()).decode(),
+        last_state=record.state,
+        owned_epoch=record.owned_epoch,
+        sequence=record.sequence,
+    )
+
+
 def round_message(measured: RoundMeasurement) -> types_pb2.Round:
     """Return a round's figures."""
     return types_pb2.Round(

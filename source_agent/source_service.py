@@ -7,10 +7,10 @@ from typing import Final
 
 from source_agent.agent import SourceAgent
 from source_agent.expectation import Estimate, estimate
-from source_agent.holdings import Holding
+from source_agent.holdings import Holding, machine_uuid
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
 from source_agent.progress import Phase
-from source_agent.report import attempt_report, blocker, machine_status
+from source_agent.report import attempt_report, blocker, machine_status, outgoing_report
 from source_agent.retaken import retaken
 from source_agent.terms import Terms, terms_of
 from vm_migration.api.v1 import source_pb2, types_pb2
@@ -18,6 +18,7 @@ from vm_migration.api.v1.source_pb2_grpc import SourceServicer
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
+from vm_migration.handover.record import AttemptKey
 from vm_migration.link.served import Context
 from vm_migration.machine.port import MachineError
 from vm_migration.wire.attempt_key import attempt_key
@@ -134,18 +135,28 @@ class SourceService(SourceServicer):
 
     async def DescribeOutgoing(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.OutgoingReport:
         """Return what the journal says of an attempt."""
-        del request, context
-        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+        del context
+        return await self._outgoing(attempt_key(request.key), request.key.sequence)
 
     async def Recover(self, request: types_pb2.MachineName, context: Context) -> source_pb2.OutgoingReport:
-        """Go on now with what an earlier life left of a machine."""
-        del request, context
-        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+        """Go on now with what an earlier life left of a machine; answers where its journal stands then."""
+        del context
+        machine = str(machine_uuid(request.machine))
+        await retaken(lambda: self._agent.recovered(machine))
+        return await self._outgoing(AttemptKey(machine, "", 0, 0), 0)
 
     async def Take(self, request: types_pb2.TakeRequest, context: Context) -> source_pb2.OutgoingReport:
         """Take a released machine back, on an operator's word."""
-        del request, context
-        raise Refused("not-offered", "This agent does not offer it", "Check that both sides run one version")
+        del context
+        key = attempt_key(request.key)
+        off = ", ".join((request.fenced, *request.also_off))
+        await self._agent.taken(key, request.highest_seen, f"{request.reason} (off, by the operator's word: {off})")
+        return await self._outgoing(key, 0)
+
+    async def _outgoing(self, key: AttemptKey, sequence: int) -> source_pb2.OutgoingReport:
+        record = await self._agent.journalled(key, sequence)
+        lives = None if record is None else self._agent.holdings.hypervisor.instance_lives(record.instance)
+        return outgoing_report(record, key.attempt or (record and record.attempt) or "", alive=bool(lives))
 
     async def _commanded(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
         """Return the attempt that a mutating call names; the call must match the journal, and its term counts."""

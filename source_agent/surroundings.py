@@ -1,5 +1,6 @@
 """What an attempt is given from outside: by its agent, and by whoever starts its rounds."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -27,3 +28,5 @@ class Surroundings:
     hash_bytes_per_s: float
     boot_id: str
     channels: OpenChannel = open_channel
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970, for what must outlive a boot."""

@@ -27,6 +27,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     streams: int = 1
     control_address: str = ""
     bulk_address: str = ""
+    began_at: float = 0.0
+    """Seconds since 1970; 0 where an earlier version began it, which did not say."""
+
+    def left_ms(self, now: float) -> float:
+        """Return what is left of the attempt's time at a wall-clock time, which may have been set back or forth."""
+        if not self.began_at:
+            return self.timeout_ms
+        return min(float(self.timeout_ms), max(0.0, self.timeout_ms - (now - self.began_at) * 1000))
 
     def convergence(self) -> ConvergencePolicy:
         """Return the part that the switchover decision looks at."""

@@ -20,7 +20,9 @@ _Outcome = str | Exception
 class FakeDestination(DestinationServicer):
     """`handoffs`, `discards` and `notes` are what the next calls come to; the last of them comes for ever."""
 
-    report: destination_pb2.IncomingReport | None = None
+    report: destination_pb2.IncomingReport | Exception | None = None
+    first_reports: list[destination_pb2.IncomingReport] = field(default_factory=list)
+    """What is told before that, once each."""
     handoffs: list[_Outcome] = field(default_factory=list)
     discards: list[_Outcome] = field(default_factory=list)
     notes: list[_Outcome] = field(default_factory=list)
@@ -50,8 +52,12 @@ class FakeDestination(DestinationServicer):
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         del request, context
+        if self.first_reports:
+            return self.first_reports.pop(0)
         if self.report is None:
             raise Unreachable("silent", "Nothing is known")
+        if isinstance(self.report, Exception):
+            raise self.report
         return self.report
 
     async def Handoff(

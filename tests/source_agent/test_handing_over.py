@@ -1,18 +1,27 @@
 """The point of no return and what follows: nothing leaves before RELEASED, and nothing is freed before ACTIVE."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from source_agent.handing_over import fence_off, hand_over, release, retire, tell_retired
+from source_agent.handing_over import Handed, Waiting, active_at, fence_off, hand_over, release, retire, tell_retired
 from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.departures import KEY, SECRET, A, leaving
 from vm_migration.errors import Refused, Unreachable
+from vm_migration.handover.evidence import SideView
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.states import IllegalTransition, State
 
 SILENT = Unreachable("silent", "Not now")
+
+
+def waiting(told: list[str], there: SideView | None = None) -> Waiting:
+    async def unclear() -> SideView | None:
+        return there
+
+    return Waiting(told.append, asyncio.sleep, unclear)
 
 
 async def test_released_is_durable_and_then_the_process_is_fenced(tmp_path: Path) -> None:
@@ -64,8 +73,8 @@ async def test_the_secret_is_given_until_the_destination_is_active(tmp_path: Pat
     async with served(FakeDestination(handoffs=[SILENT, "ACTIVATING", "ACTIVE"])) as destination:
         told: list[str] = []
         async with destination.link(A) as link:
-            handed = await hand_over(link, KEY, 1, SECRET, told.append)
-    assert handed is not None
+            handed = await hand_over(link, KEY, 1, SECRET, waiting(told))
+    assert isinstance(handed, Handed)
     assert (handed.boot_id, handed.activate_ns) == ("elsewhere", 2_000_000)
     assert destination.secrets == [SECRET] * 3
     assert len(told) == 2
@@ -73,23 +82,25 @@ async def test_the_secret_is_given_until_the_destination_is_active(tmp_path: Pat
 
 async def test_a_destination_that_is_lost_ends_the_hand_over(tmp_path: Path) -> None:
     async with served(FakeDestination(handoffs=["LOST"])) as destination, destination.link(A) as link:
-        assert await hand_over(link, KEY, 1, SECRET, lambda _: None) is None
+        handed = await hand_over(link, KEY, 1, SECRET, waiting([]))
+        assert isinstance(handed, SideView)
+        assert handed.sight is State.LOST
 
 
 async def test_the_image_is_freed_once_retired_is_durable_also_when_asked_twice(tmp_path: Path) -> None:
     with leaving(tmp_path, State.RELEASED) as machine:
         assert machine.directory.path.exists()
-        await retire(machine.custody, KEY)
+        await retire(machine.custody, active_at(KEY))
         assert machine.machine.calls == ["destroy"]
         assert not machine.directory.path.exists()
-        await retire(machine.custody, KEY)
+        await retire(machine.custody, active_at(KEY))
         assert read_last(tmp_path / "journal", MACHINE).state is State.RETIRED
 
 
 async def test_nothing_is_freed_before_the_release(tmp_path: Path) -> None:
     with leaving(tmp_path, State.STOPPED) as machine:
         with pytest.raises((IllegalTransition, Refused)):
-            await retire(machine.custody, KEY)
+            await retire(machine.custody, active_at(KEY))
         assert machine.machine.calls == []
         assert machine.directory.path.exists()
 
