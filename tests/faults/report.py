@@ -136,4 +136,6 @@ def _words(values: Sequence[float]) -> str:
 def _simulated(run: Mapping[str, object]) -> Iterable[tuple[str, object]]:
     simulated = run.get("simulated")
     if isinstance(simulated, Mapping):
-        yield "simulated schedules", f"{simulated.get('schedules')}, {simulated.get('failed')} not as they must be"
+        failures = simulated.get("failures")
+        wrong = len(failures) if isinstance(failures, Sequence) else 0
+        yield "simulated schedules", f"{simulated.get('schedules')}, of which {wrong} not as they must be"
