@@ -112,9 +112,9 @@ class GettingReady:
         account.enter(Phase.STOPPING, "stops the guest and sends what is left")
         limit = account.terms.downtime_limit_ms
         bound_ms = forced_pause_bound_ms(round(standstill_ms)) if forced else pause_bound_ms(limit)
-        stop = await account.custody.port.pause(for_attempt=True)
         try:
             async with asyncio.timeout(bound_ms / 1000):
+                stop = await account.custody.port.pause(for_attempt=True)
                 ready = await stop_and_make_ready(
                     account.custody,
                     link,
