@@ -128,7 +128,7 @@ class DestAgent:
             Refused: It is not arriving here.
         """
         attempt = self.bulk_target(key.attempt)
-        with self._telling_of_missed(key):
+        with self._telling(key):
             match(attempt.custody.record, key)
         return attempt
 
@@ -156,11 +156,8 @@ class DestAgent:
             record = await self._holdings.last(key.machine) if arriving is None else arriving.custody.record
         except JournalUnreadable:
             return
-        try:
+        with self._telling(key):
             self._sequences.check(key.attempt, sequence, record)
-        except Stale as error:
-            self._complaints.page(key.machine, error.code, error.message)
-            raise
 
     # the machine's coming to life, or not
 
@@ -208,7 +205,7 @@ class DestAgent:
             last = await self._holdings.last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
                 return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=self.hypervisor.boot_id)
-            with self._telling_of_missed(key):
+            with self._telling(key):
                 last = match(last, key)
             if last.state is not State.LOST:
                 activating(last, pause=pause, secret=secret)  # refused before the journal is even opened
@@ -252,14 +249,14 @@ class DestAgent:
             if last.attempt != key.attempt or last.state not in OPEN:
                 await self._restart.sweep(last)
                 return last
-            with self._telling_of_missed(key):
+            with self._telling(key):
                 match(last, key)
             source = view(proof, key.attempt, key.epoch)
             async with self._holdings.hold(key.machine) as custody:
                 match(custody.record, key)
-                record = await end(
-                    custody, source, f"Source is {source.sight}: {proof.reason}", self._finish_of(key.machine)
-                )
+                reason = f"Source is {source.sight}: {proof.reason}"
+                with self._telling(key):
+                    record = await end(custody, source, reason, self._finish_of(key.machine))
                 if record.state in _ENDED:
                     await self._holdings.let_go(key.attempt)
                     self._complaints.settle(key.machine)
@@ -282,7 +279,7 @@ class DestAgent:
         """
         async with self._holdings.lock(key.machine):
             last = await self._holdings.last(key.machine)
-            with self._telling_of_missed(key):
+            with self._telling(key):
                 if key.epoch > last.highest_epoch:
                     match(last, key)
             if last.owned_epoch != key.epoch or not last.owns or last.former_retired:
@@ -359,11 +356,12 @@ class DestAgent:
                 await self._holdings.let_go(attempt)
 
     @contextmanager
-    def _telling_of_missed(self, key: AttemptKey) -> Iterator[None]:
+    def _telling(self, key: AttemptKey) -> Iterator[None]:
         try:
             yield
-        except Missed as error:
-            self._complaints.page(key.machine, error.code, error.message)
+        except (Missed, Stale) as error:
+            if isinstance(error, Missed) or error.code == "journal-rolled-back":
+                self._complaints.page(key.machine, error.code, error.message)
             raise
 
     def _became_active(self, record: Record) -> None:

@@ -21,7 +21,7 @@ from vm_migration.handover.states import State
 from vm_migration.machine import software_hypervisor
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 
-ABORTED = Record(machine=MACHINE, state=State.ABORTED, highest_epoch=2, owned_epoch=1, attempt=A, epoch=2)
+ABORTED = Record(machine=MACHINE, state=State.ABORTED, highest_epoch=2, owned_epoch=1, attempt=A, epoch=2, pause=1)
 
 
 class Site:

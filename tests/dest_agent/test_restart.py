@@ -10,7 +10,7 @@ import pytest
 
 from dest_agent.sources import Word
 from tests.dest_agent.arrivals import KEY, PREPARED, SECRET, A, arriving, not_wanted, whole
-from tests.dest_agent.watched import SILENT, Watched, journal_file, says, watched
+from tests.dest_agent.watched import SILENT, Watched, journal_file, says, source_record, watched
 from tests.fakes.fake_machine import MACHINE
 from vm_migration.errors import Missed, Stale
 from vm_migration.handover.record import AttemptKey, Record
@@ -152,6 +152,20 @@ async def test_the_end_of_a_journal_that_was_put_back_is_no_proof(site: Site) ->
         await agent.hear(KEY, 39)
     assert refused.value.code == "journal-rolled-back"
     await agent.stop()
+
+
+async def test_an_end_from_before_the_stop_whose_image_is_here_is_no_proof(site: Site) -> None:
+    """Its source's journal was put back from STOPPED to OUTGOING, and its process is gone: the only copy is here."""
+    here = site(State.READY)
+    async with here.agent() as agent:
+        with pytest.raises(Stale) as refused:
+            await agent.discard(KEY, source_record(State.LOST, pause=0, sequence=99))
+        assert refused.value.code == "journal-rolled-back"
+        assert agent.complaint(MACHINE).startswith("journal-rolled-back: ")
+        here.sources.word = says(State.LOST, pause=0, sequence=99)
+        await agent.go_on(MACHINE)
+        assert here.last.state is State.READY
+        assert agent.complaint(MACHINE).startswith("journal-rolled-back: ")
 
 
 async def test_a_call_from_a_later_epoch_than_this_journal_knows_is_told(site: Site) -> None:

@@ -88,7 +88,7 @@ async def test_a_silent_process_is_started_when_it_answers(tmp_path: Path) -> No
 @pytest.mark.parametrize("sight", [State.ABORTED, State.LOST, Absence.PASSED])
 async def test_an_end_at_the_source_discards(tmp_path: Path, state: State, sight: State | Absence) -> None:
     with arriving(tmp_path, state) as machine:
-        assert (await end(machine.custody, SideView(A, sight), "over", None)).state is State.DISCARDED
+        assert (await end(machine.custody, SideView(A, sight, pause=1), "over", None)).state is State.DISCARDED
         assert machine.machine.calls == ["destroy"]
         assert not machine.directory.path.exists()
 

@@ -141,13 +141,24 @@ _ENDED_AT_SOURCE = frozenset({State.ABORTED, State.LOST, State.TAKEN, Absence.PA
 
 
 def discarded(record: Record, *, source: SideView, reason: str) -> Record:
-    """Final for the attempt, on proof: the source's durable ABORTED or LOST, or its journal at a higher epoch."""
+    """Final for the attempt, on proof: the source's durable ABORTED or LOST, or its journal at a higher epoch.
+
+    A source that stopped the guest has that stop in its journal for ever: one that knows of no such stop has forgotten,
+    and its end of the attempt is not that of the image that is here.
+    """
     if record.state is State.DISCARDED:
         return record
     check_transition(record.state, State.DISCARDED)
     require_same_attempt(record, source)
     if source.sight not in _ENDED_AT_SOURCE:
         raise Refused("no-proof", f"The source of attempt {record.attempt} is {source.sight}: the image is kept")
+    if source.held and record.whole and source.pause < record.pause:
+        raise Stale(
+            "journal-rolled-back",
+            f"The source says {source.sight} as of stop {source.pause}, and stop {record.pause} came here in full: its "
+            "journal was put back to an older state",
+            "Look at both hosts: viaduct doctor",
+        )
     return msgspec.structs.replace(record, state=State.DISCARDED, reason=reason[:REASON_LIMIT], policy="")
 
 

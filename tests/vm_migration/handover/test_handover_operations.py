@@ -54,7 +54,7 @@ PREPARED = ownership.bound_to(change(prepare(), controller=4), "i1")
 READY = arrival.ready(PREPARED, pause=1, was_running=True)
 ACTIVATING = arrival.activating(READY, pause=1, secret=SECRET)
 ACTIVE = arrival.active(ACTIVATING, process=RUNNING)
-DISCARDED = arrival.discarded(READY, source=SideView(A, State.ABORTED), reason="aborted")
+DISCARDED = arrival.discarded(READY, source=SideView(A, State.ABORTED, pause=1), reason="aborted")
 
 
 def refused(code: str, act: Callable[[], Record], kind: type[MigrationError] = Refused) -> str:
@@ -232,7 +232,7 @@ def test_what_a_destination_notes_of_its_source_ends_with_its_attempt() -> None:
     # The source agent takes what stands in `policy` at an end for the terms of an attempt of its own.
     for ended in (
         arrival.active(begun, process=answer),
-        arrival.discarded(noted, source=SideView(A, State.ABORTED), reason=""),
+        arrival.discarded(noted, source=SideView(A, State.ABORTED, pause=1), reason=""),
         arrival.lost(noted, process=GONE, reason=""),
         ownership.retired(begun, above),
         ownership.taken(noted, highest_seen=9, process=answer, reason=""),
@@ -302,7 +302,7 @@ def test_an_image_is_discarded_only_on_proof() -> None:
     for sight in (*State, *Absence):
         for record in (PREPARED, READY):
             if sight in proofs:
-                done = arrival.discarded(record, source=SideView(A, sight), reason="")
+                done = arrival.discarded(record, source=SideView(A, sight, pause=1), reason="")
                 assert done.state is State.DISCARDED
             else:
                 refused(
@@ -310,6 +310,11 @@ def test_an_image_is_discarded_only_on_proof() -> None:
                     partial(arrival.discarded, record, source=SideView(A, sight), reason=""),
                 )
     refused("no-proof", lambda: arrival.discarded(READY, source=SideView(B, State.ABORTED), reason=""))
+    # A source whose journal was put back to before its stop has forgotten whose the only whole copy is.
+    refused("journal-rolled-back", lambda: arrival.discarded(READY, source=SideView(A, State.LOST), reason=""), Stale)
+    assert arrival.discarded(PREPARED, source=SideView(A, State.LOST), reason="").state is State.DISCARDED
+    passed = SideView(A, Absence.PASSED, held=False)
+    assert arrival.discarded(READY, source=passed, reason="").state is State.DISCARDED
     refused("wrong-state", lambda: arrival.discarded(ACTIVATING, source=SideView(A, State.ABORTED), reason=""))
 
 
