@@ -20,7 +20,7 @@ from typing import Final
 
 from source_agent.destination_link import DestinationLink
 from source_agent.doubts import CONTRADICTION
-from source_agent.insisting import pause_before
+from source_agent.insisting import may_pass, pause_before
 from source_agent.looking import look
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Stale, Unreachable, Unresolved
@@ -140,11 +140,11 @@ async def tell_to_discard(link: DestinationLink, key: types_pb2.AttemptKey, cust
     for retry in itertools.count():
         try:
             await link.discard(_proof(key, custody))
-        except Unreachable as error:
-            _log.warning("destination did not hear of the end", code=error.code, reason=error.message)
         except MigrationError as error:
-            _log.warning("destination has nothing to discard", code=error.code, reason=error.message)
-            return
+            if not may_pass(error):
+                _log.warning("destination has nothing to discard", code=error.code, reason=error.message)
+                return
+            _log.warning("destination did not hear of the end", code=error.code, reason=error.message)
         else:
             return
         await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from source_agent.destination_link import DestinationLink
-from source_agent.insisting import pause_before
+from source_agent.insisting import may_pass, pause_before
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.custody import Custody
@@ -143,11 +143,11 @@ async def tell_retired(link: DestinationLink, key: types_pb2.AttemptKey) -> None
     for retry in itertools.count():
         try:
             await link.note_retired(request)
-        except Unreachable as error:
-            _log.warning("new owner did not hear of the retirement", code=error.code, reason=error.message)
         except MigrationError as error:
-            _log.warning("new owner does not want to hear", code=error.code, reason=error.message)
-            return
+            if not may_pass(error):
+                _log.warning("new owner does not want to hear", code=error.code, reason=error.message)
+                return
+            _log.warning("new owner did not hear of the retirement", code=error.code, reason=error.message)
         else:
             return
         await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))

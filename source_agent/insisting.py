@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from vm_migration.errors import MigrationError, Stale
+from vm_migration.errors import InternalError, MigrationError, Stale, Unreachable, Unresolved
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
@@ -17,6 +17,14 @@ _log: Final = logs.get(__name__)
 def pause_before(retry: int, longest: float = _BACKOFF[-1]) -> float:
     """Return how many seconds to wait before a retry, counted from 0."""
     return min(longest, _BACKOFF[-1] * 2 ** (retry - len(_BACKOFF) + 1) if retry >= len(_BACKOFF) else _BACKOFF[retry])
+
+
+_PASSING: Final = frozenset({"journal-moved", "machine-cut-off"})
+
+
+def may_pass(error: MigrationError) -> bool:
+    """Tell whether a peer may answer otherwise in a moment: it is silent, its disk fails, or its journal was moved."""
+    return isinstance(error, Unreachable | Unresolved | InternalError) or error.code in _PASSING
 
 
 async def insist(

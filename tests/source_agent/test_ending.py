@@ -187,7 +187,7 @@ async def test_the_destination_is_told_until_it_has_heard(tmp_path: Path) -> Non
         await settle(machine.custody, None, KEY, "asked for")
         silences: list[str | Exception] = [
             Unreachable("silent", "Not now"),
-            Unreachable("silent", "Not now"),
+            Unresolved("journal-uncertain", "Its disk fails for a moment"),
             "DISCARDED",
         ]
         async with served(FakeDestination(discards=silences)) as destination, destination.link(A) as link:

@@ -9,7 +9,7 @@ from source_agent.handing_over import Handed, Waiting, active_at, fence_off, han
 from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.departures import KEY, SECRET, A, leaving
-from vm_migration.errors import Refused, Unreachable
+from vm_migration.errors import InternalError, Refused, Stale, Unreachable, Unresolved
 from vm_migration.handover.evidence import SideView
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.states import IllegalTransition, State
@@ -109,3 +109,14 @@ async def test_the_new_owner_is_told_until_it_has_heard() -> None:
     async with served(FakeDestination(notes=[SILENT, SILENT, "ACTIVE"])) as destination, destination.link(A) as link:
         await tell_retired(link, KEY)
     assert destination.retired == 3
+
+
+async def test_a_new_owner_whose_disk_fails_for_a_moment_is_told_again() -> None:
+    """Else it would never know that its former source has retired, and begin no attempt any more."""
+    uncertain = Unresolved("journal-uncertain", "Whether OPENED stands is unknown")
+    moved = Stale("journal-moved", "Another controller writes the journal")
+    fault = InternalError("internal", "The agent failed in this call")
+    notes: list[str | Exception] = [uncertain, moved, fault, "ACTIVE"]
+    async with served(FakeDestination(notes=notes)) as destination, destination.link(A) as link:
+        await tell_retired(link, KEY)
+    assert destination.retired == 4
