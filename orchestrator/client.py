@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Final
 
 import grpc.aio
 
 from orchestrator.admission import Order
-from orchestrator.attempt import Attempt, Event
+from orchestrator.attempt import Attempt, Event, Fault, Outcome
 from orchestrator.desk import CANCELLING, CANCELLING_STILL, Observer, follow, waiting_for_the_end
+from orchestrator.driven_row import pause
 from orchestrator.learning import Listing
 from orchestrator.record import attempt_of, events_of
 from vm_migration.api.v1 import orchestrator_pb2 as api
@@ -20,7 +22,7 @@ PEER: Final = "orchestrator"  # the name in the daemon's certificate
 _ASK_SECONDS: Final = 10.0
 _SUBMIT_SECONDS: Final = 60.0  # it asks every host
 _SILENCE_SECONDS: Final = 15.0
-_RECONNECTS: Final = 5
+_PATIENCE_SECONDS: Final = 60.0  # an orchestrator that is started again is back in seconds
 
 
 class RemoteDesk:
@@ -40,12 +42,20 @@ class RemoteDesk:
         if self._interrupted:
             await self.interrupt()
         while True:
-            last = await follow(self.watch(self._current), observe) or self._current
+            last = await self._followed(self._current, observe)
             if not last.retry.next:
                 return last
             self._current = await self.attempt(last.retry.next)
             if self._interrupted:
                 await self.interrupt()
+
+    async def _followed(self, attempt: Attempt, observe: Observer) -> Attempt:
+        """Follow an attempt to its end; it was taken, and goes on, whether or not the daemon can be heard."""
+        try:
+            return await follow(self.watch(attempt), observe) or attempt
+        except Unreachable as error:
+            fault = Fault("orchestrator-silent", error.message, f"When it is back: viaduct watch {attempt.attempt}")
+            return replace(attempt, outcome=Outcome.UNRESOLVED, error=fault)
 
     async def submit(self, order: Order) -> Attempt:
         """Enter an order."""
@@ -89,19 +99,23 @@ class RemoteDesk:
         return events_of(await self._record(attempt.attempt))
 
     async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
-        """Yield it at each change until it ends; a lost connection is made again."""
-        request, failures = api.AttemptName(attempt=attempt.attempt), 0
+        """Yield it at each change until it ends; a lost connection is made again, for as long as this is patient."""
+        request, last = api.AttemptName(attempt=attempt.attempt), attempt
+        loop = asyncio.get_running_loop()
+        heard, failures = loop.time(), 0
         while True:
             records = stream(self._stub.WatchAttempt, request, peer=self._peer, silence=_SILENCE_SECONDS)
             try:
                 async for record in records:
-                    failures = 0
-                    yield attempt_of(record)
-            except Unreachable:
-                failures += 1
-                if failures > _RECONNECTS:
+                    heard, failures = loop.time(), 0
+                    last = attempt_of(record)
+                    yield last
+            except Unreachable as error:
+                if loop.time() - heard > _PATIENCE_SECONDS:
                     raise
-                await asyncio.sleep(failures)
+                yield replace(last, reason=f"asks again: {error.message}")
+                await pause(failures)
+                failures += 1
             else:
                 return
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import service
+from orchestrator import client, service
 from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Attempt, Outcome, Phase
@@ -162,6 +162,30 @@ async def test_a_daemon_that_stops_lets_go_and_the_next_one_goes_on(site: FakeSi
         site.world.script.go.set()
         ended = await _at(desk, attempt, Phase.COMPLETED)
     assert ended.term == 2
+
+
+async def test_an_attempt_whose_daemon_went_away_is_not_told_as_refused(
+    site: FakeSite, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_PATIENCE_SECONDS", 0.3)
+    site.world.add("guest", "host-a")
+    site.world.script.hold_at = "pre-copy"
+    seen: list[Attempt] = []
+    async with contextlib.AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(AttemptQueue(replace(around, driver="orchestrator")))
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(queue, around.store))
+        server = AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0)
+        async with server:
+            channel = open_channel(server.address, None, PEER)
+            stack.push_async_callback(channel.close)
+            asked = RemoteDesk(channel, server.address).migrate(Order("guest", "host-b"), seen.append)
+            task = asyncio.create_task(asked)
+            await site.world.script.reached.wait()
+        left = await task
+    assert left.outcome == Outcome.UNRESOLVED
+    assert left.error is not None
+    assert (left.error.code, left.attempt in left.error.hint) == ("orchestrator-silent", True)
+    assert any(one.reason.startswith("asks again") for one in seen)
 
 
 async def test_what_was_left_unresolved_is_asked_about_until_its_agents_answer(
