@@ -36,6 +36,21 @@ async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
         await require_alone(mixed_site, created.machine, "host-b")
 
 
+async def test_a_forced_source_cuts_no_round_short_that_goes_to_an_older_destination(
+    mixed_site: MixedSite, agents: Agents, older: Version
+) -> None:
+    mixed_site.a_is_older(older)
+    async with machine(mixed_site, agents, specification("hurried"), "host-b") as created:
+        async with running(mixed_site, NEWER, "migrate", "hurried", "--to", "host-a", *ENDLESS) as command:
+            await in_the_middle(agents, "host-b", created.machine)
+            attempt = (await agents.get_machine("host-b", created.machine)).attempt
+            forced = await viaduct(mixed_site, NEWER, "force", attempt)
+            assert forced.exit_code == 0, forced.err
+            moved = await finished(command)
+        assert (moved.exit_code, moved.document["pages_mismatched"]) == (0, 0), moved.err
+        await require_alone(mixed_site, created.machine, "host-a")
+
+
 def require_two_lines(ended: Ended, exit_code: int, words: str) -> None:
     """Check that a command said in one line why, and in another what to do."""
     assert ended.exit_code == exit_code, ended
