@@ -54,6 +54,8 @@ from vmm.vfio.device_records import DeviceRecord, DeviceSum, DeviceTotal
 
 _REPORTED_PAGES: Final = 1000
 _RECORD_OVERHEAD: Final = 1024
+_ZEROED_AT_ONCE: Final = 1024
+"""Pages that are read at once to see whether they are zero: what is copied for it stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +277,9 @@ class IncomingImage:
 
     def _zero(self, first: int, count: int) -> None:
         for start, length in self._memory_within(first, count):
-            rows = self._words[start : start + length]
-            rows[~zero_rows(rows)] = 0
+            for begin in range(start, start + length, _ZEROED_AT_ONCE):
+                rows = self._words[begin : min(begin + _ZEROED_AT_ONCE, start + length)]
+                rows[~zero_rows(rows)] = 0
 
     def _apply_digests(self, body: Digests) -> None:
         pages = self._in_block(body.runs)
