@@ -24,6 +24,8 @@ class Kind(StrEnum):
     KILL_DEST_AT_DISK = "kill-dest-agent-writing"
     FREEZE_SOURCE_AGENT = "freeze-source-agent"
     FREEZE_DEST_AGENT = "freeze-dest-agent"
+    REPLACE_SOURCE_AGENT = "replace-frozen-source-agent"
+    REPLACE_DEST_AGENT = "replace-frozen-dest-agent"
     KILL_MACHINE_SOURCE = "kill-machine-at-source"
     KILL_MACHINE_DEST = "kill-machine-at-destination"
     SILENT_MACHINE_SOURCE = "silent-machine-at-source"

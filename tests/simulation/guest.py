@@ -14,6 +14,7 @@ import msgspec
 from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
+from vmm.guest.guest import GuestReport
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
@@ -153,10 +154,10 @@ class Guest:
             raise InvalidState(f"Device's state is of {self.device_counter}, the machine's of {state.counter}")
         self.counter = state.counter
 
-    def report(self) -> SimpleNamespace:
-        return SimpleNamespace(
-            errors=0, jobs_done=self.counter, dirty_bytes_per_s=40960.0, dma_bytes_per_s=4096.0, switches=0,
-            busy_actions=0,
+    def report(self) -> GuestReport:
+        return GuestReport(
+            errors=0, jobs_done=self.counter, dirty_bytes_per_s=40960.0, dma_bytes_per_s=4096.0,
+            asked_dirty_bytes_per_s=40960, asked_dma_bytes_per_s=4096, pages_written=self.counter, steps=self.counter,
         )  # fmt: skip
 
     def findings(self) -> tuple[tuple[()], tuple[()]]:

@@ -1,6 +1,6 @@
 """Simulated hosts: a disk, machine processes, and the two real agents, which can be killed, frozen and restarted."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,9 @@ from typing import Final, Literal, Protocol
 
 from dest_agent.agent import DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
+from dest_agent.sources import Sources
 from source_agent.agent import SourceAgent
+from source_agent.elsewhere import Elsewhere
 from source_agent.machines_service import MachinesService
 from source_agent.outgoing_attempt import Surroundings
 from source_agent.source_service import SourceService
@@ -26,7 +28,7 @@ from vm_migration.api.v1.machine_pb2_grpc import (
     add_MachinesServicer_to_server,
 )
 from vm_migration.api.v1.source_pb2_grpc import add_SourceServicer_to_server
-from vm_migration.daemon.custodies import Complain, Custodies, no_complaint
+from vm_migration.daemon.custodies import Complain, Custodies
 from vm_migration.daemon.host_facts import FEATURES, VERSION
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.memory_disk import MemoryDisk
@@ -39,12 +41,15 @@ SITE: Final = "sim"
 JOURNALS: Final = Path("/journal")
 PORTS: Final = {"source": 7001, "dest": 7002}
 _BUDGET: Final = 1 << 30
+_LOOK_AT_SEAT: Final = 1.0
+"""Seconds after which an agent sees that another one has its seat (vm_migration.daemon.seat)."""
 _HASH_RATE: Final = 1e9
 
 Side = Literal["source", "dest"]
 
 
 class _Agent(Protocol):
+    def complaint(self, machine: str) -> str: ...
     async def recover(self) -> None: ...
     async def stop(self) -> None: ...
 
@@ -52,9 +57,7 @@ class _Agent(Protocol):
 class SimulatedHostService(HostServicer):
     """Host, over simulated journals and machines."""
 
-    def __init__(
-        self, host: str, journals: Journals, hypervisor: SimulatedHypervisor, complain: Complain = no_complaint
-    ) -> None:
+    def __init__(self, host: str, journals: Journals, hypervisor: SimulatedHypervisor, complain: Complain) -> None:
         self._host: Final = host
         self._hypervisor: Final = hypervisor
         self._custodies: Final = Custodies(journals, hypervisor, complain)
@@ -95,14 +98,24 @@ class Host:
     """One host of the site."""
 
     def __init__(
-        self, name: str, loop: VirtualLoop, network: Network, machines: HostMachines, happenings: Happenings
+        self,
+        name: str,
+        *,
+        loop: VirtualLoop,
+        network: Network,
+        machines: HostMachines,
+        site: Sequence[str],
+        happenings: Happenings,
     ) -> None:
         self.name: Final = name
         self.loop: Final = loop
         self.network: Final = network
         self.machines: Final = machines
+        self.site: Final = tuple(site)
         self.disk: Final = MemoryDisk()
         self.lives: Final[dict[Side, AgentLife]] = {}
+        self._replaced: Final[list[Process]] = []
+        """Agents that stand still, and whose place others have taken; a host has one port for each side."""
         self._happenings: Final = happenings
 
     def address(self, side: Side) -> str:
@@ -119,7 +132,11 @@ class Host:
         if side == "source":
             source = SourceAgent(
                 host=self.name, journals=journals, hypervisor=hypervisor, memory_budget=_BUDGET,
-                hash_bytes_per_s=_HASH_RATE, surroundings=self._surroundings(caller),
+                hash_bytes_per_s=_HASH_RATE, surroundings=self._surroundings(caller), wall=self.loop.time,
+                elsewhere=Elsewhere(
+                    {host: f"{host}:{PORTS['dest']}" for host in self.site if host != self.name},
+                    channels=caller.channels(),
+                ),
             )  # fmt: skip
             agent: _Agent = source
             services = [
@@ -130,6 +147,9 @@ class Host:
             dest = DestAgent(
                 host=self.name, journals=journals, hypervisor=hypervisor, memory_budget=_BUDGET,
                 after_active=_nothing_after_active,
+                sources=Sources(
+                    {host: f"{host}:{PORTS['source']}" for host in self.site}, channels=caller.channels()
+                ),
             )  # fmt: skip
             agent = dest
             service = DestinationService(dest, self.address("dest"), self.address("dest"))
@@ -137,7 +157,7 @@ class Host:
                 Service("Destination", partial(add_DestinationServicer_to_server, service)),
                 Service(BULK_SERVICE, partial(add_bulk, service)),
             ]
-        own = SimulatedHostService(self.name, journals, hypervisor)
+        own = SimulatedHostService(self.name, journals, hypervisor, agent.complaint)
         services.append(Service("Host", partial(add_HostServicer_to_server, own)))
         life = self.lives[side] = AgentLife(process, disk, agent)
         self._happenings.said(process.name, "started")
@@ -168,14 +188,39 @@ class Host:
             life.process.frozen = False
             self.loop.let_run(life.process)
 
+    def replace(self, side: Side) -> None:
+        """Hold an agent's process and start another in its place, as a watchdog does."""
+        life = self.lives.get(side)
+        if life is not None and life.process.alive and not life.process.frozen:
+            self.freeze(side)
+            self._replaced.append(life.process)
+            self.start(side)
+
+    def wake_replaced(self) -> None:
+        """Let those whose place is taken go on with what they were about to do; they end when they find that out."""
+        for process in self._replaced:
+            if process.alive and process.frozen:
+                self._happenings.said(process.name, "wakes, and its place is taken")
+                process.frozen = False
+                self.loop.let_run(process)
+                self.loop.call_later(_LOOK_AT_SEAT, self._end_replaced, process)
+        self._replaced.clear()
+
     def lose_power(self, keep: Callable[[int], bool]) -> None:
         """End every process; of what was written and not flushed, `keep` says what survives."""
         self._happenings.said(self.name, "loses power")
         self.network.off.add(self.name)
         for side in tuple(self.lives):
             self.kill(side)
+        for process in self._replaced:
+            end_process(self.loop, process)
         self.machines.lose_power()
         self.disk.restart(keep)
+
+    def _end_replaced(self, process: Process) -> None:
+        if process.alive:
+            self._happenings.said(process.name, "finds its place taken, and ends")
+            end_process(self.loop, process)
 
     def alive(self, side: Side) -> bool:
         life = self.lives.get(side)
@@ -209,6 +254,7 @@ class Host:
                 before_handoff=_nothing_before_handoff,
                 hash_bytes_per_s=_HASH_RATE,
                 boot_id=self.machines.boot_id,
+                wall=self.loop.time,
                 channels=caller.channels(),
             )
 

@@ -60,6 +60,7 @@ class Injector:
         world.network.weather = Weather()
         world.network.heal()
         for host in world.hosts.values():
+            host.wake_replaced()
             host.disk.capacity = None
             host.disk.failures.clear()
             for life in host.lives.values():
@@ -109,6 +110,9 @@ class Injector:
             case Kind.FREEZE_SOURCE_AGENT | Kind.FREEZE_DEST_AGENT:
                 host.freeze(side)
                 self._later(fault, partial(host.thaw, side))
+            case Kind.REPLACE_SOURCE_AGENT | Kind.REPLACE_DEST_AGENT:
+                host.replace(side)
+                self._later(fault, host.wake_replaced)
             case Kind.KILL_MACHINE_SOURCE | Kind.KILL_MACHINE_DEST:
                 self._end_machine(host)
             case Kind.SILENT_MACHINE_SOURCE | Kind.SILENT_MACHINE_DEST:

@@ -64,10 +64,13 @@ class World:
         """The last durable record of each host's journal, as the disk has it."""
         for name in HOSTS:
             machines = HostMachines(name, self.loop, self.invariants, self.lineages, witness)
-            self.hosts[name] = Host(name, self.loop, self.network, machines, self)
+            self.hosts[name] = Host(
+                name, loop=self.loop, network=self.network, machines=machines, site=HOSTS, happenings=self
+            )
         self.stepped: Callable[[Host, Record], None] = lambda _host, _record: None
         """Told of each record that became durable and says something new of the handover."""
         self.loop.advanced = self._work
+        self.loop.set_exception_handler(self._unhandled)
         self.invariants.records = lambda: self.records
         self.invariants.said = self.said
         self.network.passed = self.invariants.passed
@@ -142,6 +145,13 @@ class World:
 
     def _fail(self, failure: BaseException) -> None:
         self.loop.failure = failure
+
+    def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """A callback that fails is the simulation's own fault; what nobody retrieved is told."""
+        error = context.get("exception")
+        self.said("loop", str(context.get("message", "")), error=repr(error))
+        if "handle" in context and isinstance(error, BaseException):
+            self.loop.failure = error
 
     def _work(self, _now: float) -> None:
         for host in self.hosts.values():
