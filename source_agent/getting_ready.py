@@ -69,13 +69,14 @@ class GettingReady:
         Raises:
             MigrationError, MachineError: It did not come to that; the caller ends the attempt.
         """
-        account, machine = self._account, self._account.custody.port
+        account = self._account
         order = await self._ordered()
         account.terms = msgspec.structs.replace(
             account.terms, control_address=order.control_address, bulk_address=order.bulk_address
         )
         policy = encode(account.terms)
         await account.custody.write(lambda record: msgspec.structs.replace(record, policy=policy))
+        machine = account.custody.port
         link = await stack.enter_async_context(account.link())
         ram = await machine.ram()
         stack.callback(ram.close)

@@ -185,7 +185,7 @@ class SourceService(SourceServicer):
             terms,
             data_bytes=description.populated_bytes,
             witness=description.witness,
-            measured_rate=self._agent.rates.get(destination),
+            measured_rate=self._agent.rate_to(destination),
             hash_bytes_per_s=self._agent.hash_bytes_per_s,
         )
 

@@ -1,0 +1,128 @@
+"""The attempts of one agent's life: known by their ids, each with the task that drives it and the news of its end."""
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Final
+
+from source_agent.doubts import Doubts
+from source_agent.holdings import Holdings
+from source_agent.outgoing_attempt import OutgoingAttempt
+from source_agent.progress import Outcome
+from source_agent.surroundings import Surroundings
+from source_agent.terms import Terms
+from vm_migration.errors import Refused
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.states import State
+from vm_migration.telemetry import logs
+
+_KEPT: Final = 64
+_STOP_PATIENCE: Final = 5.0
+_TELL_PATIENCE: Final = 2.0
+GONE: Final = frozenset({State.RETIRED, State.LOST, State.DESTROYED})
+"""Nothing of the machine belongs to this side any more."""
+_log: Final = logs.get(__name__)
+
+MakeSurroundings = Callable[[str, str, int], Surroundings]
+"""What an attempt (attempt, machine, epoch) needs of its agent."""
+
+
+class Attempts:
+    """Keeps the open ones, and the last of those that ended."""
+
+    def __init__(self, holdings: Holdings, doubts: Doubts, surroundings: MakeSurroundings) -> None:
+        self.rates: Final[dict[str, float]] = {}
+        """What the link to each destination carried last, in bytes per second."""
+        self._holdings: Final = holdings
+        self._doubts: Final = doubts
+        self._surroundings: Final = surroundings
+        self._attempts: Final[dict[str, OutgoingAttempt]] = {}
+        self._names: Final[dict[str, str]] = {}
+        self._driving: Final[dict[str, asyncio.Task[None]]] = {}
+        self._telling: Final[set[asyncio.Task[None]]] = set()
+
+    def __iter__(self) -> Iterator[OutgoingAttempt]:
+        """Yield all of them."""
+        return iter(list(self._attempts.values()))
+
+    def get(self, attempt: str | None) -> OutgoingAttempt | None:
+        """Return an attempt of this life."""
+        return self._attempts.get(attempt or "")
+
+    def name_of(self, attempt: str) -> str:
+        """Return the name of the machine that an attempt moves."""
+        return self._names.get(attempt, "")
+
+    def admit(self, custody: Custody, terms: Terms, name: str) -> OutgoingAttempt:
+        """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""
+        record = custody.record
+        around = self._surroundings(record.attempt or "", record.machine, record.epoch)
+        attempt = OutgoingAttempt(custody, terms, around, self._holdings, self._doubts)
+        while len(self._attempts) >= _KEPT:
+            oldest = next((key for key, each in self._attempts.items() if not each.open), None)
+            if oldest is None:
+                break
+            del self._attempts[oldest]
+            self._names.pop(oldest, None)
+        self._attempts[attempt.attempt] = attempt
+        self._names[attempt.attempt] = name
+        return attempt
+
+    def drive(self, attempt: OutgoingAttempt, work: Coroutine[None, None, None]) -> None:
+        """Have an attempt come to its end, and its end told."""
+        task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
+        self._driving[attempt.attempt] = task
+        task.add_done_callback(lambda done: self._ended(done, attempt))
+
+    async def halt(self, attempt: OutgoingAttempt) -> None:
+        """Have nobody drive an attempt any more; what it was doing is over when this returns."""
+        task = self._driving.get(attempt.attempt)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def tell(self, attempt: OutgoingAttempt) -> None:
+        """Have an attempt's destination told how it ended."""
+        task = asyncio.create_task(self._told(attempt), name=f"news of {attempt.attempt}")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def stop(self) -> None:
+        """Cancel what can be cancelled, and wait for what cannot for a moment."""
+        for attempt in self:
+            if attempt.open:
+                try:
+                    attempt.cancel()
+                except Refused as error:
+                    _log.warning("attempt goes on without this agent", attempt=attempt.attempt, reason=error.message)
+        if self._driving:
+            await asyncio.wait(set(self._driving.values()), timeout=_STOP_PATIENCE)
+        if self._telling:
+            await asyncio.wait(set(self._telling), timeout=_TELL_PATIENCE)
+        rest = {*self._driving.values(), *self._telling}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None], attempt: OutgoingAttempt) -> None:
+        if self._driving.get(attempt.attempt) is task:
+            del self._driving[attempt.attempt]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
+        progress = attempt.board.progress
+        if progress.outcome is not Outcome.COMPLETED:
+            # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an
+            # attempt that was cut off hold the mapping of the machine's RAM.
+            gc.collect()
+        elif progress.bulk_ms > 0 and progress.wire_bytes:
+            self.rates[attempt.record.peer] = progress.wire_bytes * 1000 / progress.bulk_ms
+        if not attempt.open:
+            self.tell(attempt)
+
+    async def _told(self, attempt: OutgoingAttempt) -> None:
+        try:
+            await attempt.tell()
+        except Exception as error:  # noqa: BLE001 - the attempt is over; its news can wait for the next start
+            _log.error("destination could not be told", attempt=attempt.attempt, exc_info=error)
+        if attempt.record.state in GONE:
+            await self._holdings.let_go(attempt.custody)

@@ -1,0 +1,147 @@
+"""What a source agent does with what an earlier life left, before it serves anything, and later where it must wait.
+
+Every journal is read. Other hosts are asked first whether one has a higher claim on a machine that this host takes for
+its own. An attempt that was open and not released asks its destination and ends, a released one is handed over again, a
+machine that owes a run state is brought to it. No machine is started from a journal alone.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+from source_agent.attempts import GONE, Attempts
+from source_agent.doubts import OUTRANKED, Doubts, keep_still
+from source_agent.elsewhere import Elsewhere
+from source_agent.ending import bring_to_owed
+from source_agent.holdings import Holdings, name_in
+from source_agent.insisting import pause_before
+from source_agent.outgoing_attempt import OutgoingAttempt
+from source_agent.terms import decode
+from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.handover.ownership import owe_run_state
+from vm_migration.handover.record import Record
+from vm_migration.handover.states import LEAVING, State
+from vm_migration.machine.port import MachineError
+from vm_migration.telemetry import logs
+
+_PATIENCE: Final = 15.0
+"""Seconds for which a start waits for what earlier attempts come to; what takes longer goes on beside the service."""
+_HURRY_PATIENCE: Final = 5.0
+"""Seconds for which somebody who wants a machine recovered now waits for what comes of it."""
+_RETRY_EVERY: Final = 10.0
+_log: Final = logs.get(__name__)
+
+
+class Restarting:
+    """Goes on with what is left, machine by machine."""
+
+    def __init__(self, holdings: Holdings, attempts: Attempts, doubts: Doubts, elsewhere: Elsewhere | None) -> None:
+        self.failures: Final[dict[str, str]] = {}
+        """Why a machine could not be recovered yet."""
+        self._holdings: Final = holdings
+        self._attempts: Final = attempts
+        self._doubts: Final = doubts
+        self._elsewhere: Final = elsewhere
+        self._retrying: Final[set[asyncio.Task[None]]] = set()
+
+    async def all(self) -> None:
+        """Go on with all of it, as far as the journals decide it; the silent are asked again later."""
+        machines = await asyncio.to_thread(self._holdings.journals.machines)
+        await self._yield_to_others(machines)
+        for machine in machines:
+            if not self._doubts.text(machine) and not await self._tried(machine):
+                task = asyncio.create_task(self._later(machine), name=f"recovery of {machine}")
+                self._retrying.add(task)
+                task.add_done_callback(self._retrying.discard)
+        await asyncio.gather(*map(self._until_settled, self._attempts))
+
+    async def now(self, machine: str) -> None:
+        """Go on now with what an earlier life left of a machine, or with its attempt that waits."""
+        attempts = [each for each in self._attempts if each.open and each.record.machine == machine]
+        for attempt in attempts:
+            attempt.hurry()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HURRY_PATIENCE):
+                    while attempt.open and not attempt.unheard:
+                        await attempt.board.next(_HURRY_PATIENCE)
+        if not attempts:
+            await self._tried(machine)
+
+    async def stop(self) -> None:
+        """Try nothing any more."""
+        retrying = set(self._retrying)
+        for task in retrying:
+            task.cancel()
+        await asyncio.gather(*retrying, return_exceptions=True)
+
+    async def _yield_to_others(self, machines: Sequence[str]) -> None:
+        """Pause every machine of which another host has a higher claim, before anything is done to it."""
+        own = []
+        for machine in machines:
+            with contextlib.suppress(Unreachable):
+                record = await asyncio.to_thread(self._holdings.journals.read_last, machine)
+                if record.owns or record.state in (State.OUTGOING, State.STOPPED):
+                    own.append(record)
+        claims = {} if self._elsewhere is None else await self._elsewhere.claims(own)
+        for machine, claim in claims.items():
+            self._doubts.raise_(machine, OUTRANKED, str(claim))
+            try:
+                async with self._holdings.hold(machine) as custody:
+                    if custody.record.owns:  # also for the next life, which may not hear of the claim
+                        await custody.write(lambda last: owe_run_state(last, running=False))
+                    await keep_still(custody)
+            except (MigrationError, MachineError) as error:
+                _log.error("machine could not be paused", machine=machine, reason=str(error))
+
+    async def _tried(self, machine: str) -> bool:
+        try:
+            await self._one(machine)
+        except Exception as error:  # noqa: BLE001 - one machine that cannot be recovered must not keep the others away
+            _log.error("machine could not be recovered", machine=machine, exc_info=error)
+            self.failures[machine] = f"could not be recovered, and is tried again: {error}"
+            return False
+        self.failures.pop(machine, None)
+        return True
+
+    async def _later(self, machine: str) -> None:
+        for retry in itertools.count():
+            await asyncio.sleep(pause_before(retry, _RETRY_EVERY))
+            if await self._tried(machine):
+                return
+
+    async def _until_settled(self, attempt: OutgoingAttempt) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while attempt.open and attempt.record.state is not State.RELEASED and not attempt.unheard:
+                    await attempt.board.next(_PATIENCE)
+        except TimeoutError:
+            _log.error("attempt of an earlier life is still open", attempt=attempt.attempt)
+
+    async def _one(self, machine: str) -> None:
+        record = await asyncio.to_thread(self._holdings.journals.read_last, machine)
+        left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy
+        if (record.state in LEAVING or left) and self._attempts.get(record.attempt) is None:
+            async with self._holdings.hold(machine) as custody:
+                record = custody.record
+                attempt = self._attempts.admit(custody, decode(record.policy), name_in(record))
+            if record.state in LEAVING:
+                self._attempts.drive(attempt, attempt.recover())
+            else:
+                attempt.show_outcome()
+                self._attempts.tell(attempt)
+        if record.owns and not record.run_confirmed:
+            async with self._holdings.hold(machine) as custody:
+                record = await bring_to_owed(custody)
+        if record.state in GONE:
+            await self._sweep(record)
+
+    async def _sweep(self, record: Record) -> None:
+        """Free what a machine that is not here any more has left, where an earlier life did not come to it."""
+        place = self._holdings.hypervisor.of_text(record.machine)
+        instance = place.instance()
+        named = instance is not None and instance.name == record.instance
+        if named or (instance is not None and record.state is State.DESTROYED):
+            _log.warning("freeing what is left of a machine", machine=record.machine, state=record.state)
+            await self._holdings.hypervisor.take_away(place, None)
