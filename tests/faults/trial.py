@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from orchestrator.admission import Order
 from orchestrator.attempt import Attempt
 from orchestrator.client import RemoteDesk
 from orchestrator.policy import MigrationPolicy
-from orchestrator.store.store import Store
+from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
 from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, FaultSite
 from tests.faults.rows import Row, Victim, When
@@ -111,13 +112,19 @@ class Trial:
     # what is written of it
 
     def row_of_it(self) -> Attempt | None:
-        """Return the first attempt of the machine as its driver's store has it."""
+        """Return the first attempt of the machine as its driver's store has it.
+
+        For reading only: a driver that is frozen in the middle of a transaction keeps writers away.
+        """
         path = self.site.store(cli=self.by_command)
-        if not path.exists():
-            return None
-        with Store(path) as store:
-            mine = [each for each in store.attempts(everything=True) if each.machine == self.machine]
-        return mine[-1] if mine else None
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                db.row_factory = sqlite3.Row
+                query = "SELECT * FROM attempt WHERE machine = ? ORDER BY created_at LIMIT 1"
+                row = db.execute(query, (self.machine,)).fetchone()
+        except sqlite3.OperationalError:
+            return None  # it is not there, or has no tables yet
+        return None if row is None else attempt_from(row)
 
     def record(self, host: str) -> Record | None:
         """Return a journal's last record, past its lock: who only looks must not make an agent wait."""
