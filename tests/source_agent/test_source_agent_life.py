@@ -12,7 +12,7 @@ import pytest
 from source_agent.agent import SourceAgent
 from source_agent.outgoing_attempt import Surroundings
 from source_agent.progress import Outcome
-from tests.fakes.fake_machine import MACHINE, Held
+from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
 from vm_migration.errors import Refused, Stale
 from vm_migration.handover.departure import aborted
@@ -189,3 +189,32 @@ async def test_a_machine_that_died_owing_its_run_state_is_lost_after_an_attempt_
     assert last(adopted.folder).state is State.LOST
     assert not machine.directory.path.exists()
     await agent.stop()
+
+
+async def test_a_pause_asked_for_while_an_attempt_resumes_its_guest_wins(
+    adopted: Adopt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resumption of an attempt that was cancelled could overtake it: the guest ran, and was owed a pause."""
+    machine = adopted.machine(State.OWNER)
+    resuming, go_on = asyncio.Event(), asyncio.Event()
+    stops = FakeMachine.stop_tracking
+
+    async def stop_tracking(self: FakeMachine) -> None:
+        resuming.set()
+        await go_on.wait()
+        await stops(self)
+
+    monkeypatch.setattr(FakeMachine, "stop_tracking", stop_tracking)
+    agent = agent_of(adopted.folder)
+    attempt = await agent.begin(KEY, "host-b", TERMS)
+    attempt.cancel()
+    await resuming.wait()
+    pausing = asyncio.create_task(agent.machines.set_running("fake", running=False))
+    await asyncio.sleep(0)
+    go_on.set()
+    await pausing
+    assert not machine.machine.running
+    record = last(adopted.folder)
+    assert (record.was_running, record.run_confirmed) == (False, True)
+    await agent.stop()
+    assert not machine.machine.running
