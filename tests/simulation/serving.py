@@ -81,6 +81,12 @@ class CallContext:
     def invocation_metadata(self) -> Metadata:
         return self.metadata
 
+    def set_code(self, code: grpc.StatusCode) -> None:
+        """What a generated servicer says before it raises: the boundary tells that by itself."""
+
+    def set_details(self, details: str) -> None:
+        """See `set_code`."""
+
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> Never:
         self.aborted = Status(code, details, tuple(trailing_metadata))
         raise grpc.aio.AbortError
