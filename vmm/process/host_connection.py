@@ -1,4 +1,9 @@
-"""The host process as a machine process reaches it: `vmm.vfio.host_port` over sockets."""
+"""The host process as a machine process reaches it: `vmm.vfio.host_port` over sockets.
+
+A call waits for its answer as a process waits in the kernel: without a deadline, until the host answers or is gone,
+which its sockets tell. A host that is frozen, or short of time, must not cost the machine its memory; its agents have
+deadlines of their own, and say that it does not answer.
+"""
 
 import socket
 from collections.abc import Sequence
@@ -14,7 +19,7 @@ from vfio_host.interface.channel import Channel, ChannelError, close_all, connec
 from vmm.vfio.host_port import HostCallFailed, HostGone, OpenObject, unless_failed
 
 DEADLINE: Final = 10.0
-"""Seconds for one batch; the host answers between two steps of its devices, which are a millisecond long."""
+"""Seconds for connecting."""
 
 
 class SocketDescriptor:
@@ -45,7 +50,7 @@ class SocketDescriptor:
             raise HostGone(f"Host answered {type(call).__name__} with a descriptor that did not come along")
         connection = socket.socket(fileno=received[answer.descriptor])
         close_all([number for index, number in enumerate(received) if index != answer.descriptor])
-        connection.settimeout(DEADLINE)
+        connection.settimeout(None)
         return OpenObject(answer.id, SocketDescriptor(Channel(connection)))
 
     def close(self) -> None:
@@ -75,9 +80,11 @@ class HostConnection:
             HostGone: No host process listens there.
         """
         try:
-            self._root: Final = SocketDescriptor(connect(path, DEADLINE))
+            channel = connect(path, DEADLINE)
         except ChannelError as error:
             raise HostGone(str(error)) from error
+        channel.set_deadline(None)
+        self._root: Final = SocketDescriptor(channel)
 
     def open(self, path: str) -> OpenObject:
         """Open a path."""
