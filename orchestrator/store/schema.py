@@ -104,16 +104,29 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+    if _is_ready(connection, path):
+        return  # looked at without the lock for writing: who only reads must not wait for a writer that is frozen
     connection.execute("BEGIN IMMEDIATE")
     with connection:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise Refused("store-version", f"The store {path} was written by a newer version", "Use that version")
-        if version == 0:
+        if _version(connection, path) == 0:
             for statement in _TABLES.split(";\n"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version={VERSION}")
-        present = {row["name"] for row in connection.execute("PRAGMA table_info(attempt)")}
-        for name, kind in _ADDED.items():
-            if name not in present:
-                connection.execute(f"ALTER TABLE attempt ADD COLUMN {name} {kind}")
+        for name in _missing(connection):
+            connection.execute(f"ALTER TABLE attempt ADD COLUMN {name} {_ADDED[name]}")
+
+
+def _is_ready(connection: sqlite3.Connection, path: Path) -> bool:
+    return _version(connection, path) == VERSION and not _missing(connection)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise Refused("store-version", f"The store {path} was written by a newer version", "Use that version")
+    return int(version)
+
+
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    present = {row["name"] for row in connection.execute("PRAGMA table_info(attempt)")}
+    return [name for name in _ADDED if name not in present]

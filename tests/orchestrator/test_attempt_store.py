@@ -1,5 +1,7 @@
+import contextlib
 import multiprocessing
 import os
+import sqlite3
 from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.attempt import ENDS, Attempt, Fault, IllegalPhase, Notice, Outcome, Phase, may_follow
 from orchestrator.policy import MigrationPolicy
+from orchestrator.store import schema
 from orchestrator.store.claim import CLAIM_SECONDS, claimed
 from orchestrator.store.exclusive import only_daemon
 from orchestrator.store.store import Ownership, Store
@@ -160,6 +163,20 @@ def _enter(path: Path, number: int, barrier: Barrier) -> None:
         row = store.open_attempt(new(f"attempt-{number}", machine=f"m{number}", driver=f"cli-{number}"))
         for phase in (Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING):
             row = store.save(row.to(phase), 101.0)
+
+
+def test_who_reads_a_store_does_not_wait_for_a_writer_that_is_frozen(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
+    with Store(path) as store:
+        store.open_attempt(new())
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        with Store(path) as store:
+            assert [row.attempt for row in store.attempts()] == [new().attempt]
+            with pytest.raises(Refused, match="locked"):
+                store.request_cancel(new().attempt)
 
 
 def test_several_processes_write_at_once(path: Path) -> None:
