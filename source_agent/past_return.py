@@ -9,7 +9,7 @@ from typing import Final
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
-from source_agent.doubts import CONTRADICTION, keep_still
+from source_agent.doubts import CONTRADICTION, OUTRANKED, keep_still
 from source_agent.ending import take_back
 from source_agent.handing_over import Handed, Waiting, active_at, hand_over, retire, told_retired
 from source_agent.looking import look
@@ -64,6 +64,7 @@ class PastReturn:
         account = self._account
         await keep_still(account.custody)
         await self._patience.insist(lambda: retire(account.custody, owner))
+        account.doubts.settle(account.record.machine, OUTRANKED)
         text = f"An operator gave the machine to another host, at epoch {owner.highest_epoch}"
         account.show_end(AttemptFailed("taken-elsewhere", text, "See: viaduct doctor"), State.RETIRED)
 
