@@ -103,9 +103,10 @@ async def doctor(site: Site) -> tuple[int, dict[str, set[str]], list[object]]:
 
 async def settled(agents: Agents) -> None:
     """Wait until the doctor finds nothing wrong, and one machine that runs."""
-    async with asyncio.timeout(DEADLINE):
-        while (found := await examine(agents)).findings:
-            assert found.machines
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DEADLINE
+    while (found := await examine(agents)).findings:
+        assert loop.time() < until, found.findings
     assert [place.state for _, place in found.machines] == ["running"]
 
 
@@ -159,4 +160,70 @@ async def test_a_released_machine_starts_with_the_secret_of_the_mounted_journal(
             assert (again.exit_code, steps(again)) == (0, [])
             site.run("host-a")
             await settled(agents)
+        assert site.remains_at_last() == []
+
+
+async def test_a_whole_copy_starts_without_its_source_where_writes_may_be_missing() -> None:
+    async with site_of_two() as (site, victim), site.agents() as agents:
+        async with machine(site, agents, specification("presumed")) as created:
+            uuid = created.machine
+            await until_ready(site, agents, uuid, victim)
+            turn_off(site, "host-a", uuid)
+            said = await viaduct(site, "recover", "--fenced", "host-a", "--may-miss-writes", "--yes", "--json")
+            assert (said.exit_code, steps(said)) == (0, [("take-at-destination", True)]), (said.out, said.err)
+            jobs = await works(site, "host-b", uuid)
+            record = site.record("host-b", uuid)
+            assert record is not None
+            assert (record.state, record.owned_epoch) == (State.TAKEN, 3)
+            assert "host-a off, writes may be missing" in record.reason
+
+            # The host is back and meets the higher epoch: its copy is paused, and given up when it is told to go on.
+            site.run("host-a")
+            back = await viaduct(site, "recover", "--json")
+            assert (back.exit_code, back.document["unresolved"]) == (0, []), (back.out, back.err)
+            await settled(agents)
+            assert site.states("host-a", uuid)[-1] == "RETIRED"
+            await works(site, "host-b", uuid, jobs)
+        assert site.remains_at_last() == []
+
+
+async def test_a_released_machine_is_taken_back_where_writes_may_be_missing() -> None:
+    async with site_of_two() as (site, victim), site.agents() as agents:
+        async with machine(site, agents, specification("returned")) as created:
+            uuid = created.machine
+            await until_ready(site, agents, uuid, victim)
+            turn_off(site, "host-b", uuid)
+            site.source("host-a").kill()
+            release(site, uuid)
+            site.run("host-a")
+            refused = await viaduct(site, "recover", "--fenced", "host-b", "--yes")
+            assert (refused.exit_code, "--may-miss-writes" in refused.err) == (3, True), refused.err
+            said = await viaduct(site, "recover", "--fenced", "host-b", "--may-miss-writes", "--yes", "--json")
+            assert (said.exit_code, steps(said)) == (0, [("take-at-source", True)]), (said.out, said.err)
+            jobs = await works(site, "host-a", uuid)
+
+            site.run("host-b")
+            await settled(agents)
+            assert site.machines_at("host-b") == []
+            await works(site, "host-a", uuid, jobs)
+        assert site.remains_at_last() == []
+
+
+async def test_recover_has_everybody_go_on_once_they_are_there() -> None:
+    async with site_of_two() as (site, victim), site.agents() as agents:
+        async with machine(site, agents, specification("resumed")) as created:
+            uuid = created.machine
+            await until_ready(site, agents, uuid, victim)
+            site.dest("host-b").kill()
+            site.source("host-a").kill()
+            release(site, uuid)
+            site.run("host-a")
+            said = await viaduct(site, "recover", "--json")
+            assert (said.exit_code, said.document["steps"]) == (6, []), (said.out, said.err)
+            site.run("host-b")
+            said = await viaduct(site, "recover", "--json")
+            assert (said.exit_code, said.document["unresolved"]) == (0, []), (said.out, said.err)
+            await works(site, "host-b", uuid)
+            await settled(agents)
+            assert site.states("host-a", uuid)[-1] == "RETIRED"
         assert site.remains_at_last() == []
