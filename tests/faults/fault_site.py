@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,9 +104,13 @@ class FaultSite(Site):
 
     def start_all(self) -> None:
         """Have everybody run."""
-        if not self.mosquitto.running:
+        self.start([daemon for daemon in self.everyone if not daemon.running])
+
+    def start(self, daemons: Sequence[Daemon]) -> None:
+        """Have some daemons run; this returns when they serve."""
+        if self.mosquitto in daemons:
             self.mosquitto.start()
-        launch([daemon for daemon in self.everyone if not daemon.running], _START_SECONDS)
+        launch([daemon for daemon in daemons if daemon is not self.mosquitto], _START_SECONDS)
 
     def store(self, *, cli: bool) -> Path:
         return self.folder / ("cli.db" if cli else "orchestrator.db")

@@ -62,7 +62,7 @@ class Strike:
                     os.kill(process.pid, signal.SIGCONT)
         elif (daemon := self.daemon()) is not None:
             daemon.kill()  # it is dead; this reaps it
-            daemon.start()
+            self._trial.site.start([daemon])
 
     def daemon(self) -> Daemon | None:
         """Return the victim where it is a daemon."""
