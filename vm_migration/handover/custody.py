@@ -27,6 +27,8 @@ from vm_migration.telemetry import logs
 from vmm.process.control import Description
 
 Change = Callable[[Record], Record]
+_END_SECONDS: Final = 2.0
+"""For a process to end by request; it is killed then, for it holds memory, and its folder the machine's name."""
 NO_INSTANCE: Final = "none"
 """Names no process: what is taken away is an empty place at most."""
 _log: Final = logs.get(__name__)
@@ -142,10 +144,11 @@ class Custody:
     async def _end_by_request(self) -> None:
         """Ask the process to end, which it refuses to whoever was cut off; one that is silent is killed later."""
         try:
-            await self.port.destroy()
+            async with asyncio.timeout(_END_SECONDS):
+                await self.port.destroy()
         except CutOff as error:
             raise Stale("machine-cut-off", f"Machine obeys another controller: {error}", "Ask again") from error
-        except MachineError as error:
+        except (MachineError, TimeoutError) as error:
             _log.warning("machine does not end by request", machine=self.record.machine, reason=str(error))
 
     async def close(self) -> None:
