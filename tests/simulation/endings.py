@@ -29,12 +29,21 @@ def settled(world: World) -> bool:
     agents = all(host.up(side) for host in world.hosts.values() for side in ("source", "dest"))
     rows = [row for each in world.orchestrators for row in each.store.attempts()]
     orchestrators = all(each.ready for each in world.orchestrators)
-    if not agents or not orchestrators or open_states or rows:
+    if not agents or not orchestrators or open_states or rows or leftovers(world):
         return False
     if not running:
         return not _whole_copies(world)
     owner = world.records.get(running[0].host.name)
     return owner is not None and owner.state in OWNING and owner.former_retired and owner.run_confirmed
+
+
+def leftovers(world: World) -> list[str]:
+    """Return the processes that are alive at hosts whose journal says that nothing of the machine is there."""
+    return [
+        f"{each.instance.token} at {each.host.name}"
+        for each in world.invariants.processes
+        if each.alive and each.host.name in world.records and world.records[each.host.name].state in _GONE
+    ]
 
 
 def judged(world: World) -> Ending:
@@ -49,6 +58,9 @@ def judged(world: World) -> Ending:
             _broken(world, "told-lost", f"The machine runs at {running[0].host.name}, and {told} are told as lost")
         if not settled(world):
             rows = [(row.phase, row.reason) for row in _rows(world) if not row.ended]
+            if left := leftovers(world):
+                _broken(world, "left-over", f"Processes of a machine that is not there: {left}; {states}")
+                return Ending.RUNS
             _broken(world, "never-quiet", f"The machine runs at {running[0].host.name}; {states}; rows {rows}")
         return Ending.RUNS
     whole = _whole_copies(world)

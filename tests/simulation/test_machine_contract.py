@@ -1,0 +1,167 @@
+"""What agents rely on of a machine process holds for the simulated one as for `viaduct-vmm`."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.simulation.machines import HostMachines, SimulatedHypervisor, Watch
+from tests.simulation.virtual_loop import Process, VirtualLoop
+from tests.simulation.world import SPECIFICATION
+from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vmm.vfio.device_records import DeviceRecord
+
+MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
+OTHER = UUID("1b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
+
+Scenario = Callable[[Hypervisor], Awaitable[None]]
+Over = Callable[[Path, Scenario], None]
+
+
+def over_processes(folder: Path, scenario: Scenario) -> None:
+    """Run a scenario with real machine processes, and leave none."""
+
+    async def run() -> None:
+        hypervisor = SoftwareHypervisor(folder / "run")
+        try:
+            await scenario(hypervisor)
+        finally:
+            for place in list(hypervisor.all()):
+                await hypervisor.take_away(place, None)
+
+    asyncio.run(run())
+
+
+def over_simulation(_folder: Path, scenario: Scenario) -> None:
+    """Run a scenario with simulated machine processes."""
+    loop = VirtualLoop(1)
+    machines = HostMachines("host-a", loop, Watch(), {}, witness=False)
+
+    async def run() -> None:
+        await scenario(SimulatedHypervisor(machines, Process("agent")))
+
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.end()
+        loop.close()
+
+
+over_both = pytest.mark.parametrize("over", [over_processes, over_simulation])
+
+
+async def started(hypervisor: Hypervisor, *, incoming: bool = False, machine: UUID = MACHINE) -> MachinePlace:
+    return await hypervisor.launch(machine, SPECIFICATION, incoming=incoming)
+
+
+@over_both
+def test_the_fence_and_the_pause_numbers(over: Over, tmp_path: Path) -> None:
+    async def scenario(hypervisor: Hypervisor) -> None:
+        place = await started(hypervisor)
+        old, new = hypervisor.connect(place), hypervisor.connect(place)
+        assert (await old.describe()).run_state == "running"
+        with pytest.raises(CutOff):  # it has not attached
+            await old.pause(for_attempt=False)
+        await old.attach(1, 1)
+        first = await old.pause(for_attempt=True)
+        again = await old.pause(for_attempt=True)
+        assert (first.pause, first.was_running, again.pause, again.was_running) == (1, True, 1, False)
+        await new.attach(1, 2)
+        with pytest.raises(CutOff):
+            await old.run(1)
+        with pytest.raises(CutOff):
+            await old.attach(1, 1)
+        assert await new.confirm_stopped() == 1
+        await new.run(1)
+        assert await new.confirm_stopped() is None
+        with pytest.raises(MachineRefused):  # only one that stands still is released
+            await new.release(1)
+        assert (await new.pause(for_attempt=True)).pause == 2
+        await new.release(1)
+        with pytest.raises(CutOff):
+            await new.run(1)
+        with pytest.raises(CutOff):
+            await new.stay_paused(1)
+        await new.run(2)
+        described = await new.describe()
+        assert (described.run_state, described.released, described.controller) == ("running", 1, 2)
+        for port in (old, new):
+            await port.close()
+        with pytest.raises(MachineGone):
+            await new.describe()
+
+    over(tmp_path, scenario)
+
+
+@over_both
+def test_an_incoming_machine_lives_on_a_whole_state_only(over: Over, tmp_path: Path) -> None:
+    async def scenario(hypervisor: Hypervisor) -> None:
+        source, target = await started(hypervisor), await started(hypervisor, incoming=True, machine=OTHER)
+        here, there = hypervisor.connect(source), hypervisor.connect(target)
+        await here.attach(1, 1)
+        await there.attach(2, 1)
+        for refused in (there.run(2), there.stay_paused(2), there.pause(for_attempt=True), here.populate(0, 1)):
+            with pytest.raises(MachineRefused):
+                await refused
+        await here.start_tracking()
+        stop = await here.pause(for_attempt=True)
+        records: list[DeviceRecord] = []
+        complete = False
+        while not complete:
+            found = await here.read_device_data(1 << 20)
+            records += found.records
+            complete = found.complete
+        state = await here.save()
+        if records:
+            await there.write_device_data(records)
+        await there.load(state, stop.pause + 6)
+        assert (await there.describe()).run_state == "incoming"
+        await there.stay_paused(2)
+        described = await there.describe()
+        assert (described.run_state, described.pause) == ("paused", stop.pause + 6)
+        await here.stop_tracking()
+        await here.run(1)
+        for port in (here, there):
+            await port.close()
+
+    over(tmp_path, scenario)
+
+
+@over_both
+def test_a_machine_is_ended_once_and_by_whom_it_obeys(over: Over, tmp_path: Path) -> None:
+    async def scenario(hypervisor: Hypervisor) -> None:
+        place = await started(hypervisor)
+        with pytest.raises(LaunchFailed):
+            await started(hypervisor)
+        instance = place.instance()
+        assert instance is not None
+        name = instance.name
+        assert hypervisor.instance_lives(name) is True
+        assert hypervisor.instance_lives("") is None
+        old, new = hypervisor.connect(place), hypervisor.connect(place)
+        await old.attach(1, 1)
+        await new.attach(1, 2)
+        with pytest.raises(CutOff):
+            await hypervisor.take_away(place, old)
+        await hypervisor.take_away(place, None, only="another:1:2:instance")
+        assert place.alive()
+        await hypervisor.take_away(place, new)
+        assert not place.alive()
+        assert hypervisor.instance_lives(name) is False
+        assert place.instance() is None
+        assert not list(hypervisor.all())
+        with pytest.raises(MachineGone):
+            place.specification()
+        with pytest.raises(MachineError):
+            await new.describe()
+        await hypervisor.take_away(place, None)
+        for port in (old, new):
+            with suppress(MachineError):
+                await port.close()
+
+    over(tmp_path, scenario)
