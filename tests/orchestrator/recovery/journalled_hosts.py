@@ -12,7 +12,8 @@ from functools import partial
 import msgspec
 
 from orchestrator.agents import HostAddresses
-from tests.orchestrator.fake_agents import FakeDestination, FakeHost, FakeSource, World
+from tests.orchestrator.fake_services import FakeDestination, FakeHost, FakeSource
+from tests.orchestrator.fake_world import World
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1 import types_pb2 as types
