@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import msgspec
 import pytest
 
 from vm_migration.errors import InvalidInput, MigrationError, Missed, Refused, Stale, Unauthorised
 from vm_migration.handover import arrival, departure, ownership
 from vm_migration.handover.evidence import Absence, InstanceGone, ProcessAnswer, SideView, view
-from vm_migration.handover.record import AttemptKey, Record, decode, encode
-from vm_migration.handover.secret import draw, matches, secret_hash
+from vm_migration.handover.record import AttemptKey, Record
+from vm_migration.handover.secret import secret_hash
 from vm_migration.handover.states import OPEN, OWNING, IllegalTransition, State
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
@@ -222,11 +221,8 @@ def test_an_operators_lost_names_no_attempt_and_stands_above_every_epoch() -> No
 
 def test_what_a_destination_notes_of_its_source_ends_with_its_attempt() -> None:
     noted = arrival.ready(PREPARED, pause=1, was_running=True, source_sequence=40)
-    assert arrival.source_sequence(noted) == 40
-    assert arrival.source_sequence(READY) == 0
-    assert arrival.source_sequence(OUTGOING) == 0
     begun = arrival.activating(noted, pause=1, secret=SECRET)
-    assert arrival.source_sequence(begun) == 40
+    assert [arrival.source_sequence(each) for each in (noted, begun, READY, OUTGOING)] == [40, 40, 0, 0]
     answer = ProcessAnswer(begun.instance, begun.controller, running=True, pause=1)
     above = SideView(A, State.TAKEN, highest_epoch=9)
     # The source agent takes what stands in `policy` at an end for the terms of an attempt of its own.
@@ -313,8 +309,7 @@ def test_an_image_is_discarded_only_on_proof() -> None:
     # A source whose journal was put back to before its stop has forgotten whose the only whole copy is.
     refused("journal-rolled-back", lambda: arrival.discarded(READY, source=SideView(A, State.LOST), reason=""), Stale)
     assert arrival.discarded(PREPARED, source=SideView(A, State.LOST), reason="").state is State.DISCARDED
-    passed = SideView(A, Absence.PASSED, held=False)
-    assert arrival.discarded(READY, source=passed, reason="").state is State.DISCARDED
+    assert arrival.discarded(READY, source=SideView(A, Absence.PASSED, held=False), reason="").policy == ""
     refused("wrong-state", lambda: arrival.discarded(ACTIVATING, source=SideView(A, State.ABORTED), reason=""))
 
 
@@ -384,21 +379,3 @@ def test_closed_open_and_owning() -> None:
         assert record.closed is (state not in OPEN)
         assert record.open_attempt == (A if state in OPEN else None)
         assert record.owns is (state in OWNING)
-
-
-def test_the_secret_is_in_no_text_but_the_journals_own() -> None:
-    assert SECRET.hex() not in repr(OUTGOING) + str(OUTGOING) + f"{[OUTGOING]}"
-    assert SECRET.hex() in encode(OUTGOING).decode()
-    assert SECRET.hex() not in encode(OUTGOING.public()).decode()
-    assert decode(encode(OUTGOING)) == OUTGOING
-
-
-def test_a_record_of_a_newer_version_is_not_half_read() -> None:
-    with pytest.raises(msgspec.DecodeError):
-        decode(encode(OUTGOING)[:-1] + b',"later":1}')
-
-
-def test_the_secret_is_drawn_from_the_bytes_it_is_given() -> None:
-    assert draw(bytes) == bytes(32)
-    assert matches(SECRET, secret_hash(SECRET))
-    assert not matches(SECRET[:31], secret_hash(SECRET[:31]))
