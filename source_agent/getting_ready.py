@@ -27,6 +27,9 @@ from vm_migration.errors import AttemptFailed, Refused
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.transfer.outgoing import OutgoingStream
 
+_START_PATIENCE: Final = 600.0
+"""Seconds for which an attempt that is forced when its time is over waits for Start: destinations prepare for long."""
+
 
 class GettingReady:
     """The rounds and the stop of one attempt."""
@@ -100,8 +103,12 @@ class GettingReady:
         return await self._stop(link, rounds, standstill_ms, forced=forced)
 
     async def _ordered(self) -> StartOrder:
+        terms = self._account.terms
+        patience = terms.timeout_ms / 1000
+        if terms.force_on_timeout:  # its time may be over while the destination prepares: it is forced then, not ended
+            patience = max(patience, _START_PATIENCE)
         try:
-            async with asyncio.timeout(self._account.terms.timeout_ms / 1000):
+            async with asyncio.timeout(patience):
                 return await self._order
         except TimeoutError:
             raise AttemptFailed("timeout", "Attempt was begun and never started", "Begin a new one") from None

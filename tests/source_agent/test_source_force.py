@@ -1,11 +1,12 @@
 """Force switches over at once, also in the middle of a round, and nothing of the machine is missing then."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from source_agent.outgoing_attempt import OutgoingAttempt
+from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
 from source_agent.progress import Phase
 from tests.fakes.receiving_destination import ReceivingDestination, receiving
 from tests.source_agent.departures import TERMS, A
@@ -71,6 +72,20 @@ async def test_the_end_of_the_time_forces_in_the_middle_of_a_round(tmp_path: Pat
             assert attempt.board.progress.phase is Phase.COMPLETED
         assert attempt.board.progress.rounds[0].unsent_pages > 0
         require_whole(there, attempt.board.progress.rounds[:2])
+
+
+async def test_an_attempt_whose_time_is_over_before_it_is_started_is_forced_and_not_ended(tmp_path: Path) -> None:
+    """A destination that prepared for longer than `--timeout` made `--on-timeout force` a failure."""
+    terms = msgspec.structs.replace(TERMS, timeout_ms=1, force_on_timeout=True)
+    with departing(tmp_path, MANY_PAGES) as (held, _):
+        there = ReceivingDestination(attempt=A, pages=MANY_PAGES, handoffs=["ACTIVE"])
+        async with receiving(there), running(held, "", terms=terms) as (attempt, task):
+            asyncio.get_running_loop().call_later(
+                0.05, attempt.start, StartOrder(there.address, there.address, b"ticket")
+            )
+            await task
+            assert attempt.board.progress.phase is Phase.COMPLETED, attempt.board.progress.failure
+        assert (there.words == 1).all()
 
 
 async def test_a_cut_that_is_awaited_does_not_wait_for_the_bandwidth(tmp_path: Path) -> None:
