@@ -67,8 +67,10 @@ async def plan_without(agents: Agents, request: Request, configuration: Configur
     """
     folder = request.folder
     journals = None if folder is None else await asyncio.to_thread(folder.read)
-    owned = {**_names(journals or {}), **await asyncio.to_thread(_owned, configuration, fenced)}
-    word = Word(fenced, request.also_off, request.may_miss_writes, journals, owned)
+    owners = await asyncio.to_thread(_owners, configuration)
+    owned = {**_names(journals or {}), **{one.machine: one.name for one in owners if one.host == fenced}}
+    epochs = {one.machine: one.epoch for one in owners}
+    word = Word(fenced, request.also_off, request.may_miss_writes, journals, epochs, owned)
     site = await look(agents)
     machines = chosen(request, site, owned)
     planned = plan(site, word, machines)
@@ -119,13 +121,13 @@ def _names(journals: Mapping[str, Record | MigrationError]) -> dict[str, str]:
     return {machine: name_in(record) or machine[:8] for machine, record in records.items() if record.owns}
 
 
-def _owned(configuration: Configuration, host: str) -> dict[str, str]:
-    """Return the machines that a host owned when that was last recorded; none where the store cannot tell."""
+def _owners(configuration: Configuration) -> tuple[Ownership, ...]:
+    """Return where machines lived when that was last recorded; none where the store cannot tell."""
     try:
         path = store_path(configuration.site.store, os.environ)
         if not path.exists():
-            return {}
+            return ()
         with Store(path) as store:
-            return {one.machine: one.name for one in store.owners() if one.host == host}
+            return store.owners()
     except MigrationError:
-        return {}
+        return ()

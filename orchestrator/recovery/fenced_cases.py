@@ -10,8 +10,10 @@ from orchestrator.recovery.fenced_word import Act, Journalled, NotPlanned, Plann
 from vm_migration.handover.evidence import Absence, Process, view
 from vm_migration.handover.record import Record
 from vm_migration.handover.secret import secret_hash
-from vm_migration.handover.states import State
+from vm_migration.handover.states import ARRIVING, OWNING, State
 
+_HELD: Final = ARRIVING | OWNING
+"""A copy is there, and whole or not, its attempt may yet make it the machine."""
 _ENDED: Final[frozenset[State | Absence]] = frozenset(
     {State.ABORTED, State.LOST, State.TAKEN, Absence.PASSED, Absence.ABOVE}
 )
@@ -87,7 +89,9 @@ def _leaving(word: Word, machine: MachineView, pair: Pair, *, up: bool) -> Itera
         hint = f"Bring {word.fenced} back, or accept that writes may be missing: --may-miss-writes"
         yield _refusal(machine, text, hint)
         return
-    yield _planned(Act.TAKE_AT_SOURCE, machine, here, f"starts on {here} again, as of {stop}", pair, missing=missing)
+    yield _newer_copy(machine, pair, here) or _planned(
+        Act.TAKE_AT_SOURCE, machine, here, f"starts on {here} again, as of {stop}", pair, missing=missing
+    )
 
 
 # the machine came from the host that is off
@@ -123,6 +127,9 @@ def _write_off(word: Word, machine: MachineView, pair: Pair, gone: str) -> Plann
     if elsewhere:
         return _refusal(machine, elsewhere, "viaduct doctor")
     text = f"its process ended on {here} while it was being started, and {gone}"
+    newer = _newer_copy(machine, pair, here)
+    if newer is not None:
+        return newer
     if word.may_miss_writes:
         missing = "all of it: it has to be created again from its specification"
         return _planned(Act.WRITE_OFF, machine, here, f"{text}: it is written off as lost", pair, missing=missing)
@@ -160,6 +167,9 @@ def _without_journal(
     word: Word, machine: MachineView, pair: Pair, journalled: Journalled | None
 ) -> Planned | NotPlanned:
     here, stop = pair.destination_host, f"stop {pair.destination.pause}"
+    newer = _newer_copy(machine, pair, here) if word.may_miss_writes else None
+    if newer is not None:
+        return newer
     if word.may_miss_writes:
         missing = f"everything that the guest did on {word.fenced} after {stop}, if it went on there"
         text = f"starts on {here} as of {stop}, without {word.fenced}'s release"
@@ -186,6 +196,18 @@ def _elsewhere(machine: MachineView, pair: Pair) -> str:
         if not inside and (machine.copies[host].runs or (owns(record) and record.owned_epoch >= pair.epoch)):
             return f"{host} has it at epoch {record.owned_epoch}, and this attempt was at {pair.epoch}"
     return ""
+
+
+def _newer_copy(machine: MachineView, pair: Pair, here: str) -> NotPlanned | None:
+    """Refuse to take a copy while a host that answers holds one of a later attempt, which may yet be released to it."""
+    for host, record in machine.records.items():
+        if host != here and record.epoch > pair.epoch and record.state in _HELD:
+            text = f"{host} holds a copy of a later attempt ({record.state}, epoch {record.epoch})"
+            reason = f"{text}: the one on {here} is of epoch {pair.epoch}, and may not be the machine any more"
+            return _refusal(
+                machine, reason, f"Take that one, or have it end first: viaduct doctor shows what {host} has"
+            )
+    return None
 
 
 def _own_pair(machine: MachineView, record: Record) -> Pair | None:

@@ -13,11 +13,13 @@
     on its way to HOST, or arriving        not known                                 the agent here ends it by itself
     nothing, or given to HOST              the only copy                             nothing can start
 
-Anything else is refused with its reason. A host that answers is not off: then only the machine whose process it has
-proven gone in the middle of being started can be taken back.
+A copy is taken only where it is the newest: while a host that answers holds a copy of a later attempt, which its source
+may still release, an older one is refused (ADR 0009). Anything else is refused with its reason. A host that answers is
+not off: then only the machine whose process it has proven gone in the middle of being started can be taken back.
 """
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final
 
 from orchestrator.diagnosis.views import MachineView, SiteView
@@ -40,11 +42,13 @@ def plan(site: SiteView, word: Word, machines: Collection[str] | None = None) ->
     for machine in wanted:
         for found in of_machine(site, word, machine):
             if isinstance(found, Planned):
-                steps.append(found)
+                # A host that is off may have seen an epoch that no journal here has: TAKEN stands above it.
+                seen = max(found.highest_seen, word.epochs.get(machine.machine, 0))
+                steps.append(replace(found, highest_seen=seen))
             else:
                 refused.append(found)
-    seen = {one.machine for one in site.machines}
-    steps += (one for one in _only_there(word, seen) if machines is None or one.machine in machines)
+    known = {one.machine for one in site.machines}
+    steps += (one for one in _only_there(word, known) if machines is None or one.machine in machines)
     _require_off(site, word, wanted, steps)
     return Plan(tuple(steps), tuple(refused))
 

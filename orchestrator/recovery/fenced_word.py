@@ -76,5 +76,7 @@ class Word:
     may_miss_writes: bool = False
     journals: Mapping[str, Journalled] | None = None
     """HOST's journals, where its disk is mounted."""
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """The epoch at which the orchestrator's store last recorded an owner of each machine, whichever host that was."""
     owned: Mapping[str, str] = field(default_factory=dict)
     """Machines of which HOST had the only copy by the orchestrator's store or its own journals, UUID -> name."""

@@ -224,3 +224,21 @@ def test_only_the_machines_that_were_named_are_planned() -> None:
     assert len(plan(hosts, word("host-a", RELEASED), {MACHINE}).steps) == 1
     assert plan(hosts, word("host-a", RELEASED)).steps[0].pair is not None
     assert ATTEMPT in repr(plan(hosts, word("host-a", RELEASED)))
+
+
+LATER = prepared(outgoing(replaced(aborted(STOPPED), run_confirmed=True), attempt="b" * 8))
+
+
+@pytest.mark.parametrize("later", [LATER, whole(LATER), ready(LATER), activating(ready(LATER))])
+def test_an_older_copy_is_not_taken_beside_one_of_a_later_attempt(later: Record) -> None:
+    # Its source, when it returns, may find it STOPPED with that copy READY, and release to it: two would run.
+    found = plan(site(host("host-b", READY), host("host-c", later)), word("host-a", miss=True))
+    older = [one for one in found.refused if "later attempt" in one.reason]
+    assert [one.hint.count("host-c") for one in older] == [1]
+    assert all(one.host == "host-c" for one in found.steps)
+
+
+def test_what_is_taken_stands_above_what_the_store_has_recorded() -> None:
+    said = Word("host-a", may_miss_writes=True, epochs={MACHINE: 40})
+    (step,) = plan(site(host("host-b", READY), C), said).steps
+    assert (step.act, step.highest_seen) == (Act.TAKE_AT_DESTINATION, 40)
