@@ -115,6 +115,7 @@ class DestAgent:
             attempt = await bring_up(custody, self.hypervisor, specification, request)
         except BaseException:
             await custody.close()
+            self._vigil.watch(key.machine)  # where its end could not be written either, it is open still
             raise
         self._holdings.arriving[key.attempt] = attempt
         self._complaints.settle(key.machine)

@@ -1,0 +1,94 @@
+"""What schedules have found in the agents' code, each as the one thing that goes wrong."""
+
+import errno
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from orchestrator.attempt import Outcome
+from tests.simulation.drivers import Orchestrator, order
+from tests.simulation.endings import settled
+from tests.simulation.hosts import Host
+from tests.simulation.world import World, capture_logs
+from vm_migration.handover.record import Record
+from vm_migration.handover.states import State
+
+ATTEMPT = "5f0e8d0a-1111-4222-8333-444455556666"
+Strike = Callable[[World, Host], None]
+
+
+@contextmanager
+def site() -> Iterator[World]:
+    world = World(1, witness=True)
+    capture_logs(world)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def at(world: World, state: State, strike: Strike) -> None:
+    """Strike once, when a host's journal has come to a state."""
+
+    def stepped(host: Host, record: Record) -> None:
+        if record.state is state:
+            world.stepped = lambda _host, _record: None
+            world.loop.at_step(world.loop.steps, partial(strike, world, host))
+
+    world.stepped = stepped
+
+
+async def moved(world: World, state: State, strike: Strike, check: Callable[[Orchestrator], Awaitable[None]]) -> None:
+    """Order one migration with a fault in it, let the site settle, and look."""
+    await world.boot()
+    orchestrator = world.add_orchestrator("orchestrator-1")
+    orchestrator.start()
+    assert await world.until(lambda: orchestrator.ready, 10)
+    at(world, state, strike)
+    orchestrator.migrate(order(world.machine, "host-b", ATTEMPT))
+    assert await world.until(lambda: orchestrator.store.attempts(everything=True) != (), 20)
+    assert await world.until(lambda: settled(world), 200, every=1.0), [str(line) for line in world.trace[-20:]]
+    await check(orchestrator)
+
+
+def run(state: State, strike: Strike) -> None:
+    with site() as world:
+
+        async def check(orchestrator: Orchestrator) -> None:
+            (row,) = orchestrator.store.attempts(everything=True)
+            expected = "host-b" if row.outcome is Outcome.COMPLETED else "host-a"
+            assert [each.host.name for each in world.running()] == [expected]
+
+        world.loop.run_until_complete(moved(world, state, strike, check))
+
+
+def fail(steps: int, world: World, host: Host) -> None:
+    """The next changes of a host's disk fail."""
+    del world
+    for step in range(host.disk.steps + 1, host.disk.steps + 1 + steps):
+        host.disk.failures[step] = errno.EIO
+
+
+def restart(world: World, host: Host) -> None:
+    """A host's source agent is killed, and started again at once."""
+    host.kill("source")
+    world.loop.call_later(0.05, host.start, "source")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 8])
+def test_an_arrival_whose_end_cannot_be_written_is_ended_later(steps: int) -> None:
+    """It was open for ever, and every later attempt to that host was refused."""
+    run(State.PREPARED, partial(fail, steps))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6])
+def test_an_owner_whose_disk_fails_as_it_is_told_of_the_retirement_hears_it_later(steps: int) -> None:
+    """It was told once, and began no attempt any more."""
+    run(State.RETIRED, lambda world, _host: fail(steps, world, world.hosts["host-b"]))
+
+
+def test_an_end_that_a_restarted_source_agent_reports_is_heard() -> None:
+    """Its reports counted from nought again, and were taken for old ones."""
+    run(State.RELEASED, restart)
