@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab check format lint types architecture generated bench faults proto lock clean set-up set-up-dev
+.PHONY: help demo test lab check format lint types architecture generated model bench faults proto lock clean set-up set-up-dev
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ test:  ## install what the tests need and run the whole suite
 lab: set-up  ## what the documents say about dirty pages behind a vIOMMU, all of it, as one table
 	@$(BIN)/viaduct lab matrix $(ARGS)
 
-check: format lint types architecture generated test lab  ## everything that CI checks
+check: format lint types architecture generated model test lab  ## everything that CI checks
 
 format: set-up-dev  ## is the code formatted? (ruff format mends it)
 	$(BIN)/ruff format --check .
@@ -40,6 +40,10 @@ architecture: set-up-dev  ## who may import whom
 
 generated: set-up-dev  ## is vm_migration/api what proto/ generates?
 	$(BIN)/python tools/generate_api.py --check
+
+model:  ## is the handover right under every fault? (ARGS=--long searches further)
+	@$(PYTHON) tools/set_up.py dev model
+	@$(BIN)/python -m tools.check_model $(ARGS)
 
 bench:  ## the measured comparisons, as a table and JSON
 	@$(PYTHON) tools/set_up.py dev bench
