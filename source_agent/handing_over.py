@@ -2,8 +2,8 @@
 
 ::
 
-    process confirmed stopped at that pause -> RELEASED durable -> release(epoch) -> Handoff(secret), repeated until
-    answered -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
+    process confirmed stopped at that pause -> RELEASED durable -> release(epoch) confirmed, or the process gone
+    -> Handoff(secret), repeated until answered -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
              -> LOST seen: the destination never ran and never will; source_agent.ending takes the machine back
              -> TAKEN seen, at a higher epoch: an operator gave it to another host; RETIRED durable, and freed
 
@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from source_agent.destination_link import DestinationLink
+from source_agent.doubts import CONTRADICTION
 from source_agent.insisting import may_pass, pause_before
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.errors import MigrationError, Stale, Unreachable, Unresolved
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import released
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer, SideView
 from vm_migration.handover.ownership import retired
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.port import CutOff, MachineError, MachineRefused
 from vm_migration.telemetry import logs
 
 _LONGEST_WAIT: Final = 10.0
@@ -57,12 +58,26 @@ async def release(custody: Custody, attempt: str, pause: int, process: ProcessAn
 
 
 async def fence_off(custody: Custody) -> None:
-    """Have the process of a released machine refuse to run it; idempotent."""
+    """Have the process of a released machine refuse to run it, for ever; idempotent.
+
+    The secret waits for that (ADR 0009): two lines of defence then stand before it leaves.
+
+    Raises:
+        Unreachable: The process lives and does not answer.
+        Stale: A newer controller commands it.
+        Unresolved: It refuses: it does not stand still.
+    """
     try:
         await custody.port.release(custody.record.epoch)
+    except CutOff as error:
+        raise Stale("stale-controller", f"Machine process obeys a newer controller: {error}") from error
+    except MachineRefused as error:
+        text = f"Machine process of a released machine refuses to be fenced: {error}"
+        raise Unresolved(CONTRADICTION, text, "See: viaduct doctor") from error
     except MachineError as error:
-        # A process that is gone runs nothing; one that is silent keeps its image paused, and the journal rules.
-        _log.warning("machine process did not confirm its release", reason=str(error))
+        if custody.process() is not Process.GONE:  # one that is gone runs nothing
+            text = f"Machine process does not confirm its release: {error}"
+            raise Unreachable("process-silent", text, "Look at it") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,7 +270,7 @@ class OutgoingAttempt:
         self._account.enter(Phase.RELEASING, "gives the machine up: RELEASED is being written")
         await release(self.custody, self.attempt, ready.stop.pause, ready.process)
         self._decided.set()
-        await fence_off(self.custody)
+        await self._patience.insist(lambda: fence_off(self.custody))
         await self._past.hand_over(link, ready)
 
     async def take(self, highest_seen: int, reason: str) -> None:
@@ -309,7 +309,7 @@ class OutgoingAttempt:
                 return
             account.put(replace(account.now, failure=None))
             async with account.link() as link:
-                await fence_off(self.custody)
+                await self._patience.insist(lambda: fence_off(self.custody))
                 await self._past.hand_over(link, None)
         except Stale as error:
             self._no_say(error)

@@ -33,6 +33,17 @@ async def test_released_is_durable_and_then_the_process_is_fenced(tmp_path: Path
         assert (machine.machine.calls, machine.machine.released) == (["release 2"], 2)
 
 
+async def test_the_secret_waits_for_a_process_that_is_silent_and_not_for_one_that_is_gone(tmp_path: Path) -> None:
+    with leaving(tmp_path, State.STOPPED) as machine:
+        await release(machine.custody, A, 1, await machine.custody.answer_or_proof())
+        machine.machine.silent = 1
+        with pytest.raises(Unreachable) as refusal:
+            await fence_off(machine.custody)
+        assert refusal.value.code == "process-silent"
+        machine.machine.end()
+        await fence_off(machine.custody)
+
+
 async def test_a_machine_that_runs_is_not_released(tmp_path: Path) -> None:
     with leaving(tmp_path, State.STOPPED) as machine:
         machine.machine.running = True
