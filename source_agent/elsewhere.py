@@ -16,6 +16,7 @@ import msgspec
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.errors import MigrationError
+from vm_migration.handover.evidence import SideView
 from vm_migration.handover.record import Record, decode
 from vm_migration.handover.recovery import outranked
 from vm_migration.handover.states import State
@@ -35,6 +36,10 @@ class Claim:
     host: str
     state: str
     epoch: int
+
+    def view(self, record: Record) -> SideView:
+        """Return it as the other side of a record's attempt, for whoever retires before it."""
+        return SideView(record.attempt or "", State(self.state), highest_epoch=self.epoch, held=False)
 
     def __str__(self) -> str:
         return f"{self.host} has it at epoch {self.epoch} ({self.state}), above what this host owns"

@@ -13,14 +13,14 @@ from typing import Final
 
 from source_agent.attempts import GONE, Attempts
 from source_agent.doubts import OUTRANKED, Doubts, keep_still
-from source_agent.elsewhere import Elsewhere
+from source_agent.elsewhere import Claim, Elsewhere
 from source_agent.ending import bring_to_owed
 from source_agent.holdings import Holdings, name_in
 from source_agent.insisting import pause_before
 from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.terms import decode
 from vm_migration.errors import MigrationError, Unreachable
-from vm_migration.handover.ownership import owe_run_state
+from vm_migration.handover.ownership import owe_run_state, retired
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING, State
 from vm_migration.machine.port import MachineError
@@ -88,12 +88,20 @@ class Restarting:
         for machine, claim in claims.items():
             self._doubts.raise_(machine, OUTRANKED, str(claim))
             try:
-                async with self._holdings.hold(machine) as custody:
-                    if custody.record.owns:  # also for the next life, which may not hear of the claim
-                        await custody.write(lambda last: owe_run_state(last, running=False))
-                    await keep_still(custody)
+                await self._yield_to(claim, machine)
             except (MigrationError, MachineError) as error:
                 _log.error("machine could not be paused", machine=machine, reason=str(error))
+
+    async def _yield_to(self, claim: Claim, machine: str) -> None:
+        """Pause what is here; an operator's recovery owns the machine, and this copy retires before it."""
+        async with self._holdings.hold(machine) as custody:
+            if custody.record.owns:  # also for the next life, which may not hear of the claim
+                await custody.write(lambda last: owe_run_state(last, running=False))
+            await keep_still(custody)
+            if claim.state is State.TAKEN:
+                await custody.write(lambda last: retired(last, claim.view(last)))
+                await custody.take_away(kill=False)
+                self._doubts.settle(machine, OUTRANKED)
 
     async def _tried(self, machine: str) -> bool:
         try:

@@ -90,14 +90,17 @@ def _whole_copies(world: World) -> list[str]:
     return [each.host.name for each in world.invariants.processes if each.whole]
 
 
+def left_to_an_operator(world: World) -> str | None:
+    """Return the host whose machine process is gone, and of which nobody can know whether it ran there."""
+    for host, record in world.records.items():
+        if record.state is State.ACTIVATING and not world.lives(host, record.instance):
+            return host
+    return None
+
+
 def _operators(world: World) -> bool:
     """Whether the journals stand where only an operator decides."""
-    if world.invariants.rolled_back:
-        return True
-    return any(
-        record.state is State.ACTIVATING and not world.lives(host, record.instance)
-        for host, record in world.records.items()
-    )
+    return bool(world.invariants.rolled_back) or left_to_an_operator(world) is not None
 
 
 def _broken(world: World, rule: str, text: str) -> None:

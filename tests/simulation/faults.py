@@ -48,6 +48,9 @@ class Kind(StrEnum):
     CANCEL = "cancel"
     FORCE = "force"
     SECOND_ORCHESTRATOR = "second-orchestrator"
+    RECOVER = "recover"
+    FENCE_SOURCE = "fence-source"
+    FENCE_DEST = "fence-destination"
 
 
 KINDS: Final = tuple(Kind)

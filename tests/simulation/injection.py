@@ -121,6 +121,11 @@ class Injector:
             case Kind.POWER_SOURCE | Kind.POWER_DEST:
                 self._lose_power(host, draw)
                 self._later(fault, partial(self._restore_host, host))
+            case Kind.FENCE_SOURCE | Kind.FENCE_DEST:
+                self._lose_power(host, draw)
+                wait = draw.choice((1.0, 8.0, 25.0))
+                self._world.loop.call_later(wait, self._unless_over, partial(self._world.operator.fence, host.name))
+                self._world.loop.call_later(wait + 15.0, self._unless_over, partial(self._restore_host, host))
             case Kind.FSYNC_SOURCE | Kind.FSYNC_DEST | Kind.WRITE_SOURCE | Kind.WRITE_DEST:
                 first = host.disk.steps + draw.randrange(1, 4)
                 for step in range(first, first + draw.choice((1, 1, 2, 4))):
@@ -151,6 +156,8 @@ class Injector:
             case Kind.FREEZE_ORCHESTRATOR:
                 first.freeze()
                 self._later(fault, first.restore)
+            case Kind.RECOVER:
+                world.operator.recover()
             case Kind.SECOND_ORCHESTRATOR:
                 second = self._second()
                 target = draw.choice([name for name in HOSTS if name != self._source])

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Final
 
 from tests.simulation.drivers import Orchestrator, order
-from tests.simulation.endings import Ending, judged, settled, stands
+from tests.simulation.endings import Ending, judged, left_to_an_operator, settled, stands
 from tests.simulation.faults import Plan, drawn
 from tests.simulation.injection import Injector
 from tests.simulation.invariants import Violation
@@ -91,6 +91,11 @@ class _Schedule:
         world.said("world", "everything heals")
         self._injector.heal()
         await self._quiet()
+        if (fenced := left_to_an_operator(world)) is not None:
+            world.said("world", f"an operator decides, without {fenced}")
+            world.operator.fence(fenced)
+            await asyncio.sleep(10.0)
+            await self._quiet()
         ending = judged(world)
         await asyncio.sleep(0)  # a rule that is broken ends it here
         self._seen.ending = str(ending)

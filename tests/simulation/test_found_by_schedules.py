@@ -11,7 +11,7 @@ from orchestrator.attempt import Outcome
 from tests.simulation.drivers import Orchestrator, order
 from tests.simulation.endings import settled
 from tests.simulation.hosts import Host
-from tests.simulation.world import World, capture_logs
+from tests.simulation.world import SIDES, World, capture_logs
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 
@@ -92,3 +92,22 @@ def test_an_owner_whose_disk_fails_as_it_is_told_of_the_retirement_hears_it_late
 def test_an_end_that_a_restarted_source_agent_reports_is_heard() -> None:
     """Its reports counted from nought again, and were taken for old ones."""
     run(State.RELEASED, restart)
+
+
+def test_a_host_that_returns_and_meets_an_operators_recovery_retires_its_copy() -> None:
+    """It stayed STOPPED for ever, and the machine waited for its former source."""
+
+    def power(world: World, _host: Host) -> None:
+        off = world.hosts["host-a"]
+        off.lose_power(lambda _sector: True)
+        world.loop.call_later(5.0, world.operator.fence, off.name)
+        for side in SIDES:
+            world.loop.call_later(30.0, off.restore, side)
+
+    with site() as world:
+
+        async def check(_orchestrator: Orchestrator) -> None:
+            assert await world.until(lambda: world.records["host-a"].state is State.RETIRED, 60)
+            assert [each.host.name for each in world.running()] == ["host-b"]
+
+        world.loop.run_until_complete(moved(world, State.READY, power, check))

@@ -18,6 +18,7 @@ from tests.simulation.hosts import JOURNALS, PORTS, Host, Side
 from tests.simulation.invariants import Invariants
 from tests.simulation.machines import HostMachines, MachineProcess
 from tests.simulation.network import Network
+from tests.simulation.operators import Operator
 from tests.simulation.virtual_loop import START, VirtualLoop, current_process
 from vm_migration.handover.journal_format import CorruptJournal, scan
 from vm_migration.handover.record import Record, decode
@@ -69,6 +70,7 @@ class World:
             )
         self.stepped: Callable[[Host, Record], None] = lambda _host, _record: None
         """Told of each record that became durable and says something new of the handover."""
+        self.operator: Final = Operator(loop=self.loop, network=self.network, hosts=self.addresses(), happenings=self)
         self.loop.advanced = self._work
         self.loop.set_exception_handler(self._unhandled)
         self.invariants.records = lambda: self.records
