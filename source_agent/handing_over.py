@@ -131,13 +131,16 @@ def active_at(key: types_pb2.AttemptKey) -> SideView:
     return SideView(attempt=key.attempt, sight=State.ACTIVE, process=Process.ALIVE, highest_epoch=key.epoch)
 
 
-async def retire(custody: Custody, owner: SideView) -> None:
+async def retire(custody: Custody, owner: SideView, reason: str = "") -> None:
     """Give the image up, now that another host is seen to own the machine; idempotent.
+
+    `reason` is journalled where that is not the end that the attempt was made for.
 
     Raises:
         MigrationError: The journal refused; the image stays.
     """
-    await custody.write(lambda record: retired(record, owner))
+    gone = InstanceGone(custody.record.instance) if custody.process() is Process.GONE else None
+    await custody.write(lambda record: retired(record, owner, gone=gone, reason=reason))
     await custody.take_away(kill=False)
 
 

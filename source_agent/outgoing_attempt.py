@@ -232,7 +232,7 @@ class OutgoingAttempt:
     def show_outcome(self) -> None:
         """Show what the journal says of an attempt of an earlier life that is over."""
         record = self.record
-        if record.state is State.RETIRED:
+        if record.state is State.RETIRED and not record.reason:
             self._account.show_completed()
         else:
             failure = AttemptFailed("attempt-failed", record.reason or "Attempt failed", "Begin a new attempt")
@@ -285,6 +285,10 @@ class OutgoingAttempt:
             text = f"The process of machine {self.record.machine} does not stand at stop {self.record.pause}"
             raise Refused("process-not-confirmed", text, "See: viaduct doctor")
         await self.custody.write(lambda last: taken(last, highest_seen=highest_seen, process=answer, reason=reason))
+
+    async def give_way(self, owner: SideView) -> None:
+        """Retire this copy of a machine that an operator took elsewhere; nobody may be driving the attempt."""
+        await self._past.taken_elsewhere(owner)
 
     async def taken(self) -> None:
         """Bring a machine that was taken back to its run state, and show the end."""

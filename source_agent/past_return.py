@@ -63,9 +63,9 @@ class PastReturn:
         """Retire a copy of a machine that an operator has given to another host."""
         account = self._account
         await keep_still(account.custody)
-        await self._patience.insist(lambda: retire(account.custody, owner))
-        account.doubts.settle(account.record.machine, OUTRANKED)
         text = f"An operator gave the machine to another host, at epoch {owner.highest_epoch}"
+        await self._patience.insist(lambda: retire(account.custody, owner, text))
+        account.doubts.settle(account.record.machine, OUTRANKED)
         account.show_end(AttemptFailed("taken-elsewhere", text, "See: viaduct doctor"), State.RETIRED)
 
     async def _taken_back(self) -> State:

@@ -163,10 +163,12 @@ def lost_by_word(record: Record, *, highest_seen: int, process: InstanceGone, re
     )
 
 
-def retired(record: Record, owner: SideView) -> Record:
+def retired(record: Record, owner: SideView, *, gone: InstanceGone | None = None, reason: str = "") -> Record:
     """Give the machine up for good; the instance may be freed once this is durable.
 
     After RELEASED on the destination's ACTIVE; at any time on another host's TAKEN at an epoch above what stands here.
+    A copy whose process is proven gone can never run again: it gives way to any TAKEN, and to a destination that has
+    retired the attempt for one (ADR 0009).
     """
     if record.state is State.RETIRED:
         return record
@@ -174,13 +176,17 @@ def retired(record: Record, owner: SideView) -> Record:
     above = owner.sight in {State.TAKEN, Absence.ABOVE}
     outranked = above and owner.highest_epoch > max(record.owned_epoch, record.epoch)
     arrived = record.state is State.RELEASED and owner.sight is State.ACTIVE and owner.attempt == record.attempt
-    if not outranked and not arrived:
+    dead = gone is not None and owner.sight in {State.TAKEN, State.RETIRED}
+    if gone is not None:
+        require_gone(record, gone)
+    if not outranked and not arrived and not dead:
         raise Refused("no-proof", f"Nothing shows that another host owns {record.machine}: the peer says {owner.sight}")
     return msgspec.structs.replace(
         record,
         state=State.RETIRED,
         highest_epoch=max(record.highest_epoch, owner.highest_epoch),
         secret="",
+        reason=reason[:REASON_LIMIT],
         policy=_policy_after(record),
     )
 

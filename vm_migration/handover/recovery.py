@@ -68,6 +68,7 @@ def _do(reason: str, *actions: Action) -> Decision:
 _ASK = _do("A side does not answer, and nothing is concluded from that", Action.ASK)
 _NOTHING = _do("Nothing is left to do")
 _CANNOT_BE = _do("The journals contradict each other", Action.PAUSE_SOURCE, Action.PAUSE_DESTINATION, Action.PAGE)
+_TAKEN_AND_RETIRED = _do("It was taken at its destination, and retired there for another", Action.RETIRE_SOURCE)
 _OPERATOR = _do("The guest may have run there: only an operator can decide", Action.RECOVER)
 
 _RAN = frozenset({State.ACTIVATING, State.ACTIVE, State.RETIRED})
@@ -127,6 +128,8 @@ def _outgoing(case: _Case) -> Decision:
 
 def _stopped(case: _Case) -> Decision:
     source, destination = case.source, case.destination
+    if source.process is Process.GONE and destination.sight is State.RETIRED:
+        return _TAKEN_AND_RETIRED
     if destination.sight in _RAN:
         return _CANNOT_BE
     ready = destination.sight is State.READY and destination.pause == source.pause
@@ -175,6 +178,8 @@ def _released(case: _Case) -> Decision:
             decision = _do("The destination has not taken it yet", Action.HAND_OFF)
         case State.LOST:
             decision = _after_lost(source)
+        case State.RETIRED if source.process is Process.GONE:
+            decision = _TAKEN_AND_RETIRED
         case Absence.UNREACHABLE | State.RETIRED:
             decision = _ASK
     return decision

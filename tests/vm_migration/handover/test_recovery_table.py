@@ -132,6 +132,8 @@ TABLE: tuple[Row, ...] = (
     # a source's journal never says these of the attempt
     Row(NOT_A_SOURCES, EVERYTHING, PAGE),
     # OUTGOING, STOPPED, ABORTED, LOST with ACTIVATING or ACTIVE, without a TAKEN: cannot be; RECLAIMED is on LOST alone
+    # a machine that was taken at its destination, and given away there, while its source was off (ADR 0009)
+    Row((State.STOPPED, State.RELEASED), (State.RETIRED,), (Action.RETIRE_SOURCE,), process=(GONE,)),
     Row((State.OUTGOING, State.STOPPED, State.ABORTED, State.LOST, State.RECLAIMED, PASSED, NOTHING), RAN, PAGE),
     # OUTGOING
     Row((State.OUTGOING,), EVERYTHING, ASK, process=(UNKNOWN,)),
