@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tests.faults.judgement import judge
 from tests.faults.observation import Observation
 from tests.faults.rows import Back, Deed, Row, Victim, parse
+from vm_migration.handover.states import State
 
 BEGIN = "<!-- faults: begin -->"
 END = "<!-- faults: end -->"
@@ -23,6 +24,7 @@ def document(seen: Sequence[Observation], run: Mapping[str, object]) -> dict[str
         "lost_pages": lost_pages(seen),
         "compared": sum(one.compared for one in seen),
         "seconds_to_full_rate": figures(full_rates(seen)),
+        "seconds_to_full_rate_from_standstill": figures(full_rates(seen, standing=True)),
         "seconds_to_first_state": figures(first_states(seen)),
         "rows": [
             {
@@ -47,9 +49,16 @@ def lost_pages(seen: Iterable[Observation]) -> int:
     )
 
 
-def full_rates(seen: Iterable[Observation]) -> list[float]:
-    """Return the times from a killed source agent to the guest's full rate."""
-    return [one.to_full_rate_s for one in seen if one.to_full_rate_s is not None and parse(one.row).deed is Deed.KILL]
+def full_rates(seen: Iterable[Observation], *, standing: bool = False) -> list[float]:
+    """Return the times from a killed source agent to the guest's full rate.
+
+    Where the guest stood still at that moment (`standing`) it waits until the agent is back: nobody else may resume it.
+    """
+    return [
+        one.to_full_rate_s
+        for one in seen
+        if one.to_full_rate_s is not None and parse(one.row).deed is Deed.KILL and _stood_still(one) is standing
+    ]
 
 
 def first_states(seen: Iterable[Observation]) -> list[float]:
@@ -85,7 +94,9 @@ def tables(seen: Sequence[Observation], run: Mapping[str, object]) -> str:
         f"| both hosts' memory compared byte by byte past the agents | {sum(one.compared for one in seen)} times |",
         f"| second attempts that completed | {sum(_again(one) for one in seen)} "
         f"of {sum(one.second is not None for one in seen)} |",
-        f"| killed source agent to the guest's full rate | {_words(full_rates(seen))} |",
+        f"| killed source agent to the guest's full rate, killed while the guest ran | {_words(full_rates(seen))} |",
+        f"| the same, killed while it stood still: until the agent is back, or later "
+        f"| {_words(full_rates(seen, standing=True))} |",
         f"| restarted orchestrator to its first state message | {_words(first_states(seen))} |",
         *(f"| {name} | {value} |" for name, value in _simulated(run)),
         "",
@@ -116,6 +127,10 @@ def between_markers(text: str, table: str) -> str:
     if not begin or not end:
         raise ValueError(f"The page has no {BEGIN} ... {END}")
     return f"{head}{BEGIN}\n{table}\n{END}{tail}"
+
+
+def _stood_still(one: Observation) -> bool:
+    return any(moment.source == State.STOPPED for moment in one.moments)
 
 
 def _restarted(row: Row) -> bool:
