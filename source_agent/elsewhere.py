@@ -1,7 +1,6 @@
-"""What the other hosts of the site claim of a machine that this host takes for its own.
+"""What the other hosts of the site say of a machine that this host takes for its own.
 
-They are asked once, when the agent starts and before it serves anything, all at once and with a short deadline. A host
-that is silent proves nothing, either way.
+They are asked all at once and with a short deadline. A host that is silent proves nothing, either way.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ import msgspec
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.errors import MigrationError
-from vm_migration.handover.evidence import SideView
+from vm_migration.handover.evidence import Process
 from vm_migration.handover.record import Record, decode
 from vm_migration.handover.recovery import outranked
 from vm_migration.handover.states import State
@@ -30,16 +29,24 @@ Describe = grpc.aio.UnaryUnaryMultiCallable[destination_pb2.DescribeIncomingRequ
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """Where a host's journal of a machine stands, and its process."""
+
+    host: str
+    state: State
+    owned_epoch: int
+    process: Process
+    record: Record | None
+    """None where it cannot be read here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A host's claim on a machine that stands above what this host owns."""
 
     host: str
-    state: str
+    state: State
     epoch: int
-
-    def view(self, record: Record) -> SideView:
-        """Return it as the other side of a record's attempt, for whoever retires before it."""
-        return SideView(record.attempt or "", State(self.state), highest_epoch=self.epoch, held=False)
 
     def __str__(self) -> str:
         return f"{self.host} has it at epoch {self.epoch} ({self.state}), above what this host owns"
@@ -53,8 +60,8 @@ class Elsewhere:
     tls: TlsFiles | None = None
     channels: OpenChannel = open_channel
 
-    async def claims(self, records: Sequence[Record]) -> dict[str, Claim]:
-        """Return the highest claim that outranks this host, for each machine that has one."""
+    async def others(self, records: Sequence[Record]) -> dict[str, list[Other]]:
+        """Return what every host that answers says of each machine; nothing of machines that none has a journal of."""
         if not records or not self.hosts:
             return {}
         turn = asyncio.Semaphore(_AT_ONCE)
@@ -64,34 +71,45 @@ class Elsewhere:
                 channel = await stack.enter_async_context(self.channels(address, self.tls, host))
                 methods[host] = DestinationStub(channel).DescribeIncoming
 
-            async def ask(host: str, record: Record) -> tuple[str, Claim | None]:
+            async def ask(host: str, machine: str) -> tuple[str, Other | None]:
                 async with turn:
-                    return record.machine, await _claim(methods[host], host, record)
+                    return machine, await _other(methods[host], host, machine)
 
-            answers = await asyncio.gather(*(ask(host, record) for host in methods for record in records))
-        found: dict[str, Claim] = {}
-        for machine, claim in answers:
-            if claim is not None and (machine not in found or claim.epoch > found[machine].epoch):
-                found[machine] = claim
+            answers = await asyncio.gather(*(ask(host, record.machine) for host in methods for record in records))
+        found: dict[str, list[Other]] = {}
+        for machine, other in answers:
+            if other is not None:
+                found.setdefault(machine, []).append(other)
         return found
 
 
-async def _claim(method: Describe, host: str, record: Record) -> Claim | None:
-    request = destination_pb2.DescribeIncomingRequest(key=types_pb2.AttemptKey(machine=record.machine))
+def highest_claim(record: Record, others: Sequence[Other]) -> Claim | None:
+    """Return the highest claim that outranks this host, if any does."""
+    claims = [claim for other in others if (claim := _claim(record, other)) is not None]
+    return max(claims, key=lambda claim: claim.epoch, default=None)
+
+
+def _claim(record: Record, other: Other) -> Claim | None:
+    # Who owned it at a higher epoch was its owner later than this host, whatever has become of it since.
+    if outranked(record, State.ACTIVE, other.owned_epoch):
+        return Claim(other.host, other.state, other.owned_epoch)
+    epoch = other.record.epoch if other.record is not None and other.state is State.ACTIVATING else 0
+    return Claim(other.host, other.state, epoch) if outranked(record, other.state, epoch) else None
+
+
+async def _other(method: Describe, host: str, machine: str) -> Other | None:
+    request = destination_pb2.DescribeIncomingRequest(key=types_pb2.AttemptKey(machine=machine))
     try:
         report = await call(method, request, peer=host, deadline=_DEADLINE)
         state = State(report.last_state)
     except (MigrationError, ValueError):  # silent, without a journal of it, or of version 0.1, which does not tell
         return None
-    # Who owned it at a higher epoch was its owner later than this host, whatever has become of it since.
-    if outranked(record, State.ACTIVE, report.owned_epoch):
-        return Claim(host, state, report.owned_epoch)
-    epoch = _attempts_epoch(report) if state is State.ACTIVATING else 0
-    return Claim(host, state, epoch) if outranked(record, state, epoch) else None
+    process = Process.ALIVE if report.process_alive else Process.GONE
+    return Other(host, state, report.owned_epoch, process, _record(report))
 
 
-def _attempts_epoch(report: destination_pb2.IncomingReport) -> int:
+def _record(report: destination_pb2.IncomingReport) -> Record | None:
     try:
-        return decode(report.record.encode()).epoch
+        return decode(report.record.encode())
     except msgspec.DecodeError:
-        return 0
+        return None

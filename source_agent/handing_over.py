@@ -3,7 +3,8 @@
 ::
 
     process confirmed stopped at that pause -> RELEASED durable -> release(epoch) confirmed, or the process gone
-    -> Handoff(secret), repeated until answered -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
+    -> Handoff(secret), repeated until answered
+             -> ACTIVE seen -> RETIRED durable -> the paused image is freed -> the new owner is told
              -> LOST seen: the destination never ran and never will; source_agent.ending takes the machine back
              -> TAKEN seen, at a higher epoch: an operator gave it to another host; RETIRED durable, and freed
 

@@ -8,22 +8,19 @@ machine that owes a run state is brought to it. No machine is started from a jou
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Sequence
 from typing import Final
 
 from source_agent.attempts import GONE, Attempts
-from source_agent.doubts import OUTRANKED, Doubts, keep_still
-from source_agent.elsewhere import Claim, Elsewhere
+from source_agent.doubts import Doubts
+from source_agent.elsewhere import Elsewhere
 from source_agent.ending import bring_to_owed
+from source_agent.giving_way import GivingWay
 from source_agent.holdings import Holdings, name_in
 from source_agent.insisting import pause_before
 from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.terms import decode
-from vm_migration.errors import MigrationError, Unreachable
-from vm_migration.handover.ownership import owe_run_state, retired
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING, State
-from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
 _PATIENCE: Final = 15.0
@@ -43,22 +40,27 @@ class Restarting:
         self._holdings: Final = holdings
         self._attempts: Final = attempts
         self._doubts: Final = doubts
-        self._elsewhere: Final = elsewhere
+        self._giving_way: Final = GivingWay(holdings, attempts, doubts, elsewhere)
         self._retrying: Final[set[asyncio.Task[None]]] = set()
 
     async def all(self) -> None:
         """Go on with all of it, as far as the journals decide it; the silent are asked again later."""
         machines = await asyncio.to_thread(self._holdings.journals.machines)
-        await self._yield_to_others(machines)
+        await self._giving_way.look(machines)
         for machine in machines:
             if not self._doubts.text(machine) and not await self._tried(machine):
-                task = asyncio.create_task(self._later(machine), name=f"recovery of {machine}")
-                self._retrying.add(task)
-                task.add_done_callback(self._retrying.discard)
+                self.soon(machine)
         await asyncio.gather(*map(self._until_settled, self._attempts))
+
+    def soon(self, machine: str) -> None:
+        """Go on in a moment with what is open at a machine and driven by nobody, until that has come to something."""
+        task = asyncio.create_task(self._later(machine), name=f"recovery of {machine}")
+        self._retrying.add(task)
+        task.add_done_callback(self._retrying.discard)
 
     async def now(self, machine: str) -> None:
         """Go on now with what an earlier life left of a machine, or with its attempt that waits."""
+        await self._giving_way.look([machine], asked=True)
         attempts = [each for each in self._attempts if each.open and each.record.machine == machine]
         for attempt in attempts:
             attempt.hurry()
@@ -75,33 +77,6 @@ class Restarting:
         for task in retrying:
             task.cancel()
         await asyncio.gather(*retrying, return_exceptions=True)
-
-    async def _yield_to_others(self, machines: Sequence[str]) -> None:
-        """Pause every machine of which another host has a higher claim, before anything is done to it."""
-        own = []
-        for machine in machines:
-            with contextlib.suppress(Unreachable):
-                record = await asyncio.to_thread(self._holdings.journals.read_last, machine)
-                if record.owns or record.state in (State.OUTGOING, State.STOPPED):
-                    own.append(record)
-        claims = {} if self._elsewhere is None else await self._elsewhere.claims(own)
-        for machine, claim in claims.items():
-            self._doubts.raise_(machine, OUTRANKED, str(claim))
-            try:
-                await self._yield_to(claim, machine)
-            except (MigrationError, MachineError) as error:
-                _log.error("machine could not be paused", machine=machine, reason=str(error))
-
-    async def _yield_to(self, claim: Claim, machine: str) -> None:
-        """Pause what is here; an operator's recovery owns the machine, and this copy retires before it."""
-        async with self._holdings.hold(machine) as custody:
-            if custody.record.owns:  # also for the next life, which may not hear of the claim
-                await custody.write(lambda last: owe_run_state(last, running=False))
-            await keep_still(custody)
-            if claim.state is State.TAKEN:
-                await custody.write(lambda last: retired(last, claim.view(last)))
-                await custody.take_away(kill=False)
-                self._doubts.settle(machine, OUTRANKED)
 
     async def _tried(self, machine: str) -> bool:
         try:
