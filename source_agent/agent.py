@@ -22,6 +22,7 @@ from source_agent.restarting import Restarting
 from source_agent.terms import Terms, encode
 from vm_migration.errors import InvalidInput, Refused, Stale, Unreachable
 from vm_migration.handover.departure import begin
+from vm_migration.handover.journal_errors import JournalUncertain
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import match, run_confirmed, with_term
 from vm_migration.handover.record import AttemptKey, Record
@@ -93,11 +94,15 @@ class SourceAgent:
                 answer = await custody.answer()
                 await custody.write(lambda record: run_confirmed(record, answer))
             secret, policy = draw(os.urandom), encode(terms)
-            record = await custody.write(
-                lambda last: begin(
-                    last, key, destination=destination, was_running=last.was_running, secret=secret, policy=policy
+            try:
+                record = await custody.write(
+                    lambda last: begin(
+                        last, key, destination=destination, was_running=last.was_running, secret=secret, policy=policy
+                    )
                 )
-            )
+            except (JournalUncertain, asyncio.CancelledError):
+                self._restarting.soon(key.machine)  # OUTGOING may stand: nobody may ask for it again
+                raise
             if record.state is not State.OUTGOING:
                 raise Refused("attempt-over", f"Attempt {key.attempt} came to {record.state}", "Begin a new one")
             attempt = self._attempts.admit(custody, terms, holding.specification.name)

@@ -23,8 +23,8 @@ class Ending(StrEnum):
 
 def settled(world: World) -> bool:
     """Whether nothing is left to be done without a person."""
-    states = {host: record.state for host, record in world.records.items()}
-    open_states = [state for state in states.values() if state in OPEN]
+    read = [world.readable(host) for host in world.hosts.values()]
+    open_states = [record for record in (*read, *world.records.values()) if record is not None and not record.closed]
     running = world.running()
     agents = all(host.up(side) for host in world.hosts.values() for side in ("source", "dest"))
     rows = [row for each in world.orchestrators for row in each.store.attempts()]

@@ -1,5 +1,6 @@
 """What schedules have found in the agents' code, each as the one thing that goes wrong."""
 
+import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 
 ATTEMPT = "5f0e8d0a-1111-4222-8333-444455556666"
+NEXT = "6f0e8d0a-1111-4222-8333-444455556666"
 Strike = Callable[[World, Host], None]
 
 
@@ -111,3 +113,32 @@ def test_a_host_that_returns_and_meets_an_operators_recovery_retires_its_copy() 
             assert [each.host.name for each in world.running()] == ["host-b"]
 
         world.loop.run_until_complete(moved(world, State.READY, power, check))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3], ids=["reserve", "write", "flush"])
+def test_an_attempt_whose_begin_nobody_heard_of_is_ended(step: int) -> None:
+    """Its OUTGOING stood in the journal, no attempt was in hand, and every later one was refused."""
+    with site() as world:
+
+        async def scenario() -> None:
+            await world.boot()
+            orchestrator = world.add_orchestrator("orchestrator-1")
+            orchestrator.start()
+            assert await world.until(lambda: orchestrator.ready, 10)
+            host = world.hosts["host-a"]
+
+            def fail_at_begin(_source: str, _target: str, what: str) -> None:
+                if what.endswith("Source/Begin"):
+                    world.network.passed = world.invariants.passed
+                    host.disk.failures[host.disk.steps + step] = errno.EIO
+
+            world.network.passed = fail_at_begin
+            orchestrator.migrate(order(world.machine, "host-b", ATTEMPT))
+            assert await world.until(lambda: orchestrator.store.attempts(everything=True) != (), 20)
+            await asyncio.sleep(1.0)  # until then only the attempt itself is ended
+            assert await world.until(lambda: settled(world), 100, every=1.0), [str(one) for one in world.trace[-20:]]
+            orchestrator.migrate(order(world.machine, "host-c", NEXT))
+            moved_on = await world.until(lambda: [one.host.name for one in world.running()] == ["host-c"], 60)
+            assert moved_on, [str(one) for one in world.trace[-30:]]
+
+        world.loop.run_until_complete(scenario())

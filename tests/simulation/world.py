@@ -20,7 +20,9 @@ from tests.simulation.machines import HostMachines, MachineProcess
 from tests.simulation.network import Network
 from tests.simulation.operators import Operator
 from tests.simulation.virtual_loop import START, VirtualLoop, current_process
+from vm_migration.errors import MigrationError
 from vm_migration.handover.journal_format import CorruptJournal, scan
+from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record, decode
 from vmm.assembly.specification import parse_specification
 
@@ -135,6 +137,13 @@ class World:
             return known
         self._payloads[host.name] = found.payloads[-1]
         return decode(found.payloads[-1])
+
+    def readable(self, host: Host) -> Record | None:
+        """Return what a host's journal says to whoever reads it now, durable or not."""
+        try:
+            return Journals(JOURNALS, host.disk).read_last(self.machine)
+        except MigrationError:
+            return None
 
     def running(self) -> list[MachineProcess]:
         """Return the copies of the machine that run."""
