@@ -12,7 +12,8 @@
 
 The rate is the lower of the last sampled round's and the median of the last three: a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
-dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment.
+dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment. A drop is over when
+the rounds since, however small each, ran faster together.
 
 A device's initial data is what its destination prepares itself with while the guest runs. A switchover before it is
 acknowledged would put those preparations into the standstill, and is refused even to force (semantics 7.7, 8.3). A
@@ -194,10 +195,11 @@ def expected_standstill_ms(situation: Situation, costs: StandstillCosts) -> floa
 def trusted_rate(history: Sequence[RoundMeasurement]) -> float:
     """Return the rate in bytes per second that a standstill may count on; 0 when nothing was measured.
 
-    Rounds too small and too short to measure the link are left out, unless there are no others.
+    Rounds too small and too short to measure the link are left out, unless there are no others. Many of them that ran
+    faster than the last sample show that what slowed it down has passed.
     """
     rates = _sampled_rates(history)
-    return min(rates[-1], median(rates[-3:])) if rates else 0.0
+    return max(min(rates[-1], median(rates[-3:])), _rate_since_sample(history)) if rates else 0.0
 
 
 def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
@@ -209,6 +211,15 @@ def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
 def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
     samples = [measured for measured in history if measured.is_sample]
     return [measured.wire_bytes_per_s for measured in samples or history if measured.wire_bytes_per_s > 0]
+
+
+def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
+    """Return the rate of all rounds since the last sample, where they are one together; 0 where they are not."""
+    last = max((at for at, measured in enumerate(history) if measured.is_sample), default=-1)
+    since = history[last + 1 :]
+    wire_bytes, ms = sum(measured.wire_bytes for measured in since), sum(measured.ms for measured in since)
+    enough = ms > 0 and (wire_bytes >= _SAMPLE_BYTES or ms >= _SAMPLE_MS)
+    return wire_bytes * 1000 / ms if enough else 0.0
 
 
 def _timeout_message(situation: Situation, policy: ConvergencePolicy, expected_ms: float) -> str:

@@ -101,6 +101,16 @@ def test_rounds_too_small_to_measure_the_link_are_left_out() -> None:
     assert trusted_rate(history) == pytest.approx(RATE)
 
 
+def test_a_link_that_stood_still_once_is_trusted_again_when_small_rounds_are_fast() -> None:
+    """An idle guest's rounds are all too small to measure; its attempt ran until its time was over."""
+    hiccup = [measured(0, 1024, 1), measured(1, 1, 0.1, rate=RATE / 10_000)]
+    assert isinstance(decided(*hiccup), Continue)
+    small = [measured(number, 0.1, 0.1) for number in range(2, 50)]
+    assert isinstance(decided(*hiccup, *small[:10]), Continue)
+    assert trusted_rate([*hiccup, *small]) == pytest.approx(RATE)
+    assert isinstance(decided(*hiccup, *small), SwitchOver)
+
+
 def test_cancel_comes_before_force_and_force_before_time() -> None:
     late = Situation([measured(0, 1024, 800)], unhashed_bytes=0, elapsed_ms=600_000)
     assert isinstance(decide(late, POLICY, COSTS), Fail)
