@@ -90,6 +90,8 @@ def highest_claim(record: Record, others: Sequence[Other]) -> Claim | None:
 
 
 def _claim(record: Record, other: Other) -> Claim | None:
+    if record.state is State.RELEASED and other.owned_epoch <= record.epoch:
+        return None  # what this host itself has given away
     # Who owned it at a higher epoch was its owner later than this host, whatever has become of it since.
     if outranked(record, State.ACTIVE, other.owned_epoch):
         return Claim(other.host, other.state, other.owned_epoch)

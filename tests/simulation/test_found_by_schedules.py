@@ -73,10 +73,11 @@ def fail(steps: int, world: World, host: Host) -> None:
         host.disk.failures[step] = errno.EIO
 
 
-def restart(world: World, host: Host) -> None:
-    """A host's source agent is killed, and started again at once."""
-    host.kill("source")
-    world.loop.call_later(0.05, host.start, "source")
+def restart(world: World, _host: Host) -> None:
+    """The source agent is killed, and started again soon."""
+    source = world.hosts["host-a"]
+    source.kill("source")
+    world.loop.call_later(1.0, source.restore, "source")
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 8])
@@ -91,9 +92,13 @@ def test_an_owner_whose_disk_fails_as_it_is_told_of_the_retirement_hears_it_late
     run(State.RETIRED, lambda world, _host: fail(steps, world, world.hosts["host-b"]))
 
 
-def test_an_end_that_a_restarted_source_agent_reports_is_heard() -> None:
-    """Its reports counted from nought again, and were taken for old ones."""
-    run(State.RELEASED, restart)
+@pytest.mark.parametrize("state", [State.OUTGOING, State.STOPPED, State.RELEASED, State.ACTIVATING, State.ACTIVE])
+def test_an_end_that_a_restarted_source_agent_reports_is_heard(state: State) -> None:
+    """Its reports counted from nought again, and were taken for old ones.
+
+    A source agent that came back after its destination had become ACTIVE took that for a higher claim than its own.
+    """
+    run(state, restart)
 
 
 def test_a_host_that_returns_and_meets_an_operators_recovery_retires_its_copy() -> None:
