@@ -1,6 +1,6 @@
 """Injects faults into real processes, judges what came of each, and writes the table of docs/reliability.md.
 
-Usage: python -m tests.faults [--count 240] [--seed N] [--only ROW ...] [--sites 4] [--schedules 2000] [--no-write]
+Usage: python -m tests.faults [--count 204] [--seed N] [--only ROW ...] [--sites 5] [--schedules 2000] [--no-write]
 
 Every row is played on one of several sites side by side. A row that is not as it must be is printed with the command
 that replays it, what both journals say, and the tails of the logs. Then the simulated schedules run. The exit code is
@@ -137,12 +137,12 @@ def _write(seen: Sequence[Observation], run: dict[str, object]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--count", type=int, default=240, help="faults into real processes (default 240)")
+    parser.add_argument("--count", type=int, default=204, help="faults into real processes (default 204)")
     parser.add_argument(
         "--seed", type=int, default=secrets.randbelow(1_000_000), help="which of them; drawn if not given"
     )
     parser.add_argument("--only", type=parse, nargs="+", default=[], metavar="ROW", help="these rows alone")
-    parser.add_argument("--sites", type=int, default=4, help="sites side by side (default 4)")
+    parser.add_argument("--sites", type=int, default=5, help="sites side by side (default 5)")
     parser.add_argument("--schedules", type=int, default=2000, help="simulated schedules (default 2000; 0: none)")
     parser.add_argument("--no-write", action="store_true", help="leave docs and results as they are")
     return parser.parse_args()
