@@ -21,7 +21,7 @@ from source_agent.handing_over import retire
 from source_agent.holdings import Holdings
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.evidence import SideView
+from vm_migration.handover.evidence import Process, SideView
 from vm_migration.handover.ownership import owe_run_state
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING
@@ -41,16 +41,26 @@ class GivingWay:
         self._doubts: Final = doubts
         self._elsewhere: Final = elsewhere
 
-    async def look(self, machines: Sequence[str], *, asked: bool = False) -> None:
-        """Give way where another host has a higher claim; `asked`: by a person. A silent host proves nothing."""
+    async def look(self, machines: Sequence[str], *, asked: bool = False) -> frozenset[str]:
+        """Give way where another host has a higher claim; `asked`: by a person. A silent host proves nothing.
+
+        Returns the machines with which that could not be done yet: nothing may be done to those before it is.
+        """
         if self._elsewhere is None:
-            return
-        own = [record for machine in machines if (record := await self._own(machine)) is not None]
-        for machine, others in (await self._elsewhere.others(own)).items():
+            return frozenset()
+        own = {machine: record for machine in machines if (record := await self._own(machine)) is not None}
+        unmet = set()
+        for machine, others in (await self._elsewhere.others(list(own.values()))).items():
+            record = own[machine]
+            owner = _owner(record, self._process(record), others, asked=asked)
+            if owner is None and highest_claim(record, others) is None:
+                continue
             try:
                 await self._meet(machine, others, asked=asked)
             except (MigrationError, MachineError) as error:
                 _log.error("machine could not be paused", machine=machine, reason=str(error))
+                unmet.add(machine)
+        return frozenset(unmet)
 
     async def _own(self, machine: str) -> Record | None:
         with contextlib.suppress(Unreachable):
@@ -59,9 +69,15 @@ class GivingWay:
                 return record
         return None
 
+    def _process(self, record: Record) -> Process:
+        living = self._holdings.hypervisor.instance_lives(record.instance)
+        if living is None:
+            return Process.UNKNOWN
+        return Process.ALIVE if living else Process.GONE
+
     async def _meet(self, machine: str, others: Sequence[Other], *, asked: bool) -> None:
         async with self._holdings.hold(machine) as custody:
-            owner = _owner(custody, others, asked=asked)
+            owner = _owner(custody.record, custody.process(), others, asked=asked)
             if owner is None:
                 await self._doubt(custody, others)
             elif custody.record.closed or not await self._open_attempt_gives_way(custody, owner):
@@ -89,10 +105,10 @@ class GivingWay:
         await keep_still(custody)
 
 
-def _owner(custody: Custody, others: Sequence[Other], *, asked: bool) -> SideView | None:
+def _owner(record: Record, process: Process, others: Sequence[Other], *, asked: bool) -> SideView | None:
     for other in others:
         if other.record is not None:
-            owner = gives_way(custody.record, custody.process(), other.record, other.process, asked=asked)
+            owner = gives_way(record, process, other.record, other.process, asked=asked)
             if owner is not None:
                 return owner
     return None

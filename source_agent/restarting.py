@@ -19,6 +19,8 @@ from source_agent.holdings import Holdings, name_in
 from source_agent.insisting import pause_before
 from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.terms import decode
+from vm_migration.errors import Unreachable
+from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING, State
 from vm_migration.telemetry import logs
@@ -46,9 +48,9 @@ class Restarting:
     async def all(self) -> None:
         """Go on with all of it, as far as the journals decide it; the silent are asked again later."""
         machines = await asyncio.to_thread(self._holdings.journals.machines)
-        await self._giving_way.look(machines)
+        unmet = await self._giving_way.look(machines)
         for machine in machines:
-            if not self._doubts.text(machine) and not await self._tried(machine):
+            if machine in unmet or not await self._tried(machine):
                 self.soon(machine)
         await asyncio.gather(*map(self._until_settled, self._attempts))
 
@@ -60,7 +62,7 @@ class Restarting:
 
     async def now(self, machine: str) -> None:
         """Go on now with what an earlier life left of a machine, or with its attempt that waits."""
-        await self._giving_way.look([machine], asked=True)
+        unmet = await self._giving_way.look([machine], asked=True)
         attempts = [each for each in self._attempts if each.open and each.record.machine == machine]
         for attempt in attempts:
             attempt.hurry()
@@ -68,7 +70,9 @@ class Restarting:
                 async with asyncio.timeout(_HURRY_PATIENCE):
                     while attempt.open and not attempt.unheard:
                         await attempt.board.next(_HURRY_PATIENCE)
-        if not attempts:
+        if unmet:
+            self.soon(machine)
+        elif not attempts:
             await self._tried(machine)
 
     async def stop(self) -> None:
@@ -78,9 +82,13 @@ class Restarting:
             task.cancel()
         await asyncio.gather(*retrying, return_exceptions=True)
 
-    async def _tried(self, machine: str) -> bool:
+    async def _tried(self, machine: str, *, again: bool = False) -> bool:
+        """Go on with a machine that is not doubted; `again` asks the other hosts anew before."""
         try:
-            await self._one(machine)
+            if again:
+                await self._look_again(machine)
+            if not self._doubts.text(machine):
+                await self._one(machine)
         except Exception as error:  # noqa: BLE001 - one machine that cannot be recovered must not keep the others away
             _log.error("machine could not be recovered", machine=machine, exc_info=error)
             self.failures[machine] = f"could not be recovered, and is tried again: {error}"
@@ -88,10 +96,14 @@ class Restarting:
         self.failures.pop(machine, None)
         return True
 
+    async def _look_again(self, machine: str) -> None:
+        if await self._giving_way.look([machine]):
+            raise Unreachable("process-silent", "Another host has a higher claim, and it could not be paused")
+
     async def _later(self, machine: str) -> None:
         for retry in itertools.count():
             await asyncio.sleep(pause_before(retry, _RETRY_EVERY))
-            if await self._tried(machine):
+            if await self._tried(machine, again=True):
                 return
 
     async def _until_settled(self, attempt: OutgoingAttempt) -> None:
@@ -104,6 +116,8 @@ class Restarting:
 
     async def _one(self, machine: str) -> None:
         record = await asyncio.to_thread(self._holdings.journals.read_last, machine)
+        if record.state in GONE:
+            await self._sweep(record)
         left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy
         if (record.state in LEAVING or left) and self._attempts.get(record.attempt) is None:
             async with self._holdings.hold(machine) as custody:
@@ -117,14 +131,21 @@ class Restarting:
         if record.owns and not record.run_confirmed:
             async with self._holdings.hold(machine) as custody:
                 record = await bring_to_owed(custody)
-        if record.state in GONE:
-            await self._sweep(record)
 
     async def _sweep(self, record: Record) -> None:
-        """Free what a machine that is not here any more has left, where an earlier life did not come to it."""
-        place = self._holdings.hypervisor.of_text(record.machine)
-        instance = place.instance()
-        named = instance is not None and instance.name == record.instance
-        if named or (instance is not None and record.state is State.DESTROYED):
-            _log.warning("freeing what is left of a machine", machine=record.machine, state=record.state)
-            await self._holdings.hypervisor.take_away(place, None)
+        """Free what a machine that is not here any more has left, where an earlier life did not come to it.
+
+        The journal is opened for that: an agent that was frozen since it read it frees nothing that has come back.
+        """
+        instance = self._holdings.hypervisor.of_text(record.machine).instance()
+        if instance is None or (instance.name != record.instance and record.state is not State.DESTROYED):
+            return
+        async with self._holdings.alone(record.machine):
+            await self._holdings.drop(record.machine)
+            custody = await Custody.open(self._holdings.journals, self._holdings.hypervisor, record.machine)
+            try:
+                if custody.record.state in GONE:
+                    _log.warning("freeing what is left of a machine", machine=record.machine, state=record.state)
+                    await custody.take_away(kill=True)
+            finally:
+                await custody.close()
