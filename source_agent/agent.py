@@ -30,6 +30,8 @@ from vm_migration.handover.secret import draw
 from vm_migration.handover.states import ABSENT, ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
 
+_TAKEN_LOOK: Final = 1.0
+
 
 class SourceAgent:
     """Lets machines go."""
@@ -173,10 +175,12 @@ class SourceAgent:
         try:
             await attempt.take(highest_seen, reason)
         except BaseException:
-            self._attempts.drive(attempt, attempt.recover())
+            self._attempts.drive(attempt, attempt.not_taken())
             raise
         self.doubts.settle(key.machine, CONTRADICTION)
-        await attempt.taken()
+        self._attempts.drive(attempt, attempt.taken())  # it is run also where whoever asked has gone away
+        while attempt.open:
+            await attempt.board.next(_TAKEN_LOOK)
 
     async def journalled(self, key: AttemptKey, sequence: int) -> Record | None:
         """Return the last record of a machine's journal, durable where it speaks of that attempt; None without one.

@@ -166,7 +166,7 @@ class OutgoingAttempt:
                 link, ready = await self._readied(stack)
                 await self._past_return(link, ready)
             except asyncio.CancelledError:
-                if not self._cancelled:
+                if not self._cancelled or _halted():
                     raise
                 failure: MigrationError = as_asked()
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
@@ -286,6 +286,11 @@ class OutgoingAttempt:
             raise Refused("process-not-confirmed", text, "See: viaduct doctor")
         await self.custody.write(lambda last: taken(last, highest_seen=highest_seen, process=answer, reason=reason))
 
+    async def not_taken(self) -> None:
+        """Go on handing the machine over where it was not taken back after all; TAKEN may be being written still."""
+        await self.custody.write(lambda last: last)  # which waits for a write under way
+        await (self.taken() if self.record.state is State.TAKEN else self.recover())
+
     async def give_way(self, owner: SideView) -> None:
         """Retire this copy of a machine that an operator took elsewhere; nobody may be driving the attempt."""
         await self._past.taken_elsewhere(owner)
@@ -350,3 +355,9 @@ class OutgoingAttempt:
         if last.attempt != self.attempt or last.state is not state:
             return last
         return msgspec.structs.replace(last, policy="")
+
+
+def _halted() -> bool:
+    """Tell whether the task that runs was itself cancelled, and not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
