@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,18 @@ from tests.simulation.network import Network
 from tests.simulation.virtual_loop import Process, VirtualLoop
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.link.identity import Identity, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the schedule looks at of an attempt, many times a second."""
+
+    attempt: str
+    phase: str
+    outcome: str | None
+    term: int
+    reason: str
+    ended: bool
 
 
 class _NoHooks:
@@ -81,6 +94,11 @@ class Orchestrator:
             self._happenings.said(self.name, "thawed")
             self.process.frozen = False
             self._loop.let_run(self.process)
+
+    def rows(self) -> list[Row]:
+        """Return the attempts of its store, without all that is reported of them."""
+        asked = "SELECT attempt, phase, outcome, term, reason, ended FROM attempt ORDER BY created_at"
+        return [Row(*row) for row in self.store._connection.execute(asked)]
 
     @property
     def ready(self) -> bool:

@@ -3,7 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
-from orchestrator.attempt import Attempt, Outcome
+from orchestrator.attempt import Outcome
+from tests.simulation.drivers import Row
 from tests.simulation.world import World
 from vm_migration.handover.states import OPEN, OWNING, State
 
@@ -23,18 +24,22 @@ class Ending(StrEnum):
 
 def settled(world: World) -> bool:
     """Whether nothing is left to be done without a person."""
-    read = [world.readable(host) for host in world.hosts.values()]
-    open_states = [record for record in (*read, *world.records.values()) if record is not None and not record.closed]
     running = world.running()
     agents = all(host.up(side) for host in world.hosts.values() for side in ("source", "dest"))
-    rows = [row for each in world.orchestrators for row in each.store.attempts()]
     orchestrators = all(each.ready for each in world.orchestrators)
-    if not agents or not orchestrators or open_states or rows or leftovers(world):
+    open_records = any(not record.closed for record in world.records.values())
+    if not agents or not orchestrators or open_records or leftovers(world):
         return False
-    if not running:
-        return not _whole_copies(world)
-    owner = world.records.get(running[0].host.name)
-    return owner is not None and owner.state in OWNING and owner.former_retired and owner.run_confirmed
+    if running:
+        owner = world.records.get(running[0].host.name)
+        if owner is None or owner.state not in OWNING or not owner.former_retired or not owner.run_confirmed:
+            return False
+    elif _whole_copies(world):
+        return False
+    if any(not row.ended for row in _rows(world)):
+        return False
+    read = [world.readable(host) for host in world.hosts.values()]  # a record may stand that is not durable
+    return all(record is None or record.closed for record in read)
 
 
 def leftovers(world: World) -> list[str]:
@@ -75,8 +80,8 @@ def judged(world: World) -> Ending:
     return Ending.DIED if owners else Ending.LOST
 
 
-def _rows(world: World) -> list[Attempt]:
-    return [row for each in world.orchestrators for row in each.store.attempts(everything=True)]
+def _rows(world: World) -> list[Row]:
+    return [row for each in world.orchestrators for row in each.rows()]
 
 
 def stands(world: World) -> tuple[object, ...]:

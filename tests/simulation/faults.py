@@ -5,7 +5,7 @@ matter, and at every one between them. Whom it strikes is named by the part that
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -103,7 +103,7 @@ def drawn(seed: int) -> Plan:
     state = STATES[seed % len(STATES)]
     kind = KINDS[seed // len(STATES) % len(KINDS)]
     faults = [Fault(step, at, steps, 1.0, lead=True) for at, step, steps in _LEADS.get(state, ())]
-    faults.append(_fault(draw, kind, state))
+    faults.append(replace(_fault(draw, kind, state), nth=1))
     more = draw.choice((0, 0, 1, 1, 2, 3))
     faults.extend(_fault(draw, draw.choice(KINDS), draw.choice(STATES)) for _ in range(more))
     return Plan(

@@ -11,6 +11,8 @@ import gc
 import random
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -21,7 +23,7 @@ from tests.simulation.faults import Plan, drawn
 from tests.simulation.injection import Injector
 from tests.simulation.invariants import Violation
 from tests.simulation.virtual_loop import Deadlock, Livelock
-from tests.simulation.world import HOSTS, Line, World, capture_logs
+from tests.simulation.world import HOSTS, Line, World, captured_logs
 
 BUSY: Final = 90.0
 """Seconds for which orders come and faults strike."""
@@ -54,9 +56,9 @@ def run(plan: Plan | int) -> Seen:
         plan = drawn(plan)
     seen = Seen(plan)
     world = World(plan.seed, witness=plan.witness)
-    capture_logs(world)
     try:
-        world.loop.run_until_complete(_Schedule(world, plan, seen).run())
+        with captured_logs(world):
+            world.loop.run_until_complete(_Schedule(world, plan, seen).run())
     except Violation as broken:
         seen.failure, seen.rule = str(broken), broken.rule
     except (Livelock, Deadlock) as stuck:
@@ -128,7 +130,7 @@ class _Schedule:
         await asyncio.sleep(self._draw.choice((0.0, 0.2, 2.0)))
 
     def _over(self, at: Orchestrator, attempt: str) -> bool:
-        return any(row.ended for row in at.store.attempts(everything=True) if row.attempt == attempt)
+        return any(row.ended for row in at.rows() if row.attempt == attempt)
 
     async def _last(self, at: Orchestrator) -> None:
         """One more migration, which nothing disturbs; ordered again where an older order came in between."""
@@ -154,7 +156,7 @@ class _Schedule:
         await asyncio.sleep(0)
 
     def _entered(self, at: Orchestrator, attempt: str) -> bool:
-        return any(row.attempt == attempt for row in at.store.attempts(everything=True))
+        return any(row.attempt == attempt for row in at.rows())
 
     def _second(self) -> Orchestrator:
         if self._extra is None:
@@ -172,7 +174,12 @@ class _Schedule:
                 self._seen.outcomes[str(row.outcome or "open")] += 1
 
 
-def collect_garbage() -> None:
+@contextmanager
+def imports_left_alone() -> Iterator[None]:
     """Keep what is imported out of the collector's way: agents have it collect after a failed attempt."""
     gc.collect()
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.simulation.faults import KINDS, STATES, Kind
-from tests.simulation.schedule import Seen, collect_garbage, run
+from tests.simulation.schedule import Seen, imports_left_alone, run
 from tests.simulation.world import Line
 from vm_migration.handover.states import State
 
@@ -75,10 +75,10 @@ class Tally:
 
 def tally(seeds: Iterable[int]) -> Tally:
     """Run the schedules of some seeds in this process."""
-    collect_garbage()
     counted = Tally()
-    for seed in seeds:
-        counted.add(run(seed))
+    with imports_left_alone():
+        for seed in seeds:
+            counted.add(run(seed))
     return counted
 
 

@@ -12,7 +12,7 @@ from orchestrator.attempt import Outcome
 from tests.simulation.drivers import Orchestrator, order
 from tests.simulation.endings import settled
 from tests.simulation.hosts import Host
-from tests.simulation.world import SIDES, World, capture_logs
+from tests.simulation.world import SIDES, World, captured_logs
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 
@@ -24,9 +24,9 @@ Strike = Callable[[World, Host], None]
 @contextmanager
 def site() -> Iterator[World]:
     world = World(1, witness=True)
-    capture_logs(world)
     try:
-        yield world
+        with captured_logs(world):
+            yield world
     finally:
         world.close()
 

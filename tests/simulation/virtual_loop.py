@@ -193,6 +193,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def end(self) -> None:
         """Let every task come to its end: held ones too, all of them cancelled."""
         self.open = False
+        self._steps_at_this_time = 0
         for _ in range(10):
             left = [task for task in self._tasks if not task.done()]
             if not left:

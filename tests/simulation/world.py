@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
@@ -129,7 +130,8 @@ class World:
         """Return what a host's journal would say after a loss of power."""
         try:
             data = host.disk.durable(JOURNALS / self.machine)
-            found = scan(data[data.rfind(b"\n", 0, data.rfind(b"\n")) + 1 :])
+            end = data.rfind(b"\n")
+            found = scan(data[data.rfind(b"\n", 0, max(end, 0)) + 1 : end + 1])
         except (FileNotFoundError, CorruptJournal):
             return None
         known = self.records.get(host.name)
@@ -207,7 +209,15 @@ class World:
             store.close()
 
 
-def capture_logs(world: World) -> None:
-    """Send what the agents log to a world's trace, and nowhere else."""
+@contextmanager
+def captured_logs(world: World) -> Iterator[None]:
+    """Have what the agents log go to a world's trace, and nowhere else, while the context is entered."""
+    before, asyncio_log = structlog.get_config(), logging.getLogger("asyncio")
+    level = asyncio_log.level
     structlog.configure(processors=[cast("structlog.types.Processor", world.logged)], cache_logger_on_first_use=False)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    asyncio_log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+        asyncio_log.setLevel(level)
