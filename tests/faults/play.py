@@ -87,9 +87,8 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
         by_word = await _by_word(trial, sampler) if found is Ending.UNRESOLVED else ""
         runs = found in (Ending.COMPLETED, Ending.STAYED) or by_word == _RUNS
         second = await second_attempt(trial, found) if runs else None
-        outcome, exit_code = (
-            told if told[0] else await _told(trial)
-        )  # a killed command's row ends with the next command
+        killed = row.victim is Victim.CLI and row.back is Back.NEVER  # its row ends with the next command
+        outcome, exit_code = await _told(trial) if killed else told
         errors = max((look.errors for look in sampler.looks), default=0)
         attempt = trial.row_of_it()
         await _destroy(trial, agents)
