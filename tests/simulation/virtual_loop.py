@@ -237,6 +237,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not choices:
             self._advance()
             return
+        if self._steps_at_this_time > _STEPS_AT_ONE_TIME:
+            raise Livelock(f"{_STEPS_AT_ONE_TIME} steps at {self._now - START:.6f} s")
         drawn = int(self.random.random() * choices) if choices > 1 else 0
         if drawn == len(waiting):
             handle = self._world.popleft()
@@ -250,8 +252,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
             return
         self.steps += 1
         self._steps_at_this_time += 1
-        if self._steps_at_this_time > _STEPS_AT_ONE_TIME:
-            raise Livelock(f"{_STEPS_AT_ONE_TIME} steps at {self._now - START:.6f} s")
         handle._run()
 
     def _advance(self) -> None:
