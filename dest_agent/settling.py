@@ -150,10 +150,11 @@ async def require_own_arrival(custody: Custody) -> None:
 
 
 async def _retire(custody: Custody, source: SideView) -> None:
-    """Give way to the source's host, which an operator had take the machine."""
-    if custody.process() is Process.ALIVE and (await custody.port.describe()).run_state == "running":
+    """Give way to the host that an operator had take the machine, the source's or another one's."""
+    gone = InstanceGone(custody.record.instance) if custody.process() is Process.GONE else None
+    if gone is None and (await custody.port.describe()).run_state == "running":
         await custody.port.pause(for_attempt=False)
-    await custody.write(lambda last: retired(last, source))
+    await custody.write(lambda last: retired(last, source, gone=gone))
     await free(custody)
 
 

@@ -4,7 +4,7 @@
 
     PREPARED, not whole   quiet for 30 s: ask; its end proven: discard; silent for `patience` as well: give up
     READY, or whole       ask for ever, say what is waited for; its end proven: discard; else the secret is waited for
-    ACTIVATING            confirm or start; its process gone: only an operator decides
+    ACTIVATING            taken at any host by an operator: retire; else confirm or start; its process gone: an operator
     ACTIVE                ask until the former source is seen RETIRED
 
 Nothing is asked under a machine's lock. What is answered counts only if this side's journal has not moved meanwhile:
@@ -144,7 +144,7 @@ class Vigil:
         before = await self._holdings.last(machine)
         if not waits(before):
             return None
-        word = await self._sources.ask(before, deadline)
+        word, owner = await asyncio.gather(self._sources.ask(before, deadline), self._owner(before, deadline))
         async with self._holdings.lock(machine):
             record = await self._holdings.last(machine)
             if _moved(before, record):
@@ -162,11 +162,20 @@ class Vigil:
                 if first
                 else awaited(word.view, here, out_of_patience=self._out_of_patience(machine, watch))
             )
+            source = word.view
+            if owner is not None:
+                source, following = owner, Awaited(Step.RETIRE, "An operator took the machine at another host")
             stands = self._complaints.of(machine).startswith(_CONTRADICTION)
             self._say(record, following, word)
             if following.step not in _ONLY_SAID and not (stands and following.step is Step.CONTRADICTION):
-                await self._act(record, word.view, following)
+                await self._act(record, source, following)
         return watch.pause(record)
+
+    async def _owner(self, record: Record, deadline: float) -> SideView | None:
+        """Ask every host where the guest may have run here: an operator may have had another one take the machine."""
+        if record.state is not State.ACTIVATING:
+            return None
+        return await self._sources.owner(record, self._process(record), deadline)
 
     async def _act(self, record: Record, source: SideView, following: Awaited) -> None:
         try:

@@ -13,6 +13,7 @@ from tests.dest_agent.arrivals import KEY, PREPARED, SECRET, A, arriving, not_wa
 from tests.dest_agent.watched import SILENT, Watched, journal_file, says, source_record, watched
 from tests.fakes.fake_machine import MACHINE
 from vm_migration.errors import Missed, Stale
+from vm_migration.handover.evidence import Process
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
 from vm_migration.machine.run_directory import RunDirectory
@@ -75,6 +76,38 @@ async def test_a_restart_over_an_activation_that_died_is_for_a_person_and_frees_
         assert here.last.state is State.ACTIVATING
         assert agent.complaint(MACHINE).startswith("activation-unknown: ")
         assert (await agent.go_on(MACHINE)).state is State.ACTIVATING
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_an_activation_that_died_gives_way_to_a_machine_that_was_taken_at_any_host(
+    site: Site, *, asked: bool
+) -> None:
+    """Its source knew nothing of that, and it waited for a person who had decided long ago."""
+    here = site(State.ACTIVATING)
+    taken = source_record(State.TAKEN, attempt="earlier", epoch=1, owned_epoch=9, highest_epoch=9)
+    others = [(taken, Process.ALIVE)]
+    here.sources.others = [] if asked else others
+    here.machine.machine.end()
+    async with here.agent() as agent:
+        here.sources.others = others
+        if asked:
+            assert (await agent.go_on(MACHINE)).state is State.RETIRED
+        assert here.last.state is State.RETIRED
+        assert here.last.highest_epoch == 9
+        assert here.freed
+        assert agent.complaint(MACHINE) == ""
+
+
+@pytest.mark.parametrize(("alive", "then"), [(Process.ALIVE, State.RETIRED), (Process.GONE, State.ACTIVE)])
+async def test_an_activation_that_may_be_repeated_gives_way_to_a_machine_that_lives(
+    site: Site, alive: Process, then: State
+) -> None:
+    here = site(State.ACTIVATING)
+    taken = source_record(State.TAKEN, attempt="earlier", epoch=1, owned_epoch=9, highest_epoch=9)
+    here.sources.others = [(taken, alive)]
+    async with here.agent():
+        assert here.last.state is then
+    assert any(call.startswith("run") for call in here.machine.machine.calls) is (then is State.ACTIVE)
 
 
 async def test_a_ready_machine_is_attached_again_so_that_an_older_agent_is_cut_off(site: Site) -> None:

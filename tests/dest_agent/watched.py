@@ -11,10 +11,11 @@ from dest_agent.agent import DestAgent
 from dest_agent.sources import ASK_SECONDS, Sources, Word
 from tests.dest_agent.arrivals import A
 from tests.fakes.fake_machine import MACHINE, Held
-from vm_migration.handover.evidence import Process, unreachable, view
+from vm_migration.handover.evidence import Process, SideView, unreachable, view
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
+from vm_migration.handover.yielding import gives_way
 from vm_migration.machine import software_hypervisor
 
 SILENT = Word(unreachable(A), silence="nobody answers")
@@ -40,10 +41,15 @@ class ScriptedSources(Sources):
         super().__init__()
         self.word = word
         self.asked = 0
+        self.others: list[tuple[Record, Process]] = []
 
     async def ask(self, record: Record, deadline: float = ASK_SECONDS) -> Word:
         self.asked += 1
         return self.word
+
+    async def owner(self, record: Record, process: Process, deadline: float = ASK_SECONDS) -> SideView | None:
+        owners = (gives_way(record, process, *other) for other in self.others)
+        return next(filter(None, owners), None)
 
 
 class Watched:
