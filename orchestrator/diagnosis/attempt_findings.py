@@ -145,7 +145,9 @@ def _has(pair: Pair) -> str:
 def _why(site: SiteView, host: str) -> str:
     if host not in site.hosts:
         return "is not configured here"
-    return "cannot read its journal" if site.answers(host) else "does not answer"
+    if site.answers(host):
+        return "cannot read its journal"
+    return "is of a version that cannot tell" if site.hosts[host].is_up else "does not answer"
 
 
 def _bring_back(site: SiteView, host: str) -> str:
@@ -153,6 +155,8 @@ def _bring_back(site: SiteView, host: str) -> str:
         return f"Add [host.{host}] to viaduct.toml"
     if site.answers(host):
         return f"Repair the disk under state_dir on {host}"
+    if site.hosts[host].is_up:
+        return f"Ask {host} itself, or update it: docs/upgrades.md"
     return f"Start the agents of {host}"
 
 

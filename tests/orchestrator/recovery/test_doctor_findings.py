@@ -197,6 +197,11 @@ def test_an_agent_that_does_not_know_the_call_is_of_another_version_and_not_off(
     assert view.is_up
     assert not view.answers
     assert [one.code for one in diagnosis(site(view)).findings] == [Code.VERSION]
+    beside = {one.code: one for one in diagnosis(site(view, b(PREPARED))).findings}
+    assert beside.keys() == {Code.VERSION, Code.ATTEMPT_OPEN}
+    notice = beside[Code.ATTEMPT_OPEN]
+    assert "does not answer" not in notice.message  # it did, and its agents need no start
+    assert "Start" not in notice.hint
 
 
 def test_a_complaint_is_told_where_nothing_else_explains_it() -> None:
