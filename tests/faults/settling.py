@@ -11,7 +11,7 @@ from vm_migration.handover.states import OPEN, OWNING, State
 
 BY_ITSELF = 60.0
 _LOOK_SECONDS = 0.05
-_UNRESOLVED_SECONDS = 5.0
+_UNRESOLVED_SECONDS = 2.0
 """For so long a machine that nobody can know about is watched for somebody who decides all the same."""
 
 

@@ -24,7 +24,6 @@ ROWS = [
     "kill:destination-vmm:releasing:never",
     "kill:destination-vfio-host:handing-over:never",
     "kill:orchestrator:pre-copy:soon",
-    "kill:cli:stopping:never",
     "kill:broker:releasing:soon",
     "freeze:destination-agent:stopping:late",
     "cut:between:pre-copy:late",
