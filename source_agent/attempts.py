@@ -109,12 +109,11 @@ class Attempts:
             del self._driving[attempt.attempt]
         if not task.cancelled() and task.exception() is not None:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
+        # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an attempt
+        # that met an error hold the mapping of the machine's RAM, also where it completed in spite of that.
+        gc.collect()
         progress = attempt.board.progress
-        if progress.outcome is not Outcome.COMPLETED:
-            # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an
-            # attempt that was cut off hold the mapping of the machine's RAM.
-            gc.collect()
-        elif progress.bulk_ms > 0 and progress.wire_bytes:
+        if progress.outcome is Outcome.COMPLETED and progress.bulk_ms > 0 and progress.wire_bytes:
             self.rates[attempt.record.peer] = progress.wire_bytes * 1000 / progress.bulk_ms
         if not attempt.open:
             self.tell(attempt)

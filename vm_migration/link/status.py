@@ -110,7 +110,7 @@ _GRPC_OWN: Final[dict[grpc.StatusCode, tuple[type[MigrationError], str, str, str
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (Refused, "too-large", "A message with {peer} is over the limit", ""),
 }
-_TLS_WORDS: Final = ("handshake", "certificate", "verification")
+_TLS_WORDS: Final = ("handshake failed", "certificate", "verification")
 """gRPC gives no other sign of it."""
 _TLS_HINT: Final = "Compare both with viaduct pki show: same authority, valid today, named as configured"
 
