@@ -34,6 +34,8 @@ FIXED_STANDSTILL_MS: Final = 50.0
 """Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, as measured."""
 _SAMPLE_BYTES: Final = 4 << 20
 _SAMPLE_MS: Final = 100.0
+_RECENT: Final = 256
+"""Rounds that are looked at: an attempt of ten minutes may have tens of thousands, and each decides anew."""
 _DROP: Final = 0.5
 
 
@@ -209,14 +211,16 @@ def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
 
 
 def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
-    samples = [measured for measured in history if measured.is_sample]
-    return [measured.wire_bytes_per_s for measured in samples or history if measured.wire_bytes_per_s > 0]
+    recent = history[-_RECENT:]
+    samples = [measured for measured in recent if measured.is_sample]
+    return [measured.wire_bytes_per_s for measured in samples or recent if measured.wire_bytes_per_s > 0]
 
 
 def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
     """Return the rate of all rounds since the last sample, where they are one together; 0 where they are not."""
-    last = max((at for at, measured in enumerate(history) if measured.is_sample), default=-1)
-    since = history[last + 1 :]
+    recent = history[-_RECENT:]
+    last = max((at for at, measured in enumerate(recent) if measured.is_sample), default=-1)
+    since = recent[last + 1 :]
     wire_bytes, ms = sum(measured.wire_bytes for measured in since), sum(measured.ms for measured in since)
     enough = ms > 0 and (wire_bytes >= _SAMPLE_BYTES or ms >= _SAMPLE_MS)
     return wire_bytes * 1000 / ms if enough else 0.0
