@@ -49,6 +49,7 @@ from vmm.process.control import Description
 
 __all__ = ["OutgoingAttempt", "StartOrder", "Surroundings"]
 
+_LIMITED: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
 _log: Final = logs.get(__name__)
 
 
@@ -148,8 +149,15 @@ class OutgoingAttempt:
         self._getting_ready.force()
 
     def tune(self, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> None:
-        """Change limits of a running attempt; 0 leaves one as it is."""
-        terms = self._account.terms
+        """Change limits of a running attempt; 0 leaves one as it is.
+
+        Raises:
+            Refused: Its rounds are over, so that no limit would count any more.
+        """
+        phase, terms = self._account.now.phase, self._account.terms
+        if (downtime_limit_ms or max_bandwidth_bytes_per_s) and phase not in _LIMITED:
+            text = f"Attempt {self.attempt} is {phase}: there is no round that a limit would change"
+            raise Refused("not-in-rounds", text, "Wait for its end")
         self._account.terms = msgspec.structs.replace(
             terms,
             downtime_limit_ms=downtime_limit_ms or terms.downtime_limit_ms,

@@ -108,3 +108,14 @@ async def test_before_the_rounds_and_after_the_end_it_is_refused_with_the_reason
             await attempt.cancelled(10)
         with pytest.raises(Refused, match="aborted: there is no round to end"):
             attempt.force()
+
+
+async def test_limits_that_come_too_late_are_refused_and_a_new_driver_is_not(tmp_path: Path) -> None:
+    """They were accepted "from now on", and nothing was done with them."""
+    with departing(tmp_path) as (held, _):
+        async with running(held, "") as (attempt, _):
+            attempt.tune(downtime_limit_ms=400, max_bandwidth_bytes_per_s=0)
+            await attempt.cancelled(10)
+        with pytest.raises(Refused, match="aborted: there is no round that a limit would change"):
+            attempt.tune(downtime_limit_ms=500, max_bandwidth_bytes_per_s=0)
+        attempt.tune(downtime_limit_ms=0, max_bandwidth_bytes_per_s=0)  # as a driver tells its term
