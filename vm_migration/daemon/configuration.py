@@ -70,7 +70,7 @@ class Configuration:
             return None
         if self.tls is None:
             raise InvalidInput(
-                "no-tls", "No certificate is configured", "Add [tls] to viaduct.toml, or use --insecure on loopback"
+                "no-tls", "No certificate is configured", "Add [tls] to viaduct.toml; on loopback: VIADUCT_INSECURE=1"
             )
         return TlsFiles(self.tls.ca, self.tls.certificate, self.tls.key)
 

@@ -166,6 +166,7 @@ def test_without_certificates_plaintext_must_be_asked_for(tmp_path: Path) -> Non
     with pytest.raises(InvalidInput) as caught:
         read(tmp_path, "").tls_files()
     assert caught.value.code == "no-tls"
+    assert "VIADUCT_INSECURE=1" in caught.value.hint  # which every program takes; most have no option for it
     assert read(tmp_path, "", {"VIADUCT_INSECURE": "1"}).tls_files() is None
     assert load(write(tmp_path, CONTRACT), {}, insecure=True).tls_files() is None
     assert read(tmp_path, CONTRACT, {"VIADUCT_INSECURE": "0"}).tls_files() is not None
