@@ -16,13 +16,13 @@ from dest_agent.restart import Restart
 from dest_agent.sequences import Sequences
 from dest_agent.settling import end, take_over
 from dest_agent.sources import Sources
-from dest_agent.taking import Taking
+from dest_agent.taking import Taking, insist
 from dest_agent.vigil import Vigil
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Missed, Refused, Stale
 from vm_migration.handover.arrival import activating
 from vm_migration.handover.evidence import view
-from vm_migration.handover.journal_errors import JournalUnreadable
+from vm_migration.handover.journal_errors import JournalUncertain, JournalUnreadable
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import former_retired, match
 from vm_migration.handover.record import AttemptKey, Record
@@ -293,6 +293,13 @@ class DestAgent:
 
     async def take(self, request: types_pb2.TakeRequest) -> Record:
         """Start a whole image without its source's release, or end a machine of which no image is left: see taking."""
+        try:
+            return await self._taken(request)
+        except JournalUncertain:
+            self._spawn(insist(lambda: self._taken(request)), f"recovery of {request.key.machine}")  # TAKEN may stand
+            raise
+
+    async def _taken(self, request: types_pb2.TakeRequest) -> Record:
         machine = request.key.machine
         async with self._holdings.lock(machine):
             before = await self._holdings.last(machine)
@@ -314,9 +321,13 @@ class DestAgent:
         return await self._holdings.last(machine)
 
     async def describe(self, key: AttemptKey) -> destination_pb2.IncomingReport:
-        """Return what the journal says of an attempt; no journal is told as highest epoch 0."""
+        """Return what the journal says of an attempt, durably; no journal is told as highest epoch 0.
+
+        Raises:
+            Unreachable: Whether its last record stands is not known.
+        """
         try:
-            last = await self._holdings.last(key.machine)
+            last = await self._holdings.standing(key.machine)
         except JournalUnreadable:
             return destination_pb2.IncomingReport()
         return self.report(last, key)

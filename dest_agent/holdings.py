@@ -6,12 +6,17 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from dest_agent.incoming_attempt import IncomingAttempt
+from vm_migration.errors import Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
-from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.journal_errors import JournalMoved, JournalUncertain
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
+from vm_migration.handover.states import ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
+
+_ACTED_UPON: Final = ARRIVING | {State.ACTIVE, State.TAKEN, State.DISCARDED, State.LOST}
+"""What a source releases, retires, reclaims or loses its own copy on."""
 
 
 class Holdings:
@@ -34,6 +39,29 @@ class Holdings:
             JournalUnreadable: Nothing is known of the machine here.
         """
         return await asyncio.to_thread(self.journals.read_last, machine)
+
+    async def standing(self, machine: str) -> Record:
+        """Return the journal's last record as a peer may act on it: what an attempt came to here is durable.
+
+        A record that was written and not flushed is read as any other. So it is written once more before it is told.
+        What the host's source agent writes tells nothing of an arrival, and is read as it is.
+
+        Raises:
+            JournalUnreadable: Nothing is known of the machine here.
+            Unreachable: Whether the last record stands is not known.
+        """
+        record = await self.last(machine)
+        if record.state not in _ACTED_UPON:
+            return record
+        try:
+            async with self.lock(machine), self.holding(machine) as custody:
+                record = await custody.settle()
+        except JournalUncertain as error:
+            text = f"What the journal of machine {machine} says last may stand or not"
+            raise Unreachable("journal-uncertain", text, "Ask again") from error
+        if record.state not in ARRIVING:
+            await self.let_go(record.attempt or "")
+        return record
 
     def arrival_of(self, machine: str) -> IncomingAttempt | None:
         """Return the arrival of a machine in this life of the agent."""

@@ -9,13 +9,16 @@
 Everything else is refused, with what is needed. Asked again for what was done, it is answered with it.
 """
 
+import asyncio
+import contextlib
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 from dest_agent.holdings import Holdings
 from dest_agent.sources import Sources, Word
 from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import MigrationError, Refused, Unresolved
+from vm_migration.errors import MigrationError, Refused, Unreachable, Unresolved
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import InstanceGone, Process
 from vm_migration.handover.ownership import lost_by_word, match, run_confirmed, taken
@@ -25,6 +28,7 @@ from vm_migration.machine.port import MachineError
 from vm_migration.wire.attempt_key import attempt_key
 
 _ASK_SECONDS: Final = 3.0
+_AGAIN: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 FinishNow = Callable[[], Awaitable[None]]
 """Repeats what the source asked for last of an arrival that is whole."""
@@ -52,6 +56,7 @@ class Taking:
             return record
         if record.state is State.TAKEN:
             async with self._holdings.hold(record.machine) as custody:
+                await custody.settle()  # it may have been written and not flushed
                 return await _as_owed(custody)
         if request.key.attempt:
             match(record, attempt_key(request.key))
@@ -100,6 +105,15 @@ class Taking:
         )
         await custody.take_away(kill=True)
         return custody.record
+
+
+async def insist(once: Callable[[], Awaitable[Record]]) -> None:
+    """Act on a word of which nobody knows whether it was written, until that is known and done, or refused."""
+    for pause in itertools.chain(_AGAIN, itertools.repeat(_AGAIN[-1])):
+        await asyncio.sleep(pause)
+        with contextlib.suppress(Unresolved, Unreachable):
+            await once()
+            return
 
 
 def _require_vouched(record: Record, request: types_pb2.TakeRequest, word: Word) -> None:

@@ -116,6 +116,29 @@ class Invariants(Watch):
         if record.highest_epoch < before.highest_epoch:
             self.broken("epoch-went-back", f"{host} was at {before.highest_epoch}, and is at {record.highest_epoch}")
 
+        self._founded(host, before, record)
+
+    def _founded(self, host: str, before: Record, record: Record) -> None:
+        """What a source writes on its destination's word rests on what is durable there."""
+        if record.state is before.state or self.rolled_back:
+            return
+        peer = self.records().get(record.peer)
+        others = [each for name, each in self.records().items() if name != host]
+        match record.state:
+            case State.RELEASED:
+                ready = peer is not None and peer.state is State.READY
+                founded = ready and peer is not None and (peer.attempt, peer.pause) == (record.attempt, record.pause)
+            case State.RECLAIMED:
+                founded = peer is not None and peer.state is State.LOST
+            case State.RETIRED:
+                above = max(record.owned_epoch + 1, record.epoch)
+                founded = any(each.owned_epoch >= above for each in others)
+            case _:
+                return
+        if not founded:
+            there = ", ".join(f"{each.state} at epoch {each.owned_epoch}" for each in others)
+            self.broken("unfounded", f"{host} writes {record.state}, and elsewhere only this is durable: {there}")
+
     def passed(self, source: str, target: str, what: str) -> None:
         """A message leaves."""
         record = self.records().get(source)

@@ -1,5 +1,6 @@
 """A person at the simulated site: `viaduct recover`, and `viaduct recover --fenced HOST`, on the commands' own code."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,6 +18,7 @@ from vm_migration.errors import MigrationError
 from vm_migration.link.identity import Identity, Role
 
 NAME: Final = "operator"
+_AGAIN: Final = 3.0
 
 
 class Operator:
@@ -49,14 +51,21 @@ class Operator:
                 if word is None:
                     await settle(agents, lambda _machine: True, self._say, patience=5.0)
                     return
-                planned = plan(await look(agents), word)
-                for refused in planned.refused:
-                    self._say(f"not decided: {refused.reason}")
-                done = await Fencing(agents, word, "the operator of a simulation", None).carry_out(planned, self._say)
-                for step in done.steps:
-                    self._say(f"{step.host}: {step.message} {step.error}".strip())
+                if not await self._fenced(agents, word):
+                    await asyncio.sleep(_AGAIN)
+                    await settle(agents, lambda _machine: True, self._say, patience=5.0)
             except MigrationError as error:
                 self._say(f"refused: {error.message}")
+
+    async def _fenced(self, agents: Agents, word: Word) -> bool:
+        """Do what follows from an operator's word; say whether all of it was done."""
+        planned = plan(await look(agents), word)
+        for refused in planned.refused:
+            self._say(f"not decided: {refused.reason}")
+        done = await Fencing(agents, word, "the operator of a simulation", None).carry_out(planned, self._say)
+        for step in done.steps:
+            self._say(f"{step.host}: {step.message} {step.error}".strip())
+        return not any(step.error for step in done.steps)
 
     def _say(self, text: str) -> None:
         self._happenings.said(NAME, text)

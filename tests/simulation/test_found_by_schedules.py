@@ -147,3 +147,24 @@ def test_an_attempt_whose_begin_nobody_heard_of_is_ended(step: int) -> None:
             assert moved_on, [str(one) for one in world.trace[-30:]]
 
         world.loop.run_until_complete(scenario())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_nothing_is_given_up_for_a_record_that_was_never_flushed(steps: int) -> None:
+    """The source that returned retired before a TAKEN that could be read and was not durable."""
+
+    def power(world: World, _host: Host) -> None:
+        off, there = world.hosts["host-a"], world.hosts["host-b"]
+        off.lose_power(lambda _sector: True)
+        world.loop.call_later(5.0, world.operator.fence, off.name)
+        world.loop.call_later(8.0, fail, steps, world, there)  # the source has not answered until then
+        for side in SIDES:
+            world.loop.call_later(30.0, off.restore, side)
+
+    with site() as world:
+
+        async def check(_orchestrator: Orchestrator) -> None:
+            assert [each.host.name for each in world.running()] == ["host-b"]
+            assert world.invariants.violation is None
+
+        world.loop.run_until_complete(moved(world, State.READY, power, check))

@@ -75,6 +75,15 @@ class Custody:
         """
         return await asyncio.shield(asyncio.create_task(self._write(change), name="journal write"))
 
+    async def settle(self) -> Record:
+        """Return the last record once it is known to be durable, and a write under way has ended.
+
+        Raises:
+            Stale: Another controller has opened the journal, or this custody was closed; it is over.
+            JournalUncertain: Whether it is durable is unknown.
+        """
+        return await asyncio.shield(asyncio.create_task(self._settled(), name="journal settled"))
+
     async def attach(self, epoch: int) -> Description:
         """Command the process.
 
@@ -164,12 +173,23 @@ class Custody:
         async with self._lock:
             return await asyncio.to_thread(self._append, change)
 
+    async def _settled(self) -> Record:
+        async with self._lock:
+            self._require_open()
+            await asyncio.to_thread(self._journal.settle)
+            return self._journal.last
+
     def _append(self, change: Change) -> Record:
         last = self._journal.last
         following = change(last)
         if following is last:
             return last
         self._require_open()
+        if self._journal.settle():  # what follows a record of which nobody knew restates that one, and undoes nothing
+            last = self._journal.last
+            following = change(last)
+            if following is last:
+                return last
         return self._journal.append(following)
 
     def _require_open(self) -> None:

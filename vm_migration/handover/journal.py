@@ -143,6 +143,24 @@ class Journal:
             self._disk.close(file)
         return written
 
+    def settle(self) -> bool:
+        """Make the record whose append failed durable, so that what follows is made of it; say whether there was one.
+
+        A RELEASED of which nobody knows is not settled so: only ABORTED may follow it.
+
+        Raises JournalMoved, JournalBusy or JournalUnreadable with nothing written, and JournalUncertain as before.
+        """
+        wanted = self._uncertain
+        if wanted is None or wanted.state is State.RELEASED:
+            return False
+        with _locked(self._disk, self._file, wanted.machine):
+            self._check_unmoved()
+            try:
+                self._settle_uncertain()
+            except OSError as error:
+                raise JournalUncertain(wanted.machine, wanted.state, error) from error
+        return True
+
     @contextmanager
     def mine(self) -> Iterator[None]:
         """Keep everybody else from opening the journal, for what only its controller may do.

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from tests.fakes.fake_machine import MACHINE, Held, held
@@ -15,8 +17,9 @@ from vm_migration.errors import InternalError, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import InstanceGone, Process, SideView
 from vm_migration.handover.journal import Journal
-from vm_migration.handover.journal_errors import JournalMoved
+from vm_migration.handover.journal_errors import JournalMoved, JournalUncertain
 from vm_migration.handover.journals import Journals
+from vm_migration.handover.memory_disk import MemoryDisk
 from vm_migration.handover.ownership import create, owe_run_state, retired
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
@@ -151,3 +154,25 @@ async def test_another_instance_in_the_machines_folder_is_left_alone(tmp_path: P
         RunDirectory(tmp_path / "run").of(UUID(MACHINE)).write_instance(Instance(boot_id(), own, own, "later"))
         await machine.custody.take_away(kill=True)
         assert machine.directory.path.exists()
+
+
+async def test_what_follows_a_record_of_which_nobody_knows_is_made_of_it(tmp_path: Path) -> None:
+    """A hand-over that came after a TAKEN whose flush had failed undid it: the machine's epochs went back."""
+    disk = MemoryDisk()
+    record = create(MACHINE, instance=instance().name, was_running=True, specification="{}")
+    journal = Journal.create(tmp_path, record, disk=disk)
+    hypervisor = SoftwareHypervisor(tmp_path / "run")
+    custody = Custody(journal, hypervisor.of(UUID(MACHINE)), hypervisor)
+    disk.failures[disk.steps + 2] = errno.EIO  # the write succeeds, its flush does not
+    with pytest.raises(JournalUncertain):
+        await custody.write(lambda last: msgspec.structs.replace(last, highest_epoch=7, owned_epoch=7))
+    seen: list[int] = []
+
+    def pause(last: Record) -> Record:
+        seen.append(last.highest_epoch)
+        return owe_run_state(last, running=False)
+
+    after = await custody.write(pause)
+    assert (after.highest_epoch, after.owned_epoch, after.was_running) == (7, 7, False)
+    assert seen[-1] == 7
+    await custody.close()
