@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from orchestrator.site import own_name, store_path, surroundings
 from orchestrator.store.store import Ownership, Store
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.custodies import name_in
-from vm_migration.errors import MigrationError, Refused
+from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.handover.record import Record
 
 Machines = frozenset[str] | None
@@ -43,9 +43,11 @@ async def go_on(agents: Agents, request: Request, say: Say) -> Recovered:
 
     Raises:
         InvalidInput: Nobody has the machine that was named.
+        Unreachable: No host told anything.
     """
     machines = None if request.machine is None else chosen(request, await look(agents), {})
     outcome = await settle(agents, lambda one: machines is None or one.machine in machines, say)
+    _require_heard(agents.hosts, outcome.unheard)
     return Recovered(outcome, machines)
 
 
@@ -56,6 +58,8 @@ class Planning:
     plan: Plan
     word: Word
     machines: Machines
+    unheard: tuple[str, ...]
+    """Hosts that told nothing, and of which nobody vouches that they are off."""
 
 
 async def plan_without(agents: Agents, request: Request, configuration: Configuration, fenced: str) -> Planning:
@@ -64,6 +68,7 @@ async def plan_without(agents: Agents, request: Request, configuration: Configur
     Raises:
         InvalidInput: Nobody has the machine that was named.
         Refused: The host is not off, or nothing that waits for it can be decided.
+        Unreachable: No other host told anything.
     """
     folder = request.folder
     journals = None if folder is None else await asyncio.to_thread(folder.read)
@@ -72,11 +77,14 @@ async def plan_without(agents: Agents, request: Request, configuration: Configur
     epochs = {one.machine: one.epoch for one in owners}
     word = Word(fenced, request.also_off, request.may_miss_writes, journals, epochs, owned)
     site = await look(agents)
+    off = {fenced, *request.also_off}
+    unheard = tuple(host for host in site.silent if host not in off)
+    _require_heard(agents.hosts.keys() - off, unheard)
     machines = chosen(request, site, owned)
     planned = plan(site, word, machines)
     if planned.refused and not planned.acts:
         raise _refusal(planned)
-    return Planning(planned, word, machines)
+    return Planning(planned, word, machines, unheard)
 
 
 async def act_on(agents: Agents, request: Request, planning: Planning, say: Say, now: float) -> Recovered:
@@ -84,7 +92,7 @@ async def act_on(agents: Agents, request: Request, planning: Planning, say: Say,
     word, planned = planning.word, planning.plan
     unresolved = tuple(Unsettled(one.machine, one.name, one.reason, one.hint) for one in planned.refused)
     done = await Fencing(agents, word, vouched(word, now), request.folder).carry_out(planned, say)
-    return Recovered(Outcome(done.steps, unresolved), planning.machines, done.owners)
+    return Recovered(Outcome(done.steps, unresolved, planning.unheard), planning.machines, done.owners)
 
 
 async def close(configuration: Configuration, recovered: Recovered) -> Outcome:
@@ -107,6 +115,12 @@ async def _closed(configuration: Configuration, recovered: Recovered) -> Outcome
         for owner in recovered.owners:
             await asyncio.to_thread(around.store.record_owner, owner, around.driver)
         return await close_rows(around, lambda row: machines is None or row.machine in machines)
+
+
+def _require_heard(hosts: Collection[str], unheard: Collection[str]) -> None:
+    if hosts and len(unheard) == len(hosts):
+        text = f"{', '.join(sorted(unheard))} did not answer: nothing is known of what is open"
+        raise Unreachable("host-silent", text, "Start their agents; see why they are silent: viaduct doctor")
 
 
 def _refusal(planned: Plan) -> Refused:

@@ -67,7 +67,8 @@ def show_recovery(console: Console, document: RecoverDocument) -> None:
         )
         console.print(f"    fix: {escape(one.hint)}", soft_wrap=not console.is_terminal)
     if not document.unresolved:
-        console.print("[green]Everything is settled[/green]" if document.steps else "[green]Nothing was open[/green]")
+        found = "Everything is settled" if document.steps else "Nothing was open"
+        console.print(f"[green]{found}{' at the hosts that answered' if document.unheard else ''}[/green]")
     for host in document.unheard:
         console.print(f"[yellow]not heard[/yellow]  [bold]{host}[/bold]  it told nothing of what is open there")
         console.print("    fix: See why: viaduct doctor")

@@ -50,7 +50,22 @@ async def test_a_host_that_told_nothing_is_named_though_nothing_is_open_elsewher
     await site.stop("host-a")
     said = await viaduct("recover", "--json")
     assert (said.exit_code, said.document["unresolved"], said.document["unheard"]) == (0, [], ["host-a"])
-    assert "not heard  host-a" in (await viaduct("recover")).out
+    told = (await viaduct("recover")).out
+    assert "not heard  host-a" in told
+    assert "Nothing was open at the hosts that answered" in told
+
+
+@pytest.mark.parametrize("words", [(), ("--fenced", "host-b", "--yes")])
+async def test_nothing_is_settled_where_no_host_answers(
+    viaduct: Run, site: JournalledSite, words: tuple[str, ...]
+) -> None:
+    """It said that nothing was open, and exited with 0."""
+    for host in site.hosts:
+        await site.stop(host)
+    said = await viaduct("recover", *words)
+    assert (said.exit_code, said.out) == (3, "")
+    assert "did not answer: nothing is known of what is open" in said.err
+    assert "host-b" not in said.err or not words  # of which somebody vouches
 
 
 async def test_agents_are_told_to_go_on_until_everything_is_settled(viaduct: Run, site: JournalledSite) -> None:
