@@ -19,7 +19,7 @@ from typing import Final
 from dest_agent.complaints import WAITING, Complaints
 from dest_agent.holdings import Holdings
 from dest_agent.sequences import Sequences
-from dest_agent.settling import follow, require_own_arrival
+from dest_agent.settling import follow, free, require_own_arrival
 from dest_agent.sources import ASK_SECONDS, Sources, Word
 from vm_migration.errors import MigrationError, Stale, Unreachable
 from vm_migration.handover.awaiting import Awaited, Step, awaited, restarted
@@ -39,6 +39,7 @@ _AFTER_FAILURE: Final = 10.0
 _MOVED: Final = 0.05
 _TURNS: Final = 4
 """How often one look begins anew when this side's journal moves under it."""
+_GIVEN_UP: Final = frozenset({State.DISCARDED, State.LOST})
 _CONTRADICTION: Final = "contradiction"
 _ONLY_SAID: Final = frozenset({Step.REST, Step.WAIT, Step.OPERATOR})
 _log: Final = logs.get(__name__)
@@ -143,6 +144,7 @@ class Vigil:
         """Ask and act once; return after how many seconds to do so again, None when nothing is left to wait for."""
         before = await self._holdings.last(machine)
         if not waits(before):
+            await self._rest(machine)
             return None
         word, owner = await asyncio.gather(self._sources.ask(before, deadline), self._owner(before, deadline))
         async with self._holdings.lock(machine):
@@ -176,6 +178,13 @@ class Vigil:
         if record.state is not State.ACTIVATING:
             return None
         return await self._sources.owner(record, self._process(record), deadline)
+
+    async def _rest(self, machine: str) -> None:
+        """See that what ended a machine's waiting here is durable, and that nothing is left of what was given up."""
+        record = await self._holdings.standing(machine)
+        if record.state in _GIVEN_UP and self._holdings.hypervisor.instance_lives(record.instance):
+            async with self._holdings.lock(machine), self._holdings.hold(machine) as custody:
+                await free(custody)
 
     async def _act(self, record: Record, source: SideView, following: Awaited) -> None:
         try:

@@ -144,6 +144,10 @@ class Custody:
             raise InternalError("not-free", f"Machine {record.machine} is {record.state}: it is not to be freed")
         if not kill:
             await self._end_by_request()
+        # To its end, whoever asked: the lock of the journal may be had by a thread that nobody waits for any more.
+        await asyncio.shield(asyncio.create_task(self._freed(record), name="machine freed"))
+
+    async def _freed(self, record: Record) -> None:
         async with self._lock, AsyncExitStack() as stack:
             self._require_open()
             await asyncio.to_thread(stack.enter_context, self._journal.mine())
