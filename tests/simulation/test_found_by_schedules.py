@@ -4,6 +4,7 @@ import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from orchestrator.attempt import Outcome
 from tests.simulation.drivers import Orchestrator, order
 from tests.simulation.endings import settled
+from tests.simulation.faults import Fault, Kind, drawn
 from tests.simulation.hosts import Host
+from tests.simulation.schedule import run as run_plan
 from tests.simulation.world import SIDES, World, captured_logs
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
@@ -170,37 +173,17 @@ def test_nothing_is_given_up_for_a_record_that_was_never_flushed(steps: int) -> 
         world.loop.run_until_complete(moved(world, State.READY, power, check))
 
 
-@pytest.mark.parametrize("steps", range(0, 12, 2))
-def test_a_discard_whose_asker_is_killed_leaves_the_journal_to_others(steps: int) -> None:
+def test_a_discard_whose_asker_is_killed_leaves_the_journal_to_others() -> None:
     """Its lock was kept for ever, and the secret's hand-over was refused with it."""
-
-    def die(world: World, _host: Host) -> None:
-        for process in world.hosts["host-b"].machines.processes.values():
-            process.end("killed by the test")
-        world.stepped = lambda host, record: (
-            world.loop.at_step(world.loop.steps + steps, partial(restart, world, host))
-            if record.state is State.LOST
-            else None
-        )
-
-    run(State.RELEASED, die)
+    faults = (
+        Fault(Kind.KILL_MACHINE_DEST, State.RELEASED, 0, 1.0),
+        Fault(Kind.KILL_SOURCE_AGENT, State.LOST, 2, 0.25),
+    )
+    assert not run_plan(replace(drawn(677), faults=faults)).failure
 
 
 def test_a_discard_that_was_not_flushed_is_made_durable_and_frees() -> None:
     """Who looked after the arrival took what could be read for done, and looked no more."""
-
-    def dies(world: World, _host: Host) -> None:
-        there = world.hosts["host-b"]
-        world.hosts["host-a"].lose_power(lambda _sector: True)
-        for side in SIDES:
-            world.loop.call_later(0.02, world.hosts["host-a"].restore, side)
-        there.disk.failures |= {there.disk.steps + step: errno.EIO for step in (2, 4, 5, 6, 7)}
-
-    with site() as world:
-
-        async def check(orchestrator: Orchestrator) -> None:
-            (row,) = orchestrator.store.attempts(everything=True)
-            assert row.outcome is Outcome.LOST
-            assert world.records["host-b"].state is State.DISCARDED
-
-        world.loop.run_until_complete(moved(world, State.PREPARED, dies, check))
+    plan = drawn(1375)
+    kept = tuple(each for each in plan.faults if each.kind in (Kind.FSYNC_DEST, Kind.POWER_SOURCE))
+    assert not run_plan(replace(plan, faults=kept)).failure

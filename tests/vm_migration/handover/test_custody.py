@@ -176,17 +176,3 @@ async def test_what_follows_a_record_of_which_nobody_knows_is_made_of_it(tmp_pat
     assert (after.highest_epoch, after.owned_epoch, after.was_running) == (7, 7, False)
     assert seen[-1] == 7
     await custody.close()
-
-
-async def test_a_freeing_whose_asker_goes_away_keeps_no_lock(tmp_path: Path) -> None:
-    """The journal's lock was taken by a thread for which nobody waited, and kept until the agent ended."""
-    custody = custody_of(tmp_path, "")
-    await custody.write(lambda record: msgspec.structs.replace(record, state=State.DESTROYED))
-    freeing = asyncio.create_task(custody.take_away(kill=True))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    freeing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await freeing
-    await custody.close()
-    Journals(tmp_path).open(MACHINE).close()
