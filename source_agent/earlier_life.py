@@ -3,10 +3,11 @@
 ::
 
     OUTGOING   the guest runs meanwhile; a destination that is silent is waited for until the attempt's own deadline
-    STOPPED    the guest stands still: one question, inside the bound of the pause, then ABORTED
+    STOPPED    the guest stands still: one question, inside the bound of the pause, then ABORTED; so also where it was
+               paused and the record of it was not written any more
 
 What follows is vm_migration.handover.recovery's to decide. Where the two journals contradict each other, or one was
-rolled back, the machine is paused and a person told, and the question is asked again.
+rolled back, the machine is paused and a person told, and the question is asked again; silence takes nothing of it back.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from source_agent.doubts import CONTRADICTION, keep_still
 from source_agent.insisting import pause_before
 from source_agent.looking import LOOK_DEADLINE, look
 from vm_migration.errors import Stale
-from vm_migration.handover.evidence import Process, SideView, view
+from vm_migration.handover.evidence import Absence, Process, SideView, view
 from vm_migration.handover.recovery import Action, Decision, decide
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
@@ -40,6 +41,7 @@ class EarlierLife:
         self._rest: Final = rest
         self._over: Final = over
         left = account.terms.left_ms(account.around.wall()) / 1000
+        self._doubted = False
         self._deadline: Final = asyncio.get_running_loop().time() + left
 
     async def decided(self) -> tuple[Decision, SideView]:
@@ -61,15 +63,17 @@ class EarlierLife:
         account = self._account
         record = account.record
         account.waiting(f"asks {record.peer} what it has of the machine, before the attempt is ended")
-        stopped = record.state is State.STOPPED
+        stopped = record.state is State.STOPPED or await self._stands()
         try:
             async with account.link() as link:
                 there = await look(link, account.key(), _STOPPED_DEADLINE if stopped else LOOK_DEADLINE)
         except Stale as error:
             await self._doubt(error.message)
             return None
+        if self._doubted and there.sight is Absence.UNREACHABLE:
+            return None
         here = view(record, account.attempt, record.epoch, account.custody.process())
-        past = self._over() or asyncio.get_running_loop().time() >= self._deadline
+        past = stopped or self._over() or asyncio.get_running_loop().time() >= self._deadline
         decision = decide(here, there, past_deadline=past, over_pause_bound=await self._over_bound())
         if Action.PAGE in decision.actions and Action.RETIRE_SOURCE not in decision.actions:
             await self._doubt(f"{decision.reason}: {record.state} here, {there.sight} at {record.peer}")
@@ -77,11 +81,22 @@ class EarlierLife:
         if decision.actions == (Action.ASK,) and here.process is not Process.GONE:
             account.waiting(f"waits for {record.peer} to answer, for as long as the attempt may take; the guest runs")
             return None
+        self._doubted = False
         account.doubts.settle(record.machine, CONTRADICTION)
         return decision, there
 
+    async def _stands(self) -> bool:
+        """Tell whether a guest that is to run stands still; one whose process does not answer is not said to."""
+        if not self._account.record.was_running:
+            return False
+        try:
+            async with asyncio.timeout(_STOPPED_DEADLINE):
+                return not (await self._account.custody.answer()).running
+        except (MachineError, TimeoutError):
+            return False
+
     async def _doubt(self, text: str) -> None:
-        account = self._account
+        account, self._doubted = self._account, True
         account.doubts.raise_(account.record.machine, CONTRADICTION, text)
         account.waiting(f"paused, a person must look: {text}")
         await keep_still(account.custody)

@@ -82,6 +82,35 @@ async def test_a_silent_destination_is_waited_for_until_the_attempts_own_deadlin
             assert attempt.record.state is State.ABORTED
 
 
+async def test_a_guest_that_was_stopped_before_its_journal_said_so_waits_no_longer_than_one_whose_journal_did(
+    tmp_path: Path,
+) -> None:
+    """Its agent died between the pause and STOPPED: it stood still until the attempt's own deadline."""
+    with leaving(tmp_path, State.OUTGOING) as held:
+        held.machine.running = False
+        async with served(FakeDestination()) as there, recovering(held, there) as (attempt, task):
+            async with asyncio.timeout(3.0):
+                await task
+            assert (attempt.record.state, held.machine.running) == (State.ABORTED, True)
+
+
+async def test_a_contradiction_is_not_forgotten_when_its_other_host_falls_silent(tmp_path: Path) -> None:
+    """The attempt's deadline was over: the guest was resumed beside the copy that its destination had told of."""
+    active = IncomingReport(state="ACTIVE", highest_epoch=2, process_alive=True)
+    with leaving(tmp_path, State.OUTGOING) as held:
+        there, doubts = FakeDestination(report=active), Doubts()
+        async with served(there), recovering(held, there, seconds_ago=61.0, doubts=doubts) as (attempt, _):
+            await unheard(attempt)
+            assert not held.machine.running
+            there.report = None
+            async with asyncio.timeout(10.0):
+                for _ in range(2):
+                    attempt.hurry()
+                    await unheard(attempt)
+            assert (attempt.record.state, held.machine.running) == (State.OUTGOING, False)
+            assert doubts.text(MACHINE).startswith("contradiction")
+
+
 async def test_a_cancel_does_not_wait_for_a_silent_destination(tmp_path: Path) -> None:
     with leaving(tmp_path, State.OUTGOING) as held:
         async with served(FakeDestination()) as there, recovering(held, there) as (attempt, task):
