@@ -108,7 +108,7 @@ def drawn(seed: int) -> Plan:
     faults.extend(_fault(draw, draw.choice(KINDS), draw.choice(STATES)) for _ in range(more))
     return Plan(
         seed,
-        orders=draw.choice((1, 1, 2, 2, 3)),
+        orders=draw.choice((1, 1, 1, 1, 2, 3)),
         witness=draw.random() < 0.5,
         forced=draw.random() < 0.2,
         second_store_shared=draw.random() < 0.5,

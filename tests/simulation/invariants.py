@@ -52,6 +52,7 @@ class Invariants(Watch):
         self.killed: Final[set[str]] = set()
         """Instances that a fault ended."""
         self.runs_seen = 0
+        self.running: Final[list[MachineProcess]] = []
 
     def broken(self, rule: str, text: str) -> None:
         """Take note of the first rule that is broken, which ends the schedule."""
@@ -68,9 +69,11 @@ class Invariants(Watch):
     def runs(self, machine: MachineProcess) -> None:
         """The guest begins to execute at a host."""
         self.runs_seen += 1
+        if machine not in self.running:
+            self.running.append(machine)
         host, record = machine.host.name, self.records().get(machine.host.name)
         self.said(host, "guest runs", instance=machine.instance.token)
-        others = [each.host.name for each in self.processes if each.running and each is not machine]
+        others = [each.host.name for each in self.running if each is not machine]
         if others:
             self.broken("two-running", f"{host} runs the machine, and so does {', '.join(others)}")
         taken = record is not None and record.state is State.TAKEN
@@ -83,6 +86,8 @@ class Invariants(Watch):
             self.broken("run-before-record", f"{host} runs the machine, and its durable journal says {record.state}")
 
     def stands(self, machine: MachineProcess, why: str) -> None:
+        if machine in self.running:
+            self.running.remove(machine)
         self.said(machine.host.name, f"guest stands: {why}", instance=machine.instance.token)
 
     def freed(self, machine: MachineProcess) -> None:

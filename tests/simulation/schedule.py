@@ -23,7 +23,7 @@ from tests.simulation.faults import Plan, drawn
 from tests.simulation.injection import Injector
 from tests.simulation.invariants import Violation
 from tests.simulation.virtual_loop import Deadlock, Livelock
-from tests.simulation.world import HOSTS, Line, World, captured_logs
+from tests.simulation.world import HOSTS, Line, World, captured_logs, remembered_reports
 
 BUSY: Final = 90.0
 """Seconds for which orders come and faults strike."""
@@ -57,7 +57,7 @@ def run(plan: Plan | int) -> Seen:
     seen = Seen(plan)
     world = World(plan.seed, witness=plan.witness)
     try:
-        with captured_logs(world):
+        with captured_logs(world), remembered_reports():
             world.loop.run_until_complete(_Schedule(world, plan, seen).run())
     except Violation as broken:
         seen.failure, seen.rule = str(broken), broken.rule

@@ -7,10 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
+from unittest.mock import patch
 
 import structlog
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from orchestrator.agents import HostAddresses
+from orchestrator.store import rows
 from orchestrator.store.store import Store
 from source_agent.agent import SourceAgent
 from tests.simulation.drivers import Orchestrator
@@ -149,7 +153,7 @@ class World:
 
     def running(self) -> list[MachineProcess]:
         """Return the copies of the machine that run."""
-        return [each for host in self.hosts.values() for each in host.machines.processes.values() if each.running]
+        return list(self.invariants.running)
 
     def lives(self, host: str, instance: str) -> bool:
         """Whether a machine process lives."""
@@ -167,10 +171,8 @@ class World:
             self.loop.failure = error
 
     def _work(self, _now: float) -> None:
-        for host in self.hosts.values():
-            for process in host.machines.processes.values():
-                if process.alive and process.guest.running:
-                    process.guest.write()
+        for process in self.invariants.running:
+            process.guest.write()
 
     # its life
 
@@ -192,7 +194,7 @@ class World:
             if record is not None:
                 self.journalled(host, record)
 
-    async def until(self, holds: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:
+    async def until(self, holds: Callable[[], bool], seconds: float, every: float = 0.25) -> bool:
         """Wait until something holds, looked at now and then; say whether it came to that."""
         end = self.loop.time() + seconds
         while not holds():
@@ -207,6 +209,21 @@ class World:
         self.loop.close()
         for store in self.stores:
             store.close()
+
+
+@contextmanager
+def remembered_reports() -> Iterator[None]:
+    """Parse each text of a store's row once while the context is entered: nobody changes what was read."""
+    read: dict[tuple[str, str], Message] = {}
+
+    def parsed(text: str, into: Message) -> Message:
+        key = (text, into.DESCRIPTOR.full_name)
+        if key not in read:
+            read[key] = json_format.Parse(text, into, ignore_unknown_fields=True)
+        return read[key]
+
+    with patch.object(rows, "_message", parsed):
+        yield
 
 
 @contextmanager
