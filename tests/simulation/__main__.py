@@ -106,6 +106,7 @@ def _document(counted: Tally, first: int, count: int, seconds: float) -> dict[st
         "seconds": round(seconds, 3),
         "steps": counted.steps,
         "guest_starts": counted.guest_starts,
+        "journals_refused": counted.rolled_back,
         "endings": dict(counted.endings),
         "outcomes": dict(counted.outcomes),
         "faults": {kind: sum(counted.hits[state, kind] for state in STATES) for kind in KINDS},
@@ -118,6 +119,7 @@ def _document(counted: Tally, first: int, count: int, seconds: float) -> dict[st
 def _tell(counted: Tally, seconds: float) -> None:
     _say(f"{counted.schedules} schedules in {seconds:.1f} s, {1000 * seconds / counted.schedules:.1f} ms each")
     _say(f"{counted.steps} steps of the loop, the guest was started {counted.guest_starts} times")
+    _say(f"in {counted.rolled_back} of them a journal that was rolled back was refused")
     for title, counts in (
         ("ended", counted.endings), ("attempts", counted.outcomes), ("messages", counted.weathered),
     ):  # fmt: skip

@@ -48,6 +48,8 @@ class Seen:
     outcomes: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     runs: int = 0
+    rolled_back: bool = False
+    """An agent refused a journal that was rolled back."""
 
 
 def run(plan: Plan | int) -> Seen:
@@ -66,6 +68,7 @@ def run(plan: Plan | int) -> Seen:
     finally:
         seen.trace, seen.steps = list(world.trace), world.loop.steps
         seen.runs = world.invariants.runs_seen
+        seen.rolled_back = any("journal-rolled-back" in line.facts.values() for line in seen.trace)
         world.close()
     return seen
 

@@ -42,12 +42,14 @@ class Tally:
     failures: list[Failure] = field(default_factory=list)
     steps: int = 0
     guest_starts: int = 0
+    rolled_back: int = 0
 
     def add(self, seen: Seen) -> None:
         """Count one schedule."""
         self.schedules += 1
         self.steps += seen.steps
         self.guest_starts += seen.runs
+        self.rolled_back += seen.rolled_back
         self.hits.update(seen.hits)
         self.weathered.update(seen.weathered)
         self.outcomes.update(seen.outcomes)
@@ -61,6 +63,7 @@ class Tally:
         self.schedules += other.schedules
         self.steps += other.steps
         self.guest_starts += other.guest_starts
+        self.rolled_back += other.rolled_back
         for own, added in (
             (self.endings, other.endings), (self.weathered, other.weathered), (self.outcomes, other.outcomes),
         ):  # fmt: skip

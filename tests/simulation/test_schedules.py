@@ -10,6 +10,7 @@ from tests.simulation.faults import KINDS, STATES, Kind
 from tests.simulation.tally import PAIRS, tally
 
 REPEATED = 6
+_ROLL_BACKS = frozenset({Kind.ROLL_BACK_SOURCE, Kind.ROLL_BACK_DEST})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -20,3 +21,5 @@ def test_no_schedule_breaks_a_rule(kind: Kind) -> None:
     assert not counted.failures, "\n\n".join(map(str, counted.failures[:2]))
     missed = [state for state in STATES if not counted.hits[state, kind]]
     assert not missed, f"{kind} never struck at {missed}"
+    if kind in _ROLL_BACKS:
+        assert counted.rolled_back, "no agent noticed a journal that was rolled back"
