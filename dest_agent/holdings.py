@@ -54,14 +54,10 @@ class Holdings:
         if record.state not in _ACTED_UPON:
             return record
         try:
-            async with self.lock(machine), self.holding(machine) as custody:
-                record = await custody.settle()
+            return await asyncio.to_thread(self.journals.read_durable, machine)
         except JournalUncertain as error:
             text = f"What the journal of machine {machine} says last may stand or not"
             raise Unreachable("journal-uncertain", text, "Ask again") from error
-        if record.state not in ARRIVING:
-            await self.let_go(record.attempt or "")
-        return record
 
     def arrival_of(self, machine: str) -> IncomingAttempt | None:
         """Return the arrival of a machine in this life of the agent."""

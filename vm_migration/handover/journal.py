@@ -299,13 +299,19 @@ class Journal:
             self._flush_names()
 
 
-def read_last(folder: Path, machine: str, *, disk: Disk = _REAL) -> Record:
-    """The last record, for showing only: nothing may be decided on it, because it may not be durable yet."""
+def read_last(folder: Path, machine: str, *, disk: Disk = _REAL, durable: bool = False) -> Record:
+    """The last record, for showing only: it may not stand yet. `durable` writes it once more, so that it does."""
     file = _lock_current(disk, _path(folder, machine), machine)
     try:
-        return _read(disk, file, machine)[1]
+        found, last = _read(disk, file, machine)
+        if durable:
+            disk.write(file, found.last_start, line(encode(last)))
+            disk.flush(file)
+    except OSError as error:
+        raise JournalUncertain(machine, "the last record", error) from error
     finally:
         disk.close(file)
+    return last
 
 
 def machines(folder: Path, *, disk: Disk = _REAL) -> tuple[str, ...]:

@@ -28,6 +28,14 @@ class Journals:
         """Return the last record, for showing only: it may not be durable yet."""
         return journal.read_last(self.folder, machine, disk=self._disk)
 
+    def read_durable(self, machine: str) -> Record:
+        """Return the last record once it is durable, whoever wrote it, without becoming the journal's controller.
+
+        Raises:
+            JournalUncertain: The disk failed.
+        """
+        return journal.read_last(self.folder, machine, disk=self._disk, durable=True)
+
     def machines(self) -> tuple[str, ...]:
         """Return the machines that this host has a journal of, tombstones included."""
         return journal.machines(self.folder, disk=self._disk)

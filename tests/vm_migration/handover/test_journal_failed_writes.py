@@ -100,3 +100,22 @@ def test_an_attempt_is_refused_when_its_end_has_no_space() -> None:
         journal.append(begin(journal.last))
     assert journal.last.state is State.OWNER
     assert read_last(FOLDER, MACHINE, disk=disk).state is State.OWNER
+
+
+def test_a_record_that_was_read_as_durable_survives_and_its_writer_keeps_the_journal() -> None:
+    disk = MemoryDisk()
+    journal = Journal.create(FOLDER, OWNER, disk=disk)
+    journal.append(confirm(journal.last))
+    disk.failures[disk.steps + 3] = errno.EIO  # its space, its bytes, its flush
+    with pytest.raises(JournalUncertain):
+        journal.append(begin(journal.last))
+    assert read_last(FOLDER, MACHINE, disk=disk).state is State.OUTGOING
+    disk.failures[disk.steps + 2] = errno.EIO
+    with pytest.raises(JournalUncertain):
+        read_last(FOLDER, MACHINE, disk=disk, durable=True)
+    seen = read_last(FOLDER, MACHINE, disk=disk, durable=True)
+    assert (seen.state, seen.controller) == (State.OUTGOING, journal.controller)
+    journal.append(stop(seen))
+    assert journal.last.sequence == seen.sequence + 1
+    disk.restart(lambda _: False)
+    assert read_last(FOLDER, MACHINE, disk=disk).state is State.STOPPED
