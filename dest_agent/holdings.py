@@ -15,6 +15,8 @@ from vm_migration.handover.record import Record
 from vm_migration.handover.states import ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
 
+TURN: Final = 15.0
+"""Seconds for which somebody waits for his turn with a machine; a Prepare may take longer, and is asked about again."""
 _ACTED_UPON: Final = ARRIVING | {State.ACTIVE, State.TAKEN, State.DISCARDED, State.LOST}
 """What a source releases, retires, reclaims or loses its own copy on."""
 
@@ -28,9 +30,24 @@ class Holdings:
         self.arriving: Final[dict[str, IncomingAttempt]] = {}
         self._locks: Final[dict[str, asyncio.Lock]] = {}
 
-    def lock(self, machine: str) -> asyncio.Lock:
-        """Return the lock under which a machine's journal is changed by this agent."""
-        return self._locks.setdefault(machine, asyncio.Lock())
+    @asynccontextmanager
+    async def lock(self, machine: str) -> AsyncIterator[None]:
+        """Hold the lock under which a machine's journal is changed by this agent.
+
+        Raises:
+            Unreachable: Something else is done to the machine for longer than TURN seconds.
+        """
+        lock = self._locks.setdefault(machine, asyncio.Lock())
+        try:
+            async with asyncio.timeout(TURN):
+                await lock.acquire()
+        except TimeoutError:
+            text = f"Something else is done to machine {machine}, for more than {TURN:g} s"
+            raise Unreachable("machine-busy", text, "Ask again") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     async def last(self, machine: str) -> Record:
         """Return the journal's last record, for showing, and for refusing early: it may not be durable yet.
