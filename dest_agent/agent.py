@@ -358,13 +358,14 @@ class DestAgent:
         await self._holdings.close()
 
     async def _make_way(self, key: AttemptKey) -> None:
-        """Give up an older arrival of the same machine that holds no whole image: its source began anew."""
+        """Let go of older arrivals of a machine that are not whole, or whose end nobody saw to: its source began anew."""
         for attempt, arriving in list(self._holdings.arriving.items()):
             record = arriving.custody.record
-            if record.machine == key.machine and record.epoch < key.epoch and record.state is State.PREPARED:
-                if record.whole:
-                    continue
+            if record.machine != key.machine or record.epoch >= key.epoch or (record.whole and not record.closed):
+                continue
+            if record.state is State.PREPARED:
                 await give_up(arriving.custody, f"The source began attempt {key.attempt}")
+            if arriving.custody.record.closed:
                 await self._holdings.let_go(attempt)
 
     @contextmanager

@@ -28,7 +28,7 @@ def settled(world: World) -> bool:
     agents = all(host.up(side) for host in world.hosts.values() for side in ("source", "dest"))
     orchestrators = all(each.ready for each in world.orchestrators)
     open_records = any(not record.closed for record in world.records.values())
-    if not agents or not orchestrators or open_records or leftovers(world):
+    if not agents or not orchestrators or open_records or world.superseded() or leftovers(world):
         return False
     if running:
         owner = world.records.get(running[0].host.name)
@@ -43,12 +43,11 @@ def settled(world: World) -> bool:
 
 
 def leftovers(world: World) -> list[str]:
-    """Return the processes that are alive at hosts whose journal says that nothing of the machine is there."""
-    return [
-        f"{each.instance.token} at {each.host.name}"
-        for each in world.invariants.processes
-        if each.alive and each.host.name in world.records and world.records[each.host.name].state in _GONE
-    ]
+    """Return what is left of the machine at hosts whose journal says that nothing of it is there."""
+    gone = {host for host, record in world.records.items() if record.state in _GONE}
+    alive = [f"{each.instance.token} at {each.host.name}" for each in world.invariants.processes if each.alive]
+    left = [text for text in alive if text.rpartition(" ")[2] in gone]
+    return left + [f"a folder at {host}" for host in sorted(gone) if world.hosts[host].machines.folders]
 
 
 def judged(world: World) -> Ending:

@@ -116,6 +116,8 @@ class Host:
         self.lives: Final[dict[Side, AgentLife]] = {}
         self._replaced: Final[list[Process]] = []
         """Agents that stand still, and whose place others have taken; a host has one port for each side."""
+        self.superseded: Final[list[Process]] = []
+        """Those of them that were woken."""
         self._happenings: Final = happenings
 
     def address(self, side: Side) -> str:
@@ -203,6 +205,7 @@ class Host:
                 self._happenings.said(process.name, "wakes, and its place is taken")
                 process.frozen = False
                 self.loop.let_run(process)
+                self.superseded.append(process)
                 self.loop.call_later(_LOOK_AT_SEAT, self._end_replaced, process)
         self._replaced.clear()
 

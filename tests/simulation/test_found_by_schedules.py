@@ -187,3 +187,12 @@ def test_a_discard_that_was_not_flushed_is_made_durable_and_frees() -> None:
     plan = drawn(1375)
     kept = tuple(each for each in plan.faults if each.kind in (Kind.FSYNC_DEST, Kind.POWER_SOURCE))
     assert not run_plan(replace(plan, faults=kept)).failure
+
+
+def test_a_freeing_whose_asker_has_given_up_leaves_no_folder() -> None:
+    """The process was ended, and then nobody was there any more to remove its place."""
+    faults = (
+        Fault(Kind.REPLACE_SOURCE_AGENT, State.OUTGOING, 0, 0.23),
+        Fault(Kind.FREEZE_DEST_AGENT, State.DISCARDED, 4, 9.66),
+    )
+    assert not run_plan(replace(drawn(72), faults=faults)).failure

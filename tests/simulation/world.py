@@ -151,6 +151,10 @@ class World:
         except MigrationError:
             return None
 
+    def superseded(self) -> bool:
+        """Whether an agent lives whose place another one has taken."""
+        return any(process.alive for host in self.hosts.values() for process in host.superseded)
+
     def running(self) -> list[MachineProcess]:
         """Return the copies of the machine that run."""
         return list(self.invariants.running)

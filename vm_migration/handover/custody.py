@@ -142,12 +142,13 @@ class Custody:
         record = self.record
         if record.state not in ABSENT:
             raise InternalError("not-free", f"Machine {record.machine} is {record.state}: it is not to be freed")
+        # To its end, whoever asked: a thread that nobody waits for may have the journal's lock by then, and a process
+        # that has ended leaves its place behind.
+        await asyncio.shield(asyncio.create_task(self._freed(record, kill=kill), name="machine freed"))
+
+    async def _freed(self, record: Record, *, kill: bool) -> None:
         if not kill:
             await self._end_by_request()
-        # To its end, whoever asked: the lock of the journal may be had by a thread that nobody waits for any more.
-        await asyncio.shield(asyncio.create_task(self._freed(record), name="machine freed"))
-
-    async def _freed(self, record: Record) -> None:
         async with self._lock, AsyncExitStack() as stack:
             self._require_open()
             await asyncio.to_thread(stack.enter_context, self._journal.mine())
