@@ -358,7 +358,7 @@ class DestAgent:
         await self._holdings.close()
 
     async def _make_way(self, key: AttemptKey) -> None:
-        """Let go of older arrivals of a machine that are not whole, or whose end nobody saw to: its source began anew."""
+        """Let go of older arrivals of a machine that are not whole, or have ended: its source began anew."""
         for attempt, arriving in list(self._holdings.arriving.items()):
             record = arriving.custody.record
             if record.machine != key.machine or record.epoch >= key.epoch or (record.whole and not record.closed):

@@ -14,9 +14,9 @@ from vm_migration.handover.states import OWNING, State
 _MAY_RUN: Final = OWNING | {State.OUTGOING, State.ACTIVATING}
 """Where a host's journal stands, durably, when a guest begins to run there."""
 _SECRET_IS_OUT: Final = frozenset({State.RELEASED, State.RETIRED, State.RECLAIMED, State.LOST, State.TAKEN})
-_ENDED: Final = frozenset({State.ABORTED, State.LOST, State.STOPPED, State.RETIRED, State.TAKEN})
+_NO_END: Final = frozenset({State.OUTGOING, State.RELEASED})
+"""Of a source: no whole image of that attempt is discarded while it stands there."""
 _HANDOFF: Final = "/vm_migration.api.v1.Destination/Handoff"
-_DISCARD: Final = "/vm_migration.api.v1.Destination/Discard"
 _LOSS_TOLD: Final = frozenset({State.LOST, State.DESTROYED, State.TAKEN})
 
 
@@ -138,6 +138,8 @@ class Invariants(Watch):
             case State.RETIRED:
                 above = max(record.owned_epoch + 1, record.epoch)
                 founded = any(each.owned_epoch >= above for each in others)
+            case State.DISCARDED if before.state is State.READY and before.attempt == record.attempt:
+                founded = peer is None or peer.attempt != record.attempt or peer.state not in _NO_END
             case _:
                 return
         if not founded:
@@ -153,5 +155,3 @@ class Invariants(Watch):
             owns_it = record.owned_epoch >= record.epoch or record.released_epoch == record.epoch
             if not owns_it:
                 self.broken("secret-before-released", f"{source} gives the secret to {target} in {record.state}")
-        elif what == _DISCARD and record.state not in _ENDED | OWNING | {State.OUTGOING}:
-            self.broken("discard-before-end", f"{source} has {target} discard in {record.state}")

@@ -140,7 +140,9 @@ class _Schedule:
         world, why = self._world, ""
         for _ in range(3):
             source = world.running()[0].host.name
-            target = next(name for name in HOSTS if name != source)
+            others = [name for name in HOSTS if name != source]
+            # A host whose journal was rolled back may wait for a person.
+            target = next((name for name in others if name not in world.invariants.rolled_back), others[0])
             attempt = str(uuid.UUID(int=self._draw.getrandbits(128), version=4))
             world.said("world", f"last order to {target}", attempt=attempt[:8])
             at.migrate(order(world.machine, target, attempt))

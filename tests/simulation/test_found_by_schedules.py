@@ -196,3 +196,10 @@ def test_a_freeing_whose_asker_has_given_up_leaves_no_folder() -> None:
         Fault(Kind.FREEZE_DEST_AGENT, State.DISCARDED, 4, 9.66),
     )
     assert not run_plan(replace(drawn(72), faults=faults)).failure
+
+
+def test_an_owner_whose_active_was_not_flushed_hears_of_the_retirement() -> None:
+    """Its peers were told ACTIVE, which was made durable for them, and it went by the record before."""
+    plan = drawn(3777)
+    kept = tuple(each for each in plan.faults if each.kind is Kind.WRITE_DEST)
+    assert not run_plan(replace(plan, faults=kept)).failure

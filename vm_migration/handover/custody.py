@@ -185,16 +185,13 @@ class Custody:
             return self._journal.last
 
     def _append(self, change: Change) -> Record:
+        if not self._closed:
+            self._journal.settle()  # what follows a record of which nobody knew is made of it, and undoes nothing
         last = self._journal.last
         following = change(last)
         if following is last:
             return last
         self._require_open()
-        if self._journal.settle():  # what follows a record of which nobody knew restates that one, and undoes nothing
-            last = self._journal.last
-            following = change(last)
-            if following is last:
-                return last
         return self._journal.append(following)
 
     def _require_open(self) -> None:
