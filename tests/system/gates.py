@@ -22,7 +22,8 @@ class Gate:
 
     def hooks(self, *points: str) -> str:
         """Return the `[hooks]` section that holds a migration at some points."""
-        command = f"sh -c ': >> {self.folder}/reached; cat {self.folder}/gate'"
+        # Opened before it is said that somebody waits: a gate that nobody reads from cannot be opened.
+        command = f"sh -c 'exec 3<>{self.folder}/gate; : >> {self.folder}/reached; read -r word <&3'"
         return "[hooks]\n" + "".join(f"{point} = [{json.dumps(command)}]\n" for point in points)
 
     async def reached(self) -> None:
@@ -35,4 +36,6 @@ class Gate:
         """Let whatever waits here go on; who comes later waits again."""
         (self.folder / "reached").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # nobody waits
-            os.close(os.open(self.folder / "gate", os.O_WRONLY | os.O_NONBLOCK))
+            gate = os.open(self.folder / "gate", os.O_WRONLY | os.O_NONBLOCK)
+            os.write(gate, b"go\n")
+            os.close(gate)
