@@ -80,20 +80,17 @@ class GivingWay:
             owner = _owner(custody.record, custody.process(), others, asked=asked)
             if owner is None:
                 await self._doubt(custody, others)
-            elif custody.record.closed or not await self._open_attempt_gives_way(custody, owner):
+                return
+            attempt = self._attempts.get(custody.record.attempt)
+            if custody.record.closed or attempt is None or not attempt.open:
                 await keep_still(custody)
                 text = f"An operator took the machine at another host, at epoch {owner.highest_epoch}"
                 await retire(custody, owner, text)
                 self._doubts.settle(machine, OUTRANKED)
-
-    async def _open_attempt_gives_way(self, custody: Custody, owner: SideView) -> bool:
-        """Have the attempt that this life drives give way; false where none is."""
-        attempt = self._attempts.get(custody.record.attempt)
-        if attempt is None or not attempt.open:
-            return False
+                return
+        # Past the lock, which an attempt takes itself where its journal must be opened anew.
         await self._attempts.halt(attempt)
         await attempt.give_way(owner)
-        return True
 
     async def _doubt(self, custody: Custody, others: Sequence[Other]) -> None:
         claim = highest_claim(custody.record, others)
