@@ -4,19 +4,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from source_agent.agent import SourceAgent
 from source_agent.source_service import SourceService
+from source_agent.terms import encode
 from tests.fakes.fake_destination import FakeDestination, served
 from tests.fakes.fake_machine import MACHINE, Held
-from tests.source_agent.departures import leaving
+from tests.source_agent.departures import KEY, TERMS, leaving
 from tests.source_agent.test_source_recovery import NO_CONTEXT, last, started
 from tests.vm_migration.handover.test_yielding import GONE_ON, TAKEN, TAKEN_BELOW
 from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.destination_pb2 import IncomingReport
-from vm_migration.handover.record import Record, encode
+from vm_migration.handover.record import Record
+from vm_migration.handover.record import encode as encode_record
 from vm_migration.handover.states import State
+from vm_migration.wire.attempt_key import attempt_key
 
 
 def told(record: Record, *, alive: bool) -> IncomingReport:
@@ -25,7 +29,7 @@ def told(record: Record, *, alive: bool) -> IncomingReport:
         highest_epoch=record.highest_epoch,
         owned_epoch=record.owned_epoch,
         process_alive=alive,
-        record=encode(record.public()).decode(),
+        record=encode_record(record.public()).decode(),
     )
 
 
@@ -81,3 +85,23 @@ async def test_a_machine_that_went_on_since_is_given_way_to_where_a_person_asks(
         report = await service.Recover(request, NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
         assert report.last_state == State.RETIRED
         assert agent.complaint(MACHINE) == ""
+
+
+async def test_an_attempt_that_hands_over_to_nobody_gives_way_where_a_person_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with leaving(tmp_path, State.RELEASED) as held:
+        nowhere = msgspec.structs.replace(TERMS, control_address="127.0.0.1:1", bulk_address="127.0.0.1:1")
+        await held.custody.write(lambda record: msgspec.structs.replace(record, policy=encode(nowhere)))
+        async with (
+            served(FakeDestination(report=IncomingReport())) as host,
+            started(held, monkeypatch, {"host-c": host.address}) as (agent, service),
+        ):
+            assert last(held).state is State.RELEASED
+            host.report = told(TAKEN, alive=True)
+            request = types_pb2.MachineName(machine=MACHINE)
+            report = await service.Recover(request, NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
+            assert report.last_state == State.RETIRED
+            failure = agent.attempt(attempt_key(KEY)).board.progress.failure
+            assert failure is not None
+            assert failure.code == "taken-elsewhere"
