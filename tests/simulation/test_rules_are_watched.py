@@ -49,7 +49,10 @@ def unchanged(last: Record, **_evidence: object) -> Record:
 
 def test_aborted_is_durable_before_the_guest_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_agent.ending, "aborted", unchanged)
-    caught(["run-before-record", "none-running"], seeds_of(Kind.FULL_DEST, Kind.KILL_DEST_AGENT, Kind.PARTITION))
+    caught(
+        ["run-before-record", "none-running", "never-quiet"],
+        seeds_of(Kind.FULL_DEST, Kind.KILL_DEST_AGENT, Kind.PARTITION),
+    )
 
 
 def test_the_secret_leaves_after_released(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +95,10 @@ def test_a_whole_image_is_discarded_on_proof_only(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(awaiting, "_image", impatient)
     monkeypatch.setattr(arrival, "_ENDED_AT_SOURCE", frozenset({*State, *Absence}))
-    caught(["freed-last-copy", "none-running", "never-quiet"], seeds_of(Kind.KILL_DEST_AGENT, Kind.KILL_DEST_AT_DISK))
+    caught(
+        ["unfounded", "freed-last-copy", "none-running", "never-quiet"],
+        seeds_of(Kind.KILL_DEST_AGENT, Kind.KILL_DEST_AT_DISK),
+    )
 
 
 def test_a_page_that_the_dirty_map_misses(monkeypatch: pytest.MonkeyPatch) -> None:

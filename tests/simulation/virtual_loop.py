@@ -92,6 +92,8 @@ class _Task(asyncio.Task[_Result]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """Drives simulated processes; `advanced` is called whenever the clock has jumped."""
 
+    _stopping: bool
+
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random: Final = random.Random(seed)  # noqa: S311 - a schedule, not a secret
@@ -227,32 +229,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._waiting.append(process)
 
     def _run_once(self) -> None:
-        if self.failure is not None:
-            failure, self.failure = self.failure, None
-            raise failure
-        while self._alarms and self._alarms[0][0] <= self.steps:
-            heapq.heappop(self._alarms)[2]()
-        waiting = self._waiting
-        choices = len(waiting) + bool(self._world)
-        if not choices:
-            self._advance()
-            return
-        if self._steps_at_this_time > _STEPS_AT_ONE_TIME:
-            raise Livelock(f"{_STEPS_AT_ONE_TIME} steps at {self._now - START:.6f} s")
-        drawn = int(self.random.random() * choices) if choices > 1 else 0
-        if drawn == len(waiting):
-            handle = self._world.popleft()
-        else:
-            process = waiting[drawn]
-            handle = process.ready.popleft()
-            if not process.ready:
-                waiting[drawn] = waiting[-1]
-                waiting.pop()
-        if handle.cancelled():
-            return
-        self.steps += 1
-        self._steps_at_this_time += 1
-        handle._run()
+        """Run callbacks, one at a time, until the loop is told to stop."""
+        waiting, world, draw = self._waiting, self._world, self.random.random
+        while not self._stopping:
+            if self.failure is not None:
+                failure, self.failure = self.failure, None
+                raise failure
+            while self._alarms and self._alarms[0][0] <= self.steps:
+                heapq.heappop(self._alarms)[2]()
+            choices = len(waiting) + bool(world)
+            if not choices:
+                self._advance()
+                continue
+            if self._steps_at_this_time > _STEPS_AT_ONE_TIME:
+                raise Livelock(f"{_STEPS_AT_ONE_TIME} steps at {self._now - START:.6f} s")
+            drawn = int(draw() * choices) if choices > 1 else 0
+            if drawn == len(waiting):
+                handle = world.popleft()
+            else:
+                queue = waiting[drawn].ready
+                handle = queue.popleft()
+                if not queue:
+                    waiting[drawn] = waiting[-1]
+                    waiting.pop()
+            if not handle._cancelled:
+                self.steps += 1
+                self._steps_at_this_time += 1
+                handle._run()
 
     def _advance(self) -> None:
         timers = self._timers

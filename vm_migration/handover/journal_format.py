@@ -49,7 +49,8 @@ def scan(data: bytes) -> Scan:
             break
         payloads.append(payload)
         last_start, end = end, newline + 1
-    torn = len(data[end:].rstrip(b"\0"))
+    rest = data[end:]
+    torn = 0 if rest == bytes(len(rest)) else len(rest.rstrip(b"\0"))
     if torn:
         _check_torn(data[end : end + torn])
     if not payloads:
