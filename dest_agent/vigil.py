@@ -182,7 +182,8 @@ class Vigil:
     async def _rest(self, machine: str) -> None:
         """See that what ended a machine's waiting here is durable, and that nothing is left of what was given up."""
         record = await self._holdings.standing(machine)
-        if record.state in _GIVEN_UP and self._holdings.hypervisor.instance_lives(record.instance):
+        instance = self._holdings.hypervisor.of_text(machine).instance()
+        if record.state in _GIVEN_UP and instance is not None and instance.name == record.instance:
             async with self._holdings.lock(machine), self._holdings.hold(machine) as custody:
                 await free(custody)
 

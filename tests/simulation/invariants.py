@@ -76,8 +76,9 @@ class Invariants(Watch):
         others = [each.host.name for each in self.running if each is not machine]
         if others:
             self.broken("two-running", f"{host} runs the machine, and so does {', '.join(others)}")
-        taken = record is not None and record.state is State.TAKEN
         lacks = machine.guest.lacks()
+        # Where a journal was put back to what its peer had seen last, nothing shows that the guest has run since.
+        taken = bool(self.rolled_back) or (record is not None and record.state is State.TAKEN)
         if lacks and not taken:
             self.broken("lost-write", f"{host} runs the machine on memory that misses writes: {lacks}")
         if taken:

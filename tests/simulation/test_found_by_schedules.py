@@ -203,3 +203,9 @@ def test_an_owner_whose_active_was_not_flushed_hears_of_the_retirement() -> None
     plan = drawn(3777)
     kept = tuple(each for each in plan.faults if each.kind is Kind.WRITE_DEST)
     assert not run_plan(replace(plan, faults=kept)).failure
+
+
+def test_an_image_whose_loss_was_written_and_not_followed_is_swept() -> None:
+    """Whoever had asked for it had given up between the two, and its folder stayed."""
+    kept = tuple(each for each in drawn(6226).faults if each.at in (State.LOST, State.READY))
+    assert not run_plan(replace(drawn(6226), faults=kept)).failure
