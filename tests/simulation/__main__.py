@@ -71,6 +71,8 @@ def _many(first: int, count: int, jobs: int, *, as_json: bool) -> int:
     started, counted = time.perf_counter(), Tally()
     for part in _chunks(first, count, jobs):
         counted.merge(part)
+        for failure in part.failures:
+            _report(f"\nseed {failure.seed}: {failure.text}")
         took = time.perf_counter() - started
         rate = counted.schedules / took
         _report(f"\r{counted.schedules}/{count} schedules, {rate:.0f} a second, {len(counted.failures)} failed", end="")

@@ -168,11 +168,15 @@ class Host:
     def kill(self, side: Side) -> None:
         """End an agent's process at this very moment."""
         life = self.lives.get(side)
-        if life is None or not life.process.alive:
-            return
-        self._happenings.said(life.process.name, "killed")
-        end_process(self.loop, life.process)
-        life.serving = False
+        if life is not None:
+            self.end(life)
+
+    def end(self, life: AgentLife) -> None:
+        """End one life of an agent at this very moment, whether or not another has taken its place."""
+        if life.process.alive:
+            self._happenings.said(life.process.name, "killed")
+            end_process(self.loop, life.process)
+            life.serving = False
 
     def freeze(self, side: Side) -> None:
         """Hold an agent's process (SIGSTOP)."""

@@ -104,8 +104,8 @@ class Injector:
                 self._later(fault, partial(self._restore_agent, host, side))
             case Kind.KILL_SOURCE_AT_DISK | Kind.KILL_DEST_AT_DISK:
                 if host.alive(side):
-                    end = partial(host.kill, side)
-                    host.lives[side].disk.die_at(draw.randrange(1, 7), end)
+                    life = host.lives[side]
+                    life.disk.die_at(draw.randrange(1, 7), partial(host.end, life))
                     self._later(fault, partial(self._restore_agent, host, side))
             case Kind.FREEZE_SOURCE_AGENT | Kind.FREEZE_DEST_AGENT:
                 host.freeze(side)
