@@ -12,10 +12,29 @@ never written, nor are bytes, which is what secrets, tickets and pages are.
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Final, Protocol, TextIO, cast
 
-import structlog
+
+class _WithoutRich:
+    """Finds no `rich`, for as long as it is asked first."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        del path, target
+        if name == "rich":
+            raise ModuleNotFoundError(name)
+        return None
+
+
+# With rich, structlog could colour tracebacks, which no log here has; importing it is a seventh of a daemon's start.
+sys.meta_path.insert(0, _WithoutRich)
+try:
+    import structlog
+finally:
+    sys.meta_path.remove(_WithoutRich)
 
 _SECRET_WORDS: Final = frozenset({"secret", "ticket", "password", "token", "key", "credentials"})
 _PUBLIC: Final = frozenset({"secret_hash"})
