@@ -62,7 +62,8 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     if order.retries > MOST_RETRIES:
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
     machine = resolve(order.machine, await survey(around.agents))
-    await settle_earlier(around, machine)
+    if await settle_earlier(around, machine):
+        machine = resolve(machine.machine, await survey(around.agents))
     destination, found = order.destination, None
     if destination == ANY or check:
         found = await preflight(around.agents, machine, destination, order.policy)

@@ -15,9 +15,11 @@ _SECONDS: Final = 15.0
 _UNSTARTED: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.BEGUN})
 
 
-async def drive_briefly(around: Surroundings, attempt: Attempt) -> Attempt:
+async def drive_briefly(around: Surroundings, attempt: Attempt, *, cancel: bool = False) -> Attempt:
     """Bring a claimed attempt that nobody drove to its end, if that takes seconds, and return how it stands then."""
     drive = Drive(attempt, replace(around, patience=_PATIENCE))
+    if cancel:
+        drive.request_cancel()
     try:
         async with asyncio.timeout(_SECONDS):
             await drive.run()
@@ -29,20 +31,25 @@ async def drive_briefly(around: Surroundings, attempt: Attempt) -> Attempt:
     return drive.attempt
 
 
-async def settle_earlier(around: Surroundings, machine: MachineStatus) -> None:
-    """End what an earlier driver left open, where that can be known; an attempt that goes on is left alone."""
+async def settle_earlier(around: Surroundings, machine: MachineStatus) -> bool:
+    """End what an earlier driver left open, where that can be known; an attempt that goes on is left alone.
+
+    What had not started is cancelled. Returns whether anything was done, after which the machine may live elsewhere.
+    """
     row = await asyncio.to_thread(around.store.open_attempt_of, machine.machine)
     if row is None or is_held(row, around.clock()) or await _goes_on(around, row):
-        return
+        return False
     try:
         claimed = await asyncio.to_thread(around.store.claim, row.attempt, around.driver, around.clock())
     except Refused:
-        return  # somebody was faster
+        return False  # somebody was faster
     if claimed.phase in {Phase.QUEUED, Phase.PREFLIGHT}:
         ended = claimed.to(Phase.ABORTED, Outcome.CANCELLED, reason="its driver went away before it began")
         await asyncio.to_thread(around.store.save, ended, around.clock())
-        return
-    await drive_briefly(around, claimed)
+        return False
+    # Nobody knows whether the source has heard of one that was beginning: it is begun, and cancelled.
+    await drive_briefly(around, claimed, cancel=claimed.phase is Phase.BEGINNING)
+    return True
 
 
 async def _goes_on(around: Surroundings, row: Attempt) -> bool:

@@ -190,6 +190,19 @@ async def test_an_attempt_whose_driver_died_while_preparing_is_settled_by_the_ne
     assert (first.outcome, first.error and first.error.code) == (Outcome.FAILED, "driver-gone")
 
 
+async def test_an_attempt_whose_driver_died_while_beginning_is_cancelled_by_the_next_order(
+    site: FakeSite, around: Surroundings
+) -> None:
+    site.world.add("guest", "host-a")
+    drive = Drive(await admit(around, Order("guest", "host-b")), around)
+    around.store.save(drive.attempt.to(Phase.BEGINNING), around.clock())
+    later = replace(around, driver="cli-test-2", clock=lambda: around.clock() + 60)
+    ended = await Drive(await admit(later, Order("guest", "host-b")), later).run()
+    first = around.store.get(drive.attempt.attempt)
+    assert (first.outcome, ended.outcome) == (Outcome.CANCELLED, Outcome.COMPLETED)
+    assert site.world.calls.count("Prepare host-b") == 1
+
+
 async def _left(site: FakeSite, around: Surroundings) -> Attempt:
     """Return an attempt whose driver died in pre-copy, and which its source ended and forgot since."""
     site.world.add("guest", "host-a")
