@@ -60,8 +60,8 @@ async def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         while not _named(tmp_path, "vmm.process"):  # noqa: ASYNC110 - another process starts it
             await asyncio.sleep(0.1)
     demo.send_signal(signal.SIGINT)
-    await demo.communicate()
-    assert demo.returncode == 5
+    _, err = await demo.communicate()
+    assert demo.returncode == 5, err
     assert _left(tmp_path) == []
 
 

@@ -86,6 +86,12 @@ class Site:
         """Have every daemon of these hosts run."""
         launch([self.daemons[host, side] for host in hosts for side in SIDES if not self.daemons[host, side].running])
 
+    def stop(self, *hosts: str) -> None:
+        """Have no daemon of these hosts run."""
+        for host in hosts:
+            for side in SIDES:
+                self.daemons[host, side].stop()
+
     # what lies on the hosts' disks and in their memory
 
     def journals(self, host: str) -> Path:

@@ -17,6 +17,7 @@ async def test_a_command_with_an_empty_store_finds_and_cancels_what_another_driv
     site: Site, agents: Agents, tmp_path: Path
 ) -> None:
     elsewhere = prepared(site, tmp_path, "elsewhere").alone
+    site.stop("host-c")
     async with machine(site, agents, specification("unheard-of")) as created:
         async with running(site, "migrate", "unheard-of", "--to", "host-b", *ENDLESS, "--json") as driving:
             await in_the_middle(agents, "host-a", created.machine)

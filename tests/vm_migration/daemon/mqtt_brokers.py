@@ -97,8 +97,9 @@ class RunningBroker:
             await reader.subscribed()
             yield reader
         finally:
+            # Not terminated: its handler disconnects from wherever the signal met it, also from inside its own lock.
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                process.kill()
             await process.communicate()
 
 
