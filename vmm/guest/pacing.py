@@ -11,16 +11,17 @@ _CATCH_UP: Final = 50_000_000
 
 
 class Pacer:
-    """A token bucket: units (pages, bytes) per second, saved up for at most 50 ms.
+    """A token bucket: units (pages, bytes) per second, saved up for at most 50 ms, or until one is whole.
 
     A process that stood still therefore catches up by no more than 50 ms worth and never bursts. Whoever spends more
     than is due owes it: the balance may be negative.
     """
 
-    __slots__ = ("_balance", "_last", "rate")
+    __slots__ = ("_balance", "_last", "_most", "rate")
 
     def __init__(self, rate: int) -> None:
         self.rate: Final = rate
+        self._most: Final = max(rate * _CATCH_UP, SECOND)
         self._balance = 0  # in units x nanoseconds, so that nothing is lost to rounding
         self._last: int | None = None
 
@@ -33,7 +34,7 @@ class Pacer:
         """Return how many units may be spent at a moment; negative while they are owed."""
         if self._last is None or now_ns < self._last:  # a fresh start, or another host's clock
             self._last = now_ns
-        self._balance = min(self._balance + self.rate * (now_ns - self._last), self.rate * _CATCH_UP)
+        self._balance = min(self._balance + self.rate * (now_ns - self._last), self._most)
         self._last = now_ns
         return self._balance // SECOND
 
@@ -45,7 +46,7 @@ class Pacer:
         """Return when so many units will be due, at most as many as can be saved up; after `due` was asked."""
         if self.rate == 0 or self._last is None:
             return NEVER
-        wanted = min(units * SECOND, self.rate * _CATCH_UP)
+        wanted = min(units * SECOND, self._most)
         return self._last + max(0, -((self._balance - wanted) // self.rate))
 
     def after_batch(self, now_ns: int, most: int, *, refused: bool) -> int:

@@ -40,7 +40,7 @@ def test_the_moment_named_is_the_first_at_which_it_is_due(rate: int, units: int,
     pacer = Pacer(rate)
     pacer.due(0)
     pacer.spend(debt)
-    units = min(units, rate // 20)
+    units = min(units, max(1, rate // 20))
     moment = pacer.moment_of(units)
     if moment > 0:
         assert pacer.due(moment - 1) < units or units == 0
