@@ -190,26 +190,38 @@ class IncomingAttempt:
             MachineError: The machine process refused the state.
         """
         self._require_process()
-        image = self._filling()
-        if not image.whole or image.round != number:
-            text = f"Round {number} is not whole here: {image.stale_pages} pages are missing"
-            raise Refused("not-whole", text, "The source aborts and resumes")
-        if image.device_total != devices:
-            text = f"Devices' state that came ({image.device_total}) is not what the source sent ({devices})"
-            raise Refused("device-state-differs", text, "The source aborts and resumes")
+        if (refusal := self._refusal(number, devices)) is not None:
+            raise refusal
         await self.custody.write(lambda record: received_whole(record, pause=pause))
         await before_ready(self.custody.record)
-        started = loop_ns()
-        result = image.verify() if verify else None
-        verified = loop_ns()
+        result, verify_ms = self._verified(asked=verify)
         if result is not None and not result.whole:
-            return Finished(pause, result, 0.0, (verified - started) / 1e6)
+            return Finished(pause, result, 0.0, verify_ms)
+        started = loop_ns()
         await self.custody.port.load(state, pause)
-        loaded = loop_ns()
+        load_ms = (loop_ns() - started) / 1e6
         await self.custody.write(
             lambda record: ready(record, pause=pause, was_running=was_running, source_sequence=source_sequence)
         )
-        return Finished(pause, result, (loaded - verified) / 1e6, (verified - started) / 1e6)
+        return Finished(pause, result, load_ms, verify_ms)
+
+    # Apart from `finish`: what that raises must not hold the image, and with it the mapping of RAM, in its traceback.
+
+    def _refusal(self, number: int, devices: DeviceTotal) -> Refused | None:
+        image = self._filling()
+        if not image.whole or image.round != number:
+            text = f"Round {number} is not whole here: {image.stale_pages} pages are missing"
+            return Refused("not-whole", text, "The source aborts and resumes")
+        if image.device_total != devices:
+            text = f"Devices' state that came ({image.device_total}) is not what the source sent ({devices})"
+            return Refused("device-state-differs", text, "The source aborts and resumes")
+        return None
+
+    def _verified(self, *, asked: bool) -> tuple[VerifyResult | None, float]:
+        """Return the comparison of every page, where it was asked for, and how many milliseconds it took."""
+        started = loop_ns()
+        result = self._filling().verify() if asked else None
+        return result, (loop_ns() - started) / 1e6
 
     def _require_process(self) -> None:
         """Check that what fills is still a machine's memory: the mapping here outlives the process."""

@@ -1,5 +1,6 @@
 """The devices' state of an arrival: passed on in bounded messages, in the machine before an answer speaks of it."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -10,8 +11,10 @@ import pytest
 from dest_agent.incoming_attempt import IncomingAttempt
 from tests.dest_agent.arrivals import A, arriving
 from tests.fakes.fake_machine import Held
+from tests.system.processes import mapping_ram
 from vm_migration.errors import AttemptFailed, Refused
 from vm_migration.handover.states import State
+from vm_migration.machine.port import MachineGone
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vm_migration.wire.frame import encode
@@ -33,7 +36,9 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 @pytest.fixture
 async def attempt(held: Held) -> AsyncIterator[IncomingAttempt]:
-    arrived = IncomingAttempt(held.custody, RamBlock.create("arriving", 4096), "host-a", b"t", streams=1, full=False)
+    arrived = IncomingAttempt(
+        held.custody, RamBlock.create("viaduct-ram-arriving", 4096), "host-a", b"t", streams=1, full=False
+    )
     arrived.open_round(0, encode_bitmap(DirtyBitmap(1)))
     yield arrived
     arrived.let_go_of_ram()
@@ -124,3 +129,18 @@ def test_what_becomes_of_records_does_not_depend_on_their_copies() -> None:
     copied = msgspec.msgpack.decode(msgspec.msgpack.encode(FULL), type=DeviceRecord)
     assert copied == FULL
     assert summed(copied) == summed(FULL)
+
+
+async def test_what_its_end_raises_holds_no_memory(
+    held: Held, attempt: IncomingAttempt, outgoing: OutgoingRound
+) -> None:
+    await attempt.take(encode(outgoing.barrier()), 0)
+    held.machine.silent = 1
+    with pytest.raises(MachineGone) as caught:
+        await attempt.finish(pause=1, number=0, state=b"", devices=summed(), was_running=True, verify=False)
+    with pytest.raises(Refused) as refused:
+        await attempt.finish(pause=1, number=7, state=b"", devices=summed(), was_running=True, verify=False)
+    assert mapping_ram(os.getpid(), "arriving")
+    attempt.let_go_of_ram()
+    assert not mapping_ram(os.getpid(), "arriving")
+    assert (caught.value.args, refused.value.code) == (("load was not answered",), "not-whole")
