@@ -25,7 +25,7 @@ from tests.faults.second_attempt import second_attempt
 from tests.faults.settling import BY_ITSELF, ending, settled
 from tests.faults.state_messages import StateMessages
 from tests.faults.strike import Strike
-from tests.faults.trial import DESTINATION, SOURCE, Missed, Trial
+from tests.faults.trial import DESTINATION, SELDOM_SECONDS, SOURCE, Missed, Trial
 from tests.system.attempts import specification
 from tests.system.forgetful import differing_pages
 from tests.system.processes import ram_file
@@ -64,9 +64,9 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
     wanted = specification(
         name,
         memory_size="64MiB",
-        guest_cpu_dirty_rate="4MiB/s",
+        guest_cpu_dirty_rate="1MiB/s",
         guest_working_set="8MiB",
-        dma_rate="2MiB/s",
+        dma_rate="256KiB/s",
     )
     notes = _Notes()
     async with site.agents() as agents, contextlib.AsyncExitStack() as stack:
@@ -127,7 +127,7 @@ async def _works(trial: Trial, sampler: Sampler) -> None:
         first = next(iter(sampler.looks), None)
         return look is not None and first is not None and look.jobs > 0 and look.dirty_bytes_per_s > 0
 
-    await trial.until(known, "the guest's work")
+    await trial.until(known, "the guest's work", every=SELDOM_SECONDS)
 
 
 async def _strike_and_put_right(trial: Trial, notes: _Notes, sampler: Sampler) -> None:
@@ -157,7 +157,8 @@ async def _wait_to_put_right(trial: Trial, row: Row) -> None:
         await asyncio.sleep(SERVICE_MANAGER)  # it is what a service manager waits
     elif row.back in (Back.LATE, Back.LAST):
         with contextlib.suppress(Missed):  # they may also go on asking for ever, as after RELEASED
-            await trial.until(lambda: _given_up(trial), "an end", GAVE_UP if row.back is Back.LATE else LONGEST)
+            patience = GAVE_UP if row.back is Back.LATE else LONGEST
+            await trial.until(lambda: _given_up(trial), "an end", patience, every=SELDOM_SECONDS)
 
 
 def _given_up(trial: Trial) -> bool:
@@ -188,7 +189,7 @@ async def _by_word(trial: Trial, sampler: Sampler) -> str:
         return at_rest and ending(trial, sampler) is Ending.STAYED
 
     try:
-        await trial.until(taken, "the machine's life at its source")
+        await trial.until(taken, "the machine's life at its source", every=SELDOM_SECONDS)
     except Missed as error:
         return f"{error}; recover: {said}"
     return _RUNS

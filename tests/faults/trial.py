@@ -33,7 +33,9 @@ SOURCE, DESTINATION, THIRD = "host-a", "host-b", "host-c"
 LIMIT_MS = 2000
 """The downtime limit: the pause's bound is three times that, which a machine with other work keeps."""
 LOOK_SECONDS = 0.002
-"""Between two looks at a journal or a row: other processes' have no event."""
+"""Between two looks at a journal or a row where a moment must be caught: other processes' have no event."""
+SELDOM_SECONDS = 0.05
+"""The same where nothing depends on the moment."""
 PATIENCE = 25.0
 _ORDER_PATIENCE = 100.0
 _AGAIN_SECONDS = 0.2
@@ -161,13 +163,15 @@ class Trial:
             started=bool(ordered) or (here is not None and here.state in _PAST_START),
         )
 
-    async def until(self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    async def until(
+        self, holds: Callable[[], bool], what: str, seconds: float = PATIENCE, *, every: float = LOOK_SECONDS
+    ) -> None:
         """Wait until something holds; Missed says that it did not in time."""
         end = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > end:
                 raise Missed(f"{what} did not come within {seconds:.0f} s ({self.moment()})")
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(every)
 
     # whom the hold freezes
 
