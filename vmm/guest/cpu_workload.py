@@ -36,8 +36,8 @@ _BATCH: Final = 2048
 """Pages in one step: about 0.6 ms."""
 _FIRST_BATCH: Final = 96
 """Pages in one step of the first cycle, when the host may have to find memory for each (10 us on nested hosts)."""
-_QUANTUM_NS: Final = 5_000_000
-"""A step costs a quarter of a millisecond however little it writes: a slow guest takes few."""
+_QUANTUM_NS: Final = 10_000_000
+"""A step costs 0.3 ms however little it writes, so that a vCPU takes no more than a hundred a second."""
 _MOST_DRAWS: Final = 16.0
 _FACTORS: Final = np.array([mixed_one(index) | 1 for index in range(6)], dtype=np.uint64)
 
