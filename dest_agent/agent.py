@@ -256,12 +256,13 @@ class DestAgent:
             async with self._holdings.hold(key.machine) as custody:
                 match(custody.record, key)
                 reason = f"Source is {source.sight}: {proof.reason}"
-                with self._telling(key):
-                    record = await end(custody, source, reason, self._finish_of(key.machine))
-                if record.state in _ENDED:
-                    await self._holdings.let_go(key.attempt)
-                    self._complaints.settle(key.machine)
-            return record
+                try:
+                    with self._telling(key):
+                        return await end(custody, source, reason, self._finish_of(key.machine))
+                finally:  # also where whoever asked has given up meanwhile
+                    if custody.record.state in _ENDED:
+                        self._complaints.settle(key.machine)
+                        await self._holdings.let_go(key.attempt)
 
     def _finish_of(self, machine: str) -> Callable[[], Awaitable[None]] | None:
         """Return what repeats the source's last Finish; None where none came in this life of the agent."""

@@ -180,12 +180,13 @@ class Vigil:
         return await self._sources.owner(record, self._process(record), deadline)
 
     async def _rest(self, machine: str) -> None:
-        """See that what ended a machine's waiting here is durable, and that nothing is left of what was given up."""
+        """See that what ended a machine's waiting is durable, that what was given up is gone, and that nobody waits."""
         record = await self._holdings.standing(machine)
         instance = self._holdings.hypervisor.of_text(machine).instance()
         if record.state in _GIVEN_UP and instance is not None and instance.name == record.instance:
             async with self._holdings.lock(machine), self._holdings.hold(machine) as custody:
                 await free(custody)
+        self._complaints.go_on(machine)
 
     async def _act(self, record: Record, source: SideView, following: Awaited) -> None:
         try:

@@ -11,8 +11,8 @@ from dest_agent import vigil
 from dest_agent.agent import DestAgent
 from dest_agent.incoming_attempt import IncomingAttempt
 from dest_agent.sources import Word
-from tests.dest_agent.arrivals import A, arriving, whole
-from tests.dest_agent.watched import SILENT, ScriptedSources, Watched, says, watched
+from tests.dest_agent.arrivals import KEY, A, arriving, not_wanted, whole
+from tests.dest_agent.watched import SILENT, ScriptedSources, Watched, says, source_record, watched
 from tests.fakes.fake_machine import MACHINE
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
@@ -69,6 +69,34 @@ async def test_one_that_is_under_way_at_its_source_is_kept_however_long_that_tak
         await until(lambda: host.sources.asked >= 3)
         assert host.last.state is State.PREPARED
         assert agent.complaint(MACHINE).startswith("handover-waiting: ")
+
+
+async def test_one_that_somebody_else_ended_waits_for_nothing_any_more(host: Watched) -> None:
+    """A Discard whose caller had given up wrote the end, and was no longer there to say that nothing is waited for."""
+    host.sources.word = says(State.STOPPED)
+    async with living(host, patience=DEADLINE) as agent:
+        await until(lambda: agent.complaint(MACHINE).startswith("handover-waiting: "))
+        await host.machine.custody.write(not_wanted)
+        await until(lambda: agent.complaint(MACHINE) == "" and host.freed)
+
+
+async def test_a_discard_whose_caller_has_gone_comes_to_its_end(host: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, goes = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await goes.wait()
+
+    monkeypatch.setattr(host.machine.machine, "destroy", slow)
+    host.sources.word = says(State.STOPPED)
+    async with living(host, patience=DEADLINE) as agent:
+        await until(lambda: agent.complaint(MACHINE).startswith("handover-waiting: "))
+        discarding = asyncio.create_task(agent.discard(KEY, source_record(State.ABORTED)))
+        await asked.wait()
+        discarding.cancel()
+        goes.set()
+        await asyncio.wait({discarding})
+        assert (agent.complaint(MACHINE), agent._holdings.arriving, host.freed) == ("", {}, True)
 
 
 async def test_one_whose_source_is_silent_is_given_up_past_the_patience(host: Watched) -> None:

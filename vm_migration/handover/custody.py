@@ -43,6 +43,7 @@ class Custody:
         self._hypervisor: Final = hypervisor
         self._journal: Final = journal
         self._lock: Final = asyncio.Lock()
+        self._freeing: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
@@ -144,7 +145,8 @@ class Custody:
             raise InternalError("not-free", f"Machine {record.machine} is {record.state}: it is not to be freed")
         # To its end, whoever asked: a thread that nobody waits for may have the journal's lock by then, and a process
         # that has ended leaves its place behind.
-        await asyncio.shield(asyncio.create_task(self._freed(record, kill=kill), name="machine freed"))
+        self._freeing = asyncio.create_task(self._freed(record, kill=kill), name="machine freed")
+        await asyncio.shield(self._freeing)
 
     async def _freed(self, record: Record, *, kill: bool) -> None:
         if not kill:
@@ -166,7 +168,11 @@ class Custody:
             _log.warning("machine does not end by request", machine=self.record.machine, reason=str(error))
 
     async def close(self) -> None:
-        """Let go of both once a write under way has ended; the machine goes on as it is."""
+        """Let go of both once a write or a freeing under way has ended; the machine goes on as it is."""
+        if self._freeing is not None:
+            await asyncio.wait((self._freeing,))
+            if not self._freeing.cancelled() and (error := self._freeing.exception()) is not None:
+                _log.warning("machine not freed", machine=self.record.machine, reason=str(error))
         async with self._lock:
             if self._closed:
                 return

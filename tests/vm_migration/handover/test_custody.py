@@ -127,6 +127,28 @@ async def test_what_the_journal_gave_up_is_ended_by_request_and_its_folder_remov
         assert not machine.directory.path.exists()
 
 
+async def test_a_freeing_whose_asker_has_gone_and_let_go_comes_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose host was frozen took longer to end than the call that asked for it could wait."""
+    asked, goes = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await goes.wait()
+
+    with given_up_machine(tmp_path) as machine:
+        monkeypatch.setattr(machine.machine, "destroy", slow)
+        freeing = asyncio.create_task(machine.custody.take_away(kill=False))
+        await asked.wait()
+        freeing.cancel()
+        await asyncio.wait({freeing})
+        closing = asyncio.create_task(machine.custody.close())
+        goes.set()
+        await closing
+        assert not machine.directory.path.exists()
+
+
 async def test_nothing_is_ended_that_the_journal_has_not_given_up(tmp_path: Path) -> None:
     with held(tmp_path, create(MACHINE, instance="", was_running=True, specification="{}"), running=True) as machine:
         for kill in (False, True):
