@@ -22,6 +22,7 @@ from source_agent.restarting import Restarting
 from source_agent.terms import Terms, encode
 from vm_migration.errors import InvalidInput, Refused, Stale, Unreachable
 from vm_migration.handover.departure import begin
+from vm_migration.handover.evidence import InstanceGone
 from vm_migration.handover.journal_errors import JournalUncertain
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import match, run_confirmed, with_term
@@ -93,7 +94,10 @@ class SourceAgent:
             if known is not None:  # asked twice at once
                 return known
             if custody.record.owns:
-                answer = await custody.answer()
+                answer = await custody.answer_or_proof()
+                if isinstance(answer, InstanceGone):
+                    text = f"The process of machine {key.machine} has ended, and its memory with it"
+                    raise Refused("machine-gone", text, "Clear up what is left of it: viaduct machine destroy")
                 await custody.write(lambda record: run_confirmed(record, answer))
             secret, policy = draw(os.urandom), encode(terms)
             try:

@@ -84,6 +84,18 @@ async def test_begin_asked_twice_at_once_is_one_attempt(adopted: Adopt) -> None:
     assert last(adopted.folder).state is State.ABORTED
 
 
+async def test_a_machine_whose_process_has_ended_does_not_move(adopted: Adopt) -> None:
+    """It was taken for silent: whoever drove asked again for ever, and nobody was told that the machine is gone."""
+    machine = adopted.machine(State.OWNER)
+    agent = agent_of(adopted.folder)
+    machine.machine.end()
+    with pytest.raises(Refused) as refusal:
+        await agent.begin(KEY, "host-b", TERMS)
+    assert (refusal.value.code, type(refusal.value)) == ("machine-gone", Refused)
+    assert last(adopted.folder).state is State.OWNER
+    await agent.stop()
+
+
 async def test_an_agent_that_stops_begins_nothing_and_ends_what_can_be_ended(adopted: Adopt) -> None:
     machine = adopted.machine(State.OWNER)
     agent = agent_of(adopted.folder)
