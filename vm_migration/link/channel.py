@@ -45,7 +45,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.max_send_message_length", CONTROL_MESSAGE_LIMIT),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Who asks an agent that has just come back must not be told that it is away because it was.
+    ("grpc.max_reconnect_backoff_ms", 500),
     # A proxy named in the environment is for the web, not for hosts of this site.
     ("grpc.enable_http_proxy", 0),
     # Calls are repeated by those who know that they may be.
