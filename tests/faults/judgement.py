@@ -56,7 +56,7 @@ def _afterwards(row: Row, seen: Observation) -> Iterator[str]:
         if seen.settled_by == "itself":
             yield "a machine of which nobody knows whether it ran settled by itself"
     elif seen.settled_by not in ("itself", "recover"):
-        yield "nothing settled it without a guess"
+        yield f"nothing settled it without a guess: {seen.settled_by}"
     yield from _diagnosis(seen)
     if seen.ending == Ending.UNRESOLVED and seen.by_word != "runs":
         yield f"an operator's word did not bring it back: {seen.by_word}"

@@ -83,12 +83,12 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
         diagnosis = await tools.doctor(site, machine, command=trial.by_command)
         to_full_rate = await _full_rate(row, notes, sampler, found)
         states_then = {host: site.states(host, machine) for host in HOSTS}
-        told = await _told(trial)
+        told, known = await _told(trial), trial.row_of_it() is not None
         by_word = await _by_word(trial, sampler) if found is Ending.UNRESOLVED else ""
         runs = found in (Ending.COMPLETED, Ending.STAYED) or by_word == _RUNS
         second = await second_attempt(trial, found) if runs else None
         killed = row.victim is Victim.CLI and row.back is Back.NEVER  # its row ends with the next command
-        outcome, exit_code = await _told(trial) if killed else told
+        outcome, exit_code = await _told(trial) if killed and known else told
         errors = max((look.errors for look in sampler.looks), default=0)
         attempt = trial.row_of_it()
         await _destroy(trial, agents)

@@ -50,7 +50,15 @@ class Strike:
             os.kill(pid, signal.SIGKILL if self._row.deed is Deed.KILL else signal.SIGSTOP)
             if self._row.deed is Deed.KILL:
                 ended(pid, _DEATH_SECONDS)  # it takes its memory down first, and counts as alive meanwhile
+                self._await_those_it_takes_along()
         return bool(self._struck)
+
+    def _await_those_it_takes_along(self) -> None:
+        """Wait until a machine's process has ended whose host process was killed; one that is frozen cannot."""
+        if self._row.victim in (Victim.SOURCE_VFIO_HOST, Victim.DESTINATION_VFIO_HOST):
+            instance = self._trial.site.directory(self._host(), self._trial.machine).instance()
+            if instance is not None and instance.vmm.pid not in self._trial.frozen:
+                ended(instance.vmm.pid, _DEATH_SECONDS)
 
     def put_right(self) -> None:
         """Restart, thaw or plug in again what was hit."""
@@ -80,9 +88,11 @@ class Strike:
             return daemon.pid if daemon.running else None
         if victim is Victim.CLI:
             return trial.command.pid if trial.command is not None and trial.command.poll() is None else None
-        host = SOURCE if victim in (Victim.SOURCE_VMM, Victim.SOURCE_VFIO_HOST) else DESTINATION
-        instance = trial.site.directory(host, trial.machine).instance()
+        instance = trial.site.directory(self._host(), trial.machine).instance()
         if instance is None:
             return None
         process = instance.vmm if victim in (Victim.SOURCE_VMM, Victim.DESTINATION_VMM) else instance.host
         return process.pid if lives(process) else None
+
+    def _host(self) -> str:
+        return SOURCE if self._row.victim in (Victim.SOURCE_VMM, Victim.SOURCE_VFIO_HOST) else DESTINATION
