@@ -4,8 +4,9 @@ Nothing here has a side effect. An agent that does not answer is a blocker of it
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Notice, merged, notices
@@ -17,6 +18,10 @@ from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 
 ANY: Final = "any"
 SAME_HOST: Final = "same-host"
+UNREACHABLE: Final = "unreachable"
+_AGAIN_SECONDS: Final = 0.6
+"""After which a channel whose agent is back has found it."""
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, polic
     """
     request = source_pb2.CheckOutgoingRequest(machine=machine.machine, destination=host, policy=policy.message())
     try:
-        outgoing = await agents.check_outgoing(machine.host, request)
+        outgoing = await _asked(lambda: agents.check_outgoing(machine.host, request))
     except Unreachable as error:
         return Candidate(host, (_unreachable(error),), (), None, shared_clock=False)
     blockers, warnings = notices(outgoing.blockers), notices(outgoing.warnings)
@@ -85,7 +90,7 @@ async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, polic
     if host != machine.host:
         question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
         try:
-            incoming = await agents.check_incoming(host, question)
+            incoming = await _asked(lambda: agents.check_incoming(host, question))
             shared = await _share_clock(agents, machine.host, host)
         except Unreachable as error:
             return Candidate(host, (*blockers, _unreachable(error)), warnings, None, shared_clock=False)
@@ -93,6 +98,17 @@ async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, polic
         warnings = merged(warnings, notices(incoming.warnings))
         expected = _with_prepare(expected, incoming.expected_prepare_ms)
     return Candidate(host, blockers, warnings, expected if outgoing.HasField("expected") else None, shared)
+
+
+async def _asked(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask once more where there was no connection: it may have ended with an agent that was restarted."""
+    try:
+        return await question()
+    except Unreachable as error:
+        if error.code != UNREACHABLE:
+            raise
+    await asyncio.sleep(_AGAIN_SECONDS)
+    return await question()
 
 
 def preflight_document(found: Preflight) -> PreflightDocument:
@@ -126,7 +142,7 @@ def _with_prepare(expected: types_pb2.Expected, prepare_ms: float) -> types_pb2.
 
 
 def _unreachable(error: MigrationError) -> Notice:
-    return Notice("unreachable", error.message)
+    return Notice(UNREACHABLE, error.message)
 
 
 def _candidate(one: Candidate) -> CandidateDocument:
