@@ -34,6 +34,8 @@ def settled(world: World) -> bool:
         owner = world.records.get(running[0].host.name)
         if owner is None or owner.state not in OWNING or not owner.former_retired or not owner.run_confirmed:
             return False
+        if any(record.owns and host != running[0].host.name for host, record in world.records.items()):
+            return False  # it has not given way yet
     elif _whole_copies(world):
         return False
     if any(not row.ended for row in _rows(world)):

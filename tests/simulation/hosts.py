@@ -247,6 +247,9 @@ class Host:
 
     async def _serve(self, side: Side, life: AgentLife, services: list[Service]) -> None:
         await life.agent.recover()
+        if self.lives.get(side) is not life:  # replaced while it started: the address is another's
+            self._end_replaced(life.process)
+            return
         endpoint = Endpoint(self.name, life.process, SITE)
         endpoint.register(services)
         self.network.endpoints[self.address(side)] = endpoint
