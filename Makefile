@@ -17,9 +17,10 @@ help:  ## show this list
 demo: set-up  ## migrate a machine between two hosts on loopback, with live progress
 	@$(BIN)/viaduct demo $(ARGS)
 
+# Many tests wait for processes: one worker more than there are processors. A file's tests share its sites.
 test:  ## install what the tests need and run the whole suite
 	@$(PYTHON) tools/set_up.py dev test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile $(ARGS)
 
 lab: set-up  ## what the documents say about dirty pages behind a vIOMMU, all of it, as one table
 	@$(BIN)/viaduct lab matrix $(ARGS)
