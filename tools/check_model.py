@@ -25,6 +25,7 @@ from tools.model_runs import CYCLES, LONG, MUTATIONS, PROPERTIES, REACHED, WHOLE
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MODEL: Final = ROOT / "docs" / "protocol" / "handover.pml"
+PAGE: Final = ROOT / "docs" / "protocol" / "model.md"
 DEPTH: Final = 1_000
 """Steps in a row that a search may take. Every run within the bounds is far shorter, so reaching it is an error."""
 MEMORY_MIB: Final = 1_900
@@ -98,13 +99,23 @@ def read_result(output: str) -> Result:
     )
 
 
-def verdict(run: Run, result: Result) -> tuple[bool, str]:
-    """Say whether a run came out as it must, and what it showed."""
+def stated(page: str) -> dict[str, str]:
+    """Read by which property each run without a rule falls, from the page's tables, in that property's words."""
+    words = dict(re.findall(r"^(\d+)\. \*\*(.+?)\*\*", page, re.MULTILINE))
+    taken_away = page.partition("## Rules that are taken away")[2]
+    rows = re.findall(r"^\| (`[^|]*`) \|[^|]*\|[^|]*\| (\d+) \|", taken_away, re.MULTILINE)
+    return {name: words[number] for names, number in rows for name in re.findall(r"`([^`]+)`", names)}
+
+
+def verdict(run: Run, result: Result, must: str = "") -> tuple[bool, str]:
+    """Say whether a run came out as it must, and what it showed; `must` names the property by which it is to fall."""
     if result.incomplete:
         return False, f"NOT FINISHED: {result.incomplete}"
     words = next((each.words for each in PROPERTIES if each.name == result.broken), result.broken)
     if run.witness:
         return bool(words), words or "NOT REACHED"
+    if run.falls and words and must and words != must:
+        return False, f"falls: {words}, WHERE THE PAGE SAYS: {must}"
     if run.falls:
         return bool(words), f"falls: {words}" if words else "SURVIVES"
     return not words, f"FALLS: {words}" if words else "holds"
@@ -148,9 +159,8 @@ def search(checker: Path, run: Run, bits: Mapping[str, int]) -> Result:
     return read_result(done.stdout + done.stderr)
 
 
-def row(run: Run, result: Result) -> str:
-    """Return a run as a line of the table."""
-    what = verdict(run, result)[1]
+def row(run: Run, result: Result, what: str) -> str:
+    """Return a run as a line of the table, which ends with what it showed."""
     return (
         f"{run.name:62} {result.states:>10,} {result.depth:>5} {result.mebibytes:>5.0f} {result.seconds:>6.1f}  {what}"
     )
@@ -162,7 +172,7 @@ def check(runs: Sequence[Run], folder: Path) -> bool:
     Raises:
         CheckerError: The checker failed by its own fault.
     """
-    bits, good = rule_bits(MODEL.read_text()), True
+    bits, good, falls_by = rule_bits(MODEL.read_text()), True, stated(PAGE.read_text())
     print(f"{'run':62} {'states':>10} {'depth':>5} {'MiB':>5} {'s':>6}  what it showed")
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         kinds = list(dict.fromkeys(run.build for run in runs))
@@ -172,8 +182,9 @@ def check(runs: Sequence[Run], folder: Path) -> bool:
             return search(checkers[run.build].result(), run, bits)
 
         for run, result in zip(runs, pool.map(made, runs), strict=True):
-            good = verdict(run, result)[0] and good
-            print(row(run, result), flush=True)
+            came_out, what = verdict(run, result, falls_by.get(run.name, ""))
+            good = came_out and good
+            print(row(run, result, what), flush=True)
     return good
 
 

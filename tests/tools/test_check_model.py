@@ -66,6 +66,18 @@ def test_the_protocol_must_hold_and_what_lacks_a_rule_must_fall(
     assert check_model.verdict(Run("a run", {}, falls=falls), outcome) == (good, words)
 
 
+def test_what_lacks_a_rule_must_fall_by_the_property_that_the_page_names() -> None:
+    run = Run("no term", {}, falls=True)
+    told = check_model.stated(PAGE.read_text())
+    assert told["no term"] == "a driver that was taken over from changes nothing"
+    assert {run.name for run in MUTATIONS} - set(told) == {"cycles, no discarded-final"}  # falls by not ending
+    assert "faults" not in told
+    assert set(told.values()) <= {each.words for each in PROPERTIES}
+    fell = result(broken="never_an_old_driver")
+    assert check_model.verdict(run, fell, told["no term"])[0]
+    assert not check_model.verdict(run, result(broken="never_two_running"), told["no term"])[0]
+
+
 def test_every_rule_of_the_model_is_taken_away_by_a_run_that_must_fall() -> None:
     bits = check_model.rule_bits(check_model.MODEL.read_text())
     assert len(set(bits.values())) == len(bits) > 30
