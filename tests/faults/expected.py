@@ -135,13 +135,17 @@ def _before_the_release(row: Row, stage: Stage) -> frozenset[Ending]:
     return _EITHER
 
 
-def outcomes(ending: Ending) -> frozenset[str]:
-    """Return what whoever drove the attempt may have been told; an empty text stands for an attempt without a row."""
+def outcomes(row: Row, ending: Ending) -> frozenset[str]:
+    """Return what whoever drove the attempt may have been told; an empty text stands for an attempt without a row.
+
+    Nobody cancels. But what a command that was killed had not begun is cancelled by the next command.
+    """
+    ended = {"failed", "refused", "", *(["cancelled"] if row.victim is Victim.CLI else [])}
     return {
         Ending.COMPLETED: frozenset({"completed"}),
-        Ending.STAYED: frozenset({"failed", "cancelled", "refused", ""}),
+        Ending.STAYED: frozenset(ended),
         Ending.LOST: frozenset({"lost"}),
-        Ending.DIED: frozenset({"completed", "failed", "cancelled", "refused", "lost", ""}),
+        Ending.DIED: frozenset({"completed", "lost", *ended}),
         Ending.UNRESOLVED: frozenset({"unresolved", ""}),
         Ending.BROKEN: frozenset[str](),
     }[ending]

@@ -45,7 +45,7 @@ def _end(row: Row, seen: Observation) -> Iterator[str]:
         yield f"the machine {seen.ending or 'is nowhere'}, expected {' or '.join(sorted(allowed))}; told {seen.outcome}"
         return
     ending = Ending(seen.ending)
-    if seen.outcome not in outcomes(ending):
+    if seen.outcome not in outcomes(row, ending):
         yield f"the machine {ending.value}, and the driver was told {seen.outcome or 'nothing'}"
     if seen.exit_code is not None and seen.outcome and seen.exit_code != EXIT_CODES[Outcome(seen.outcome)]:
         yield f"the command exited with {seen.exit_code} on {seen.outcome}"

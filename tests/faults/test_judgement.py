@@ -136,8 +136,15 @@ def test_at_a_random_moment_the_next_stage_counts_too() -> None:
 
 
 def test_every_ending_has_its_outcomes_but_the_broken_one() -> None:
-    assert all(outcomes(ending) for ending in Ending if ending is not Ending.BROKEN)
-    assert not outcomes(Ending.BROKEN)
+    row = parse(GOOD.row)
+    assert all(outcomes(row, ending) for ending in Ending if ending is not Ending.BROKEN)
+    assert not outcomes(row, Ending.BROKEN)
+
+
+def test_nobody_is_told_of_a_cancel_but_whose_command_was_killed_before_it_began() -> None:
+    for victim in Victim:
+        row = Row(Deed.KILL, victim, 1.0, Back.NEVER)
+        assert ("cancelled" in outcomes(row, Ending.STAYED)) is (victim is Victim.CLI)
 
 
 def test_rows_are_read_back_as_they_are_written() -> None:
