@@ -103,6 +103,13 @@ def round_message(measured: RoundMeasurement) -> types_pb2.Round:
         ms=measured.ms,
         dirty_bytes_per_s=measured.dirty_bytes_per_s,
         wire_bytes_per_s=measured.wire_bytes_per_s,
+        cpu_dirtied_pages=measured.cpu_dirtied_pages,
+        dma_dirtied_pages=measured.dma_dirtied_pages,
+        compressed_pages=measured.compressed_pages,
+        delta_pages=measured.delta_pages,
+        reference_pages=measured.reference_pages,
+        held_back_pages=measured.held_back_pages,
+        throttle_percent=measured.throttle_percent,
     )
 
 

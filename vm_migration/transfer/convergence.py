@@ -71,6 +71,18 @@ class RoundMeasurement:
     """Pages of the harvest that followed it: dirtied while it ran."""
     unsent_pages: int = 0
     """Pages beside those that it announced and did not send, because it was cut."""
+    cpu_dirtied_pages: int = 0
+    """Of the dirtied pages, those that the vCPUs' log names; a page may be in both."""
+    dma_dirtied_pages: int = 0
+    """Those that the devices' trackers name."""
+    compressed_pages: int = 0
+    """Of the sent pages, those that travelled compressed, as a delta, or as a reference; the rest went as they are."""
+    delta_pages: int = 0
+    reference_pages: int = 0
+    held_back_pages: int = 0
+    """Pages that are dirty in every round of late, and were left for a later one."""
+    throttle_percent: int = 0
+    """Of the vCPUs' time, what was taken from them while the round ran."""
 
     @property
     def wire_bytes_per_s(self) -> float:

@@ -79,11 +79,14 @@ class PrepareRequest(_message.Message):
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """the source's identity, as its certificate names it"""
     secret_hash: _builtins.bytes
     streams: _builtins.int
     verify: _types_pb2.VerifyMode.ValueType
+    transport: _builtins.str
+    """grpc, where it is empty | direct: which bulk_address the answer tells"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -97,10 +100,11 @@ class PrepareRequest(_message.Message):
         requirements: _types_pb2.Requirements | None = ...,
         streams: _builtins.int = ...,
         verify: _types_pb2.VerifyMode.ValueType = ...,
+        transport: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "requirements", b"requirements", "secret_hash", b"secret_hash", "source", b"source", "streams", b"streams", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "requirements", b"requirements", "secret_hash", b"secret_hash", "source", b"source", "streams", b"streams", "transport", b"transport", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,9 +72,12 @@ class CheckOutgoingRequest(_message.Message):
     MACHINE_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    MEASURE_MS_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     """UUID or name"""
     destination: _builtins.str
+    measure_ms: _builtins.int
+    """for how long the dirty rate is measured first; 0: what the machine says of itself"""
     @_builtins.property
     def policy(self) -> _types_pb2.Policy: ...
     def __init__(
@@ -83,10 +86,11 @@ class CheckOutgoingRequest(_message.Message):
         machine: _builtins.str = ...,
         destination: _builtins.str = ...,
         policy: _types_pb2.Policy | None = ...,
+        measure_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "machine", b"machine", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "machine", b"machine", "measure_ms", b"measure_ms", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,6 +105,7 @@ class CheckOutgoingResponse(_message.Message):
     EXPECTED_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def blockers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blocker]: ...
     @_builtins.property
@@ -111,6 +116,10 @@ class CheckOutgoingResponse(_message.Message):
     def requirements(self) -> _types_pb2.Requirements: ...
     @_builtins.property
     def status(self) -> _types_pb2.MachineStatus: ...
+    @_builtins.property
+    def profiles(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Expected]:
+        """what it would be under each profile, the asked one among them"""
+
     def __init__(
         self,
         *,
@@ -119,10 +128,11 @@ class CheckOutgoingResponse(_message.Message):
         expected: _types_pb2.Expected | None = ...,
         requirements: _types_pb2.Requirements | None = ...,
         status: _types_pb2.MachineStatus | None = ...,
+        profiles: _abc.Iterable[_types_pb2.Expected] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "requirements", b"requirements", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "expected", b"expected", "requirements", b"requirements", "status", b"status", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "expected", b"expected", "profiles", b"profiles", "requirements", b"requirements", "status", b"status", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,6 +318,10 @@ class AttemptReport(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     DEVICE_BYTES_FIELD_NUMBER: _builtins.int
     DEVICE_LEFT_BYTES_FIELD_NUMBER: _builtins.int
+    ROUNDS_CLOSED_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    COMPRESSION_FIELD_NUMBER: _builtins.int
+    RAW_BYTES_FIELD_NUMBER: _builtins.int
     machine_name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -341,6 +355,14 @@ class AttemptReport(_message.Message):
     """of the devices' state, moved so far"""
     device_left_bytes: _builtins.int
     """of it, what a stop would leave to be moved, as the host estimates"""
+    rounds_closed: _builtins.int
+    """of which `rounds` holds the last, the first and some between"""
+    transport: _builtins.str
+    """grpc | direct"""
+    compression: _builtins.str
+    """none | lz4 | zstd: what the last compressed frame was"""
+    raw_bytes: _builtins.int
+    """of the pages that were sent, before anything made them fewer"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -395,10 +417,14 @@ class AttemptReport(_message.Message):
         record: _builtins.str = ...,
         device_bytes: _builtins.int = ...,
         device_left_bytes: _builtins.int = ...,
+        rounds_closed: _builtins.int = ...,
+        transport: _builtins.str = ...,
+        compression: _builtins.str = ...,
+        raw_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "error", b"error", "expected", b"expected", "guest", b"guest", "key", b"key", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "compression", b"compression", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "raw_bytes", b"raw_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "rounds_closed", b"rounds_closed", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "transport", b"transport", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -248,16 +248,38 @@ Global___Policy: _TypeAlias = Policy  # noqa: Y015
 
 @_typing.final
 class Expected(_message.Message):
+    """What an attempt is expected to take. The ranges are where the outcome lies in nine of ten."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TOTAL_MS_FIELD_NUMBER: _builtins.int
     PREPARE_MS_FIELD_NUMBER: _builtins.int
     DOWNTIME_MS_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    TOTAL_LOW_MS_FIELD_NUMBER: _builtins.int
+    TOTAL_HIGH_MS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_LOW_MS_FIELD_NUMBER: _builtins.int
+    DOWNTIME_HIGH_MS_FIELD_NUMBER: _builtins.int
+    CONVERGES_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    DIRTY_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     total_ms: _builtins.float
     prepare_ms: _builtins.float
     downtime_ms: _builtins.float
     rounds: _builtins.int
+    total_low_ms: _builtins.float
+    total_high_ms: _builtins.float
+    downtime_low_ms: _builtins.float
+    downtime_high_ms: _builtins.float
+    converges: _builtins.bool
+    """within the downtime limit and the timeout"""
+    profile: _builtins.str
+    """gentle | balanced | urgent"""
+    link_bytes_per_s: _builtins.float
+    """that this rests on; measured or, with the warning rate-assumed, assumed"""
+    dirty_bytes_per_s: _builtins.float
+    """the same, over the window that was measured; 0 where nothing was written"""
     def __init__(
         self,
         *,
@@ -265,10 +287,18 @@ class Expected(_message.Message):
         prepare_ms: _builtins.float = ...,
         downtime_ms: _builtins.float = ...,
         rounds: _builtins.int = ...,
+        total_low_ms: _builtins.float = ...,
+        total_high_ms: _builtins.float = ...,
+        downtime_low_ms: _builtins.float = ...,
+        downtime_high_ms: _builtins.float = ...,
+        converges: _builtins.bool = ...,
+        profile: _builtins.str = ...,
+        link_bytes_per_s: _builtins.float = ...,
+        dirty_bytes_per_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downtime_ms", b"downtime_ms", "prepare_ms", b"prepare_ms", "rounds", b"rounds", "total_ms", b"total_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["converges", b"converges", "dirty_bytes_per_s", b"dirty_bytes_per_s", "downtime_high_ms", b"downtime_high_ms", "downtime_low_ms", b"downtime_low_ms", "downtime_ms", b"downtime_ms", "link_bytes_per_s", b"link_bytes_per_s", "prepare_ms", b"prepare_ms", "profile", b"profile", "rounds", b"rounds", "total_high_ms", b"total_high_ms", "total_low_ms", b"total_low_ms", "total_ms", b"total_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +341,13 @@ class Round(_message.Message):
     MS_FIELD_NUMBER: _builtins.int
     DIRTY_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     WIRE_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    CPU_DIRTIED_PAGES_FIELD_NUMBER: _builtins.int
+    DMA_DIRTIED_PAGES_FIELD_NUMBER: _builtins.int
+    COMPRESSED_PAGES_FIELD_NUMBER: _builtins.int
+    DELTA_PAGES_FIELD_NUMBER: _builtins.int
+    REFERENCE_PAGES_FIELD_NUMBER: _builtins.int
+    HELD_BACK_PAGES_FIELD_NUMBER: _builtins.int
+    THROTTLE_PERCENT_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     dirty_pages: _builtins.int
     sent_pages: _builtins.int
@@ -319,6 +356,18 @@ class Round(_message.Message):
     ms: _builtins.float
     dirty_bytes_per_s: _builtins.float
     wire_bytes_per_s: _builtins.float
+    cpu_dirtied_pages: _builtins.int
+    """by the log of the vCPUs, in the harvest that followed"""
+    dma_dirtied_pages: _builtins.int
+    """by the devices' trackers; a page may be in both"""
+    compressed_pages: _builtins.int
+    """of the sent ones, how they travelled; the rest went as they are"""
+    delta_pages: _builtins.int
+    reference_pages: _builtins.int
+    held_back_pages: _builtins.int
+    """dirty in every round of late, and left for a later one"""
+    throttle_percent: _builtins.int
+    """of the vCPUs' time that was taken from them meanwhile"""
     def __init__(
         self,
         *,
@@ -330,10 +379,17 @@ class Round(_message.Message):
         ms: _builtins.float = ...,
         dirty_bytes_per_s: _builtins.float = ...,
         wire_bytes_per_s: _builtins.float = ...,
+        cpu_dirtied_pages: _builtins.int = ...,
+        dma_dirtied_pages: _builtins.int = ...,
+        compressed_pages: _builtins.int = ...,
+        delta_pages: _builtins.int = ...,
+        reference_pages: _builtins.int = ...,
+        held_back_pages: _builtins.int = ...,
+        throttle_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dirty_bytes_per_s", b"dirty_bytes_per_s", "dirty_pages", b"dirty_pages", "ms", b"ms", "round", b"round", "sent_pages", b"sent_pages", "wire_bytes", b"wire_bytes", "wire_bytes_per_s", b"wire_bytes_per_s", "zero_pages", b"zero_pages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_pages", b"compressed_pages", "cpu_dirtied_pages", b"cpu_dirtied_pages", "delta_pages", b"delta_pages", "dirty_bytes_per_s", b"dirty_bytes_per_s", "dirty_pages", b"dirty_pages", "dma_dirtied_pages", b"dma_dirtied_pages", "held_back_pages", b"held_back_pages", "ms", b"ms", "reference_pages", b"reference_pages", "round", b"round", "sent_pages", b"sent_pages", "throttle_percent", b"throttle_percent", "wire_bytes", b"wire_bytes", "wire_bytes_per_s", b"wire_bytes_per_s", "zero_pages", b"zero_pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
