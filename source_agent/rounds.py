@@ -127,7 +127,8 @@ class Rounds:
         """Send what is unsent, wait for the barriers, and harvest what was written meanwhile."""
         started_ns, wire_before = self._last_harvest_ns, self.wire_bytes
         counts = await self._send(None, devices=Devices.AT_WORK)
-        dirtied = await self._harvest()
+        harvest = await self._harvest()
+        dirtied = (harvest.cpu | harvest.dma).count()
         now = loop_ns()
         self._last_harvest_ns = now
         unsent = self._unsent.dirty_pages - dirtied
@@ -142,6 +143,8 @@ class Rounds:
             ms=(now - started_ns) / 1e6,
             dirtied_pages=dirtied,
             unsent_pages=unsent,
+            cpu_dirtied_pages=harvest.cpu.count(),
+            dma_dirtied_pages=harvest.dma.count(),
         )
 
     async def send_last(self) -> RoundMeasurement:
@@ -172,22 +175,21 @@ class Rounds:
             return "none"
         return "witness" if self.witnessed else "full"
 
-    async def _harvest(self) -> int:
-        """Take what was written since the last harvest, and return how many pages that are."""
+    async def _harvest(self) -> Harvest:
+        """Take what was written since the last harvest."""
         harvest: Harvest = await self._machine.harvest()
         if harvest.failure is not None:
             raise AttemptFailed("dirty-query-failed", harvest.failure, "The machine goes on at its source; try again")
-        dirtied = harvest.cpu | harvest.dma
-        self._unsent.harvest(dirtied)
+        self._unsent.harvest(harvest.cpu | harvest.dma)
         if not self.witnessed:
-            return dirtied.count()
+            return harvest
         written = await self._machine.report_writes()
         if written is None:
             self.witnessed = False
             self._stated.withdraw_all()
         else:
             self._stated.withdraw(written)
-        return dirtied.count()
+        return harvest
 
     async def _send(self, announced: DirtyBitmap | None, *, devices: Devices) -> RoundCounts:
         cut = self._cut if devices is Devices.AT_WORK else asyncio.Event()
