@@ -68,6 +68,16 @@ async def test_nothing_is_settled_where_no_host_answers(
     assert "host-b" not in said.err or not words  # of which somebody vouches
 
 
+async def test_somebody_must_be_left_where_hosts_are_said_to_be_off(viaduct: Run, site: JournalledSite) -> None:
+    for host in site.hosts:
+        await site.stop(host)
+    first, *others = site.hosts
+    words = [word for host in others for word in ("--also-off", host)]
+    said = await viaduct("recover", "--fenced", first, *words, "--yes")
+    assert (said.exit_code, said.out) == (2, "")
+    assert "none is left to run anything" in said.err
+
+
 async def test_agents_are_told_to_go_on_until_everything_is_settled(viaduct: Run, site: JournalledSite) -> None:
     site["host-a"].hold(RELEASED)
     destination = site["host-b"].hold(READY)
