@@ -91,6 +91,11 @@ _ALLOWED_FLAGS: Final = {
 
 def encode(frame: Frame) -> bytes:
     """Return a frame as one message; its contents are copied once."""
+    return b"".join(encode_parts(frame))
+
+
+def encode_parts(frame: Frame) -> list[bytes | memoryview]:
+    """Return a frame's message in parts: its header, its tables, and its contents, which are not copied."""
     kind, flags, runs, parts = _parts(frame.body)
     table = kind is Kind.ZEROS or len(runs) > 1
     payload = [runs.data.cast("B"), *parts] if table else parts
@@ -111,7 +116,23 @@ def encode(frame: Frame) -> bytes:
         page_count(runs),
         length,
     )
-    return b"".join((fields, _CHECKSUM.pack(_checksum(fields, *payload)), *payload))
+    return [fields + _CHECKSUM.pack(_checksum(fields, *payload)), *payload]
+
+
+def payload_length(header: bytes | memoryview) -> int:
+    """Return how many bytes follow a header, before any of them has come.
+
+    Raises:
+        UnknownVersion: The header is of another version, or of none.
+        Truncated: It says more than a frame may have.
+    """
+    fields = _FIELDS.unpack_from(header)
+    version, length = fields[0], fields[-1]
+    if version != VERSION:
+        raise UnknownVersion(f"Frame of version {version}; this program speaks {VERSION}")
+    if length > MAX_PAYLOAD:
+        raise Truncated(f"Frame says {length} bytes of payload, over {MAX_PAYLOAD}")
+    return int(length)
 
 
 def decode(message: bytes) -> Frame:
