@@ -1,9 +1,10 @@
 """What an attempt will take, before anything starts: from sizes and rates alone.
 
-Round 0 sends the bytes that hold data; each round dirties `dirty rate x its time`, at most what guest and devices
-reach, and that is the next round. The forecast stops where `convergence.decide` would: both ask `is_time`. A container
-whose tracker reports every mapped page dirty, always (type1, semantics 3.3), never gets below its mapped size: no round
-helps, and the standstill is computed from that size.
+Round 0 sends the bytes that hold data; each round dirties what guest and devices write in its time (`dirty rate x its
+time` up to what they reach, or the growth that was measured: vm_migration.transfer.dirtying), and that is the next
+round. The forecast stops where `convergence.decide` would: both ask `is_time`. A container whose tracker reports every
+mapped page dirty, always (type1, semantics 3.3), never gets below its mapped size: no round helps, and the standstill
+is computed from that size.
 """
 
 import math
@@ -11,13 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, is_time, shrinks
+from vm_migration.transfer.dirtying import Growth
 from vmm.memory.quantities import PAGE_SIZE
 
 _LIMIT_MARGIN: Final = 1.25
 _LIMIT_STEP_MS: Final = 50
-_MIN_RATE: Final = 1.0
+MIN_RATE: Final = 1.0
 _PREPARE_MS_PER_GIB: Final = 3000.0
 """First touch of the destination's memory, about 10 us a page on nested hosts."""
+PREPARE_SPREAD: Final = 0.3
+"""By what share of itself a destination's time to prepare may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,14 @@ class Workload:
     """Mapped bytes of containers whose tracker reports everything dirty for ever."""
     unhashed_bytes: int = 0
     """What must be hashed at the pause beside what is sent; see StandstillCosts."""
+    growth: Growth | None = None
+    """How what is dirty grows, where that was measured; else at the rate up to the span."""
+
+    def written_after(self, ms: float) -> float:
+        """Return the distinct bytes that are written in so many milliseconds, beside what is always dirty."""
+        if self.growth is not None:
+            return self.growth.after(ms)
+        return min(self.dirty_bytes_per_s * ms / 1000, self.dirty_span_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ def standstill_expected(
     The decision of `convergence.decide` fits when this does. Without perpetual trackers it fits unless what is fixed
     (device state, hashing without a witness) alone is over the limit.
     """
-    rate = max(rate_bytes_per_s, _MIN_RATE)
+    rate = max(rate_bytes_per_s, MIN_RATE)
     standstill_ms = costs.standstill_ms(workload.always_dirty_bytes, workload.unhashed_bytes, rate)
     needed_ms = math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
     return PerpetualStandstill(standstill_ms, standstill_ms <= limit_ms, needed_ms, _cause(workload, rate, costs))
@@ -105,14 +117,14 @@ def expected(
     costs: StandstillCosts,
 ) -> Forecast:
     """Return how many rounds, how long in all and how long stopped, at a constant link and dirty rate."""
-    rate = max(rate_bytes_per_s, _MIN_RATE)
+    rate = max(rate_bytes_per_s, MIN_RATE)
     elapsed_ms = prepare_ms
     sent = float(max(workload.data_bytes, workload.always_dirty_bytes))
     rounds = 1
     while True:  # ends: each further round is shorter by a fifth, and less than a page is nothing
         round_ms = sent * 1000 / rate
         elapsed_ms += round_ms
-        left = _dirtied(workload, round_ms)
+        left = left_after(workload, round_ms)
         standstill_ms = costs.standstill_ms(left, workload.unhashed_bytes, rate)
         shrinking = shrinks(sent, left)
         if is_time(standstill_ms, policy.downtime_limit_ms, shrinking=shrinking):
@@ -123,8 +135,8 @@ def expected(
         rounds += 1
 
 
-def _dirtied(workload: Workload, ms: float) -> float:
-    """Return the bytes that are dirty after a round: what is always, and what was written of the rest."""
-    written = min(workload.dirty_bytes_per_s * ms / 1000, workload.dirty_span_bytes)
+def left_after(workload: Workload, ms: float) -> float:
+    """Return the bytes that are dirty after a round of so many milliseconds; less than a page is nothing."""
+    written = workload.written_after(ms)
     left = max(workload.always_dirty_bytes, min(written + workload.always_dirty_bytes, workload.data_bytes))
     return left if left >= PAGE_SIZE else 0.0
