@@ -20,7 +20,7 @@ from orchestrator.site import own_name, store_path, surroundings
 from orchestrator.store.store import Ownership, Store
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.custodies import name_in
-from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.handover.record import Record
 
 Machines = frozenset[str] | None
@@ -66,7 +66,7 @@ async def plan_without(agents: Agents, request: Request, configuration: Configur
     """Plan without the host that is said to be off.
 
     Raises:
-        InvalidInput: Nobody has the machine that was named, or every host is said to be off.
+        InvalidInput: Nobody has the machine that was named.
         Refused: The host is not off, or nothing that waits for it can be decided.
         Unreachable: No other host told anything.
     """
@@ -79,11 +79,7 @@ async def plan_without(agents: Agents, request: Request, configuration: Configur
     site = await look(agents)
     off = {fenced, *request.also_off}
     unheard = tuple(host for host in site.silent if host not in off)
-    left = agents.hosts.keys() - off
-    if not left:
-        hint = "Name only hosts that are off; the others must be configured and answer"
-        raise InvalidInput("nobody-left", "Every configured host is said to be off: none is left to run anything", hint)
-    _require_heard(left, unheard)
+    _require_heard(agents.hosts.keys() - off, unheard)
     machines = chosen(request, site, owned)
     planned = plan(site, word, machines)
     if planned.refused and not planned.acts:

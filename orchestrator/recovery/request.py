@@ -83,6 +83,9 @@ def _faults(request: Request, hosts: Collection[str]) -> Iterator[InvalidInput]:
     elif request.also_off and not request.may_miss_writes:
         text = "--also-off without --may-miss-writes"
         yield InvalidInput("needs-may-miss-writes", text, "Other hosts count only where writes may be missing")
+    if request.fenced is not None and not set(hosts) - {request.fenced, *request.also_off}:
+        text = "Every configured host is said to be off: none is left to run anything"
+        yield InvalidInput("nobody-left", text, "Name only hosts that are off, and configure one that is not")
     folder = request.folder
     fault = None if folder is None else folder.fault()
     if fault is not None:
