@@ -100,7 +100,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         except NotImplementedError:  # what a generated servicer does for a call that is not overridden
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not leave with its text
-            await context.abort(*to_status(_outward(error, method)))
+            await context.abort(*to_status(outward(error, method)))
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -121,7 +121,8 @@ def of_machine(error: MachineError) -> MigrationError:
             return Refused("machine-refused", f"Machine's process refused: {error}", "Look at the logs in its folder")
 
 
-def _outward(error: Exception, method: str) -> MigrationError:
+def outward(error: Exception, method: str) -> MigrationError:
+    """Return a failure as whoever made a call may see it; what is our own fault is logged here."""
     cause = innermost(error)
     if isinstance(cause, MigrationError):
         return cause

@@ -57,9 +57,20 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 def to_status(error: MigrationError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Return status code, details and trailing metadata of an error; a package's own kind leaves as its root."""
-    name, code = next(_BY_CLASS[kind] for kind in type(error).__mro__ if kind in _BY_CLASS)
-    hint = _clipped(error.hint).encode()
-    return code, _clipped(error.message), ((KIND, name), (CODE, error.code), (HINT, hint))
+    name, code, message, hint = kind_of_error(error)
+    return _KINDS[name][1], message, ((KIND, name), (CODE, code), (HINT, hint.encode()))
+
+
+def kind_of_error(error: MigrationError) -> tuple[str, str, str, str]:
+    """Return an error as texts: its kind's name, its code, message and hint, none of them long."""
+    name, _ = next(_BY_CLASS[kind] for kind in type(error).__mro__ if kind in _BY_CLASS)
+    return name, error.code, _clipped(error.message), _clipped(error.hint)
+
+
+def error_of_kind(name: str, code: str, message: str, hint: str) -> MigrationError:
+    """Return the error of what `kind_of_error` returned; a kind that this version lacks is a failed attempt."""
+    kind, _ = _KINDS.get(name, (AttemptFailed, None))
+    return kind(code, message, hint)
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> MigrationError:
