@@ -135,7 +135,7 @@ def payload_length(header: bytes | memoryview) -> int:
     return int(length)
 
 
-def decode(message: bytes) -> Frame:
+def decode(message: bytes | memoryview) -> Frame:
     """Return the frame of a message; page data and tables are views into it, not copies.
 
     Raises:
