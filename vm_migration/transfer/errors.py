@@ -10,6 +10,7 @@
     +-- WrongOrder           the call does not fit the state of the rounds (actual, required)
     +-- PageOutsideRound     a page that the open round did not announce, or that came twice
     +-- RoundIncomplete      all barriers are in, and announced pages are missing
+    +-- BadContents          compressed page data that no pages come out of
 
 A refused frame has changed nothing: neither RAM, nor what is stale, nor the expected sequence.
 """
@@ -50,3 +51,7 @@ class PageOutsideRound(TransferError):
 
 class RoundIncomplete(TransferError):
     """The round's barriers are closed while announced pages have not come."""
+
+
+class BadContents(TransferError):
+    """Compressed page data are damaged, or do not come to the pages that the frame names."""

@@ -3,7 +3,7 @@
 ::
 
     source                                   destination
-      | Pages    runs, data [, digests]  ->      |   these pages hold this
+      | Pages    runs, data [, digests]  ->      |   these pages hold this; the data may be compressed
       | Zeros    runs [, digested]       ->      |   these pages hold nothing but zeros
       | Digests  runs, digests           ->      |   these pages, sent before, must have these digests
       | Device   record                  ->      |   the next of the devices' state, on stream 0 only
@@ -26,7 +26,8 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from vm_migration.transfer.page_runs import Runs
+from vm_migration.transfer.page_runs import Runs, page_count
+from vmm.memory.quantities import PAGE_SIZE
 from vmm.vfio.device_records import DeviceRecord
 
 DigestArray = npt.NDArray[np.uint64]
@@ -35,6 +36,8 @@ MAX_PAYLOAD: Final = 1 << 20
 """Bytes of a frame beside its header."""
 DEVICE_STREAM: Final = 0
 """The stream on which the devices' state travels: its records have one order."""
+MAX_COMPRESSED_PAGES: Final = MAX_PAYLOAD // PAGE_SIZE
+"""Pages of one frame whose data are compressed, so that a peer can make no more of them than of others."""
 MAX_ZERO_PAGES: Final = 1 << 16
 """Pages that one Zeros frame names, so that applying it stays short."""
 
@@ -56,6 +59,35 @@ class Pages:
     runs: Runs
     data: memoryview
     digests: DigestArray | None = None
+
+    @property
+    def page_bytes(self) -> int:
+        """How many bytes of pages it speaks of."""
+        return len(self.data)
+
+
+class Codec(IntEnum):
+    """How page data are compressed; 0 is not at all."""
+
+    LZ4 = 1
+    """One block of LZ4."""
+    ZSTD = 2
+    """One frame of Zstandard, which says how long its contents are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompressedPages:
+    """Pages whose data are compressed, all of them together, and shorter for it; digests are of the pages."""
+
+    runs: Runs
+    codec: Codec
+    data: memoryview
+    digests: DigestArray | None = None
+
+    @property
+    def page_bytes(self) -> int:
+        """How many bytes of pages it speaks of."""
+        return page_count(self.runs) * PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +125,7 @@ class Heartbeat:
     """The stream is alive."""
 
 
-Body = Pages | Zeros | Digests | Device | Barrier | Heartbeat
+Body = Pages | CompressedPages | Zeros | Digests | Device | Barrier | Heartbeat
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from uuid import UUID
 
 import numpy as np
 
+from vm_migration.transfer.codecs import Decompressor
 from vm_migration.transfer.digests import PageWords, digests_of_pages, zero_rows
 from vm_migration.transfer.errors import (
     OutOfSequence,
@@ -37,6 +38,7 @@ from vm_migration.transfer.frames import (
     Ack,
     AckKind,
     Barrier,
+    CompressedPages,
     Device,
     DigestArray,
     Digests,
@@ -116,6 +118,7 @@ class IncomingImage:
         """A bound on the memory that records take which nobody has taken: their data, and a little for each."""
         self._records: list[DeviceRecord] = []
         self._device_sum = DeviceSum()
+        self._decompressor = Decompressor()
 
     @property
     def device_total(self) -> DeviceTotal:
@@ -174,6 +177,9 @@ class IncomingImage:
         match frame.body:
             case Pages() as body:
                 self._apply_pages(body)
+            case CompressedPages(runs, codec, data, digests) as body:
+                pages = self._decompressor.page_data(codec, data, body.page_bytes)
+                self._apply_pages(Pages(runs, memoryview(pages), digests))
             case Zeros() as body:
                 self._apply_zeros(body)
             case Digests() as body:

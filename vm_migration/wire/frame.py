@@ -10,7 +10,7 @@
     +--------------------+--------------------+---------+---------+------------------+
     32                   40                   48        52        56                 64
 
-    payload:  [run table, count of pages in runs][digest table][page data]
+    payload:  [run table, count of pages in runs][digest table][page data, compressed or not]
               or, of a DEVICE frame: [record kind, length of name, name][data]
 
 docs/protocol/frames.md says what each field may hold. One meaning has one encoding: what `decode` accepts, `encode`
@@ -28,10 +28,13 @@ import numpy as np
 import xxhash
 
 from vm_migration.transfer.frames import (
+    MAX_COMPRESSED_PAGES,
     MAX_PAYLOAD,
     MAX_ZERO_PAGES,
     Barrier,
     Body,
+    Codec,
+    CompressedPages,
     Device,
     Digests,
     Frame,
@@ -77,16 +80,21 @@ class Flag(IntFlag):
     """A page's digest is stated: by a table before the data, or as that of a zero page."""
     CUT = 4
     """Pages that the round announced come in a later one."""
+    LZ4 = 8
+    """The page data are one LZ4 block, shorter than they."""
+    ZSTD = 16
+    """The page data are one Zstandard frame, shorter than they."""
 
 
 _ALLOWED_FLAGS: Final = {
-    Kind.PAGES: (0, 1, 2, 3),
+    Kind.PAGES: (0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19),
     Kind.ZEROS: (1, 3),
     Kind.DIGESTS: (0, 1),
     Kind.BARRIER: (0, 4),
     Kind.HEARTBEAT: (0,),
     Kind.DEVICE: (0,),
 }
+_CODEC_FLAGS: Final = {Codec.LZ4: Flag.LZ4, Codec.ZSTD: Flag.ZSTD}
 
 
 def encode(frame: Frame) -> bytes:
@@ -165,11 +173,15 @@ class _Header:
         return bool(self.flags & Flag.DIGESTED)
 
     @property
+    def codec(self) -> Codec | None:
+        return next((codec for codec, flag in _CODEC_FLAGS.items() if self.flags & flag), None)
+
+    @property
     def page_bytes(self) -> int:
-        """How many bytes of payload go with each page, beside the run table."""
+        """How many bytes of payload go with each page, beside the run table and what is compressed."""
         match self.kind:
             case Kind.PAGES:
-                return PAGE_SIZE + (_DIGEST_BYTES if self.digested else 0)
+                return (0 if self.codec else PAGE_SIZE) + (_DIGEST_BYTES if self.digested else 0)
             case Kind.DIGESTS:
                 return _DIGEST_BYTES
             case _:
@@ -200,7 +212,9 @@ def _header(view: memoryview) -> _Header:
 def _split_runs(header: _Header, payload: memoryview) -> tuple[Runs, memoryview]:
     """Return the runs of a frame, and the payload after their table."""
     name, first, count = header.kind.name, header.first, header.count
-    table = len(payload) - count * header.page_bytes
+    if header.codec and count > MAX_COMPRESSED_PAGES:
+        raise NotCanonical(f"{name} frame of {count} compressed pages; {MAX_COMPRESSED_PAGES} are allowed")
+    table = _table_bytes(header, payload)
     if not header.flags & Flag.RUNS:
         if table:
             raise Truncated(f"{name} frame of {count} pages cannot have {len(payload)} bytes of payload")
@@ -219,15 +233,29 @@ def _split_runs(header: _Header, payload: memoryview) -> tuple[Runs, memoryview]
     return runs, payload[table:]
 
 
+def _table_bytes(header: _Header, payload: memoryview) -> int:
+    """Return how long a frame's run table must be: what its pages leave, or as many rows as come to them."""
+    if header.codec is None:
+        return len(payload) - header.count * header.page_bytes
+    if not header.flags & Flag.RUNS:
+        return 0
+    rows = min(len(payload) // _RUN_BYTES, header.count)
+    counts: Runs = np.frombuffer(payload[: rows * _RUN_BYTES], dtype="<u4").reshape(-1, 2)[:, 1]
+    up_to = np.cumsum(counts, dtype=np.uint64)
+    return (int(np.searchsorted(up_to, header.count)) + 1) * _RUN_BYTES if rows and up_to[-1] >= header.count else 0
+
+
 def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
     if header.kind is Kind.ZEROS:
         return Zeros(runs, header.digested)
     if header.kind is Kind.DIGESTS:
         return Digests(runs, np.frombuffer(rest, dtype="<u8"))
-    if not header.digested:
-        return Pages(runs, rest)
-    table = header.count * _DIGEST_BYTES
-    return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8"))
+    table = header.count * _DIGEST_BYTES if header.digested else 0
+    data = rest[table:]
+    if header.codec and not 0 < len(data) < header.count * PAGE_SIZE:
+        raise NotCanonical(f"PAGES frame of {header.count} pages has {len(data)} bytes of compressed data")
+    digests = np.frombuffer(rest[:table], dtype="<u8") if header.digested else None
+    return CompressedPages(runs, header.codec, data, digests) if header.codec else Pages(runs, data, digests)
 
 
 def _pageless(header: _Header, payload: memoryview) -> Body:
@@ -239,9 +267,10 @@ def _pageless(header: _Header, payload: memoryview) -> Body:
 def _parts(body: Body) -> tuple[Kind, int, Runs, list[memoryview]]:
     """Return the kind of a body, its flags but RUNS, its runs, and its payload after their table."""
     match body:
-        case Pages():
+        case Pages() | CompressedPages():
             tables = [] if body.digests is None else [body.digests.data.cast("B")]
-            return Kind.PAGES, Flag.DIGESTED if tables else 0, body.runs, [*tables, body.data]
+            flags = _CODEC_FLAGS[body.codec] if isinstance(body, CompressedPages) else 0
+            return Kind.PAGES, flags | (Flag.DIGESTED if tables else 0), body.runs, [*tables, body.data]
         case Zeros():
             return Kind.ZEROS, Flag.DIGESTED if body.digested else 0, body.runs, []
         case Digests():

@@ -16,6 +16,8 @@ from vm_migration.transfer.frames import (
     AckKind,
     Barrier,
     Body,
+    Codec,
+    CompressedPages,
     Device,
     DigestArray,
     Digests,
@@ -38,6 +40,9 @@ _ACK_KINDS: Final = {
 }
 _ACK_KIND_NUMBERS: Final = {kind: number for number, kind in _ACK_KINDS.items()}
 
+_CODECS: Final = {bulk_pb2.PAGE_CODEC_LZ4: Codec.LZ4, bulk_pb2.PAGE_CODEC_ZSTD: Codec.ZSTD}
+_CODEC_NUMBERS: Final = {codec: number for number, codec in _CODECS.items()}
+
 _RECORD_KINDS: Final = {
     RecordKind.END: bulk_pb2.DEVICE_RECORD_KIND_END,
     RecordKind.SETUP: bulk_pb2.DEVICE_RECORD_KIND_SETUP,
@@ -54,6 +59,11 @@ def to_message(frame: Frame) -> bulk_pb2.BulkFrame:
             message.pages.runs.extend(body.runs.reshape(-1).tolist())
             message.pages.digests.extend([] if body.digests is None else body.digests.tolist())
             message.pages.data = bytes(body.data)
+        case CompressedPages() as body:
+            message.pages.runs.extend(body.runs.reshape(-1).tolist())
+            message.pages.digests.extend([] if body.digests is None else body.digests.tolist())
+            message.pages.data = bytes(body.data)
+            message.pages.codec = _CODEC_NUMBERS[body.codec]
         case Zeros() as body:
             message.zeros.runs.extend(body.runs.reshape(-1).tolist())
             message.zeros.digested = body.digested
@@ -128,13 +138,24 @@ def _record(message: bulk_pb2.DeviceRecord) -> DeviceRecord:
     raise UnknownKind(f"Record of kind {message.kind}")
 
 
-def _pages(message: bulk_pb2.PageContents) -> Pages:
+def _pages(message: bulk_pb2.PageContents) -> Pages | CompressedPages:
     runs = _runs(list(message.runs))
     digests = _digests(list(message.digests)) if message.digests else None
     count = page_count(runs)
-    if len(message.data) != count * PAGE_SIZE or (digests is not None and len(digests) != count):
-        raise Truncated(f"Frame of {count} pages has {len(message.data)} bytes and {len(message.digests)} digests")
+    if digests is not None and len(digests) != count:
+        raise Truncated(f"Frame of {count} pages has {len(digests)} digests")
+    if message.codec != bulk_pb2.PAGE_CODEC_UNSPECIFIED:
+        return CompressedPages(runs, _codec(message), memoryview(message.data), digests)
+    if len(message.data) != count * PAGE_SIZE:
+        raise Truncated(f"Frame of {count} pages has {len(message.data)} bytes of them")
     return Pages(runs, memoryview(message.data), digests)
+
+
+def _codec(message: bulk_pb2.PageContents) -> Codec:
+    codec = _CODECS.get(message.codec)
+    if codec is None:
+        raise UnknownKind(f"Page data of codec {message.codec}")
+    return codec
 
 
 def _runs(flat: list[int]) -> Runs:

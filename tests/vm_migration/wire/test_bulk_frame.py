@@ -1,3 +1,4 @@
+import struct
 from collections.abc import Callable
 from uuid import UUID
 
@@ -5,15 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_64
 
-from vm_migration.api.v1.bulk_pb2 import BulkFrame
+from vm_migration.api.v1.bulk_pb2 import BulkFrame, PageCodec
 from vm_migration.transfer.frames import (
+    MAX_COMPRESSED_PAGES,
     MAX_PAYLOAD,
     MAX_ZERO_PAGES,
     Ack,
     AckKind,
     Barrier,
     Body,
+    Codec,
+    CompressedPages,
     Device,
     Digests,
     Frame,
@@ -52,12 +57,23 @@ def pages_body(pages: list[int], *, digested: bool) -> Pages:
     return Pages(runs(pages), memoryview(data), digests(len(pages)) if digested else None)
 
 
+def compressed_body(pages: list[int], data: bytes, codec: Codec, *, digested: bool) -> CompressedPages:
+    return CompressedPages(runs(pages), codec, memoryview(data), digests(len(pages)) if digested else None)
+
+
 def _encodes(name: str) -> bool:
     return not any(0xD800 <= ord(character) < 0xE000 for character in name) and len(name.encode()) <= MAX_NAME_BYTES
 
 
 bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(lambda pages, digested: pages_body(pages, digested=digested), page_sets, st.booleans()),
+    st.builds(
+        lambda pages, data, codec, digested: compressed_body(pages, data, codec, digested=digested),
+        page_sets,
+        st.binary(min_size=1, max_size=300),
+        st.sampled_from(Codec),
+        st.booleans(),
+    ),
     st.builds(lambda pages, digested: Zeros(runs(pages), digested), page_sets, st.booleans()),
     st.builds(lambda pages: Digests(runs(pages), digests(len(pages))), page_sets),
     st.builds(Barrier, st.booleans()),
@@ -77,12 +93,14 @@ frames = st.builds(Frame, places, bodies)
 def described(frame: Frame) -> tuple[object, ...]:
     body = frame.body
     parts: list[object] = [frame.place, type(body)]
-    if isinstance(body, Pages | Zeros | Digests):
+    if isinstance(body, Pages | CompressedPages | Zeros | Digests):
         parts.append(body.runs.tolist())
-    if isinstance(body, Pages | Digests):
+    if isinstance(body, Pages | CompressedPages | Digests):
         parts.append(None if body.digests is None else body.digests.tolist())
-    if isinstance(body, Pages):
+    if isinstance(body, Pages | CompressedPages):
         parts.append(bytes(body.data))
+    if isinstance(body, CompressedPages):
+        parts.append(body.codec)
     if isinstance(body, Zeros):
         parts.append(body.digested)
     if isinstance(body, Device):
@@ -218,6 +236,56 @@ def test_other_spellings_of_a_set_of_pages_are_refused(body: Body) -> None:
 def test_a_payload_of_another_length_is_refused(body: Body) -> None:
     with pytest.raises((Truncated, NotCanonical)):
         decode(encode(Frame(place_zero(), body)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        CompressedPages(table((0, 1)), Codec.LZ4, memoryview(b"")),
+        CompressedPages(table((0, 1)), Codec.LZ4, memoryview(bytes(4096))),
+        CompressedPages(table((0, 1), (2, 1)), Codec.ZSTD, memoryview(bytes(8192)), digests(2)),
+        CompressedPages(table((0, 2)), Codec.ZSTD, memoryview(b""), digests(2)),
+        CompressedPages(table((0, 2)), Codec.ZSTD, memoryview(b"short"), digests(1)),
+        CompressedPages(table((0, 1), (1, 1)), Codec.ZSTD, memoryview(b"touching")),
+        CompressedPages(table((4, 1), (1, 1)), Codec.ZSTD, memoryview(b"backwards")),
+        CompressedPages(table((4, 0), (6, 1)), Codec.ZSTD, memoryview(b"nothing")),
+        CompressedPages(table((0, MAX_COMPRESSED_PAGES + 1)), Codec.ZSTD, memoryview(b"many")),
+        CompressedPages(table((2**32 - 1, 2)), Codec.ZSTD, memoryview(b"past the end")),
+        CompressedPages(table((0, 1), (2**32 - 1, 2)), Codec.ZSTD, memoryview(b"past the end")),
+    ],
+)
+def test_compressed_pages_that_no_sender_writes_are_refused(body: CompressedPages) -> None:
+    with pytest.raises((Truncated, NotCanonical)):
+        decode(encode(Frame(place_zero(), body)))
+
+
+def test_a_run_table_that_does_not_come_to_its_pages_is_refused() -> None:
+    body = compressed_body([1, 3, 5], b"packed", Codec.LZ4, digested=False)
+    for count in (2, 4, 200):
+        message = bytearray(encode(Frame(place_zero(), body)))
+        struct.pack_into("<I", message, 48, count)
+        fields = bytes(message[:56])
+        struct.pack_into("<Q", message, 56, xxh3_64(bytes(message[64:]), seed=xxh3_64(fields).intdigest()).intdigest())
+        try:
+            read = decode(bytes(message)).body
+        except FrameError:
+            continue
+        assert isinstance(read, CompressedPages)  # the third run became data, which no codec reads
+        assert read.runs.tolist() == [[1, 1], [3, 1]]
+
+
+def test_a_frame_with_two_codecs_is_refused() -> None:
+    message = bytearray(encode(Frame(place_zero(), compressed_body([1], b"packed", Codec.LZ4, digested=False))))
+    message[2] |= 16
+    with pytest.raises(UnknownKind):
+        decode(bytes(message))
+
+
+def test_a_twin_of_an_unknown_codec_is_refused() -> None:
+    message = to_message(Frame(place_zero(), compressed_body([1], b"packed", Codec.LZ4, digested=False)))
+    message.pages.codec = PageCodec.ValueType(7)
+    with pytest.raises(UnknownKind):
+        from_message(message)
 
 
 def test_a_payload_over_the_limit_is_refused() -> None:

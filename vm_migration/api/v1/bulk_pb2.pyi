@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PageCodec:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PageCodecEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PageCodec.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAGE_CODEC_UNSPECIFIED: _PageCodec.ValueType  # 0
+    """not at all"""
+    PAGE_CODEC_LZ4: _PageCodec.ValueType  # 1
+    """one LZ4 block"""
+    PAGE_CODEC_ZSTD: _PageCodec.ValueType  # 2
+    """one Zstandard frame, which states its contents' length"""
+
+class PageCodec(_PageCodec, metaclass=_PageCodecEnumTypeWrapper):
+    """How page data are compressed."""
+
+PAGE_CODEC_UNSPECIFIED: PageCodec.ValueType  # 0
+"""not at all"""
+PAGE_CODEC_LZ4: PageCodec.ValueType  # 1
+"""one LZ4 block"""
+PAGE_CODEC_ZSTD: PageCodec.ValueType  # 2
+"""one Zstandard frame, which states its contents' length"""
+Global___PageCodec: _TypeAlias = PageCodec  # noqa: Y015
+
 class _DeviceRecordKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -148,7 +172,11 @@ class PageContents(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     DIGESTS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    CODEC_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """4096 bytes a page; of all pages together, and shorter, where a codec is named"""
+    codec: Global___PageCodec.ValueType
+    """only to a destination that offers frames-compressed"""
     @_builtins.property
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -161,10 +189,11 @@ class PageContents(_message.Message):
         runs: _abc.Iterable[_builtins.int] | None = ...,
         digests: _abc.Iterable[_builtins.int] | None = ...,
         data: _builtins.bytes = ...,
+        codec: Global___PageCodec.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "data", b"data", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
