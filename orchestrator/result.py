@@ -55,6 +55,7 @@ def migration_document(attempt: Attempt) -> MigrationDocument:
         error=fault_document(attempt.error) if attempt.error else None,
         earlier=attempt.retry.earlier,
         retried_as=attempt.retry.next or None,
+        rounds_closed=rounds_closed(attempt.report),
     )
 
 
@@ -95,6 +96,11 @@ def percent_of(attempt: Attempt) -> int:
     if attempt.phase == Phase.COMPLETED:
         return 100
     return min(attempt.report.percent, 100) if attempt.report is not None else 0
+
+
+def rounds_closed(report: source_pb2.AttemptReport | None) -> int:
+    """Return how many rounds there were; a report of many tells some, and one of an older agent tells all."""
+    return 0 if report is None else report.rounds_closed or len(report.rounds)
 
 
 def timestamp(seconds: float) -> str:
@@ -161,6 +167,14 @@ def _round(one: types_pb2.Round) -> RoundDocument:
         ms=one.ms,
         dirty_bytes_per_s=one.dirty_bytes_per_s,
         wire_bytes_per_s=one.wire_bytes_per_s,
+        cpu_dirtied_pages=one.cpu_dirtied_pages,
+        dma_dirtied_pages=one.dma_dirtied_pages,
+        compressed_pages=one.compressed_pages,
+        delta_pages=one.delta_pages,
+        reference_pages=one.reference_pages,
+        held_back_pages=one.held_back_pages,
+        throttle_percent=one.throttle_percent,
+        ended_ms=one.ended_ms,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.attempt import Attempt, Event
-from orchestrator.result import percent_of, timestamp
+from orchestrator.result import percent_of, rounds_closed, timestamp
 from orchestrator.store.claim import CLAIM_SECONDS
 from orchestrator.store.store import OutboxRow, Ownership, Store
 from vm_migration.daemon.broker_url import Broker
@@ -151,7 +151,7 @@ def progress_publication(topics: Topics, attempt: Attempt) -> Publication:
         epoch=attempt.epoch,
         phase=attempt.phase.value,
         percent=percent_of(attempt),
-        round=len(report.rounds) if report else 0,
+        round=rounds_closed(report),
         rates=_rates(attempt),
         remaining_bytes=report.remaining_bytes if report else 0,
         expected_downtime_ms=report.expected_downtime_ms if report else None,

@@ -150,7 +150,7 @@ class GettingReady:
         self._account.put(
             replace(
                 now,
-                rounds=(*now.rounds, ready.last_round),
+                rounds=now.rounds.closing(ready.last_round),
                 wire_bytes=rounds.wire_bytes,
                 remaining_bytes=0,
                 device_bytes=rounds.devices.total.data_bytes,

@@ -84,7 +84,7 @@ class Precopy:
             await self._one_round()
             costs = StandstillCosts(FIXED_STANDSTILL_MS, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
             situation = Situation(
-                history=self._board.progress.rounds,
+                history=self._board.progress.rounds.recent,
                 unhashed_bytes=self._rounds.unhashed_bytes,
                 elapsed_ms=elapsed_ms(),
                 forced=self._forced,
@@ -135,7 +135,7 @@ class Precopy:
         self._board.show(
             replace(
                 progress,
-                rounds=(*progress.rounds, measured),
+                rounds=progress.rounds.closing(measured),
                 wire_bytes=self._rounds.wire_bytes,
                 remaining_bytes=self._left_bytes(),
                 device_bytes=self._rounds.devices.total.data_bytes,

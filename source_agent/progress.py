@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
-from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.downtime import Downtime
+from vm_migration.transfer.round_log import RoundLog
 from vmm.process.control import GuestFigures, Observation
 
 
@@ -56,7 +56,7 @@ class Progress:
     sequence: int = 0
     percent: int = 0
     outcome: Outcome = Outcome.OPEN
-    rounds: tuple[RoundMeasurement, ...] = ()
+    rounds: RoundLog = field(default_factory=RoundLog)
     downtime: Downtime | None = None
     verified_by: str = "none"
     total_ms: float = 0.0

@@ -5,8 +5,8 @@ from source_agent.progress import CANCELLABLE, Progress
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.states import State
-from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.downtime import Downtime
+from vm_migration.transfer.round_log import TimedRound
 from vmm.process.control import Description, GuestFigures, Observation
 
 
@@ -45,7 +45,8 @@ def attempt_report(
         reason=progress.reason,
         outcome=progress.outcome,
         percent=progress.percent,
-        rounds=[round_message(measured) for measured in progress.rounds],
+        rounds=[round_message(closed) for closed in progress.rounds.told],
+        rounds_closed=progress.rounds.closed,
         verified_by=progress.verified_by,
         total_ms=progress.total_ms,
         wire_bytes=progress.wire_bytes,
@@ -92,8 +93,9 @@ def outgoing_report(record: Record | None, attempt: str, *, alive: bool) -> sour
     )
 
 
-def round_message(measured: RoundMeasurement) -> types_pb2.Round:
+def round_message(closed: TimedRound) -> types_pb2.Round:
     """Return a round's figures."""
+    measured = closed.measured
     return types_pb2.Round(
         round=measured.round,
         dirty_pages=measured.dirty_pages,
@@ -110,6 +112,7 @@ def round_message(measured: RoundMeasurement) -> types_pb2.Round:
         reference_pages=measured.reference_pages,
         held_back_pages=measured.held_back_pages,
         throttle_percent=measured.throttle_percent,
+        ended_ms=closed.ended_ms,
     )
 
 

@@ -64,6 +64,7 @@ class MigrationResult(msgspec.Struct, frozen=True):
     blockers: tuple[Notice, ...]
     warnings: tuple[Notice, ...]
     error: Failure | None
+    rounds_closed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

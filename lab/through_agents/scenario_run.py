@@ -179,7 +179,7 @@ class _Run:
             lost_pages=lost,
             guest_errors=after.errors,
             standstill_ms=result.downtime_ms or 0.0,
-            rounds=len(result.rounds),
+            rounds=result.rounds_closed or len(result.rounds),
             switches=after.switches - self._switches,
             complaints=self._complaints() if result.outcome == "completed" else (),
             missed=self._missed() if _outcome(result) == "completed" else (),
@@ -224,12 +224,17 @@ def _moments(report: AttemptReport) -> Iterator[str]:
         yield "tracking"
         if report.rounds or report.percent >= _MIDDLE:
             yield "round-0"
-        yield from (f"round-{number}" for number in range(1, len(report.rounds) + 1))
+        yield from (f"round-{number}" for number in range(1, _closed(report) + 1))
+
+
+def _closed(report: AttemptReport) -> int:
+    """Return how many rounds there were, of which a report holds some."""
+    return report.rounds_closed or len(report.rounds)
 
 
 def _until_middle(moment: str, report: AttemptReport, bandwidth: int) -> float:
     """Return after how many seconds half of a round that a report shows to begin will have been sent."""
-    begins = moment == f"round-{len(report.rounds)}" and bool(report.rounds)
+    begins = moment == f"round-{_closed(report)}" and bool(report.rounds)
     return report.remaining_bytes / bandwidth / 2 if begins else 0.0
 
 

@@ -41,7 +41,7 @@ class DowntimeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RoundDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One round of copying."""
+    """One round of copying; what an agent of 0.1.0 does not tell is 0."""
 
     round: int
     dirty_pages: int
@@ -51,6 +51,14 @@ class RoundDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ms: float
     dirty_bytes_per_s: float
     wire_bytes_per_s: float
+    cpu_dirtied_pages: int  # of the harvest that followed, by the vCPUs' log
+    dma_dirtied_pages: int  # by the devices' trackers; a page may be in both
+    compressed_pages: int  # of the sent ones, how they travelled; the rest went as they are
+    delta_pages: int
+    reference_pages: int
+    held_back_pages: int  # dirty in every round of late, and left for a later one
+    throttle_percent: int  # of the vCPUs' time that was taken from them meanwhile
+    ended_ms: float  # since the first round began, as time in rounds
 
 
 class MemoryDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -110,3 +118,4 @@ class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     error: FaultDocument | None
     earlier: tuple[str, ...]  # the failed attempts that this one repeats, oldest first
     retried_as: str | None  # the attempt that repeats this one
+    rounds_closed: int  # of many, `rounds` holds the first, every k-th and the last: at most 256

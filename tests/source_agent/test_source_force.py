@@ -39,12 +39,12 @@ async def test_a_round_is_cut_and_the_rest_of_it_goes_with_the_last(tmp_path: Pa
             attempt.force()
             attempt.force()
             await until(attempt, Phase.STOPPING)
-            cut = attempt.board.progress.rounds[0]
+            cut = attempt.board.progress.rounds.recent[0]
             assert 0 < cut.sent_pages < MANY_PAGES
             assert cut.sent_pages + cut.unsent_pages == MANY_PAGES
             await task
             assert attempt.board.progress.phase is Phase.COMPLETED
-        require_whole(there, attempt.board.progress.rounds[:2])
+        require_whole(there, attempt.board.progress.rounds.recent[:2])
         assert there.announced[:2] == [MANY_PAGES, cut.unsent_pages]
         assert attempt.record.pause_bound_ms >= 10_000  # max(3 x the standstill expected, 10 s)
         assert machine.calls.count("pause for an attempt") == 1
@@ -58,7 +58,7 @@ async def test_an_older_destination_gets_the_whole_round_first(tmp_path: Path) -
             attempt.force()
             await task
             assert attempt.board.progress.phase is Phase.COMPLETED
-        require_whole(there, attempt.board.progress.rounds)
+        require_whole(there, attempt.board.progress.rounds.recent)
         assert attempt.record.pause_bound_ms >= 10_000
 
 
@@ -70,8 +70,8 @@ async def test_the_end_of_the_time_forces_in_the_middle_of_a_round(tmp_path: Pat
         async with receiving(there), running(held, there.address, terms=terms) as (attempt, task):
             await task
             assert attempt.board.progress.phase is Phase.COMPLETED
-        assert attempt.board.progress.rounds[0].unsent_pages > 0
-        require_whole(there, attempt.board.progress.rounds[:2])
+        assert attempt.board.progress.rounds.recent[0].unsent_pages > 0
+        require_whole(there, attempt.board.progress.rounds.recent[:2])
 
 
 async def test_an_attempt_whose_time_is_over_before_it_is_started_is_forced_and_not_ended(tmp_path: Path) -> None:

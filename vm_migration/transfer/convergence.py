@@ -131,7 +131,7 @@ class Situation:
     """What is known between two rounds."""
 
     history: Sequence[RoundMeasurement]
-    """All closed rounds, oldest first; what the last one leaves is what is left now."""
+    """The last rounds that closed, oldest first, of many at least 256; what the last leaves is what is left now."""
     unhashed_bytes: int
     elapsed_ms: float
     """Since the attempt began."""
@@ -241,7 +241,8 @@ def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
 def _timeout_message(situation: Situation, policy: ConvergencePolicy, expected_ms: float) -> str:
     still = "unknown" if expected_ms == float("inf") else f"{expected_ms:.0f} ms"
     waiting = f"; initial data of {', '.join(situation.unacknowledged)} is missing" if situation.unacknowledged else ""
+    closed = situation.history[-1].round + 1 if situation.history else 0
     return (
-        f"Migration did not converge in {policy.timeout_ms:.0f} ms and {len(situation.history)} rounds: "
+        f"Migration did not converge in {policy.timeout_ms:.0f} ms and {closed} rounds: "
         f"the standstill expected is {still}, the limit {policy.downtime_limit_ms:.0f} ms{waiting}"
     )
