@@ -20,6 +20,7 @@ from source_agent.machines import Machines
 from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.restarting import Restarting
 from source_agent.terms import Terms, encode
+from source_agent.track_record import TrackRecord
 from vm_migration.errors import InvalidInput, Refused, Stale, Unreachable
 from vm_migration.handover.departure import begin
 from vm_migration.handover.evidence import InstanceGone
@@ -147,9 +148,10 @@ class SourceAgent:
         """Return the name of the machine that an attempt moves."""
         return self._attempts.name_of(attempt)
 
-    def rate_to(self, destination: str) -> float | None:
-        """Return what the link to a destination carried last, in bytes per second; None before the first attempt."""
-        return self._attempts.rates.get(destination)
+    @property
+    def track_record(self) -> TrackRecord:
+        """What the last attempts showed of the links, and of this agent."""
+        return self._attempts.track_record
 
     # what a person asks when something went wrong
 

@@ -8,9 +8,9 @@ from typing import Final
 from source_agent.doubts import Doubts
 from source_agent.holdings import Holdings
 from source_agent.outgoing_attempt import OutgoingAttempt
-from source_agent.progress import Outcome
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
+from source_agent.track_record import TrackRecord, shown_by
 from vm_migration.errors import Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.states import State
@@ -31,8 +31,7 @@ class Attempts:
     """Keeps the open ones, and the last of those that ended."""
 
     def __init__(self, holdings: Holdings, doubts: Doubts, surroundings: MakeSurroundings) -> None:
-        self.rates: Final[dict[str, float]] = {}
-        """What the link to each destination carried last, in bytes per second."""
+        self.track_record: Final = TrackRecord()
         self._holdings: Final = holdings
         self._doubts: Final = doubts
         self._surroundings: Final = surroundings
@@ -113,8 +112,9 @@ class Attempts:
         # that met an error hold the mapping of the machine's RAM, also where it completed in spite of that.
         gc.collect()
         progress = attempt.board.progress
-        if progress.outcome is Outcome.COMPLETED and progress.bulk_ms > 0 and progress.wire_bytes:
-            self.rates[attempt.record.peer] = progress.wire_bytes * 1000 / progress.bulk_ms
+        shown = shown_by(progress, attempt.terms.max_bandwidth_bytes_per_s)
+        if shown is not None:
+            self.track_record.note(attempt.record.peer, shown)
         if not attempt.open:
             self.tell(attempt)
 

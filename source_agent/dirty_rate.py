@@ -5,11 +5,16 @@ same, or the pages that a device wrote before it was switched would be missing f
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import Final
 
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import Harvest, MachinePort
+from vm_migration.machine.port import Harvest, MachinePort, MachineRefused
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
 
 SHORTEST_WINDOW_MS: Final = 10
 LONGEST_WINDOW_MS: Final = 10_000
@@ -41,3 +46,50 @@ async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
     finally:
         await machine.stop_tracking()
     return DirtyRate((taken - started) / 1e6, harvest, exact)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowsOfWrites:
+    """Distinct bytes written in a window, in its halves, and so on down to the slices that were harvested."""
+
+    window_ms: float
+    lines: tuple[tuple[int, ...], ...]
+    """The slices first, the whole last; each line has half as many as the one before, of twice the length."""
+
+
+async def measure_windows(machine: MachinePort, window_ms: int, slices: int) -> WindowsOfWrites:
+    """Log every write for a window, harvested in so many slices, a power of two; tracking is off again, as above.
+
+    What a tracker reports that names everything it maps, always, is left out: it says nothing of any writing.
+
+    Raises:
+        MachineRefused: A harvest may have missed pages.
+        MachineError: The machine's process refused or is gone.
+    """
+    exact = (await machine.describe()).tracking.exact
+    harvests: list[Harvest] = []
+    try:
+        await machine.start_tracking(reason="dirty-rate")
+        started = loop_ns()
+        for number in range(1, slices + 1):
+            await asyncio.sleep((started - loop_ns()) / 1e9 + window_ms * number / slices / 1000)
+            harvests.append(await machine.harvest())
+        taken = loop_ns()
+    finally:
+        await machine.stop_tracking()
+    failure = next((each.failure for each in harvests if each.failure is not None), None)
+    if failure is not None:
+        raise MachineRefused(f"Dirty pages may be missing: {failure}")
+    always = DirtyBitmap(harvests[0].dma.pages) if exact else reduce(and_, [each.dma for each in harvests])
+    written = [(each.cpu | each.dma) - always for each in harvests]
+    return WindowsOfWrites((taken - started) / 1e6, lines_of(written))
+
+
+def lines_of(written: Sequence[DirtyBitmap]) -> tuple[tuple[int, ...], ...]:
+    """Return the distinct bytes of each slice, of each two that follow each other, and so on to the whole."""
+    lines, line = [], list(written)
+    while True:
+        lines.append(tuple(each.count() * PAGE_SIZE for each in line))
+        if len(line) == 1:
+            return tuple(lines)
+        line = [one | other for one, other in zip(line[::2], line[1::2], strict=True)]

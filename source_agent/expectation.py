@@ -1,7 +1,9 @@
 """What an attempt is expected to take, from what this agent has measured; pure.
 
-The rate of the link is the one that the last attempt to that destination reached, or, before the first, ASSUMED_RATE,
-which a warning then says. Everything else is asked of the machine.
+The rate of the link is what the last attempts to that destination reached, or, before the first, ASSUMED_RATE, and what
+a standstill takes beside its work is what it took then, or is assumed: a warning says so. What the machine dirties is
+what was measured just now, where somebody asked for that, or else what its guest says. Everything else is asked of the
+machine. The profiles differ in what convergence lets them do, and in nothing else.
 """
 
 from dataclasses import dataclass
@@ -9,73 +11,119 @@ from typing import Final
 
 from source_agent.terms import Terms
 from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS, StandstillCosts
+from vm_migration.transfer.dirtying import Dirtying, measured
 from vm_migration.transfer.forecast import (
-    Forecast,
+    PREPARE_SPREAD,
     PerpetualStandstill,
-    Workload,
-    expected,
     prepare_ms_expected,
     standstill_expected,
 )
+from vm_migration.transfer.prediction import Inputs, Prediction, predicted
+from vm_migration.transfer.ranges import Range
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import Description, Observation
 
 ASSUMED_RATE: Final = 400_000_000.0
 """Bytes per second; what one stream moves over 10 Gbit/s or loopback on a small host, on the safe side."""
+ASSUMED_LINK: Final = Range(100_000_000.0, ASSUMED_RATE, 1_600_000_000.0)
+"""From a link of 1 Gbit/s to what one process can send."""
+ASSUMED_FIXED_MS: Final = Range(15.0, FIXED_STANDSTILL_MS, 150.0)
+ASSUMED_AROUND_MS: Final = Range(20.0, 100.0, 500.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen of a running machine in a moment."""
+
+    window_ms: float
+    lines: tuple[tuple[int, ...], ...]
+    """Distinct bytes that were written: in slices of the window first, in the whole last, as `measured` takes them."""
+    data_bytes: Range
+    """RAM that holds something other than zeros."""
+
+    def dirtying(self, span_bytes: int) -> Dirtying:
+        """Return what it dirties, given the most that it can."""
+        return measured(self.window_ms, self.lines, span_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What this agent has measured: None where it has not yet."""
+
+    hash_bytes_per_s: float
+    link_bytes_per_s: Range | None = None
+    fixed_ms: Range | None = None
+    around_ms: Range | None = None
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is expected, and what it says against starting."""
+    """What is expected, on which figures that rests, and what it says against starting."""
 
-    forecast: Forecast
+    prediction: Prediction
+    link_bytes_per_s: float
+    dirty_bytes_per_s: float
     blockers: tuple[Observation, ...]
     warnings: tuple[Observation, ...]
 
 
-def estimate(
-    specification: MachineSpecification,
-    description: Description,
-    terms: Terms,
-    *,
-    data_bytes: int,
-    witness: bool,
-    measured_rate: float | None,
-    hash_bytes_per_s: float,
-) -> Estimate:
+def estimate(specification: MachineSpecification, description: Description, terms: Terms, known: Known) -> Estimate:
     """Return what an attempt under these terms will take, and whether its standstill can fit the limit."""
-    rate = measured_rate or ASSUMED_RATE
+    link = known.link_bytes_per_s or ASSUMED_LINK
     if terms.max_bandwidth_bytes_per_s:
-        rate = min(rate, terms.max_bandwidth_bytes_per_s)
-    costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, hash_bytes_per_s)
-    workload = _workload(specification, description, terms, data_bytes, witness=witness)
-    prepare_ms = prepare_ms_expected(description.ram_bytes)
-    forecast = expected(workload, rate, prepare_ms, terms.convergence(), costs)
-    standstill = standstill_expected(workload, rate, terms.downtime_limit_ms, costs)
-    warnings = []
-    if measured_rate is None:
-        text = f"No attempt to this destination has been measured yet; {rate / 1e6:.0f} MB/s is assumed"
-        warnings.append(Observation(code="rate-assumed", message=text))
-    return Estimate(forecast, _blockers(standstill), tuple(warnings))
+        link = link.at_most(terms.max_bandwidth_bytes_per_s)
+    inputs = _inputs(specification, description, terms, known, link)
+    costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, known.hash_bytes_per_s)
+    moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
+    standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
+    return Estimate(
+        prediction=predicted(inputs, terms.convergence(), costs),
+        link_bytes_per_s=link.likely,
+        dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
+        blockers=_blockers(standstill),
+        warnings=_warnings(known, link),
+    )
+
+
+def _inputs(
+    specification: MachineSpecification, description: Description, terms: Terms, known: Known, link: Range
+) -> Inputs:
+    hashed_at_pause = terms.verify == "full" or (terms.verify == "auto" and not description.witness)
+    sample, populated = known.sample, float(description.populated_bytes)
+    return Inputs(
+        data_bytes=sample.data_bytes if sample else Range.exactly(populated),
+        dirtying=_dirtying(specification, description, sample),
+        link_bytes_per_s=link,
+        prepare_ms=Range.around(prepare_ms_expected(description.ram_bytes), PREPARE_SPREAD),
+        around_ms=known.around_ms or ASSUMED_AROUND_MS,
+        fixed_ms=known.fixed_ms or ASSUMED_FIXED_MS,
+        always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
+        unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
+    )
+
+
+def _dirtying(specification: MachineSpecification, description: Description, sample: Sample | None) -> Dirtying:
+    if description.run_state != "running":
+        return Dirtying.none()
+    buffers = sum(device.dma_rate for device in specification.device)
+    span_bytes = min(specification.guest.working_set + buffers, description.ram_bytes)
+    if sample is not None:
+        return sample.dirtying(span_bytes)
+    guest = description.guest
+    return Dirtying.told(guest.dirty_bytes_per_s + guest.dma_bytes_per_s, span_bytes)
+
+
+def _warnings(known: Known, link: Range) -> tuple[Observation, ...]:
+    if known.link_bytes_per_s is not None:
+        return ()
+    text = f"No attempt to this destination has been measured yet; {link.likely / 1e6:.0f} MB/s is assumed"
+    if known.fixed_ms is None:
+        text += f", and {ASSUMED_FIXED_MS.likely:.0f} ms of standstill beside what it sends"
+    return (Observation(code="rate-assumed", message=text),)
 
 
 def _blockers(standstill: PerpetualStandstill) -> tuple[Observation, ...]:
     if standstill.fits:
         return ()
     return (Observation(code="standstill-over-limit", message=standstill.message),)
-
-
-def _workload(
-    specification: MachineSpecification, description: Description, terms: Terms, data_bytes: int, *, witness: bool
-) -> Workload:
-    running = description.run_state == "running"
-    buffers = sum(device.dma_rate for device in specification.device)
-    guest = description.guest
-    hashed_at_pause = terms.verify == "full" or (terms.verify == "auto" and not witness)
-    return Workload(
-        data_bytes=data_bytes,
-        dirty_bytes_per_s=guest.dirty_bytes_per_s + guest.dma_bytes_per_s if running else 0.0,
-        dirty_span_bytes=min(specification.guest.working_set + buffers, description.ram_bytes),
-        always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
-        unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
-    )

@@ -74,6 +74,7 @@ class GettingReady:
         """
         account = self._account
         order = await self._ordered()
+        account.put(replace(account.now, started_after_ms=account.elapsed_ms()))
         account.terms = msgspec.structs.replace(
             account.terms, control_address=order.control_address, bulk_address=order.bulk_address
         )

@@ -86,6 +86,11 @@ class OutgoingAttempt:
         return self._account.attempt
 
     @property
+    def terms(self) -> Terms:
+        """Under what it runs, as tuned last."""
+        return self._account.terms
+
+    @property
     def board(self) -> ProgressBoard:
         """Where it is shown."""
         return self._account.board

@@ -60,6 +60,8 @@ class Progress:
     downtime: Downtime | None = None
     verified_by: str = "none"
     total_ms: float = 0.0
+    started_after_ms: float = 0.0
+    """From Begin to Start, in which the destination prepares."""
     bulk_ms: float = 0.0
     wire_bytes: int = 0
     remaining_bytes: int = 0

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from source_agent.agent import SourceAgent
-from source_agent.expectation import Estimate, estimate
+from source_agent.expectation import Estimate, Known, Sample, estimate
 from source_agent.holdings import Holding, machine_uuid
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
 from source_agent.progress import Phase
 from source_agent.report import attempt_report, blocker, machine_status, outgoing_report
 from source_agent.retaken import retaken
+from source_agent.sampling import Sampler
 from source_agent.terms import Terms, terms_of
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer
@@ -31,6 +32,9 @@ _LOOK_SECONDS: Final = 0.5
 _CANCEL_SECONDS: Final = 10.0
 """For which a cancel waits for ABORTED; only a machine that stands still and does not answer can hold it up."""
 _WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
+_UNMEASURED: Final = Observation(
+    code="dirty-rate-assumed", message="What the machine dirties could not be measured; its guest's own figure is taken"
+)
 
 
 class SourceService(SourceServicer):
@@ -38,6 +42,7 @@ class SourceService(SourceServicer):
 
     def __init__(self, agent: SourceAgent) -> None:
         self._agent: Final = agent
+        self._sampler: Final = Sampler(agent.holdings)
 
     async def CheckOutgoing(
         self, request: source_pb2.CheckOutgoingRequest, context: Context
@@ -48,18 +53,23 @@ class SourceService(SourceServicer):
         holding = await self._agent.holdings.find(request.machine)
         found, blockers = None, self._ownership_blockers(holding, request.destination)
         warnings: list[Observation] = []
+        profiles: list[types_pb2.Expected] = []
         if holding.description is not None:
+            sample = await self._sampler.of(holding, request.measure_ms)
             blockers.extend(holding.description.blockers)
             warnings.extend(holding.description.warnings)
-            found = self._estimate(holding, holding.description, request.destination, terms)
+            found = self._estimate(holding, holding.description, request.destination, terms, sample)
             blockers.extend(found.blockers)
             warnings.extend(found.warnings)
+            if request.measure_ms and sample is None and holding.description.run_state == "running":
+                warnings.append(_UNMEASURED)
         return source_pb2.CheckOutgoingResponse(
             blockers=[blocker(each) for each in blockers],
             warnings=[blocker(each) for each in warnings],
             expected=None if found is None else _expected(found),
             requirements=_requirements(holding),
             status=machine_status(holding, self._agent.host),
+            profiles=profiles,
         )
 
     async def Begin(self, request: source_pb2.BeginRequest, context: Context) -> source_pb2.BeginResponse:
@@ -178,16 +188,23 @@ class SourceService(SourceServicer):
             name=self._agent.name_of(attempt.attempt),
         )
 
-    def _estimate(self, holding: Holding, description: Description, destination: str, terms: Terms) -> Estimate:
-        return estimate(
-            holding.specification,
-            description,
-            terms,
-            data_bytes=description.populated_bytes,
-            witness=description.witness,
-            measured_rate=self._agent.rate_to(destination),
+    def _estimate(
+        self,
+        holding: Holding,
+        description: Description,
+        destination: str,
+        terms: Terms,
+        sample: Sample | None = None,
+    ) -> Estimate:
+        record = self._agent.track_record
+        known = Known(
             hash_bytes_per_s=self._agent.hash_bytes_per_s,
+            link_bytes_per_s=record.link_bytes_per_s(destination),
+            fixed_ms=record.fixed_ms(destination),
+            around_ms=record.around_ms(destination),
+            sample=sample,
         )
+        return estimate(holding.specification, description, terms, known)
 
     def _require_movable(self, holding: Holding, destination: str, terms: Terms) -> None:
         """Refuse what the machine itself refuses, whoever asks: preflight is a service, this is the rule."""
@@ -224,11 +241,19 @@ def _requirements(holding: Holding) -> types_pb2.Requirements:
     )
 
 
-def _expected(found: Estimate) -> types_pb2.Expected:
-    forecast = found.forecast
+def _expected(found: Estimate, profile: str = "") -> types_pb2.Expected:
+    prediction = found.prediction
     return types_pb2.Expected(
-        total_ms=forecast.total_ms,
-        prepare_ms=forecast.prepare_ms,
-        downtime_ms=forecast.downtime_ms,
-        rounds=forecast.rounds,
+        total_ms=prediction.total_ms.likely,
+        prepare_ms=prediction.prepare_ms,
+        downtime_ms=prediction.downtime_ms.likely,
+        rounds=round(prediction.rounds.likely),
+        total_low_ms=prediction.total_ms.low,
+        total_high_ms=prediction.total_ms.high,
+        downtime_low_ms=prediction.downtime_ms.low,
+        downtime_high_ms=prediction.downtime_ms.high,
+        converges=prediction.converges,
+        profile=profile,
+        link_bytes_per_s=found.link_bytes_per_s,
+        dirty_bytes_per_s=found.dirty_bytes_per_s,
     )

@@ -1,14 +1,24 @@
 """What preflight expects, and the container whose pages stay dirty for ever."""
 
-import msgspec
+from dataclasses import replace
 
-from source_agent.expectation import ASSUMED_RATE, Estimate, estimate
+import msgspec
+import pytest
+
+from source_agent.expectation import ASSUMED_FIXED_MS, ASSUMED_LINK, ASSUMED_RATE, Estimate, Known, Sample, estimate
 from source_agent.terms import Terms
+from vm_migration.transfer.ranges import Range
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Description, GuestFigures, Tracking
 
 MIB = 1 << 20
 TERMS = Terms(downtime_limit_ms=300, timeout_ms=60_000, force_on_timeout=False)
+KNOWN = Known(
+    hash_bytes_per_s=2e9,
+    link_bytes_per_s=Range.around(1e9, 0.1),
+    fixed_ms=Range.around(40, 0.1),
+    around_ms=Range.around(100, 0.1),
+)
 
 
 def specification() -> MachineSpecification:
@@ -27,30 +37,42 @@ DESCRIPTION = Description(
 )  # fmt: skip
 
 
-def expected(
-    description: Description = DESCRIPTION, terms: Terms = TERMS, *, rate: float | None = 1e9, witness: bool = True
-) -> Estimate:
-    return estimate(
-        specification(),
-        description,
-        terms,
-        data_bytes=description.populated_bytes,
-        witness=witness,
-        measured_rate=rate,
-        hash_bytes_per_s=2e9,
-    )
+def expected(description: Description = DESCRIPTION, terms: Terms = TERMS, known: Known = KNOWN) -> Estimate:
+    return estimate(specification(), description, terms, known)
+
+
+def sample(data_bytes: int, a_slice: int) -> Sample:
+    """Return what was seen of a machine that writes ever new pages."""
+    lines = tuple((a_slice << step,) * (8 >> step) for step in range(4))
+    return Sample(1000.0, lines, Range.exactly(data_bytes))
 
 
 def test_a_rate_that_was_never_measured_is_assumed_and_said() -> None:
-    found = expected(rate=None)
+    found = expected(known=Known(hash_bytes_per_s=2e9))
     assert [warning.code for warning in found.warnings] == ["rate-assumed"]
-    assert f"{ASSUMED_RATE / 1e6:.0f}" in found.warnings[0].message
+    assert f"{ASSUMED_RATE / 1e6:.0f} MB/s" in found.warnings[0].message
+    assert f"{ASSUMED_FIXED_MS.likely:.0f} ms" in found.warnings[0].message
+    assert found.link_bytes_per_s == ASSUMED_RATE
     assert expected().warnings == ()
+
+
+def test_what_another_destination_showed_is_not_called_assumed() -> None:
+    found = expected(known=replace(KNOWN, link_bytes_per_s=None))
+    assert "ms" not in found.warnings[0].message
+
+
+def test_what_is_assumed_is_known_less_well_than_what_was_measured() -> None:
+    assumed = replace(KNOWN, link_bytes_per_s=ASSUMED_LINK, fixed_ms=ASSUMED_FIXED_MS)
+    wide, narrow = expected(known=assumed).prediction, expected().prediction
+    assert wide.total_ms.high - wide.total_ms.low > narrow.total_ms.high - narrow.total_ms.low
+    assert wide.downtime_ms.high > narrow.downtime_ms.high
 
 
 def test_a_limit_of_bandwidth_makes_it_longer() -> None:
     slow = msgspec.structs.replace(TERMS, max_bandwidth_bytes_per_s=200 * MIB)
-    assert expected(terms=slow).forecast.total_ms > expected().forecast.total_ms
+    found = expected(terms=slow)
+    assert found.link_bytes_per_s == 200 * MIB
+    assert found.prediction.total_ms.likely > expected().prediction.total_ms.likely
 
 
 def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
@@ -62,11 +84,31 @@ def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
 
 
 def test_without_a_witness_hashing_counts_into_the_standstill() -> None:
-    assert expected(witness=False).forecast.downtime_ms > expected().forecast.downtime_ms
+    def downtime(description: Description, terms: Terms = TERMS) -> float:
+        return expected(description, terms).prediction.downtime_ms.likely
+
+    unwitnessed = msgspec.structs.replace(DESCRIPTION, witness=False)
+    assert downtime(unwitnessed) > downtime(DESCRIPTION)
     unverified = msgspec.structs.replace(TERMS, verify="none")
-    assert expected(witness=False, terms=unverified).forecast.downtime_ms == expected().forecast.downtime_ms
+    assert downtime(unwitnessed, unverified) == downtime(DESCRIPTION)
 
 
 def test_a_paused_machine_dirties_nothing() -> None:
     paused = msgspec.structs.replace(DESCRIPTION, run_state="paused")
-    assert expected(paused).forecast.total_ms < expected().forecast.total_ms
+    found = expected(paused)
+    assert found.dirty_bytes_per_s == 0
+    assert found.prediction.total_ms.likely < expected().prediction.total_ms.likely
+
+
+def test_what_was_measured_counts_more_than_what_the_guest_says() -> None:
+    found = expected(known=replace(KNOWN, sample=sample(512 * MIB, 2 * MIB)))
+    assert found.dirty_bytes_per_s == pytest.approx(16 * MIB)
+    assert expected().dirty_bytes_per_s == pytest.approx(100 * MIB)
+    assert found.prediction.downtime_ms.likely < expected().prediction.downtime_ms.likely
+
+
+def test_pages_that_are_zero_are_not_expected_to_take_time() -> None:
+    half = replace(KNOWN, sample=sample(256 * MIB, 0))
+    whole = replace(KNOWN, sample=sample(512 * MIB, 0))
+    saved = expected(known=whole).prediction.total_ms.likely - expected(known=half).prediction.total_ms.likely
+    assert saved == pytest.approx(256 * MIB / 1e6, rel=0.01)

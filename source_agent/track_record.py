@@ -1,0 +1,92 @@
+"""What this agent's last attempts showed of the links and of itself, for the next one's forecast; pure.
+
+Only completed attempts count, and only figures that say something: of a link, rounds that moved enough, and none that a
+limit of the user's held back. The agent's life is its memory: a restarted agent assumes until it has measured again.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from source_agent.progress import Outcome, Progress
+from vm_migration.transfer.convergence import RoundMeasurement
+from vm_migration.transfer.ranges import Range
+from vmm.memory.quantities import PAGE_SIZE
+
+_KEPT: Final = 8
+_ENOUGH_BYTES: Final = 1 << 20
+_HELD_BACK: Final = 0.8
+"""Of a limit: whoever comes so near to it was limited by it, and says nothing of the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one attempt showed; times in milliseconds."""
+
+    link_bytes_per_s: float | None
+    """Bytes of pages and devices a second, however few they became on the wire; None where too little was moved."""
+    fixed_ms: float
+    """The standstill, less what its bytes take on the link and what was hashed meanwhile."""
+    around_ms: float
+    """The whole, less Begin to Start, the rounds and the standstill."""
+
+
+class TrackRecord:
+    """The last attempts to each destination, oldest first."""
+
+    def __init__(self) -> None:
+        self._shown: Final[dict[str, deque[Shown]]] = {}
+
+    def note(self, destination: str, shown: Shown) -> None:
+        """Remember an attempt; the oldest of many is forgotten."""
+        self._shown.setdefault(destination, deque(maxlen=_KEPT)).append(shown)
+
+    def link_bytes_per_s(self, destination: str) -> Range | None:
+        """Return what the link to a destination carries; None before the first attempt that showed it."""
+        found = [each.link_bytes_per_s for each in self._to(destination) if each.link_bytes_per_s]
+        return Range.of_samples(found) if found else None
+
+    def fixed_ms(self, destination: str) -> Range | None:
+        """Return what a standstill takes beside its work, from attempts to this destination or else to any."""
+        found = [each.fixed_ms for each in self._to(destination) or self._to_any()]
+        return Range.of_samples(found) if found else None
+
+    def around_ms(self, destination: str) -> Range | None:
+        """Return what an attempt takes beside Prepare, rounds and standstill, likewise."""
+        found = [each.around_ms for each in self._to(destination) or self._to_any()]
+        return Range.of_samples(found) if found else None
+
+    def _to(self, destination: str) -> list[Shown]:
+        return list(self._shown.get(destination, ()))
+
+    def _to_any(self) -> list[Shown]:
+        return [each for shown in self._shown.values() for each in shown]
+
+
+def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None:
+    """Return what an attempt showed, under the limit that it ended with; None unless it completed."""
+    if progress.outcome is not Outcome.COMPLETED or progress.downtime is None or progress.rounds.last is None:
+        return None
+    last = progress.rounds.last.measured
+    link = _link([each.measured for each in progress.rounds.told[:-1]])
+    downtime_ms = progress.downtime.downtime_us / 1000
+    hashed_ms = progress.downtime.verify_us / 1000 if progress.verified_by == "full" else 0.0
+    work_ms = _moved(last) * 1000 / link if link else last.ms
+    rounds_ms = progress.rounds.last.ended_ms - last.ms
+    limit = max_bandwidth_bytes_per_s
+    return Shown(
+        link_bytes_per_s=None if limit and link and link >= _HELD_BACK * limit else link,
+        fixed_ms=max(0.0, downtime_ms - work_ms - hashed_ms),
+        around_ms=max(0.0, progress.total_ms - progress.started_after_ms - rounds_ms - downtime_ms),
+    )
+
+
+def _link(rounds: list[RoundMeasurement]) -> float | None:
+    samples = [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES]
+    ms = sum(each.ms for each in samples)
+    return sum(_moved(each) for each in samples) * 1000 / ms if ms > 0 else None
+
+
+def _moved(measured: RoundMeasurement) -> int:
+    """Return the bytes that a round moved: pages and devices' state, however few its pages became on the wire."""
+    return max(measured.sent_pages * PAGE_SIZE, measured.wire_bytes)

@@ -1,0 +1,148 @@
+"""A machine looked at for a moment: what is begun is ended, and nobody looks while an attempt is open."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from source_agent.dirty_rate import LONGEST_WINDOW_MS, lines_of, measure_windows
+from source_agent.holdings import Holding, Holdings
+from source_agent.sampling import SHORTEST_SAMPLE_MS, SLICES, Sampler, data_bytes_of
+from tests.fakes.fake_machine import FakeMachine, Held
+from tests.source_agent.departures import leaving
+from vm_migration.errors import InvalidInput
+from vm_migration.handover.states import State
+from vm_migration.machine.port import Harvest, MachineRefused
+from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
+from vmm.memory.ram_block import RamBlock
+from vmm.process.control import Description, Tracking
+
+LOOKED_AT = ["start tracking for dirty-rate", *["harvest"] * SLICES, "stop tracking", "ram"]
+
+
+async def looked_up(held: Held) -> Holding:
+    """Return the machine as it is found, with what its process says."""
+    found = await holdings_of(held).find("fake")
+    return replace(found, description=await held.machine.describe())
+
+
+def holdings_of(held: Held) -> Holdings:
+    holdings = Holdings(held.journals, held.hypervisor)
+    holdings.adopt(held.custody)
+    return holdings
+
+
+async def test_a_machine_is_looked_at_in_slices_and_left_as_it_was(tmp_path: Path) -> None:
+    with leaving(tmp_path, State.OWNER) as held:
+        holdings = holdings_of(held)
+        found = await Sampler(holdings).of(await looked_up(held), SHORTEST_SAMPLE_MS)
+        assert found is not None
+        assert held.machine.calls == LOOKED_AT
+        assert found.window_ms >= SHORTEST_SAMPLE_MS
+        assert [len(line) for line in found.lines] == [8, 4, 2, 1]
+
+
+async def test_whoever_waits_while_somebody_looks_takes_what_that_one_saw(tmp_path: Path) -> None:
+    with leaving(tmp_path, State.OWNER) as held:
+        holdings = holdings_of(held)
+        sampler, holding = Sampler(holdings), await looked_up(held)
+        found = await asyncio.gather(*(sampler.of(holding, SHORTEST_SAMPLE_MS) for _ in range(3)))
+        assert held.machine.calls == LOOKED_AT
+        assert found[0] is found[1] is found[2]
+        await sampler.of(holding, SHORTEST_SAMPLE_MS)  # asked later: it is looked at anew
+        assert held.machine.calls == LOOKED_AT * 2
+
+
+@pytest.mark.parametrize("state", [State.OUTGOING, State.STOPPED])
+async def test_nobody_looks_while_an_attempt_is_open(tmp_path: Path, state: State) -> None:
+    with leaving(tmp_path, state) as held:
+        holdings = holdings_of(held)
+        assert await Sampler(holdings).of(await looked_up(held), SHORTEST_SAMPLE_MS) is None
+        assert held.machine.calls == []
+
+
+async def test_neither_a_paused_machine_nor_no_time_is_looked_at(tmp_path: Path) -> None:
+    with leaving(tmp_path, State.OWNER) as held:
+        holdings = holdings_of(held)
+        sampler = Sampler(holdings)
+        assert await sampler.of(await looked_up(held), 0) is None
+        held.machine.running = False
+        assert await sampler.of(await looked_up(held), SHORTEST_SAMPLE_MS) is None
+        assert held.machine.calls == []
+
+
+@pytest.mark.parametrize("window_ms", [1, SHORTEST_SAMPLE_MS - 1, LONGEST_WINDOW_MS + 1])
+async def test_a_look_is_bounded(tmp_path: Path, window_ms: int) -> None:
+    with leaving(tmp_path, State.OWNER) as held:
+        holdings = holdings_of(held)
+        with pytest.raises(InvalidInput, match=f"Measuring for {window_ms} ms"):
+            await Sampler(holdings).of(await looked_up(held), window_ms)
+        assert held.machine.calls == []
+
+
+async def test_a_harvest_that_may_have_missed_pages_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def missed(self: FakeMachine) -> Harvest:
+        return Harvest(DirtyBitmap(self.pages), DirtyBitmap(self.pages), "the kernel refused")
+
+    monkeypatch.setattr(FakeMachine, "harvest", missed)
+    with leaving(tmp_path, State.OWNER) as held:
+        with pytest.raises(MachineRefused, match="the kernel refused"):
+            await measure_windows(held.machine, SHORTEST_SAMPLE_MS, SLICES)
+        assert held.machine.calls[-1] == "stop tracking"
+        holdings = holdings_of(held)
+        assert await Sampler(holdings).of(await looked_up(held), SHORTEST_SAMPLE_MS) is None
+
+
+async def test_what_a_tracker_always_reports_is_not_taken_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 pages the container maps 32; the vCPUs write one of those, and one other."""
+    describe = FakeMachine.describe
+
+    async def mapped(_self: FakeMachine) -> Harvest:
+        dma = DirtyBitmap(64)
+        dma.set_run(0, 32)
+        cpu = DirtyBitmap.from_pages(64, np.array([5, 40], dtype=np.int64))
+        return Harvest(cpu, dma, None)
+
+    async def inexact(self: FakeMachine) -> Description:
+        return msgspec.structs.replace(await describe(self), tracking=Tracking(exact=False, mapped_bytes=32 * 4096))
+
+    monkeypatch.setattr(FakeMachine, "harvest", mapped)
+    with leaving(tmp_path, State.OWNER) as held:
+        exact = await measure_windows(held.machine, SHORTEST_SAMPLE_MS, 2)
+        assert exact.lines[-1] == (33 * PAGE_SIZE,)
+        monkeypatch.setattr(FakeMachine, "describe", inexact)
+        found = await measure_windows(held.machine, SHORTEST_SAMPLE_MS, 2)
+        assert found.lines == ((PAGE_SIZE, PAGE_SIZE), (PAGE_SIZE,))
+
+
+def test_windows_are_joined_from_slices() -> None:
+    slices = [DirtyBitmap.from_pages(64, np.array(pages, dtype=np.int64)) for pages in ([1, 2], [2, 3], [1], [9])]
+    assert lines_of(slices) == tuple(
+        tuple(count * PAGE_SIZE for count in line) for line in ((2, 2, 1, 1), (3, 2), (4,))
+    )
+
+
+def test_zero_pages_and_holes_hold_no_data() -> None:
+    ram = RamBlock.create("sampled", 4096 * PAGE_SIZE)
+    assert data_bytes_of(ram).high == 0
+    ram.words[1000:2000] = 0  # touched, and zero
+    ram.words[3000:3500, 7] = 1
+    found = data_bytes_of(ram)
+    assert (found.low, found.high) == pytest.approx((500 * PAGE_SIZE, 500 * PAGE_SIZE))
+
+
+def test_of_much_memory_a_part_is_looked_at() -> None:
+    pages = 16_384
+    ram = RamBlock.create("sampled", pages * PAGE_SIZE)
+    ram.words[:, 0] = np.arange(pages) % 3 == 0
+    found = data_bytes_of(ram)
+    assert found.low <= pages * PAGE_SIZE / 3 <= found.high
+    assert found.high - found.low < 0.1 * pages * PAGE_SIZE

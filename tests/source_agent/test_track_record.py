@@ -1,0 +1,107 @@
+"""What attempts showed is what the next one is expected to take."""
+
+from dataclasses import replace
+
+import pytest
+
+from source_agent.progress import Outcome, Progress
+from source_agent.track_record import Shown, TrackRecord, shown_by
+from vm_migration.transfer.convergence import RoundMeasurement
+from vm_migration.transfer.downtime import Downtime
+from vm_migration.transfer.round_log import RoundLog
+
+MIB = 1 << 20
+DOWNTIME = Downtime(10_000, 30_000, 5_000, 10_000, 5_000, 20_000, 0, shared_clock=True)
+
+
+def measured(number: int, mib: float, ms: float) -> RoundMeasurement:
+    pages = round(mib * 256)
+    return RoundMeasurement(number, pages, pages, 0, round(mib * MIB), ms, 0)
+
+
+def log(*rounds: RoundMeasurement) -> RoundLog:
+    found = RoundLog()
+    for each in rounds:
+        found = found.closing(each)
+    return found
+
+
+COMPLETED = Progress(
+    outcome=Outcome.COMPLETED,
+    rounds=log(measured(0, 1000, 1000), measured(1, 0.1, 20), measured(2, 10, 30)),
+    downtime=DOWNTIME,
+    verified_by="witness",
+    total_ms=5000,
+    started_after_ms=3500,
+)
+
+
+def test_an_attempt_shows_its_link_its_standstill_and_what_it_took_beside() -> None:
+    shown = shown_by(COMPLETED, 0)
+    assert shown is not None
+    assert shown.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert shown.fixed_ms == pytest.approx(80 - 10)
+    assert shown.around_ms == pytest.approx(5000 - 3500 - 1020 - 80)
+
+
+def test_what_was_hashed_at_the_pause_is_no_fixed_part() -> None:
+    shown = shown_by(replace(COMPLETED, verified_by="full"), 0)
+    assert shown is not None
+    assert shown.fixed_ms == pytest.approx(80 - 10 - 10)
+
+
+def test_a_user_who_limits_the_bandwidth_learns_nothing_of_the_link() -> None:
+    limited, unlimited = shown_by(COMPLETED, 1010 * MIB), shown_by(COMPLETED, 2000 * MIB)
+    assert limited is not None
+    assert unlimited is not None
+    assert limited.link_bytes_per_s is None
+    assert unlimited.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert limited.fixed_ms == unlimited.fixed_ms
+
+
+def test_pages_that_travelled_as_less_count_whole() -> None:
+    squeezed = replace(measured(0, 1000, 500), wire_bytes=300 * MIB)
+    shown = shown_by(replace(COMPLETED, rounds=log(squeezed, measured(1, 1, 10))), 0)
+    assert shown is not None
+    assert shown.link_bytes_per_s == pytest.approx(2000 * MIB)
+
+
+def test_an_attempt_that_moved_next_to_nothing_shows_no_link() -> None:
+    shown = shown_by(replace(COMPLETED, rounds=log(measured(0, 0.5, 200), measured(1, 0, 30))), 0)
+    assert shown is not None
+    assert shown.link_bytes_per_s is None
+    assert shown.fixed_ms == pytest.approx(80 - 30)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(COMPLETED, outcome=Outcome.FAILED),
+        replace(COMPLETED, downtime=None),
+        replace(COMPLETED, rounds=RoundLog()),
+    ],
+)
+def test_only_a_completed_attempt_shows_anything(other: Progress) -> None:
+    assert shown_by(other, 0) is None
+
+
+def test_each_link_is_its_own_and_a_standstill_is_the_agents() -> None:
+    record = TrackRecord()
+    assert (record.link_bytes_per_s("b"), record.fixed_ms("b"), record.around_ms("b")) == (None, None, None)
+    record.note("b", Shown(1e9, 40, 100))
+    fixed = record.fixed_ms("c")
+    assert fixed is not None
+    assert (record.link_bytes_per_s("c"), fixed.likely) == (None, 40)
+    record.note("c", Shown(None, 60, 100))
+    fixed = record.fixed_ms("c")
+    assert fixed is not None
+    assert (record.link_bytes_per_s("c"), fixed.likely) == (None, 60)
+
+
+def test_old_attempts_are_forgotten() -> None:
+    record = TrackRecord()
+    for rate in (1.0, *[1e9] * 8):
+        record.note("b", Shown(rate, 40, 100))
+    link = record.link_bytes_per_s("b")
+    assert link is not None
+    assert link.low > 8e8
