@@ -62,7 +62,7 @@ async def watch(call: Invocation, attempt: str | None) -> Answer:
     """Watch ATTEMPT, or the only open one, to its end; exits as its migration does."""
     async with open_desk(call.configuration()) as desk:
         found = await desk.attempt(attempt) if attempt else await _only_open(desk)
-        with LiveProgress(call.err) as progress:
+        with LiveProgress(call.err, lines=True) as progress:
             last = await follow(desk.watch(found), progress.update)
     return result_answer(last or found)
 

@@ -178,6 +178,15 @@ class OneAttemptDocument(Document, frozen=True):
     events: tuple[EventDocument, ...] | None
 
 
+class ReportDocument(Document, frozen=True):
+    """`viaduct report`: where the page was written, and its size."""
+
+    schema_name: Literal["viaduct.report.v1"]
+    attempt: str
+    file: str
+    bytes: int
+
+
 class PkiDocument(Document, frozen=True):
     """`viaduct pki init|issue|show`."""
 

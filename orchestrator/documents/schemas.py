@@ -33,6 +33,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.dirty_rate.v1": listings.DirtyRateDocument,
     "viaduct.hosts.v1": listings.HostsDocument,
     "viaduct.host.v1": listings.OneHostDocument,
+    "viaduct.report.v1": listings.ReportDocument,
     "viaduct.pki.v1": listings.PkiDocument,
     "viaduct.version.v1": listings.VersionDocument,
     "viaduct.error.v1": listings.ErrorDocument,

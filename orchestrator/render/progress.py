@@ -1,9 +1,10 @@
-"""A migration while it runs, live on a terminal and silent elsewhere."""
+"""A migration while it runs: drawn live on a terminal, told in plain lines or not at all elsewhere."""
 
+import time
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -11,8 +12,14 @@ from rich.text import Text
 
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.render.quantities import rate, size, span
-from orchestrator.result import percent_of
+from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
+from orchestrator.result import percent_of, rounds_closed
+from vm_migration.api.v1 import source_pb2, types_pb2
 
+_PAGE_BYTES: Final = 4096
+_BARS: Final = 24
+_LINE_EVERY: Final = 5.0
+"""Seconds between two plain lines of one phase."""
 _WORDS = {
     Phase.QUEUED: "waits for its turn",
     Phase.PREFLIGHT: "asks both hosts",
@@ -30,9 +37,12 @@ _WORDS = {
 class LiveProgress:
     """Shows the last attempt that it was given, while the context is entered."""
 
-    def __init__(self, console: Console) -> None:
-        """Use a console; one that is no terminal shows nothing."""
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+    def __init__(self, console: Console, *, lines: bool = False) -> None:
+        """Use a console; one that cannot be drawn on gets a line now and then where `lines` says so, else nothing."""
+        draws = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, refresh_per_second=8, transient=True) if draws else None
+        self._lines = PlainLines() if lines and not draws else None
+        self._console = console
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -48,7 +58,11 @@ class LiveProgress:
     def update(self, attempt: Attempt) -> None:
         """Show an attempt as it stands."""
         if self._live is not None:
-            self._live.update(picture(attempt))
+            self._live.update(Picture(attempt))
+        elif self._lines is not None:
+            line = self._lines.next(attempt, time.monotonic())
+            if line is not None:
+                self._console.print(line, soft_wrap=True, markup=False)
 
     def say(self, words: str) -> None:
         """Show what is being done before there is an attempt."""
@@ -56,8 +70,51 @@ class LiveProgress:
             self._live.update(Text(words, style="dim"))
 
 
-def picture(attempt: Attempt) -> RenderableType:
-    """Return an attempt for a terminal: where it stands, how far, how fast."""
+class PlainLines:
+    """Decides which of many reports are worth a line: each new phase, and within one at most one in five seconds."""
+
+    def __init__(self) -> None:
+        self._phase: Phase | None = None
+        self._said = 0.0
+
+    def next(self, attempt: Attempt, now: float) -> str | None:
+        """Return what to print at a time in seconds, if anything."""
+        if attempt.phase == self._phase and now - self._said < _LINE_EVERY:
+            return None
+        self._phase, self._said = attempt.phase, now
+        return plain_line(attempt)
+
+
+def plain_line(attempt: Attempt) -> str:
+    """Return an attempt as one line without colours."""
+    words = [f"{attempt.name} {attempt.source} -> {attempt.destination}: {attempt.phase}"]
+    report = attempt.report
+    if report is not None and report.rounds and not attempt.ended:
+        last = report.rounds[-1]
+        words += [
+            f"{rounds_closed(report)} rounds",
+            f"{size(report.remaining_bytes)} to go",
+            f"wire {rate(last.wire_bytes_per_s)}",
+            f"dirtied {rate(last.dirty_bytes_per_s)}",
+            f"expected downtime {span(report.expected_downtime_ms)} of {span(attempt.policy.downtime_limit_ms)}",
+        ]
+    if attempt.reason:
+        words.append(attempt.reason)
+    return ", ".join(words)
+
+
+class Picture:
+    """An attempt for a terminal: where it stands, how far, how fast, and what its guest's standstill would be."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.attempt = attempt
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield picture(self.attempt, PLAIN if options.ascii_only else BLOCKS)
+
+
+def picture(attempt: Attempt, bars: str = BLOCKS) -> RenderableType:
+    """Return an attempt for a terminal, with the characters that its bars are made of."""
     percent = percent_of(attempt)
     head = Text.assemble(
         (attempt.name, "bold"),
@@ -66,19 +123,51 @@ def picture(attempt: Attempt) -> RenderableType:
         f"  {_WORDS.get(attempt.phase, '')}",
     )
     bar = Table.grid(padding=(0, 1))
-    bar.add_row(ProgressBar(total=100, completed=percent, width=40), f"{percent:3d} %")
+    bar.add_row(ProgressBar(total=100, completed=percent, width=40), f"{percent:3d} %", _so_far(attempt))
     parts: list[RenderableType] = [head, bar]
-    report = attempt.report
-    if report is not None and report.rounds:
-        last = report.rounds[-1]
-        facts = (
-            f"round {last.round}",
-            f"{size(report.remaining_bytes)} to go",
-            f"wire {rate(last.wire_bytes_per_s)}",
-            f"dirtied {rate(last.dirty_bytes_per_s)}",
-            f"expected downtime {span(report.expected_downtime_ms)}",
-        )
-        parts.append(Text("  ".join(facts), style="dim"))
+    if attempt.report is not None and attempt.report.rounds:
+        parts.append(_figures(attempt, attempt.report, bars))
     if attempt.reason:
         parts.append(Text(attempt.reason, style="yellow"))
     return Group(*parts)
+
+
+def _so_far(attempt: Attempt) -> str:
+    closed = rounds_closed(attempt.report)
+    rounds = f"{closed} round{'' if closed == 1 else 's'}, " if closed else ""
+    return f"{rounds}{span(max(0.0, attempt.updated_at - attempt.created_at) * 1000)}"
+
+
+def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> Table:
+    rounds = report.rounds[-_BARS:]
+    last = rounds[-1]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    left = [float(one.dirty_pages * _PAGE_BYTES) for one in rounds]
+    table.add_row("to go", sparkline([*left, float(report.remaining_bytes)], _BARS, bars), size(report.remaining_bytes))
+    wire, dirtied = [one.wire_bytes_per_s for one in rounds], [one.dirty_bytes_per_s for one in rounds]
+    full = max(*wire, *dirtied)  # both on one scale, as the one races the other
+    table.add_row("wire", sparkline(wire, _BARS, bars, full=full), rate(wire[-1]))
+    table.add_row("dirtied", sparkline(dirtied, _BARS, bars, full=full), f"{rate(dirtied[-1])}{_apart(last)}")
+    if report.device_bytes or report.device_left_bytes:
+        left_words = f"{size(report.device_bytes)} moved, {size(report.device_left_bytes)} left for the stop"
+        table.add_row("devices", "", left_words)
+    if last.throttle_percent:
+        table.add_row("throttled", "", f"{last.throttle_percent} % of the vCPUs' time")
+    if report.expected_downtime_ms and not attempt.ended:
+        table.add_row("downtime", "", _downtime(report.expected_downtime_ms, attempt.policy.downtime_limit_ms))
+    return table
+
+
+def _apart(one: types_pb2.Round) -> str:
+    if one.ms <= 0 or not (one.cpu_dirtied_pages or one.dma_dirtied_pages):
+        return ""
+    per_page = _PAGE_BYTES * 1000 / one.ms
+    return f": CPU {rate(one.cpu_dirtied_pages * per_page)}, DMA {rate(one.dma_dirtied_pages * per_page)}"
+
+
+def _downtime(expected_ms: float, limit_ms: float) -> str:
+    word = "fits" if expected_ms <= limit_ms else "does not fit"
+    return f"{span(expected_ms)} expected, {word} the limit of {span(limit_ms)}"

@@ -1,5 +1,6 @@
 """Quantities as people read them: three digits that matter and a unit."""
 
+import math
 from typing import Final
 
 _BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -21,7 +22,9 @@ def rate(per_second: float) -> str:
 
 
 def span(milliseconds: float) -> str:
-    """Return a time span for people: `42 ms`, `3.1 s`, `2 m 5 s`."""
+    """Return a time span for people: `42 ms`, `3.1 s`, `2 m 5 s`; `unknown` for one without an end."""
+    if not math.isfinite(milliseconds):
+        return "unknown"
     if milliseconds < 1000:
         return f"{milliseconds:.3g} ms" if milliseconds < 100 else f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000

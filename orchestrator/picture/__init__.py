@@ -1,0 +1,1 @@
+"""The picture of one migration: a page with drawings, made of nothing but the attempt."""

@@ -1,0 +1,118 @@
+"""The guest's standstill as one bar: its six parts in the order in which they come, beside what was allowed."""
+
+from dataclasses import dataclass
+from typing import Final
+from xml.etree.ElementTree import Element
+
+from orchestrator.picture.axis import Axis, time_ticks
+from orchestrator.picture.charts import WIDTH
+from orchestrator.picture.markup import node, place
+from orchestrator.render.quantities import span
+from vm_migration.api.v1 import types_pb2
+
+_LEFT: Final = 32.0
+_RIGHT: Final = WIDTH - 70.0
+_TOP: Final = 34.0
+_THICK: Final = 40.0
+_HEIGHT: Final = 118.0
+_NUMBER_WIDTH: Final = 14.0
+_MARKS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the standstill; `style` names its colour."""
+
+    name: str
+    ms: float
+    style: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the standstill is held against, in milliseconds; 0 where it is not known."""
+
+    limit_ms: float
+    expected_ms: float = 0.0
+    low_ms: float = 0.0
+    high_ms: float = 0.0
+
+
+def parts_of(downtime: types_pb2.Downtime) -> tuple[Part, ...]:
+    """Return the six parts, which add up to the downtime."""
+    return (
+        Part("pause", downtime.pause_ms, "part-1", "vCPUs, then devices, come to a halt"),
+        Part("last round", downtime.last_round_ms, "part-2", "the last dirty pages are sent and applied"),
+        Part("device state", downtime.device_state_ms, "part-3", "the devices' state is read, sent and loaded"),
+        Part("verify", downtime.verify_ms, "part-4", "both ends compare the digests of every page"),
+        Part("handoff", downtime.handoff_ms, "part-5", "the journals change the owner"),
+        Part("resume", downtime.resume_ms, "part-6", "the guest runs at its destination and says so"),
+    )
+
+
+def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds) -> Element:
+    """Return the bar as an SVG element, with its title and description inside, in a box that scrolls."""
+    longest = max(downtime.downtime_ms, bounds.limit_ms, bounds.high_ms, bounds.expected_ms)
+    across = Axis(longest, _LEFT, _RIGHT)
+    told = ", ".join(f"{part.name} {span(part.ms)}" for part in parts_of(downtime))
+    described = f"The guest stood still for {span(downtime.downtime_ms)}, allowed were {span(bounds.limit_ms)}: {told}."
+    picture = node(
+        "svg",
+        node("title", "Parts of the downtime", id="standstill-title"),
+        node("desc", described, id="standstill-words"),
+        *_bar(parts_of(downtime), across),
+        node("text", span(downtime.downtime_ms), x=across.at(downtime.downtime_ms) + 8, y=_TOP + 25, class_="value"),
+        *_expected(bounds, across),
+        *_limit(bounds, across),
+        *_marks(longest, across),
+        viewBox=f"0 0 {place(WIDTH)} {place(_HEIGHT)}",
+        role="img",
+        aria_labelledby="standstill-title standstill-words",
+    )
+    return node("div", picture, class_="scroll")
+
+
+def _bar(parts: tuple[Part, ...], across: Axis) -> list[Element]:
+    found: list[Element] = []
+    begins = 0.0
+    for number, part in enumerate(parts, 1):
+        x, ends = across.at(begins), across.at(begins + part.ms)
+        hover = node("title", f"{part.name}: {span(part.ms)}")
+        found.append(node("rect", hover, x=x, y=_TOP, width=ends - x, height=_THICK, class_=f"part {part.style}"))
+        if ends - x >= _NUMBER_WIDTH:
+            found.append(node("text", str(number), x=(x + ends) / 2, y=_TOP + 25, class_="inside"))
+        begins += part.ms
+    return found
+
+
+def _expected(bounds: Bounds, across: Axis) -> list[Element]:
+    if not bounds.expected_ms:
+        return []
+    y, x = _TOP - 14, across.at(bounds.expected_ms)
+    low, high = across.at(bounds.low_ms or bounds.expected_ms), across.at(bounds.high_ms or bounds.expected_ms)
+    words = f"expected {span(bounds.expected_ms)}"
+    return [
+        node("line", x1=low, y1=y, x2=high, y2=y, class_="range"),
+        node("circle", node("title", words), cx=x, cy=y, r=5, class_="expected"),
+        node("text", words, x=max(high, x) + 10, y=y + 4, class_="legend"),
+    ]
+
+
+def _limit(bounds: Bounds, across: Axis) -> list[Element]:
+    if not bounds.limit_ms:
+        return []
+    x = across.at(bounds.limit_ms)
+    return [
+        node("line", x1=x, y1=_TOP - 6, x2=x, y2=_TOP + _THICK + 6, class_="limit"),
+        node("text", f"limit {span(bounds.limit_ms)}", x=x, y=_HEIGHT - 4, class_="mark limit-text"),
+    ]
+
+
+def _marks(longest: float, across: Axis) -> list[Element]:
+    found: list[Element] = []
+    for mark in time_ticks(longest, _MARKS):
+        x = across.at(mark)
+        found.append(node("line", x1=x, y1=_TOP + _THICK, x2=x, y2=_TOP + _THICK + 5, class_="tick"))
+        found.append(node("text", span(mark).replace(".0 ", " "), x=x, y=_TOP + _THICK + 19, class_="mark"))
+    return found

@@ -1,0 +1,136 @@
+"""The figures behind the drawings, and the rest of what is known of an attempt, as tables."""
+
+from collections.abc import Iterable, Sequence
+from xml.etree.ElementTree import Element
+
+from orchestrator.attempt import Attempt, Event, Outcome
+from orchestrator.picture.markup import node
+from orchestrator.picture.standstill import parts_of
+from orchestrator.picture.timeline import Timeline
+from orchestrator.render.quantities import rate, size, span
+from orchestrator.result import timestamp
+from vm_migration.api.v1 import source_pb2, types_pb2
+
+Cell = str | Element
+
+
+def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
+    """Return every round that is told."""
+    headings = ["round", "began", "took", "dirty", "sent", "zero", "on the wire", "wire", "dirtied"]
+    headings += ["by vCPUs", "by DMA"] if line.apart else []
+    headings += ["throttled"] if line.throttled else []
+    rows: list[list[Cell]] = []
+    for one, placed in zip(report.rounds, line.stretches, strict=True):
+        row: list[Cell] = [str(one.round), span(placed.begins_ms), span(one.ms), size(placed.dirty_bytes)]
+        row += [f"{one.sent_pages}", f"{one.zero_pages}", size(one.wire_bytes), rate(one.wire_bytes_per_s)]
+        row += [rate(one.dirty_bytes_per_s)]
+        row += [rate(placed.cpu_rate), rate(placed.dma_rate)] if line.apart else []
+        row += [f"{placed.throttle_percent} %"] if line.throttled else []
+        rows.append(row)
+    caption = "Dirty: left to send when the round began. Sent and zero: pages of 4 KiB."
+    return _table(caption, headings, rows)
+
+
+def standstill_table(downtime: types_pb2.Downtime) -> Element:
+    """Return the parts of the standstill, numbered as in the bar."""
+    rows: list[list[Cell]] = []
+    for number, part in enumerate(parts_of(downtime), 1):
+        share = f"{100 * part.ms / downtime.downtime_ms:.0f} %" if downtime.downtime_ms else ""
+        rows.append([f"{number} {part.name}", span(part.ms), share, part.meaning])
+    exact = "Exact: both hosts share one clock."
+    bound = f"At most: {span(downtime.uncertainty_ms)} of the last part may be the way of a message."
+    return _table(exact if downtime.shared_clock else bound, ["part", "took", "share", "what"], rows, words=1)
+
+
+def prediction_table(attempt: Attempt, closed: int) -> Element | None:
+    """Return what was expected beside what came, where something was expected."""
+    expected = attempt.expected
+    if expected is None:
+        return None
+    report = attempt.report
+    came = report if attempt.outcome == Outcome.COMPLETED else None
+    downtime = came.downtime.downtime_ms if came is not None and came.HasField("downtime") else None
+    rows: list[list[Cell]] = [
+        _prediction("total", expected.total_ms, expected.total_low_ms, expected.total_high_ms, came and came.total_ms),
+        _prediction("prepare", expected.prepare_ms, 0.0, 0.0, attempt.prepare_ms if came is not None else None),
+        _prediction("downtime", expected.downtime_ms, expected.downtime_low_ms, expected.downtime_high_ms, downtime),
+        ["rounds", str(expected.rounds), "", str(closed) if came is not None else "", ""],
+    ]
+    headings = ["what", "expected", "range", "came", "off by"]
+    if any(row[2] for row in rows):
+        return _table("The range is where nine of ten are to lie.", headings, rows)
+    return _table("", headings[:2] + headings[3:], [row[:2] + row[3:] for row in rows])
+
+
+def facts_table(attempt: Attempt) -> Element:
+    """Return what was asked for, and what came of it."""
+    report, policy = attempt.report, attempt.policy
+    bandwidth = rate(policy.max_bandwidth_bytes_per_s) if policy.max_bandwidth_bytes_per_s else "unlimited"
+    rows: list[list[Cell]] = [
+        ["machine", f"{attempt.name}, {attempt.machine}"],
+        ["way", f"{attempt.source} to {attempt.destination}"],
+        ["attempt", f"{attempt.attempt}, epoch {attempt.epoch}"],
+        ["asked for", timestamp(attempt.created_at)],
+        ["as of", timestamp(attempt.updated_at)],
+        ["downtime limit", span(policy.downtime_limit_ms)],
+        ["bandwidth limit", bandwidth],
+        ["timeout", f"{span(policy.timeout_ms)}, then {policy.on_timeout}"],
+        ["profile", policy.profile],
+        ["transport", f"{policy.transport}, streams {policy.streams}, compression {policy.compression}"],
+        ["verification", policy.verify],
+    ]
+    if report is not None:
+        rows += _came(report)
+    return _table("", ["", ""], rows, words=1)
+
+
+def events_table(events: Iterable[Event]) -> Element:
+    """Return every transition in order."""
+    rows: list[list[Cell]] = [
+        [str(one.sequence), timestamp(one.at), one.phase.value, one.outcome.value if one.outcome else "", one.reason]
+        for one in events
+    ]
+    return _table("", ["", "at", "phase", "outcome", "reason"], rows, words=1)
+
+
+def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
+    verified = f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by or 'none'}"
+    rows: list[list[Cell]] = [
+        ["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"],
+        ["devices' state", size(report.device_bytes)],
+        ["verified", verified],
+    ]
+    if report.HasField("guest"):
+        guest = report.guest
+        rows.append(["guest", f"{guest.jobs_done} jobs done, {guest.errors} errors"])
+        dirties = f"{rate(guest.dirty_bytes_per_s)} by vCPUs, {rate(guest.dma_bytes_per_s)} by DMA"
+        rows.append(["guest dirties", dirties])
+    return rows
+
+
+def _prediction(what: str, expected: float, low: float, high: float, came: float | None) -> list[Cell]:
+    reach = f"{span(low)} to {span(high)}" if high else ""
+    if not came:
+        return [what, span(expected), reach, "", ""]
+    off = f"{100 * (came - expected) / expected:+.0f} %" if expected else ""
+    return [what, span(expected), reach, span(came), off]
+
+
+def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[Cell]], *, words: int = 0) -> Element:
+    """Return a table whose first cells are headings of their rows; cells from `words` on are text, the others numbers.
+
+    With `words` 0, all cells but the first are numbers.
+    """
+    head = node("tr", *(node("th", one, scope="col", class_=_style(at, words)) for at, one in enumerate(headings)))
+    body = node("tbody")
+    for row in rows:
+        cells = [node("th", row[0], scope="row")]
+        cells += [node("td", one, class_=_style(at, words)) for at, one in enumerate(row[1:], 1)]
+        body.append(node("tr", *cells))
+    inside = [node("caption", caption)] if caption else []
+    inside += [node("thead", head)] if any(headings) else []
+    return node("div", node("table", *inside, body), class_="scroll")
+
+
+def _style(at: int, words: int) -> str:
+    return "words" if not at or (words and at >= words) else "number-cell"

@@ -1,0 +1,89 @@
+"""What a report says of its rounds, laid out on the time that they took. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.result import rounds_closed
+from vm_migration.api.v1 import source_pb2, types_pb2
+
+_PAGE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A round: from when to when in milliseconds since the first began, and its figures in bytes and bytes a second."""
+
+    number: int
+    begins_ms: float
+    ends_ms: float
+    dirty_bytes: int
+    """What was left to send when it began."""
+    wire_rate: float
+    dirty_rate: float
+    cpu_rate: float
+    """Of the dirtied, what the vCPUs wrote; 0 where the agent does not count it apart."""
+    dma_rate: float
+    throttle_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All rounds that a report tells, oldest first."""
+
+    stretches: tuple[Stretch, ...]
+    closed: int
+    """Rounds that there were; a report of many tells some."""
+    left_bytes: int
+    """What is left to send after the last."""
+    stopped: bool
+    """Whether the guest stood still in the last."""
+
+    @property
+    def length_ms(self) -> float:
+        """How long the rounds took together."""
+        return self.stretches[-1].ends_ms if self.stretches else 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every round is told."""
+        return self.closed <= len(self.stretches)
+
+    @property
+    def apart(self) -> bool:
+        """Whether what vCPUs and what devices dirtied is counted apart."""
+        return any(one.cpu_rate or one.dma_rate for one in self.stretches)
+
+    @property
+    def throttled(self) -> bool:
+        """Whether time was taken from the vCPUs."""
+        return any(one.throttle_percent for one in self.stretches)
+
+
+def timeline(report: source_pb2.AttemptReport) -> Timeline:
+    """Lay out the rounds of a report; agents that tell no times tell every round, one after the other."""
+    stretches: list[Stretch] = []
+    for one in report.rounds:
+        before = stretches[-1].ends_ms if stretches else 0.0
+        ends = max(before, one.ended_ms) if one.ended_ms else before + one.ms
+        stretches.append(_stretch(one, max(before, ends - one.ms), ends))
+    return Timeline(
+        stretches=tuple(stretches),
+        closed=rounds_closed(report),
+        left_bytes=report.remaining_bytes,
+        stopped=report.HasField("downtime") and len(stretches) > 1,
+    )
+
+
+def _stretch(one: types_pb2.Round, begins_ms: float, ends_ms: float) -> Stretch:
+    per_page = _PAGE_BYTES * 1000 / one.ms if one.ms > 0 else 0.0
+    return Stretch(
+        number=one.round,
+        begins_ms=begins_ms,
+        ends_ms=ends_ms,
+        dirty_bytes=one.dirty_pages * _PAGE_BYTES,
+        wire_rate=one.wire_bytes_per_s,
+        dirty_rate=one.dirty_bytes_per_s,
+        cpu_rate=one.cpu_dirtied_pages * per_page,
+        dma_rate=one.dma_dirtied_pages * per_page,
+        throttle_percent=one.throttle_percent,
+    )

@@ -1,0 +1,177 @@
+"""The page of an attempt: it stands alone, escapes what users named, and says in words and figures what it draws."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.attempt import Attempt, Event, Fault, Phase
+from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing
+from orchestrator.picture.page import page
+from orchestrator.picture.timeline import timeline
+from orchestrator.render.quantities import span
+from tests.orchestrator.attempts_to_draw import completed, copying, failed, refused, waiting
+from vm_migration.api.v1 import source_pb2, types_pb2
+
+VOID = {"meta", "br", "hr", "link", "img", "input"}
+EVENTS = [Event("a", 1, Phase.QUEUED, None, "", 1_700_000_000.0), Event("a", 2, Phase.PREFLIGHT, None, "asks", 1.7e9)]
+EVERY = [waiting(), copying(), copying(count=0), copying(apart=False), completed(), failed(), refused()]
+
+
+class Read(HTMLParser):
+    """A page as a browser reads it: its elements with their attributes, its text; nothing is left open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.mark.parametrize("attempt", EVERY, ids=lambda one: f"{one.phase}-{one.outcome}")
+def test_a_page_stands_alone_and_is_named(attempt: Attempt) -> None:
+    text = page(attempt, EVENTS)
+    read = Read(text)
+    assert text.startswith("<!doctype html>\n")
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in read.elements}
+    loads = {"src", "href", "onload", "onclick", "action"}
+    assert not [attributes for _, attributes in read.elements if loads & attributes.keys()]
+    assert "url(" not in text
+    assert "@import" not in text
+    (policy,) = (one["content"] for one in read.all("meta") if one.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    assert read.all("html") == [{"lang": "en"}]
+    assert len(read.all("h1")) == 1
+    assert "qat-guest" in read.text
+
+
+@pytest.mark.parametrize("attempt", EVERY, ids=lambda one: f"{one.phase}-{one.outcome}")
+def test_every_drawing_has_a_title_and_a_description_and_a_table_beside_it(attempt: Attempt) -> None:
+    read = Read(page(attempt, []))
+    identifiers = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    for one in read.all("svg"):
+        assert one["role"] == "img"
+        assert set(one["aria-labelledby"].split()) <= set(identifiers)
+    rounds = len(attempt.report.rounds) if attempt.report else 0
+    assert bool(read.all("svg")) == bool(rounds)
+    headings = [one for one in read.all("th") if one.get("scope") == "row"]
+    assert len(headings) >= rounds
+    assert all(one.get("scope") in {"row", "col"} for one in read.all("th"))
+
+
+HOSTILE = "<script>alert('x')</script>\"&amp;"
+
+
+def test_what_users_named_is_text_and_never_markup() -> None:
+    attempt = replace(failed(HOSTILE), source=HOSTILE, reason=HOSTILE, error=Fault(HOSTILE, HOSTILE, HOSTILE))
+    read = Read(page(attempt, [Event("a", 1, Phase.QUEUED, None, HOSTILE, 0.0)]))
+    assert read.all("script") == []
+    assert read.text.count(HOSTILE) >= 7
+
+
+def test_a_completed_page_tells_the_parts_of_its_downtime_and_what_was_expected() -> None:
+    text = Read(page(completed(), EVENTS)).text
+    for words in (
+        "1 pause",
+        "8 ms",
+        "2 last round",
+        "60 ms",
+        "40 %",
+        "limit 300 ms",
+        "expected 120 ms",
+        "+25 %",
+        "+8 %",
+    ):
+        assert words in text, words
+    assert "dirtied by devices (DMA)" in text
+
+
+def test_a_failed_page_tells_why_and_what_to_do_and_shows_no_downtime() -> None:
+    text = Read(page(failed(), [])).text
+    for words in (
+        "timeout:",
+        "Migration did not converge in 600000 ms",
+        "To do: Raise the limits",
+        "rate-assumed (qat0)",
+    ):
+        assert words in text, words
+    assert "last round" not in text
+
+
+def test_a_page_without_rounds_says_so() -> None:
+    text = Read(page(refused(), [])).text
+    assert "No round had ended." in text
+    assert "no-p2p (qat0)" in text
+
+
+def test_throttling_is_drawn_where_there_was_some() -> None:
+    assert "vCPU throttling" in Read(page(copying(throttle=40), [])).text
+    assert "vCPU throttling" not in Read(page(copying(), [])).text
+
+
+def test_a_page_says_how_many_of_many_rounds_it_shows() -> None:
+    attempt = copying(count=7)
+    assert attempt.report is not None
+    attempt.report.rounds_closed = 5000
+    assert "Of 5000 rounds, 7 are shown" in Read(page(attempt, [])).text
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1e6), st.integers(0, 1 << 30), st.booleans()), min_size=1, max_size=40))
+def test_rounds_lie_one_after_the_other_whatever_an_agent_tells(told: list[tuple[float, int, bool]]) -> None:
+    ended = 0.0
+    report = source_pb2.AttemptReport()
+    for number, (ms, pages, timed) in enumerate(told):
+        ended += ms
+        report.rounds.append(types_pb2.Round(round=number, ms=ms, dirty_pages=pages, ended_ms=ended if timed else 0.0))
+    line = timeline(report)
+    places = [place for one in line.stretches for place in (one.begins_ms, one.ends_ms)]
+    assert places == sorted(places)
+    for drawing in (remaining_drawing(line), rates_drawing(line)):
+        points = drawn(drawing, line).iter("polyline")
+        for x, y in (pair.split(",") for one in points for pair in one.attrib["points"].split()):
+            assert 0 <= float(x) <= 960
+            assert 0 <= float(y) <= 262
+
+
+def test_rounds_of_an_agent_that_tells_no_times_lie_where_others_do() -> None:
+    old, new = (timeline(attempt.report or source_pb2.AttemptReport()) for attempt in (copying(apart=False), copying()))
+    ends = [[one.ends_ms for one in line.stretches] for line in (old, new)]
+    assert ends[0] == pytest.approx(ends[1])
+    assert (old.apart, new.apart) == (False, True)
+
+
+def test_a_span_that_nobody_knows_has_a_word() -> None:
+    assert span(float("inf")) == "unknown"
+    assert re.search("expected downtime", Read(page(_unmeasured(), [])).text)
+
+
+def _unmeasured() -> Attempt:
+    attempt = copying(count=1)
+    assert attempt.report is not None
+    attempt.report.expected_downtime_ms = float("inf")
+    return attempt

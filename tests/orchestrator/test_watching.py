@@ -1,0 +1,93 @@
+"""What `viaduct watch` draws: within 80 columns, without colours, and line by line where nothing can be drawn."""
+
+import io
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.attempt import Attempt, Phase
+from orchestrator.render.progress import LiveProgress, Picture, PlainLines
+from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
+from tests.orchestrator.attempts_to_draw import completed, copying, waiting
+
+
+def shown(attempt: Attempt, *, encoding: str = "utf-8", width: int = 80) -> str:
+    """Return what a terminal without colours shows."""
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    console = Console(file=file, width=width, force_terminal=True, no_color=True, legacy_windows=False)
+    console.print(Picture(attempt))
+    file.flush()
+    return Text.from_ansi(raw.getvalue().decode(encoding)).plain
+
+
+def test_a_picture_tells_rates_apart_the_devices_and_the_downtime_against_its_limit() -> None:
+    text = shown(copying(throttle=30))
+    for words in (
+        *("pre-copy", "5 rounds", "to go", "wire", "dirtied", ": CPU ", ", DMA "),
+        *("8.0 KiB moved, 4.0 KiB left", "30 % of the vCPUs' time", "142 ms expected, fits the limit of 300 ms"),
+    ):
+        assert words in text, words
+    slow = copying()
+    assert slow.report is not None
+    slow.report.expected_downtime_ms = 301.0
+    assert "does not fit the limit of 300 ms" in shown(slow)
+
+
+@pytest.mark.parametrize("attempt", [waiting(), copying(), copying(throttle=99), completed(count=40)])
+def test_a_picture_fits_into_80_columns(attempt: Attempt) -> None:
+    lines = shown(attempt).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert not any("…" in line for line in lines)
+    assert len(lines) <= 12
+
+
+def test_a_picture_uses_plain_characters_where_a_terminal_has_no_others() -> None:
+    text = shown(copying(), encoding="ascii")
+    assert set(PLAIN) & set(next(line for line in text.splitlines() if line.startswith("wire")))
+    assert text.isascii()
+
+
+@given(st.lists(st.floats(-10.0, 1e12), max_size=100), st.integers(0, 40))
+def test_bars_are_as_high_as_their_values(values: list[float], width: int) -> None:
+    last = values[-width:] if width else []
+    heights = [BLOCKS.index(bar) for bar in sparkline(values, width)]
+    assert len(heights) == len(last)
+    for (value, height), (other, above) in zip(
+        zip(last, heights, strict=True), zip(last[1:], heights[1:], strict=True), strict=False
+    ):
+        assert (height <= above) if value <= other else (height >= above)
+    if max(last, default=0.0) > 0:
+        assert heights[last.index(max(last))] == len(BLOCKS) - 1
+
+
+def test_each_phase_gets_a_line_and_a_long_one_gets_one_now_and_then() -> None:
+    lines = PlainLines()
+    first = lines.next(waiting(), 0.0)
+    assert first is not None
+    assert "queued" in first
+    assert lines.next(waiting(), 4.9) is None
+    begun = lines.next(copying(), 5.0)
+    assert begun is not None
+    assert "5 rounds" in begun
+    assert "expected downtime 142 ms of 300 ms" in begun
+    assert lines.next(replace(copying(), reason="asks again"), 9.9) is None
+    assert "asks again" in (lines.next(replace(copying(), reason="asks again"), 10.0) or "")
+    assert lines.next(replace(completed(), phase=Phase.COMPLETED), 10.1) is not None
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_no_terminal_or_a_dumb_one_gets_lines_where_they_are_asked_for(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for lines in (True, False):
+        out = io.StringIO()
+        with LiveProgress(Console(file=out, force_terminal=terminal), lines=lines) as progress:
+            progress.update(copying("[bold]guest"))
+        assert out.getvalue().startswith("[bold]guest host-a -> host-b: pre-copy") if lines else not out.getvalue()
+        assert "\x1b" not in out.getvalue()
