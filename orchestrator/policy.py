@@ -83,8 +83,6 @@ def require_offered(policy: MigrationPolicy) -> None:
         missing.append(f"--transport {policy.transport}")
     if policy.streams != 1:
         missing.append(f"--streams {policy.streams}")
-    if policy.compression not in {"auto", "none"}:
-        missing.append(f"--compression {policy.compression}")
     if policy.profile != "balanced":
         missing.append(f"--profile {policy.profile}")
     if missing:

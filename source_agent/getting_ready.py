@@ -88,7 +88,15 @@ class GettingReady:
         async with link.streams(order.ticket, count) as bulks:
             streams = [OutgoingStream(UUID(account.attempt), ordinal) for ordinal in range(count)]
             lanes = tuple(zip(streams, bulks, strict=True))
-            rounds = Rounds(machine, ram, link, lanes, account.key(), verify=account.terms.verify)
+            rounds = Rounds(
+                machine,
+                ram,
+                link,
+                lanes,
+                account.key(),
+                verify=account.terms.verify,
+                compression=account.terms.compression,
+            )
             asking = asyncio.create_task(_ask_features(link, rounds), name="features of the destination")
             try:
                 return link, await self._through(link, rounds)
@@ -153,6 +161,8 @@ class GettingReady:
                 now,
                 rounds=now.rounds.closing(ready.last_round),
                 wire_bytes=rounds.wire_bytes,
+                raw_bytes=rounds.raw_bytes,
+                compression=rounds.compression,
                 remaining_bytes=0,
                 device_bytes=rounds.devices.total.data_bytes,
                 device_left_bytes=0,
@@ -165,4 +175,6 @@ class GettingReady:
 
 async def _ask_features(link: DestinationLink, rounds: Rounds) -> None:
     """Learn, beside the rounds, what the destination offers: nobody waits for it."""
-    rounds.can_cut = "cut-rounds" in await link.features()
+    features = await link.features()
+    rounds.can_cut = "cut-rounds" in features
+    rounds.can_compress = "frames-compressed" in features

@@ -125,6 +125,8 @@ class Precopy:
                     self._board.progress,
                     percent=99 if self._rounds.number > 0 else min(99, 100 * done // max(1, counts.pages)),
                     wire_bytes=self._rounds.wire_bytes,
+                    raw_bytes=self._rounds.raw_bytes,
+                    compression=self._rounds.compression,
                     remaining_bytes=max(0, counts.pages - done) * PAGE_SIZE,
                 )
             )
@@ -137,6 +139,8 @@ class Precopy:
                 progress,
                 rounds=progress.rounds.closing(measured),
                 wire_bytes=self._rounds.wire_bytes,
+                raw_bytes=self._rounds.raw_bytes,
+                compression=self._rounds.compression,
                 remaining_bytes=self._left_bytes(),
                 device_bytes=self._rounds.devices.total.data_bytes,
                 device_left_bytes=self._rounds.devices.left_bytes,

@@ -64,6 +64,10 @@ class Progress:
     """From Begin to Start, in which the destination prepares."""
     bulk_ms: float = 0.0
     wire_bytes: int = 0
+    raw_bytes: int = 0
+    """Of the pages that were sent, before anything made them fewer."""
+    compression: str = "none"
+    """The codec of the last frame that was compressed."""
     remaining_bytes: int = 0
     device_bytes: int = 0
     """Of the devices' state, read for the destination so far."""

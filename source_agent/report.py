@@ -50,6 +50,8 @@ def attempt_report(
         verified_by=progress.verified_by,
         total_ms=progress.total_ms,
         wire_bytes=progress.wire_bytes,
+        raw_bytes=progress.raw_bytes,
+        compression=progress.compression,
         remaining_bytes=progress.remaining_bytes,
         device_bytes=progress.device_bytes,
         device_left_bytes=progress.device_left_bytes,

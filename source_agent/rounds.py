@@ -14,6 +14,7 @@ from enum import Enum, auto
 from typing import Final
 
 from source_agent.bulk_stream import BulkStream
+from source_agent.compressing import Compressing
 from source_agent.destination_link import DestinationLink
 from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.pacing import Pacer
@@ -23,11 +24,12 @@ from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
-from vm_migration.transfer.frames import DEVICE_STREAM, Ack, Frame
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio.device_records import DeviceRecord
 
@@ -53,6 +55,7 @@ class RoundCounts:
     pages: int = 0
     sent_pages: int = 0
     zero_pages: int = 0
+    compressed_pages: int = 0
 
 
 class Rounds:
@@ -67,10 +70,15 @@ class Rounds:
         key: types_pb2.AttemptKey,
         *,
         verify: str,
+        compression: str = "none",
     ) -> None:
         self.number = -1
         self.can_cut = False
         """The destination is known to let a round end before its pages have come."""
+        self.can_compress = False
+        """The destination is known to take compressed pages."""
+        self.raw_bytes = 0
+        """Bytes of the pages that were sent, before anything made them fewer."""
         self.bulk_started_ns = 0
         self.bulk_ended_ns = 0
         self.counts = RoundCounts()
@@ -83,6 +91,7 @@ class Rounds:
         self._ram: Final = ram
         self._link: Final = link
         self._lanes: Final = lanes
+        self._compressing: Final = {bulk: Compressing(compression) for _, bulk in lanes}
         self._key: Final = key
         self._verify: Final = verify
         self._unsent: Final = UnsentSet(ram.pages)
@@ -90,6 +99,8 @@ class Rounds:
         self._last_harvest_ns = loop_ns()
         self._holes: DirtyBitmap | None = None
         self._cut: Final = asyncio.Event()
+        self._still = False
+        """The guest stands still."""
 
     def cut(self) -> None:
         """Send no more pages until the guest stands still: end the round that is open, and send none in others."""
@@ -100,6 +111,11 @@ class Rounds:
     def wire_bytes(self) -> int:
         """Bytes of frames sent so far, over all streams."""
         return sum(bulk.wire_bytes for _, bulk in self._lanes)
+
+    @property
+    def compression(self) -> str:
+        """The codec of the frame that was compressed last, by the first stream that has compressed any, or none."""
+        return next((each.last.name.lower() for each in self._compressing.values() if each.last is not None), "none")
 
     @property
     def dirty_pages(self) -> int:
@@ -139,6 +155,7 @@ class Rounds:
             dirty_pages=counts.pages,
             sent_pages=counts.sent_pages,
             zero_pages=counts.zero_pages,
+            compressed_pages=counts.compressed_pages,
             wire_bytes=self.wire_bytes - wire_before,
             ms=(now - started_ns) / 1e6,
             dirtied_pages=dirtied,
@@ -157,6 +174,7 @@ class Rounds:
             dirty_pages=counts.pages,
             sent_pages=counts.sent_pages,
             zero_pages=counts.zero_pages,
+            compressed_pages=counts.compressed_pages,
             wire_bytes=self.wire_bytes - wire_before,
             ms=(loop_ns() - started_ns) / 1e6,
             dirtied_pages=0,
@@ -195,6 +213,7 @@ class Rounds:
         cut = self._cut if devices is Devices.AT_WORK else asyncio.Event()
         opened = self._unsent.open_round(len(self._lanes))
         self.number = opened.number
+        self._still = devices is not Devices.AT_WORK
         self.counts = RoundCounts(pages=opened.bitmap.count())
         request = destination_pb2.OpenRoundRequest(
             key=self._key, round=opened.number, bitmap=encode_bitmap(opened.bitmap)
@@ -236,10 +255,17 @@ class Rounds:
     ) -> None:
         if self.bulk_started_ns == 0:
             self.bulk_started_ns = loop_ns()
+        compressing = self._compressing[bulk]
+        compressing.begin()
         sent, zeros = 0, 0
         for frame in () if cut.is_set() else part.pages():
-            await self._send_frame(bulk, frame, part, cut)
+            made = await compressing.made(frame, still=self._still, offered=self.can_compress)
+            await self._send_frame(bulk, made, part, cut)
+            compressing.sent(made, still=self._still)
+            self.raw_bytes += (part.sent_pages - sent) * PAGE_SIZE
             self.counts.sent_pages += part.sent_pages - sent
+            if isinstance(made.body, CompressedPages):
+                self.counts.compressed_pages += part.sent_pages - sent
             self.counts.zero_pages += part.zero_pages - zeros
             sent, zeros = part.sent_pages, part.zero_pages
             if cut.is_set():  # here alone: a frame that was made must be sent

@@ -13,6 +13,7 @@ VERIFY_NAMES: Final = {
     types_pb2.VERIFY_MODE_FULL: "full",
     types_pb2.VERIFY_MODE_NONE: "none",
 }
+COMPRESSIONS: Final = ("auto", "none", "lz4", "zstd")
 MAX_STREAMS: Final = 16
 
 
@@ -25,6 +26,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     max_bandwidth_bytes_per_s: int = 0
     verify: str = "auto"
     streams: int = 1
+    compression: str = "auto"
     control_address: str = ""
     bulk_address: str = ""
     began_at: float = 0.0
@@ -59,8 +61,8 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         wrong.append("verify must be AUTO, FULL or NONE")
     if policy.transport not in ("", "grpc"):
         wrong.append(f"transport {policy.transport!r} is not one of this version's: grpc")
-    if policy.compression not in ("", "auto", "none"):
-        wrong.append(f"compression {policy.compression!r} is not one of this version's: auto, none")
+    if policy.compression not in ("", *COMPRESSIONS):
+        wrong.append(f"compression {policy.compression!r} is not one of this version's: {', '.join(COMPRESSIONS)}")
     if policy.streams > MAX_STREAMS:
         wrong.append(f"streams must be at most {MAX_STREAMS}")
     if wrong:
@@ -72,6 +74,7 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         max_bandwidth_bytes_per_s=policy.max_bandwidth_bytes_per_s,
         verify=VERIFY_NAMES[policy.verify],
         streams=max(1, policy.streams),
+        compression=policy.compression or "auto",
     )
 
 

@@ -156,7 +156,7 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["migrate", "guest", "--to", "host-b", "--downtime-limit", "soon"], "soon"),
         (["migrate", "guest", "--to", "host-b", "--verify", "maybe"], "maybe"),
         (["migrate", "guest", "--to", "host-b", "--transport", "direct"], "--transport direct"),
-        (["migrate", "guest", "--to", "host-b", "--streams", "2", "--compression", "zstd"], "--compression zstd"),
+        (["migrate", "guest", "--to", "host-b", "--compression", "zip"], "zip"),
         (["tune", "12345678"], "--downtime-limit"),
         (["tune", "12345678", "--downtime-limit", "soon"], "soon"),
         (["tune", "12345678", "--downtime-limit", "0ms"], "limit of nothing"),

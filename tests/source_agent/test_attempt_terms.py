@@ -37,15 +37,24 @@ def test_terms_come_back_from_the_journal_as_they_were(mode: VerifyMode.ValueTyp
     assert decode(encode(terms)) == terms
 
 
+@pytest.mark.parametrize(("asked", "held"), [("", "auto"), ("auto", "auto"), ("none", "none"), ("zstd", "zstd")])
+def test_terms_carry_the_compression_and_what_an_earlier_agent_wrote_is_auto(asked: str, held: str) -> None:
+    wanted = policy()
+    wanted.compression = asked
+    assert terms_of(wanted).compression == held
+    earlier = '{"downtime_limit_ms":1,"timeout_ms":1,"force_on_timeout":false}'
+    assert decode(earlier).compression == "auto"
+
+
 def test_an_order_of_no_streams_is_one() -> None:
     assert terms_of(policy(streams=0)).streams == 1
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
-        terms_of(Policy(transport="rdma", compression="zstd", streams=MAX_STREAMS + 1))
+        terms_of(Policy(transport="rdma", compression="zip", streams=MAX_STREAMS + 1))
     assert caught.value.code == "invalid-policy"
-    for name in ("downtime_limit_ms", "timeout_ms", "on_timeout", "verify", "rdma", "zstd", "streams"):
+    for name in ("downtime_limit_ms", "timeout_ms", "on_timeout", "verify", "rdma", "zip", "streams"):
         assert name in caught.value.message
 
 
