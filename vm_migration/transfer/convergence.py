@@ -90,6 +90,16 @@ class RoundMeasurement:
         return self.wire_bytes * 1000 / self.ms if self.ms > 0 else 0.0
 
     @property
+    def carried_bytes(self) -> int:
+        """Bytes of pages that came across, which are more than those of the wire where pages were compressed."""
+        return max(self.wire_bytes, self.sent_pages * PAGE_SIZE) if self.compressed_pages else self.wire_bytes
+
+    @property
+    def carried_bytes_per_s(self) -> float:
+        """At what rate pages came across: what a standstill may expect, for what is left is counted in pages."""
+        return self.carried_bytes * 1000 / self.ms if self.ms > 0 else 0.0
+
+    @property
     def dirty_bytes_per_s(self) -> float:
         """What guest and devices dirtied: distinct pages x 4 KiB."""
         return self.dirtied_pages * PAGE_SIZE * 1000 / self.ms if self.ms > 0 else 0.0
@@ -97,7 +107,7 @@ class RoundMeasurement:
     @property
     def is_sample(self) -> bool:
         """Whether the round was large or long enough to say something about the link."""
-        return self.wire_bytes >= _SAMPLE_BYTES or self.ms >= _SAMPLE_MS
+        return self.carried_bytes >= _SAMPLE_BYTES or self.ms >= _SAMPLE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +235,7 @@ def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
 def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
     recent = history[-_RECENT:]
     samples = [measured for measured in recent if measured.is_sample]
-    return [measured.wire_bytes_per_s for measured in samples or recent if measured.wire_bytes_per_s > 0]
+    return [measured.carried_bytes_per_s for measured in samples or recent if measured.carried_bytes_per_s > 0]
 
 
 def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
@@ -233,9 +243,9 @@ def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
     recent = history[-_RECENT:]
     last = max((at for at, measured in enumerate(recent) if measured.is_sample), default=-1)
     since = recent[last + 1 :]
-    wire_bytes, ms = sum(measured.wire_bytes for measured in since), sum(measured.ms for measured in since)
-    enough = ms > 0 and (wire_bytes >= _SAMPLE_BYTES or ms >= _SAMPLE_MS)
-    return wire_bytes * 1000 / ms if enough else 0.0
+    carried, ms = sum(measured.carried_bytes for measured in since), sum(measured.ms for measured in since)
+    enough = ms > 0 and (carried >= _SAMPLE_BYTES or ms >= _SAMPLE_MS)
+    return carried * 1000 / ms if enough else 0.0
 
 
 def _timeout_message(situation: Situation, policy: ConvergencePolicy, expected_ms: float) -> str:
