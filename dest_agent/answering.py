@@ -18,15 +18,15 @@ PROGRESS_EVERY: Final = 1.0
 class Arrival(Protocol):
     """What takes a stream's messages: dest_agent.incoming_attempt.IncomingAttempt."""
 
-    async def take(self, message: bytes, stream: int) -> Ack | None:
-        """Take one message, and return what is answered."""
+    async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
+        """Take one message, and return what is answered; of frames of pages nothing is kept."""
 
     def progress(self, stream: int) -> Ack:
         """Return how far a stream has come."""
 
 
 async def answered(
-    attempt: Arrival, messages: AsyncIterator[bytes], stream: int, *, tells: bool
+    attempt: Arrival, messages: AsyncIterator[bytes | memoryview], stream: int, *, tells: bool
 ) -> AsyncGenerator[Ack, None]:
     """Take a stream's messages and yield what is answered; `tells` of its own accord as well, from the start on.
 
@@ -53,7 +53,7 @@ async def answered(
             await step
 
 
-def _next(attempt: Arrival, messages: AsyncIterator[bytes], stream: int) -> "asyncio.Task[Ack | None]":
+def _next(attempt: Arrival, messages: AsyncIterator[bytes | memoryview], stream: int) -> "asyncio.Task[Ack | None]":
     async def take() -> Ack | None:
         async for message in messages:
             answer = await attempt.take(message, stream)

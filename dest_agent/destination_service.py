@@ -10,10 +10,12 @@ import msgspec
 
 from dest_agent.agent import DestAgent
 from dest_agent.answering import answered
+from dest_agent.direct_listener import DirectListener
+from dest_agent.letting_in import let_in
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
 from vm_migration.daemon.host_facts import FEATURES
-from vm_migration.errors import InvalidInput, Unauthorised
+from vm_migration.errors import InvalidInput, Refused, Unauthorised
 from vm_migration.handover.record import AttemptKey, decode
 from vm_migration.link.identity import Role, peer_identity
 from vm_migration.link.served import Context
@@ -25,12 +27,16 @@ BULK_SERVICE: Final = "vm_migration.api.v1.Bulk"
 
 
 class DestinationService(DestinationServicer):
-    """Serves the arrivals of one agent; `control` and `bulk` are the addresses that sources are told."""
+    """Serves the arrivals of one agent; `control` and `bulk` are the addresses that sources are told.
 
-    def __init__(self, agent: DestAgent, control: str, bulk: str) -> None:
+    `direct` tells where direct streams are taken in, where any are.
+    """
+
+    def __init__(self, agent: DestAgent, control: str, bulk: str, direct: DirectListener | None = None) -> None:
         self._agent: Final = agent
         self._control: Final = control
         self._bulk: Final = bulk
+        self._direct: Final = direct
 
     async def CheckIncoming(
         self, request: destination_pb2.CheckIncomingRequest, context: Context
@@ -48,14 +54,23 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.PrepareResponse:
         """Make ready for an attempt."""
         del context
+        bulk = await self._bulk_address(request.transport)  # first, so that what is refused has done nothing
         attempt = await self._agent.prepare(attempt_key(request.key), request)
         return destination_pb2.PrepareResponse(
             ticket=attempt.ticket,
             control_address=self._control,
-            bulk_address=self._bulk,
+            bulk_address=bulk,
             prepare_ms=attempt.prepare_ms,
             features=FEATURES,
         )
+
+    async def _bulk_address(self, transport: str) -> str:
+        if transport in ("", "grpc"):
+            return self._bulk
+        if transport != "direct" or self._direct is None:
+            text = f"Bulk streams cannot travel by {transport[:80]!r} to this host"
+            raise Refused("transport-not-offered", text, "Use --transport grpc")
+        return await self._direct.address()
 
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
         """Take a round's announcement from the source."""
@@ -142,11 +157,9 @@ class DestinationService(DestinationServicer):
     async def send(self, messages: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         """Take one bulk stream's frames, and answer them."""
         told = _metadata(context)
-        attempt = self._agent.bulk_target(_text(told.get("viaduct-attempt")))
-        attempt.require_source(_name(context))
-        stream = _ordinal(_text(told.get("viaduct-stream")))
-        ticket = told.get("viaduct-ticket-bin", b"")
-        attempt.admit(ticket if isinstance(ticket, bytes) else b"", stream)
+        stream, ticket = _ordinal(_text(told.get("viaduct-stream"))), told.get("viaduct-ticket-bin", b"")
+        wanted = _text(told.get("viaduct-attempt"))
+        attempt = let_in(self._agent, wanted, _name(context), ticket if isinstance(ticket, bytes) else b"", stream)
         tells = _text(told.get("viaduct-progress")) == "1"
         async with aclosing(answered(attempt, messages, stream, tells=tells)) as answers:
             async for answer in answers:

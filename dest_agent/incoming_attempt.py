@@ -121,7 +121,7 @@ class IncomingAttempt:
             return
         raise refusal  # without a cause: see `take`
 
-    async def take(self, message: bytes, stream: int) -> Ack | None:
+    async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
         """Take one message of a bulk stream; what an answer speaks of is in RAM and in the machine's devices.
 
         Raises:
@@ -142,7 +142,7 @@ class IncomingAttempt:
         """
         return self._filling().progress(stream)
 
-    def _apply(self, message: bytes, stream: int) -> Ack | None:
+    def _apply(self, message: bytes | memoryview, stream: int) -> Ack | None:
         try:
             return self._filling().apply(decode(message), stream)
         except (TransferError, WireError) as error:

@@ -5,6 +5,7 @@ from typing import Final
 
 from dest_agent.agent import AfterActive, DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
+from dest_agent.direct_listener import DirectListener
 from dest_agent.incoming_attempt import BeforeReady
 from dest_agent.sources import Sources
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
@@ -39,12 +40,29 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         sources=Sources({host: each.source for host, each in configuration.host.items()}, configuration.tls_files()),
         arrival_patience=place.arrival_patience,
     )
-    service = DestinationService(agent, place.dest, bulk_address(place))
+    bulk = bulk_address(place)
+    direct = DirectListener(agent, split_address(bulk)[0], configuration.tls_files())
+    service = DestinationService(agent, place.dest, bulk, direct)
     services = [
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),
     ]
-    return Offer(agent, place.dest, services, agent.complaint)
+    return Offer(_Both(agent, direct), place.dest, services, agent.complaint)
+
+
+class _Both:
+    """The agent, and its direct streams, which end before it."""
+
+    def __init__(self, agent: DestAgent, direct: DirectListener) -> None:
+        self._agent: Final = agent
+        self._direct: Final = direct
+
+    async def recover(self) -> None:
+        await self._agent.recover()
+
+    async def stop(self) -> None:
+        await self._direct.close()
+        await self._agent.stop()
 
 
 def bulk_address(place: HostPlace) -> str:

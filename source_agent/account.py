@@ -73,6 +73,7 @@ class Account:
             bulk=self.terms.bulk_address,
             tls=self.around.tls,
             attempt=self.attempt,
+            transport=self.terms.transport,
             channels=self.around.channels,
             sequence=lambda: self.custody.record.sequence,
             seen=self.seen,

@@ -1,45 +1,61 @@
 """One bulk stream, from its opening to its end: what is sent, what is answered, and whether it still lives.
 
 A cable that was pulled closes nothing. So somebody listens to a stream for as long as it is open, whatever else is
-waited for; what he hears of it, and how long he may hear nothing, is source_agent.pulse.
+waited for; what he hears of it, and how long he may hear nothing, is source_agent.pulse. How the bytes travel is the
+carrier's: source_agent.grpc_carrier, source_agent.direct_carrier.
 """
 
 import asyncio
-from typing import Final
-
-import grpc
-import grpc.aio
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from source_agent.pulse import Pulse
 from vm_migration.errors import AttemptFailed, MigrationError
-from vm_migration.link.status import from_rpc_error
 from vm_migration.transfer.frames import Ack, AckKind, Barrier, Frame, Heartbeat
 from vm_migration.wire.ack import decode_ack
 from vm_migration.wire.errors import WireError
-from vm_migration.wire.frame import encode
+from vm_migration.wire.frame import encode_parts
 
-BULK_METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
 _LOOK_EVERY: Final = 0.5
 _LAST_WORD: Final = 1.0
-"""Seconds in which the status of a stream that has ended is here."""
+"""Seconds in which it is known why a stream that has ended did."""
+
+
+class Unsent(Exception):
+    """A carrier took nothing more, and does not know why; whoever reads from it does."""
+
+
+class Carrier(Protocol):
+    """Carries the messages of one stream, in their order."""
+
+    async def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Take a message, given in parts that nobody changes any more; returns when the next one can be given.
+
+        Raises:
+            MigrationError: Why the stream is over.
+            Unsent: It is over.
+        """
+
+    async def read(self) -> bytes | None:
+        """Return the peer's next answer; None where it closed the stream.
+
+        Raises:
+            MigrationError: Why the stream is over.
+        """
+
+    def cancel(self) -> None:
+        """End the stream, whoever reads or writes."""
 
 
 class BulkStream:
-    """One stream of frames, on a channel of its own; `listen` must run while it is used."""
+    """One stream of frames; `listen` must run while it is used."""
 
-    def __init__(self, channel: grpc.aio.Channel, attempt: str, ticket: bytes, ordinal: int, peer: str) -> None:
+    def __init__(self, carrier: Carrier, peer: str) -> None:
         self.wire_bytes = 0
         self.sent_at = self._now()
         """When the last frame was sent, on the loop's clock."""
         self._peer: Final = peer
-        metadata = (
-            ("viaduct-attempt", attempt),
-            ("viaduct-stream", str(ordinal)),
-            ("viaduct-ticket-bin", ticket),
-            ("viaduct-progress", "1"),
-        )
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(BULK_METHOD)
-        self._call: Final = method(metadata=metadata)
+        self._carrier: Final = carrier
         self._pulse: Final = Pulse(self._now())
         self._awaited: Final[dict[tuple[AckKind, int], asyncio.Future[Ack]]] = {}
         self._over: Final = asyncio.Event()
@@ -50,17 +66,17 @@ class BulkStream:
         Raises:
             MigrationError: The stream is over.
         """
-        message = encode(frame)
+        parts = encode_parts(frame)
         self._pulse.writes(self._now())
         try:
-            await self._call.write(message)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
-            raise await self._end(error) from None
+            await self._carrier.write(parts)
+        except Unsent:
+            raise await self._end() from None
         self._pulse.wrote(self._now())
         self.sent_at = self._now()
         if isinstance(frame.body, Barrier | Heartbeat):
             self._pulse.asks(self._now())
-        self.wire_bytes += len(message)
+        self.wire_bytes += sum(map(len, parts))
 
     async def ask(self, frame: Frame) -> "asyncio.Future[Ack]":
         """Send a barrier or a heartbeat, and return what its answer will be; it comes, or `listen` fails.
@@ -91,17 +107,10 @@ class BulkStream:
             self._over.set()
             reading.cancel()
 
-    def cancel(self) -> None:
-        """End the stream."""
-        self._call.cancel()
-
     async def _read(self) -> None:
         while True:
-            try:
-                message = await self._call.read()
-            except grpc.aio.AioRpcError as error:
-                raise from_rpc_error(error, self._peer) from None
-            if not isinstance(message, bytes):
+            message = await self._carrier.read()
+            if message is None:
                 raise self._closed()
             try:
                 self._take(decode_ack(message))
@@ -118,17 +127,15 @@ class BulkStream:
         self._pulse.heard(self._now(), applied, awaited=bool(self._awaited), tells=told)
 
     def _dead(self) -> AttemptFailed:
-        self._call.cancel()
+        self._carrier.cancel()
         text = f"Nothing moved any more on the bulk stream to {self._peer}"
         return AttemptFailed("stream-stalled", text, "Look at the link and at the other host")
 
     def _closed(self) -> AttemptFailed:
         return AttemptFailed("stream-closed", f"{self._peer} closed the bulk stream", "Look at its log")
 
-    async def _end(self, error: Exception) -> MigrationError:
+    async def _end(self) -> MigrationError:
         """Return why a write failed; whoever listens knows better, and ends the one who writes."""
-        if isinstance(error, grpc.aio.AioRpcError) and not _own_guess(error):
-            return from_rpc_error(error, self._peer)
         try:
             async with asyncio.timeout(_LAST_WORD):
                 await self._over.wait()
@@ -143,11 +150,3 @@ class BulkStream:
 
 def _asked(frame: Frame) -> AckKind:
     return AckKind.BARRIER if isinstance(frame.body, Barrier) else AckKind.HEARTBEAT
-
-
-def _own_guess(error: grpc.aio.AioRpcError) -> bool:
-    """Say whether this side made the status up: a write that meets the end of a stream hides what the peer said.
-
-    grpc.aio then sets INTERNAL itself, before the peer's status is read (grpc.aio._call, `_write`).
-    """
-    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata()

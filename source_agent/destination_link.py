@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
+from uuid import UUID
 
-from source_agent.bulk_stream import BulkStream
+from source_agent.bulk_stream import BulkStream, Carrier
+from source_agent.direct_carrier import direct_carrier
+from source_agent.grpc_carrier import grpc_carrier
 from source_agent.pulse import STALL
 from source_agent.sequences import SeenSequence
+from source_agent.terms import DIRECT, GRPC
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub
-from vm_migration.errors import MigrationError
+from vm_migration.errors import MigrationError, Refused
 from vm_migration.link.call import call
 from vm_migration.link.channel import OpenChannel, open_channel
+from vm_migration.link.direct_hello import Hello
 from vm_migration.link.tls import TlsFiles
 
 CONTROL_DEADLINE: Final = 10.0
@@ -33,16 +38,21 @@ class DestinationLink:
         bulk: str,
         tls: TlsFiles | None,
         attempt: str,
+        transport: str = GRPC,
         channels: OpenChannel = open_channel,
         sequence: Callable[[], int] = lambda: 0,
         seen: SeenSequence | None = None,
     ) -> None:
-        """Describe the link; `sequence` tells where the own journal stands, `seen` what the peer told of its own."""
+        """Describe the link; `transport` is how the bulk streams travel, to the address `bulk`.
+
+        `sequence` tells where the own journal stands, `seen` what the peer told of its own.
+        """
         self.peer: Final = f"{host} ({control})"
         self._host: Final = host
         self._bulk: Final = bulk
         self._tls: Final = tls
         self._attempt: Final = attempt
+        self._transport: Final = transport
         self._stack: Final = AsyncExitStack()
         self._channels: Final = channels
         self._control: Final = channels(control, tls, host)
@@ -61,32 +71,49 @@ class DestinationLink:
 
     @asynccontextmanager
     async def streams(self, ticket: bytes, count: int) -> AsyncIterator[tuple[BulkStream, ...]]:
-        """Keep the bulk streams open for the length of the context, each on a channel of its own.
+        """Keep the bulk streams open for the length of the context, each on a connection of its own.
 
         Somebody listens to each: one that is over or dead ends the context's body, whatever it waits for.
 
         Raises:
+            MigrationError: Direct streams were asked for, and the destination offers none or cannot be reached so.
             ExceptionGroup: Of what the streams, or the body, failed with.
         """
+        if self._transport == DIRECT:
+            await self._require_direct()
         async with AsyncExitStack() as stack:
             streams = []
             for ordinal in range(count):
-                channel = await stack.enter_async_context(self._channels(self._bulk, self._tls, self._host))
-                stream = BulkStream(channel, self._attempt, ticket, ordinal, self.peer)
-                stack.callback(stream.cancel)
-                streams.append(stream)
+                carrier = await stack.enter_async_context(self._carrier(ticket, ordinal))
+                streams.append(BulkStream(carrier, self.peer))
             async with asyncio.TaskGroup() as group:
                 listening = [group.create_task(stream.listen(), name="bulk stream's ear") for stream in streams]
                 yield tuple(streams)
                 for each in listening:
                     each.cancel()
 
+    def _carrier(self, ticket: bytes, ordinal: int) -> AbstractAsyncContextManager[Carrier]:
+        if self._transport == DIRECT:
+            hello = Hello(UUID(self._attempt), ordinal, ticket)
+            peer = f"{self._host} ({self._bulk}, direct)"
+            return direct_carrier(self._bulk, self._tls, self._host, hello, peer)
+        channel = self._channels(self._bulk, self._tls, self._host)
+        return grpc_carrier(channel, self._attempt, ticket, ordinal, self.peer)
+
+    async def _require_direct(self) -> None:
+        if DIRECT not in await self._features():
+            text = f"{self.peer} takes no direct streams in"
+            raise Refused("transport-not-offered", text, "Use --transport grpc, or update that host")
+
     async def features(self) -> frozenset[str]:
         """Return what the destination offers beside the least; nothing where it does not say."""
         try:
-            facts = await call(HostStub(self._control).DescribeHost, types_pb2.Empty(), peer=self.peer, deadline=STALL)
+            return await self._features()
         except MigrationError:
             return frozenset()
+
+    async def _features(self) -> frozenset[str]:
+        facts = await call(HostStub(self._control).DescribeHost, types_pb2.Empty(), peer=self.peer, deadline=STALL)
         return frozenset(facts.features)
 
     async def open_round(self, request: destination_pb2.OpenRoundRequest) -> None:

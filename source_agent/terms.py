@@ -15,6 +15,8 @@ VERIFY_NAMES: Final = {
 }
 COMPRESSIONS: Final = ("auto", "none", "lz4", "zstd")
 MAX_STREAMS: Final = 16
+GRPC: Final = "grpc"
+DIRECT: Final = "direct"
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +28,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     max_bandwidth_bytes_per_s: int = 0
     verify: str = "auto"
     streams: int = 1
+    transport: str = GRPC
+    """How the bulk streams travel: over gRPC, or over connections of their own."""
     compression: str = "auto"
     control_address: str = ""
     bulk_address: str = ""
@@ -59,8 +63,8 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         wrong.append("on_timeout must be CANCEL or FORCE")
     if policy.verify not in VERIFY_NAMES:
         wrong.append("verify must be AUTO, FULL or NONE")
-    if policy.transport not in ("", "grpc"):
-        wrong.append(f"transport {policy.transport!r} is not one of this version's: grpc")
+    if policy.transport not in ("", GRPC, DIRECT):
+        wrong.append(f"transport {policy.transport!r} is not one of this version's: {GRPC}, {DIRECT}")
     if policy.compression not in ("", *COMPRESSIONS):
         wrong.append(f"compression {policy.compression!r} is not one of this version's: {', '.join(COMPRESSIONS)}")
     if policy.streams > MAX_STREAMS:
@@ -74,6 +78,7 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         max_bandwidth_bytes_per_s=policy.max_bandwidth_bytes_per_s,
         verify=VERIFY_NAMES[policy.verify],
         streams=max(1, policy.streams),
+        transport=policy.transport or GRPC,
         compression=policy.compression or "auto",
     )
 

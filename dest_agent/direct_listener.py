@@ -1,0 +1,164 @@
+"""Where direct streams come in: a port of its own, open from the first attempt that asks for one.
+
+::
+
+    accepted -> hands shaken, hello read, within 5 s -> a host of the site? its ticket? -> frames and answers
+       '-> refused at once while 32 others have not come that far
+
+A peer that is refused before its hello is not answered: nothing is known of what it understands.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Final
+
+from dest_agent.answering import answered
+from dest_agent.direct_stream import DirectStream
+from dest_agent.letting_in import Arrivals, let_in
+from vm_migration.errors import MigrationError, Refused
+from vm_migration.link.address import join_address, refuse_plaintext
+from vm_migration.link.authorisation import authorise
+from vm_migration.link.boundary import outward
+from vm_migration.link.direct_hello import Hello
+from vm_migration.link.direct_tls import server_context
+from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.identity import Identity
+from vm_migration.link.tls import TlsFiles
+from vm_migration.telemetry import logs
+
+HELLO_SECONDS: Final = 5.0
+"""In which a connection must have said which stream it is."""
+MOST_WAITING: Final = 32
+"""Connections that have not said it yet."""
+_METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
+"""The call that a direct stream stands for: who may make that one may open a stream."""
+_BACKLOG: Final = 64
+_OUT_OF_DESCRIPTORS: Final = 1.0
+_log: Final = logs.get(__name__)
+
+
+class DirectListener:
+    """Takes the direct streams of one agent's arrivals in."""
+
+    def __init__(self, arrivals: Arrivals, host: str, tls: TlsFiles | None) -> None:
+        """Describe it; `host` is the address to listen at, and without TLS must be a loopback one."""
+        self._arrivals: Final = arrivals
+        self._host: Final = host
+        self._tls: Final = tls
+        self._context: ssl.SSLContext | None = None
+        self._site = ""
+        self._listening: socket.socket | None = None
+        self._waiting: Final[set[asyncio.Task[None]]] = set()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+
+    async def address(self) -> str:
+        """Return where it listens, which it does from the first time on until `close`.
+
+        Raises:
+            InvalidInput: Plaintext is not allowed there, or the TLS files are unusable.
+            Refused: It cannot listen there.
+        """
+        if self._listening is None:
+            self._listening = await self._bound()
+            self._spawn(self._accept(self._listening), "direct listener")
+        return join_address(self._host, self._listening.getsockname()[1])
+
+    async def close(self) -> None:
+        """End the listener and every stream."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    async def _bound(self) -> socket.socket:
+        if self._tls is None:
+            refuse_plaintext(join_address(self._host, 0))
+        else:
+            self._context, self._site = server_context(self._tls), self._tls.load().identity.site
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(self._host, 0, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, where = found[0]
+            listening = socket.socket(family, kind, protocol)
+            try:
+                listening.setblocking(False)
+                listening.bind(where)
+                listening.listen(_BACKLOG)
+            except OSError:
+                listening.close()
+                raise
+        except OSError as error:
+            text = f"Direct streams cannot be taken in at {self._host}: {error.strerror or error}"
+            raise Refused("direct-unavailable", text, "Correct [host] bulk, or use --transport grpc") from None
+        return listening
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:  # no descriptor is free, say; those that are open go on
+                _log.warning("direct stream not accepted", reason=str(error))
+                await asyncio.sleep(_OUT_OF_DESCRIPTORS)
+                continue
+            if len(self._waiting) >= MOST_WAITING:
+                _log.warning("direct stream not accepted", reason="too many say nothing")
+                connection.close()
+                continue
+            self._waiting.add(self._spawn(self._serve(connection), "direct stream"))
+
+    async def _serve(self, connection: socket.socket) -> None:
+        try:
+            stream = DirectStream(self._wire(connection))
+        except OSError as error:  # it has gone already
+            connection.close()
+            _log.info("direct stream ended", reason=str(error))
+            return
+        try:
+            await self._served(stream)
+        except MigrationError as error:
+            _log.warning("direct stream refused", code=error.code, reason=error.message)
+        except OSError as error:
+            _log.info("direct stream ended", reason=str(error))
+        finally:
+            stream.close()
+
+    def _wire(self, connection: socket.socket) -> DirectWire:
+        connection.setblocking(False)
+        if self._context is None:
+            return DirectWire(connection)
+        return DirectWire(self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
+
+    async def _served(self, stream: DirectStream) -> None:
+        hello, identity = await stream.greeted(HELLO_SECONDS)
+        try:
+            await self._take(stream, hello, identity)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as at the boundary of gRPC: it must not leave with its text
+            await stream.refuse(outward(error, _METHOD))
+
+    async def _take(self, stream: DirectStream, hello: Hello, identity: Identity | None) -> None:
+        if self._context is not None:
+            authorise(self._site, _METHOD, identity)
+        name = None if identity is None else identity.name
+        arriving = let_in(self._arrivals, str(hello.attempt), name, hello.ticket, hello.stream)
+        self._waiting.difference_update({asyncio.current_task()})
+        async with (
+            aclosing(stream.messages()) as messages,
+            aclosing(answered(arriving, messages, hello.stream, tells=hello.tells)) as answers,
+        ):
+            async for answer in answers:
+                await stream.answer(answer)
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._waiting.discard)
+        return task

@@ -1,0 +1,124 @@
+"""A bulk stream over a connection of its own, under TLS 1.3: docs/protocol/direct.md.
+
+A frame is sealed and written by a thread while the loop makes the next one; one frame is under way at a time.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from source_agent.bulk_stream import Unsent
+from source_agent.pulse import STALL
+from vm_migration.errors import MigrationError, Unauthorised, Unreachable
+from vm_migration.link.address import refuse_plaintext, split_address
+from vm_migration.link.direct_answer import read_answer
+from vm_migration.link.direct_hello import Hello, encode_hello
+from vm_migration.link.direct_threads import DirectThreads
+from vm_migration.link.direct_tls import client_context, identity_of
+from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.identity import Role
+from vm_migration.link.tls import TlsFiles
+
+_TLS_HINT: Final = "Compare both with viaduct pki show: same authority, valid today, named as configured"
+_HINT: Final = "Check the address, that its agent runs, and that no firewall is between"
+
+
+class DirectCarrier:
+    """One connection whose hello is written; `peer` names host and address for people."""
+
+    def __init__(self, threads: DirectThreads, peer: str) -> None:
+        self._threads: Final = threads
+        self._peer: Final = peer
+        self._writing: asyncio.Future[None] | None = None
+
+    async def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Take a message once the one before is written."""
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
+            if self._writing.exception() is not None:
+                raise Unsent
+        self._writing = self._threads.begin(partial(self._threads.wire.write, tuple(parts)))
+
+    async def read(self) -> bytes | None:
+        """Return the peer's next answer; None where it closed the stream."""
+        try:
+            return await self._threads.begin(partial(read_answer, self._threads.wire))
+        except OSError as error:
+            raise _unreachable(self._peer, error) from None
+
+    def cancel(self) -> None:
+        """End the connection."""
+        self._threads.wire.shut()
+
+
+@asynccontextmanager
+async def direct_carrier(
+    address: str, tls: TlsFiles | None, host: str, hello: Hello, peer: str
+) -> AsyncIterator[DirectCarrier]:
+    """Keep a stream open to a direct listener's address for the length of the context; `host` must be who listens.
+
+    Raises:
+        MigrationError: Nobody listens there, or somebody else.
+    """
+    if tls is None:
+        refuse_plaintext(address)
+    message = encode_hello(hello)
+    deadline = time.monotonic() + STALL
+    threads = DirectThreads(DirectWire(await _connected(address, tls, host, peer)))
+    try:
+        try:
+            await threads.begin(partial(_introduced, threads.wire, tls, host, message, deadline))
+        except OSError as error:
+            raise _unreachable(peer, error) from None
+        yield DirectCarrier(threads, peer)
+    finally:
+        threads.close()
+
+
+async def _connected(address: str, tls: TlsFiles | None, host: str, peer: str) -> socket.socket:
+    """Return a connection to an address; under TLS hands are still to be shaken."""
+    loop = asyncio.get_running_loop()
+    context = None if tls is None else client_context(tls)
+    name, port = split_address(address)
+    connection: socket.socket | None = None
+    try:
+        async with asyncio.timeout(STALL):
+            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, where = found[0]
+            connection = socket.socket(family, kind, protocol)
+            connection.setblocking(False)
+            await loop.sock_connect(connection, where)
+            if context is None:
+                return connection
+            return context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, OSError):
+            raise _unreachable(peer, error) from None
+        raise
+
+
+def _introduced(wire: DirectWire, tls: TlsFiles | None, host: str, message: bytes, deadline: float) -> None:
+    """Shake hands, see that the host is who was meant, and say the hello."""
+    wire.handshake(deadline)
+    identity = identity_of(wire.connection)
+    if tls is not None:
+        own = tls.load().identity
+        if identity is None or (identity.site, identity.role, identity.name) != (own.site, Role.HOST, host):
+            who = "nobody" if identity is None else identity.uri
+            raise Unauthorised("wrong-host", f"{who} listens where {host} of site {own.site} was told to", _HINT)
+    wire.write((message,), deadline)
+
+
+def _unreachable(peer: str, error: OSError) -> MigrationError:
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+        text = f"{peer} and this side do not accept each other's certificates on a direct stream"
+        return Unreachable("tls", f"{text} ({error.reason or error})", _TLS_HINT)
+    why = "it did not answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
+    return Unreachable("unreachable", f"Direct stream to {peer} broke: {why}", _HINT)
