@@ -141,9 +141,10 @@ class Agents:
     # the source's side of an attempt
 
     async def check_outgoing(self, host: str, request: source.CheckOutgoingRequest) -> source.CheckOutgoingResponse:
-        """Ask whether a machine can leave. No side effect."""
+        """Ask whether a machine can leave. No side effect, but that its writes are logged while they are measured."""
         channel, peer = self.channel(host, "source")
-        return await call(SourceStub(channel).CheckOutgoing, request, peer=peer, deadline=CHECK_SECONDS)
+        deadline = CHECK_SECONDS + request.measure_ms / 1000
+        return await call(SourceStub(channel).CheckOutgoing, request, peer=peer, deadline=deadline)
 
     async def begin(self, host: str, request: source.BeginRequest) -> source.BeginResponse:
         """Open an attempt; asked twice, it answers with the attempt's state."""

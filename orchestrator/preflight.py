@@ -1,6 +1,7 @@
 """Can this machine move there: both sides are asked, and every blocker and warning is told at once.
 
-Nothing here has a side effect. An agent that does not answer is a blocker of its own, `unreachable`.
+Nothing here has a side effect, but that a machine whose writes are measured logs them meanwhile. An agent that does not
+answer is a blocker of its own, `unreachable`.
 """
 
 import asyncio
@@ -11,10 +12,11 @@ from typing import Final, TypeVar
 from orchestrator.agents import Agents
 from orchestrator.attempt import Notice, merged, notices
 from orchestrator.documents.listings import CandidateDocument, PreflightDocument
-from orchestrator.policy import MigrationPolicy
-from orchestrator.result import expected_document, notice_documents
+from orchestrator.policy import MigrationPolicy, require_transport
+from orchestrator.result import expected_document, has_range, notice_documents
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
-from vm_migration.errors import InvalidInput, MigrationError, Unreachable
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+from vm_migration.transfer.forecast import PREPARE_SPREAD
 
 ANY: Final = "any"
 SAME_HOST: Final = "same-host"
@@ -33,6 +35,8 @@ class Candidate:
     warnings: tuple[Notice, ...]
     expected: types_pb2.Expected | None
     shared_clock: bool
+    profiles: tuple[types_pb2.Expected, ...] = ()
+    """What it would be under each profile, where the source tells."""
 
     @property
     def passes(self) -> bool:
@@ -54,9 +58,11 @@ class Preflight:
 
 
 async def preflight(
-    agents: Agents, machine: types_pb2.MachineStatus, destination: str, policy: MigrationPolicy
+    agents: Agents, machine: types_pb2.MachineStatus, destination: str, policy: MigrationPolicy, *, measure_ms: int = 0
 ) -> Preflight:
     """Ask the machine's host, and one destination or (`any`) all others.
+
+    For `measure_ms` what the machine dirties is measured first, once for all of them; 0 takes its guest's own figure.
 
     Raises:
         InvalidInput: The destination is not configured, or `any` has nothing to choose from.
@@ -68,17 +74,21 @@ async def preflight(
         hosts = sorted(host for host in agents.hosts if host != machine.host)
         if not hosts:
             raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
-    asked = await asyncio.gather(*(ask(agents, machine, host, policy) for host in hosts))
+    asked = await asyncio.gather(*(ask(agents, machine, host, policy, measure_ms=measure_ms) for host in hosts))
     return Preflight(machine, tuple(asked))
 
 
-async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, policy: MigrationPolicy) -> Candidate:
+async def ask(
+    agents: Agents, machine: types_pb2.MachineStatus, host: str, policy: MigrationPolicy, *, measure_ms: int = 0
+) -> Candidate:
     """Ask both sides about one destination.
 
     Raises:
         MigrationError: An agent failed otherwise than by not answering.
     """
-    request = source_pb2.CheckOutgoingRequest(machine=machine.machine, destination=host, policy=policy.message())
+    request = source_pb2.CheckOutgoingRequest(
+        machine=machine.machine, destination=host, policy=policy.message(), measure_ms=measure_ms
+    )
     try:
         outgoing = await _asked(lambda: agents.check_outgoing(machine.host, request))
     except Unreachable as error:
@@ -86,18 +96,21 @@ async def ask(agents: Agents, machine: types_pb2.MachineStatus, host: str, polic
     blockers, warnings = notices(outgoing.blockers), notices(outgoing.warnings)
     if host == machine.host and SAME_HOST not in {one.code for one in blockers}:
         blockers = (Notice(SAME_HOST, f"{machine.name} is on {host} already"), *blockers)
-    expected, shared = outgoing.expected, False
+    prepare_ms, shared = 0.0, False
     if host != machine.host:
         question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
         try:
             incoming = await _asked(lambda: agents.check_incoming(host, question))
             shared = await _share_clock(agents, machine.host, host)
+            lacking = await _lacking_transport(agents, host, policy)
         except Unreachable as error:
             return Candidate(host, (*blockers, _unreachable(error)), warnings, None, shared_clock=False)
-        blockers = merged(blockers, notices(incoming.blockers))
+        blockers = merged(blockers, (*notices(incoming.blockers), *lacking))
         warnings = merged(warnings, notices(incoming.warnings))
-        expected = _with_prepare(expected, incoming.expected_prepare_ms)
-    return Candidate(host, blockers, warnings, expected if outgoing.HasField("expected") else None, shared)
+        prepare_ms = incoming.expected_prepare_ms
+    expected = _with_prepare(outgoing.expected, prepare_ms) if outgoing.HasField("expected") else None
+    profiles = tuple(_with_prepare(each, prepare_ms) for each in outgoing.profiles)
+    return Candidate(host, blockers, warnings, expected, shared, profiles)
 
 
 async def _asked(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
@@ -125,6 +138,17 @@ def preflight_document(found: Preflight) -> PreflightDocument:
     )
 
 
+async def _lacking_transport(agents: Agents, host: str, policy: MigrationPolicy) -> tuple[Notice, ...]:
+    if policy.transport == "grpc":
+        return ()
+    facts = await agents.describe_host(host, "dest")
+    try:
+        require_transport(policy, facts.features, host)
+    except Refused as error:
+        return (Notice(error.code, error.message),)
+    return ()
+
+
 async def _share_clock(agents: Agents, source: str, destination: str) -> bool:
     one = await agents.describe_host(source, "source")
     other = await agents.describe_host(destination, "dest")
@@ -132,11 +156,15 @@ async def _share_clock(agents: Agents, source: str, destination: str) -> bool:
 
 
 def _with_prepare(expected: types_pb2.Expected, prepare_ms: float) -> types_pb2.Expected:
+    """Put what the destination says of itself in the place of what the source took it to need."""
     if not prepare_ms:
         return expected
-    whole = types_pb2.Expected()
+    whole, later_ms = types_pb2.Expected(), prepare_ms - expected.prepare_ms
     whole.CopyFrom(expected)
-    whole.total_ms += prepare_ms - expected.prepare_ms
+    whole.total_ms += later_ms
+    if has_range(expected):
+        whole.total_low_ms += later_ms * (1 - PREPARE_SPREAD)
+        whole.total_high_ms += later_ms * (1 + PREPARE_SPREAD)
     whole.prepare_ms = prepare_ms
     return whole
 
@@ -152,4 +180,5 @@ def _candidate(one: Candidate) -> CandidateDocument:
         blockers=notice_documents(one.blockers),
         warnings=notice_documents(one.warnings),
         expected=expected_document(one.expected, shared_clock=one.shared_clock) if one.expected else None,
+        profiles=tuple(expected_document(each, shared_clock=one.shared_clock) for each in one.profiles),
     )

@@ -121,8 +121,27 @@ def fault_document(fault: Fault) -> FaultDocument:
 
 def expected_document(expected: types_pb2.Expected, *, shared_clock: bool) -> ExpectedDocument:
     """Return an expectation, and on which clock the downtime will be measured."""
-    clock = _clock(shared=shared_clock)
-    return ExpectedDocument(expected.total_ms, expected.prepare_ms, expected.downtime_ms, clock, expected.rounds)
+    told = has_range(expected)
+    return ExpectedDocument(
+        total_ms=expected.total_ms,
+        prepare_ms=expected.prepare_ms,
+        downtime_ms=expected.downtime_ms,
+        clock=_clock(shared=shared_clock),
+        rounds=expected.rounds,
+        total_low_ms=expected.total_low_ms if told else None,
+        total_high_ms=expected.total_high_ms if told else None,
+        downtime_low_ms=expected.downtime_low_ms if told else None,
+        downtime_high_ms=expected.downtime_high_ms if told else None,
+        converges=expected.converges if told else None,
+        profile=expected.profile or None,
+        link_bytes_per_s=expected.link_bytes_per_s if told else None,
+        dirty_bytes_per_s=expected.dirty_bytes_per_s if told else None,
+    )
+
+
+def has_range(expected: types_pb2.Expected) -> bool:
+    """Return whether an expectation tells its bounds; a source of 0.1.0 does not."""
+    return expected.total_high_ms > 0
 
 
 def guest_document(guest: types_pb2.GuestReport) -> GuestDocument:

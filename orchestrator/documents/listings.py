@@ -116,6 +116,7 @@ class CandidateDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     blockers: tuple[NoticeDocument, ...]
     warnings: tuple[NoticeDocument, ...]
     expected: ExpectedDocument | None
+    profiles: tuple[ExpectedDocument, ...]  # the same under each profile; empty of a source agent of 0.1.0
 
 
 class PreflightDocument(Document, frozen=True):

@@ -86,6 +86,14 @@ class ExpectedDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     downtime_ms: float
     clock: Clock
     rounds: int
+    total_low_ms: float | None  # bounds, and all below: null of a source agent of 0.1.0
+    total_high_ms: float | None
+    downtime_low_ms: float | None
+    downtime_high_ms: float | None
+    converges: bool | None  # within the downtime limit and the timeout
+    profile: str | None
+    link_bytes_per_s: float | None  # on which it rests; assumed where `rate-assumed` warns
+    dirty_bytes_per_s: float | None  # the same
 
 
 class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_name": "schema"}):

@@ -34,10 +34,12 @@ class FakeSource(SourceServicer):
         self, request: source.CheckOutgoingRequest, context: object
     ) -> source.CheckOutgoingResponse:
         status = self.world.find(request.machine, self.host)
+        self.world.measured_ms.append(request.measure_ms)
         return source.CheckOutgoingResponse(
             blockers=self.world.script.blockers,
             warnings=[types.Blocker(code="slow-link", message="The link is slow")],
             expected=types.Expected(total_ms=900, downtime_ms=120, rounds=2),
+            profiles=self.world.script.profiles,
             requirements=types.Requirements(machine=status.machine, name=status.name, ram_bytes=status.ram_bytes),
             status=status,
         )

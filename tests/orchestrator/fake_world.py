@@ -16,6 +16,7 @@ class Script:
     """How the agents behave; a test changes it before or while an attempt runs."""
 
     blockers: list[types.Blocker] = field(default_factory=list)
+    profiles: list[types.Expected] = field(default_factory=list)  # what it would be under each
     incoming_blockers: list[types.Blocker] = field(default_factory=list)
     begin_error: MigrationError | None = None
     prepare_error: MigrationError | None = None
@@ -36,6 +37,7 @@ class World:
     machines: dict[str, types.MachineStatus] = field(default_factory=dict)
     attempts: dict[str, "FakeAttempt"] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    measured_ms: list[int] = field(default_factory=list)  # for how long whoever asked wanted it measured
     incoming: dict[str, str] = field(default_factory=dict)  # attempt -> the destination's state
     outgoing: dict[str, source.OutgoingReport] = field(default_factory=dict)  # what the source's journal says
     terms: dict[str, int] = field(default_factory=dict)
