@@ -64,8 +64,8 @@ def remaining_drawing(line: Timeline) -> Drawing:
     )
 
 
-def rates_drawing(line: Timeline) -> Drawing:
-    """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it."""
+def rates_drawing(line: Timeline, limit: float = 0.0) -> Drawing:
+    """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it, below a limit if any."""
     lines = [Line("on the wire", "wire", _steps(line.stretches, lambda one: one.wire_rate))]
     if line.apart:
         lines.append(Line("dirtied by vCPUs", "cpu", _steps(line.stretches, lambda one: one.cpu_rate)))
@@ -75,6 +75,8 @@ def rates_drawing(line: Timeline) -> Drawing:
     most = max(value for one in lines for _, value in one.points)
     told = ", ".join(f"{one.label} at most {rate(max(value for _, value in one.points))}" for one in lines)
     described = f"Bytes a second in each round: {told}."
+    if limit:
+        lines.append(Line("bandwidth limit", "bound", ((0.0, limit), (line.length_ms, limit))))
     return Drawing("rates", "Rates", described, tuple(lines), byte_ticks(most, _MARKS), rate)
 
 

@@ -38,7 +38,7 @@ def page(attempt: Attempt, events: Sequence[Event]) -> str:
     inside = [
         *_head(attempt, line),
         *_notices(attempt),
-        *_rounds(report, line),
+        *_rounds(attempt, line),
         *_standstill(attempt, report),
         *_prediction(attempt, line),
         _section("Asked and done", facts_table(attempt)),
@@ -115,10 +115,10 @@ def _notice(one: Notice) -> Element:
     return node("p", node("strong", f"{one.code}{device}: "), one.message)
 
 
-def _rounds(report: source_pb2.AttemptReport, line: Timeline) -> list[Element]:
+def _rounds(attempt: Attempt, line: Timeline) -> list[Element]:
     if not line.stretches:
         return [_section("Rounds on the time axis", node("p", "No round had ended.", class_="soft"))]
-    drawings = [remaining_drawing(line), rates_drawing(line)]
+    drawings = [remaining_drawing(line), rates_drawing(line, float(attempt.policy.max_bandwidth_bytes_per_s))]
     if line.throttled:
         drawings.append(throttle_drawing(line))
     return [

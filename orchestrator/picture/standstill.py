@@ -12,9 +12,9 @@ from vm_migration.api.v1 import types_pb2
 
 _LEFT: Final = 32.0
 _RIGHT: Final = WIDTH - 70.0
-_TOP: Final = 34.0
+_TOP: Final = 50.0
 _THICK: Final = 40.0
-_HEIGHT: Final = 118.0
+_HEIGHT: Final = 134.0
 _NUMBER_WIDTH: Final = 14.0
 _MARKS: Final = 8
 
@@ -53,7 +53,7 @@ def parts_of(downtime: types_pb2.Downtime) -> tuple[Part, ...]:
 
 def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds) -> Element:
     """Return the bar as an SVG element, with its title and description inside, in a box that scrolls."""
-    longest = max(downtime.downtime_ms, bounds.limit_ms, bounds.high_ms, bounds.expected_ms)
+    longest = max(downtime.downtime_ms, bounds.limit_ms, bounds.expected_ms)  # a range may go on beyond it
     across = Axis(longest, _LEFT, _RIGHT)
     told = ", ".join(f"{part.name} {span(part.ms)}" for part in parts_of(downtime))
     described = f"The guest stood still for {span(downtime.downtime_ms)}, allowed were {span(bounds.limit_ms)}: {told}."
@@ -92,10 +92,12 @@ def _expected(bounds: Bounds, across: Axis) -> list[Element]:
     y, x = _TOP - 14, across.at(bounds.expected_ms)
     low, high = across.at(bounds.low_ms or bounds.expected_ms), across.at(bounds.high_ms or bounds.expected_ms)
     words = f"expected {span(bounds.expected_ms)}"
+    words += f", {span(bounds.low_ms)} to {span(bounds.high_ms)} in nine of ten" if bounds.high_ms else ""
+    late = x > (_LEFT + _RIGHT) / 2
     return [
         node("line", x1=low, y1=y, x2=high, y2=y, class_="range"),
         node("circle", node("title", words), cx=x, cy=y, r=5, class_="expected"),
-        node("text", words, x=max(high, x) + 10, y=y + 4, class_="legend"),
+        node("text", words, x=x + 6 if late else x - 6, y=y - 11, class_="late" if late else "legend"),
     ]
 
 

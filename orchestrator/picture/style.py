@@ -25,7 +25,7 @@ main {{ max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }}
 h1 {{ font-size: 1.5rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.1rem; margin: 2rem 0 .4rem; break-after: avoid; }}
 p {{ margin: .3rem 0; overflow-wrap: anywhere; }}
-.soft, caption, .range-text {{ color: var(--soft); }}
+.soft, caption {{ color: var(--soft); }}
 .outcome {{ font-weight: 700; }}
 .completed {{ color: var(--good); }} .failed, .lost, .unresolved {{ color: var(--bad); }}
 .open, .cancelled, .refused {{ color: var(--open); }}
@@ -42,7 +42,7 @@ svg {{ display: block; width: 100%; min-width: 44rem; height: auto; font: 13px s
 svg text {{ fill: var(--ink); }}
 .mark, .number, .inside {{ text-anchor: middle; }}
 svg text.mark, svg text.number {{ fill: var(--soft); }}
-svg text.up {{ text-anchor: end; }}
+svg text.up, svg text.late {{ text-anchor: end; }}
 svg text.inside {{ fill: var(--inside); font-weight: 700; }}
 svg text.value {{ font-weight: 700; }}
 svg text.limit-text {{ fill: var(--bad); }}
@@ -54,6 +54,7 @@ svg text.limit-text {{ fill: var(--bad); }}
 .line.wire {{ stroke: var(--wire); }}
 .line.cpu {{ stroke: var(--cpu); stroke-dasharray: 7 4; }}
 .line.dma {{ stroke: var(--dma); stroke-dasharray: 2 3; }}
+.line.bound {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 12 4; }}
 .line.throttle {{ stroke: var(--throttle); }}
 .area.remaining {{ fill: var(--remaining); opacity: .14; }}
 .limit {{ stroke: var(--bad); stroke-width: 2; stroke-dasharray: 4 3; }}

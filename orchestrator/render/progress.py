@@ -17,7 +17,7 @@ from orchestrator.result import percent_of, rounds_closed
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 _PAGE_BYTES: Final = 4096
-_BARS: Final = 24
+_BARS: Final = 22
 _LINE_EVERY: Final = 5.0
 """Seconds between two plain lines of one phase."""
 _WORDS = {
@@ -125,7 +125,7 @@ def picture(attempt: Attempt, bars: str = BLOCKS) -> RenderableType:
     bar = Table.grid(padding=(0, 1))
     bar.add_row(ProgressBar(total=100, completed=percent, width=40), f"{percent:3d} %", _so_far(attempt))
     parts: list[RenderableType] = [head, bar]
-    if attempt.report is not None and attempt.report.rounds:
+    if attempt.report is not None and (attempt.report.rounds or attempt.report.remaining_bytes):
         parts.append(_figures(attempt, attempt.report, bars))
     if attempt.reason:
         parts.append(Text(attempt.reason, style="yellow"))
@@ -139,23 +139,26 @@ def _so_far(attempt: Attempt) -> str:
 
 
 def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> Table:
+    """Return what is known by numbers: in the first round, only what is left of it."""
     rounds = report.rounds[-_BARS:]
-    last = rounds[-1]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     left = [float(one.dirty_pages * _PAGE_BYTES) for one in rounds]
-    table.add_row("to go", sparkline([*left, float(report.remaining_bytes)], _BARS, bars), size(report.remaining_bytes))
-    wire, dirtied = [one.wire_bytes_per_s for one in rounds], [one.dirty_bytes_per_s for one in rounds]
-    full = max(*wire, *dirtied)  # both on one scale, as the one races the other
-    table.add_row("wire", sparkline(wire, _BARS, bars, full=full), rate(wire[-1]))
-    table.add_row("dirtied", sparkline(dirtied, _BARS, bars, full=full), f"{rate(dirtied[-1])}{_apart(last)}")
+    still = float(report.remaining_bytes)
+    table.add_row("to go", sparkline([*left, still], _BARS, bars) if left else "", size(still))
+    if rounds:
+        wire, dirtied = [one.wire_bytes_per_s for one in rounds], [one.dirty_bytes_per_s for one in rounds]
+        full = max(*wire, *dirtied)  # both on one scale, as the one races the other
+        table.add_row("wire", sparkline(wire, _BARS, bars, full=full), rate(wire[-1]))
+        told = f"{rate(dirtied[-1])}{_apart(rounds[-1])}"
+        table.add_row("dirtied", sparkline(dirtied, _BARS, bars, full=full), told)
     if report.device_bytes or report.device_left_bytes:
         left_words = f"{size(report.device_bytes)} moved, {size(report.device_left_bytes)} left for the stop"
         table.add_row("devices", "", left_words)
-    if last.throttle_percent:
-        table.add_row("throttled", "", f"{last.throttle_percent} % of the vCPUs' time")
+    if rounds and rounds[-1].throttle_percent:
+        table.add_row("throttled", "", f"{rounds[-1].throttle_percent} % of the vCPUs' time")
     if report.expected_downtime_ms and not attempt.ended:
         table.add_row("downtime", "", _downtime(report.expected_downtime_ms, attempt.policy.downtime_limit_ms))
     return table
@@ -169,5 +172,5 @@ def _apart(one: types_pb2.Round) -> str:
 
 
 def _downtime(expected_ms: float, limit_ms: float) -> str:
-    word = "fits" if expected_ms <= limit_ms else "does not fit"
+    word = "within" if expected_ms <= limit_ms else "over"
     return f"{span(expected_ms)} expected, {word} the limit of {span(limit_ms)}"

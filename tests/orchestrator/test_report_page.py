@@ -12,6 +12,7 @@ from orchestrator.attempt import Attempt, Event, Fault, Phase
 from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing
 from orchestrator.picture.page import page
 from orchestrator.picture.timeline import timeline
+from orchestrator.policy import MigrationPolicy
 from orchestrator.render.quantities import span
 from tests.orchestrator.attempts_to_draw import completed, copying, failed, refused, waiting
 from vm_migration.api.v1 import source_pb2, types_pb2
@@ -109,6 +110,16 @@ def test_a_completed_page_tells_the_parts_of_its_downtime_and_what_was_expected(
     ):
         assert words in text, words
     assert "dirtied by devices (DMA)" in text
+
+
+def test_a_range_and_a_bandwidth_limit_are_drawn_where_they_are_known() -> None:
+    attempt = completed()
+    assert attempt.expected is not None
+    assert "nine of ten" not in Read(page(attempt, [])).text
+    attempt.expected.downtime_low_ms, attempt.expected.downtime_high_ms = 60.0, 9000.0
+    told = Read(page(replace(attempt, policy=MigrationPolicy(max_bandwidth_bytes_per_s=100 << 20)), [])).text
+    for words in ("expected 120 ms, 60 ms to 9.0 s in nine of ten", "60 ms to 9.0 s", "bandwidth limit", "100 MiB/s"):
+        assert words in told, words
 
 
 def test_a_failed_page_tells_why_and_what_to_do_and_shows_no_downtime() -> None:

@@ -1,6 +1,7 @@
 """What `viaduct watch` draws: within 80 columns, without colours, and line by line where nothing can be drawn."""
 
 import io
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,10 @@ from rich.text import Text
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.render.progress import LiveProgress, Picture, PlainLines
 from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
+from orchestrator.render.summary import show_result
+from orchestrator.status import progress_publication
 from tests.orchestrator.attempts_to_draw import completed, copying, waiting
+from vm_migration.daemon.status_topics import Topics
 
 
 def shown(attempt: Attempt, *, encoding: str = "utf-8", width: int = 80) -> str:
@@ -29,13 +33,13 @@ def test_a_picture_tells_rates_apart_the_devices_and_the_downtime_against_its_li
     text = shown(copying(throttle=30))
     for words in (
         *("pre-copy", "5 rounds", "to go", "wire", "dirtied", ": CPU ", ", DMA "),
-        *("8.0 KiB moved, 4.0 KiB left", "30 % of the vCPUs' time", "142 ms expected, fits the limit of 300 ms"),
+        *("8.0 KiB moved, 4.0 KiB left", "30 % of the vCPUs' time", "142 ms expected, within the limit of 300 ms"),
     ):
         assert words in text, words
     slow = copying()
     assert slow.report is not None
     slow.report.expected_downtime_ms = 301.0
-    assert "does not fit the limit of 300 ms" in shown(slow)
+    assert "301 ms expected, over the limit of 300 ms" in shown(slow)
 
 
 @pytest.mark.parametrize("attempt", [waiting(), copying(), copying(throttle=99), completed(count=40)])
@@ -63,6 +67,37 @@ def test_bars_are_as_high_as_their_values(values: list[float], width: int) -> No
         assert (height <= above) if value <= other else (height >= above)
     if max(last, default=0.0) > 0:
         assert heights[last.index(max(last))] == len(BLOCKS) - 1
+
+
+def test_the_first_round_tells_what_is_left_of_it() -> None:
+    first = copying(count=0)
+    assert first.report is not None
+    first.report.remaining_bytes = 5 << 20
+    text = shown(first)
+    assert "to go" in text
+    assert "5.0 MiB" in text
+    assert "wire" not in text
+
+
+def test_a_summary_says_of_how_many_rounds_it_shows_some() -> None:
+    many = completed()
+    assert many.report is not None
+    out = io.StringIO()
+    show_result(Console(file=out, width=200), many)
+    assert "evenly spaced" not in out.getvalue()
+    many.report.rounds_closed = 4321
+    show_result(Console(file=out, width=200), many)
+    assert "6 of 4321 rounds, evenly spaced" in out.getvalue()
+
+
+def test_progress_over_mqtt_counts_every_round() -> None:
+    many = copying(count=7)
+    assert many.report is not None
+    assert json.loads(progress_publication(Topics("home"), many).payload)["round"] == 7
+    many.report.rounds_closed = 4321
+    assert json.loads(progress_publication(Topics("home"), many).payload)["round"] == 4321
+    assert json.loads(progress_publication(Topics("home"), copying(apart=False)).payload)["round"] == 5
+    assert json.loads(progress_publication(Topics("home"), waiting()).payload)["round"] == 0
 
 
 def test_each_phase_gets_a_line_and_a_long_one_gets_one_now_and_then() -> None:
