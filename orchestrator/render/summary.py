@@ -5,8 +5,10 @@ from rich.table import Table
 
 from orchestrator.attempt import Attempt, Notice, Outcome
 from orchestrator.preflight import Candidate, Preflight
+from orchestrator.render.forecast import beside_outcome, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
-from orchestrator.result import rounds_closed
+from orchestrator.result import has_range, rounds_closed
+from vm_migration.api.v1 import types_pb2
 
 _STYLE = {Outcome.COMPLETED: "green", Outcome.CANCELLED: "yellow", Outcome.REFUSED: "yellow"}
 
@@ -63,6 +65,8 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         clock = "exact, one clock" if down.shared_clock else f"at most; {span(down.uncertainty_ms)} may be the link's"
         facts.append(("downtime", f"{span(down.downtime_ms)} ({clock})"))
         facts.append(("", ", ".join(f"{name} {span(value)}" for name, value in parts)))
+        if attempt.expected is not None:
+            facts.append(("expected", beside_outcome(attempt.expected, report.total_ms, down.downtime_ms)))
     facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
     facts.append(
         ("verified", f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by}")
@@ -98,9 +102,24 @@ def _show_rounds(console: Console, attempt: Attempt) -> None:
 
 
 def _show_expected(console: Console, one: Candidate) -> None:
-    if one.expected is not None:
-        expected = one.expected
-        console.print(
-            f"  expected: {expected.rounds} rounds, {span(expected.total_ms)} in all, of which "
-            f"{span(expected.prepare_ms)} to prepare; downtime {span(expected.downtime_ms)}"
-        )
+    if one.expected is None:
+        return
+    expected = one.expected
+    never = "" if expected.converges or not has_range(expected) else "; [yellow]it may never fit the limit[/yellow]"
+    console.print(
+        f"  expected: {expected.rounds} rounds, {in_all(expected)} in all, of which "
+        f"{span(expected.prepare_ms)} to prepare; downtime {standing_still(expected)}{never}",
+        highlight=False,
+    )
+    if len(one.profiles) > 1:
+        _show_profiles(console, one.profiles)
+
+
+def _show_profiles(console: Console, profiles: tuple[types_pb2.Expected, ...]) -> None:
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("  profile", "rounds", "in all", "downtime", ""):
+        table.add_column(heading)
+    for each in profiles:
+        fits = "" if each.converges else "[yellow]may never fit the limit[/yellow]"
+        table.add_row(f"  {each.profile}", str(each.rounds), in_all(each), standing_still(each), fits)
+    console.print(table)
