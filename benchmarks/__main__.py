@@ -1,6 +1,8 @@
 """Runs the measured comparisons, prints them as a table and writes them as JSON.
 
 Usage: python -m benchmarks [--runs 5] [--only NAME ...]
+
+`beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md.
 """
 
 import argparse
@@ -18,10 +20,22 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import convergence, demo_time, dirty_rate, matrix_time, recovery_time, terabyte, throughput, vtd
+from benchmarks.beside.__main__ import compare
+from benchmarks.beside.scenarios import SCENARIOS
 from benchmarks.figures import Row
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
-NAMES: Final = ("throughput", "convergence", "dirty-rate", "demo-time", "vtd", "terabyte", "matrix", "recovery")
+NAMES: Final = (
+    "beside",
+    "throughput",
+    "convergence",
+    "dirty-rate",
+    "demo-time",
+    "vtd",
+    "terabyte",
+    "matrix",
+    "recovery",
+)
 _CONVERGENCE_RUNS: Final = 20
 _MATRIX_RUNS: Final = 3
 
@@ -32,6 +46,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each comparison (default 5)")
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     arguments = parser.parse_args()
+    failed = "beside" in arguments.only and compare(SCENARIOS, arguments.runs) != 0
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="viaduct-bench-") as folder:
         if "dirty-rate" in arguments.only:
@@ -50,9 +65,10 @@ def main() -> int:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
     if "demo-time" in arguments.only:
         rows += demo_time.measure(arguments.runs)
-    show(rows)
-    write(rows)
-    return 1 if any(row.reached is False for row in rows) else 0
+    if rows:
+        show(rows)
+        write(rows)
+    return 1 if failed or any(row.reached is False for row in rows) else 0
 
 
 def show(rows: list[Row]) -> None:

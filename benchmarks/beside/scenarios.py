@@ -1,0 +1,117 @@
+"""What is moved, over which link, by whom: the rows of the table as data."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from benchmarks.beside.content import Content
+from benchmarks.beside.guest import GuestLoad
+from benchmarks.beside.link import LinkName
+from benchmarks.beside.qemu import QemuMode
+from orchestrator.policy import MigrationPolicy, Transport, Verify
+
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+IPERF: Final = "iperf3, one stream"
+
+
+@dataclass(frozen=True, slots=True)
+class OurMode:
+    """How we move it; an option that this version refuses is shown as not offered."""
+
+    transport: Transport = "grpc"
+    verify: Verify = "auto"
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}"
+
+    def policy(self, limit_ms: int, timeout_s: float) -> MigrationPolicy:
+        """Return the attempt's policy; everything else is as users have it."""
+        return MigrationPolicy(
+            transport=self.transport,
+            verify=self.verify,
+            downtime_limit_ms=limit_ms,
+            timeout_ms=int(1000 * timeout_s),
+        )
+
+
+IDLE: Final = GuestLoad()
+GRPC: Final = OurMode()
+DIRECT: Final = OurMode("direct")
+UNVERIFIED: Final = OurMode(verify="none")
+PLAIN: Final = QemuMode()
+PLAIN_READY: Final = QemuMode(prealloc=True)
+MULTIFD_2: Final = QemuMode(2, prealloc=True)
+MULTIFD_4: Final = QemuMode(4, prealloc=True)
+SECURED: Final = tuple(QemuMode(channels, prealloc=True, tls=True) for channels in (0, 2, 4))
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One machine on one link, and everybody who moves it in turn. Sizes in bytes."""
+
+    name: str
+    link: LinkName
+    size: int
+    content: Content
+    tls: bool
+    ours: tuple[OurMode, ...]
+    peers: tuple[QemuMode, ...] = ()
+    load: GuestLoad = IDLE
+    limit_ms: int = 300
+    timeout_s: float = 120.0
+    iperf: bool = False
+    watch_memory: bool = False
+    our_runs: int = 0
+    """Turns of ours, where there are more than the others have."""
+
+    def sized(self, size: int) -> "Scenario":
+        """Return the same in small, to see that it works."""
+        return replace(self, size=min(self.size, size)) if size else self
+
+    def specification(self, image: str) -> dict[str, object]:
+        """Return our machine: no device, so that both sides move RAM and nothing else."""
+        return {
+            "name": "bench",
+            "memory": {"size": self.size, "image": image},
+            "guest": {"cpu_dirty_rate": self.load.rate, "working_set": self.load.working_set},
+        }
+
+
+SCENARIOS: Final = (
+    Scenario(
+        name="loopback", link="loopback", size=2 * GIB, content="incompressible", tls=False,
+        ours=(GRPC, DIRECT, UNVERIFIED), peers=(PLAIN, PLAIN_READY, MULTIFD_2, MULTIFD_4), iperf=True,
+    ),
+    Scenario(
+        name="loopback-tls", link="loopback", size=2 * GIB, content="incompressible", tls=True,
+        ours=(GRPC, DIRECT), peers=SECURED,
+    ),
+    Scenario(
+        name="gigabit-booted", link="1 Gbit/s", size=2 * GIB, content="booted", tls=True,
+        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), iperf=True,
+    ),
+    Scenario(
+        name="gigabit-busy", link="1 Gbit/s", size=GIB, content="incompressible", tls=True,
+        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), load=GuestLoad(60 * MIB, 200 * MIB), our_runs=20,
+    ),
+    Scenario(
+        name="memory-1", link="loopback", size=GIB, content="mostly-zero", tls=True,
+        ours=(GRPC, DIRECT), watch_memory=True,
+    ),
+    Scenario(
+        name="memory-8", link="loopback", size=8 * GIB, content="mostly-zero", tls=True,
+        ours=(GRPC, DIRECT), watch_memory=True,
+    ),
+)  # fmt: skip
+
+
+def named(name: str) -> Scenario:
+    """Return a scenario.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    return {each.name: each for each in SCENARIOS}[name]

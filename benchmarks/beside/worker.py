@@ -1,0 +1,109 @@
+"""Plays one scenario in namespaces of its own: started by benchmarks.beside.turns, answers a sample a line.
+
+When its standard input ends, whoever asked is gone: so does everything then.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import iperf
+from benchmarks.beside import ours, qemu
+from benchmarks.beside.content import write_content
+from benchmarks.beside.link import HOSTS, make_link
+from benchmarks.beside.sample import Sample
+from benchmarks.beside.scenarios import IPERF, OurMode, Scenario, named
+from benchmarks.beside.usage import MemoryWatch
+from benchmarks.rig import Rig
+from tests.faults.network import Network
+from vmm.assembly.specification import check_specification
+
+MEMORY_FILES = "/dev/shm"  # noqa: S108 - RAM as a file must lie in memory; the folder in it has a name of its own
+
+
+async def play(scenario: Scenario, runs: int, network: Network, folder: Path) -> AsyncIterator[Sample]:
+    """Move the machine by each in turn, so that all see the same machine; turn 0 warms up and does not count."""
+    image = folder / "image"
+    await asyncio.to_thread(write_content, image, scenario.size, scenario.content, 1)
+    specification = check_specification(scenario.specification(str(image)), "the benchmark's machine")
+    ram = folder / "ram"
+    if scenario.peers:
+        await asyncio.to_thread(write_content, ram, scenario.size, scenario.content, 1)
+    machine = qemu.QemuMachine(ram, scenario.size, scenario.load, scenario.limit_ms, scenario.timeout_s)
+    (folder / "hosts").mkdir()
+    (folder / "qemu").mkdir()
+    async with (
+        ours.running_hosts(folder / "hosts", network, 2 * scenario.size, tls=scenario.tls) as operator,
+        ours.machine_on(operator, specification, tls=scenario.tls) as rig,
+    ):
+        for turn in range(max(runs, min(scenario.our_runs, runs * 4)) + 1):
+            if scenario.iperf and turn <= runs:
+                yield await _iperf(network, turn)
+            for mode in scenario.ours:
+                yield await _ours(scenario, mode, rig, folder / "hosts", turn)
+            for peer in scenario.peers if turn <= runs else ():
+                sample = await qemu.migrate(network, folder / "qemu", machine, peer, turn)
+                if sample.mismatched_pages:
+                    raise RuntimeError(f"{sample.who} did not move what its RAM holds: {sample.mismatched_pages} pages")
+                yield sample
+
+
+async def _iperf(network: Network, turn: int) -> Sample:
+    rate = await asyncio.to_thread(
+        iperf.bytes_per_second, network.address(HOSTS[1]), network.inside(HOSTS[0]), network.inside(HOSTS[1])
+    )
+    return Sample(who=IPERF, turn=turn, outcome="completed", bytes_per_s=rate)
+
+
+async def _ours(scenario: Scenario, mode: OurMode, rig: Rig, hosts: Path, turn: int) -> Sample:
+    policy = mode.policy(scenario.limit_ms, scenario.timeout_s)
+    if scenario.load.rate:
+        written = (await rig.look()).guest.dirty_bytes_per_s
+        sample = await ours.move(rig, hosts, policy, mode.name, turn)
+        return msgspec.structs.replace(sample, guest_bytes_per_s=written)
+    if not scenario.watch_memory:
+        return await ours.move(rig, hosts, policy, mode.name, turn)
+    watch = MemoryWatch(hosts)
+    with watch.watching():
+        sample = await ours.move(rig, hosts, policy, mode.name, turn)
+    return msgspec.structs.replace(sample, agent_bytes=watch.most)
+
+
+async def _tell(scenario: Scenario, runs: int) -> None:
+    network = make_link(scenario.link)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vb-", dir=MEMORY_FILES) as folder:
+            async for sample in play(scenario, runs, network, Path(folder)):
+                sys.stdout.write(msgspec.json.encode(sample).decode() + "\n")
+                sys.stdout.flush()
+    finally:
+        network.close()
+
+
+def _end_with_input() -> None:
+    while os.read(0, 4096):  # not sys.stdin, whose lock would be held when this process ends by itself
+        pass
+    os._exit(1)  # the first process of this namespace ends then, and with it everything
+
+
+def main() -> None:
+    """Play the scenario that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.beside.worker", description=__doc__)
+    parser.add_argument("scenario", type=named)
+    parser.add_argument("--runs", type=int, required=True)
+    parser.add_argument("--size", type=int, default=0, help="bytes; 0: as the scenario says")
+    arguments = parser.parse_args()
+    threading.Thread(target=_end_with_input, name="end with input", daemon=True).start()
+    scenario: Scenario = arguments.scenario
+    asyncio.run(_tell(scenario.sized(arguments.size), arguments.runs))
+
+
+if __name__ == "__main__":
+    main()
