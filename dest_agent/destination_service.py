@@ -12,6 +12,7 @@ from dest_agent.agent import DestAgent
 from dest_agent.answering import answered
 from dest_agent.direct_listener import DirectListener
 from dest_agent.letting_in import let_in
+from dest_agent.prepare_times import PrepareTime, PrepareTimes
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer
 from vm_migration.daemon.host_facts import FEATURES
@@ -19,7 +20,6 @@ from vm_migration.errors import InvalidInput, Refused, Unauthorised
 from vm_migration.handover.record import AttemptKey, decode
 from vm_migration.link.identity import Role, peer_identity
 from vm_migration.link.served import Context
-from vm_migration.transfer.forecast import prepare_ms_expected
 from vm_migration.wire.ack import encode_ack
 from vm_migration.wire.attempt_key import attempt_key
 
@@ -36,6 +36,7 @@ class DestinationService(DestinationServicer):
         self._agent: Final = agent
         self._control: Final = control
         self._bulk: Final = bulk
+        self._times: Final = PrepareTimes()
         self._direct: Final = direct
 
     async def CheckIncoming(
@@ -46,7 +47,7 @@ class DestinationService(DestinationServicer):
         found = self._agent.admission.check(request.requirements)
         return destination_pb2.CheckIncomingResponse(
             blockers=[types_pb2.Blocker(code=each.code, message=each.message) for each in found],
-            expected_prepare_ms=prepare_ms_expected(request.requirements.ram_bytes),
+            expected_prepare_ms=self._times.expected_ms(request.requirements.ram_bytes),
         )
 
     async def Prepare(
@@ -56,6 +57,8 @@ class DestinationService(DestinationServicer):
         del context
         bulk = await self._bulk_address(request.transport)  # first, so that what is refused has done nothing
         attempt = await self._agent.prepare(attempt_key(request.key), request)
+        touch_ms = attempt.prepare_ms - attempt.launch_ms
+        self._times.note(request.key.attempt, PrepareTime(request.requirements.ram_bytes, attempt.launch_ms, touch_ms))
         return destination_pb2.PrepareResponse(
             ticket=attempt.ticket,
             control_address=self._control,

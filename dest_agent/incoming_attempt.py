@@ -66,6 +66,8 @@ class IncomingAttempt:
         self.source: Final = source
         self.ticket: Final = ticket
         self.prepare_ms = 0.0
+        self.launch_ms = 0.0
+        """Of it, until the machine's processes were there; the rest is its memory."""
         self.heard = asyncio.get_running_loop().time()
         """When anything was heard of its source, in seconds of the loop's clock."""
         self.asked: FinishRequest | None = None

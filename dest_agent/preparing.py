@@ -125,7 +125,7 @@ async def _brought_up(
     request: destination_pb2.PrepareRequest,
     launched: list[MachinePlace],
 ) -> IncomingAttempt:
-    record = custody.record
+    record, started = custody.record, loop_ns()
     place = await hypervisor.launch(UUID(record.machine), specification, incoming=True)
     launched.append(place)
     instance = place.instance()
@@ -133,9 +133,10 @@ async def _brought_up(
     await custody.write(lambda last: bound_to(last, name))
     await custody.attach(record.epoch)
     ram = await custody.port.ram()
+    launched_ms = (loop_ns() - started) / 1e6
     try:
         await _populate(custody, ram)
-        return IncomingAttempt(
+        attempt = IncomingAttempt(
             custody,
             ram,
             request.source,
@@ -143,9 +144,11 @@ async def _brought_up(
             streams=max(1, request.streams),
             full=request.verify == types_pb2.VERIFY_MODE_FULL,
         )
+        attempt.launch_ms = launched_ms
     except BaseException:
         ram.close()
         raise
+    return attempt
 
 
 async def _populate(custody: Custody, ram: RamBlock) -> None:
