@@ -93,7 +93,7 @@ _POLICY = (
         type=click.Choice(["auto", "none", "lz4", "zstd"]),
         default="auto",
         show_default=True,
-        help="`auto` is `none` in this version.",
+        help="`auto` takes, from moment to moment, what memory was seen to go fastest with, also none.",
     ),
     click.option(
         "--verify",
