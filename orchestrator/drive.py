@@ -37,6 +37,7 @@ from orchestrator.attempt import (
 )
 from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
 from orchestrator.journals import PROOFS, end_in_journals
+from orchestrator.policy import require_transport
 from orchestrator.preflight import ask
 from orchestrator.retrying import may_retry, settled_destination, successor
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
@@ -228,12 +229,14 @@ class Drive:
             requirements=begun.requirements,
             streams=attempt.policy.streams,
             verify=attempt.policy.message().verify,
+            transport=attempt.policy.transport,
         )
         try:
             await self._row.unless_cancelled(self._around.hooks.before_prepare(attempt))
             await self._row.say(f"has {attempt.destination} make the machine's memory ready")
             prepared = await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
             await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms))
+            require_transport(attempt.policy, prepared.features, attempt.destination)
             start = source_pb2.StartRequest(
                 key=attempt.key(),
                 control_address=prepared.control_address,

@@ -1,17 +1,19 @@
 """What a migration may cost and how it is done: the options of `viaduct migrate`, as the source agent gets them."""
 
+from collections.abc import Collection
 from typing import Final, Literal
 
 import msgspec
 
 from vm_migration.api.v1 import types_pb2 as pb
-from vm_migration.errors import InvalidInput
+from vm_migration.errors import InvalidInput, Refused
 
 OnTimeout = Literal["cancel", "force"]
 Profile = Literal["gentle", "balanced", "urgent"]
 Transport = Literal["grpc", "direct"]
 Compression = Literal["auto", "none", "lz4", "zstd"]
 Verify = Literal["auto", "full", "none"]
+MOST_STREAMS: Final = 16
 
 _VERIFY: Final = {
     "auto": pb.VERIFY_MODE_AUTO,
@@ -79,16 +81,25 @@ def require_offered(policy: MigrationPolicy) -> None:
         InvalidInput: Names every such option.
     """
     missing = []
-    if policy.transport != "grpc":
-        missing.append(f"--transport {policy.transport}")
-    if policy.streams != 1:
-        missing.append(f"--streams {policy.streams}")
     if policy.profile != "balanced":
         missing.append(f"--profile {policy.profile}")
     if missing:
         raise InvalidInput("not-offered", f"This version does not have {', '.join(missing)}", _HINT)
+    if not 1 <= policy.streams <= MOST_STREAMS:
+        raise InvalidInput("invalid-policy", f"{policy.streams} streams are not within 1 and {MOST_STREAMS}", _HINT)
     if policy.downtime_limit_ms < 1 or policy.timeout_ms < 1:
         raise InvalidInput("invalid-policy", "The downtime limit and the timeout must be at least 1 ms", _HINT)
+
+
+def require_transport(policy: MigrationPolicy, features: Collection[str], host: str) -> None:
+    """Accept a destination that takes bulk streams in as the policy asks; none is chosen in its place.
+
+    Raises:
+        Refused: It does not offer that.
+    """
+    if policy.transport != "grpc" and policy.transport not in features:
+        text = f"{host} takes no {policy.transport} streams in"
+        raise Refused("transport-not-offered", text, "Use --transport grpc, or update that host")
 
 
 _HINT: Final = "Leave the option out, or see `viaduct migrate --help` for what it accepts"

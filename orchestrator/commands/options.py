@@ -5,7 +5,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import click
 
-from orchestrator.policy import Compression, MigrationPolicy, OnTimeout, Profile, Transport, Verify
+from orchestrator.policy import MOST_STREAMS, Compression, MigrationPolicy, OnTimeout, Profile, Transport, Verify
 from vmm.assembly.quantity_text import parse_duration, parse_rate, parse_size
 
 _Given = ParamSpec("_Given")
@@ -86,8 +86,14 @@ _POLICY = (
     click.option(
         "--profile", type=click.Choice(["gentle", "balanced", "urgent"]), default="balanced", show_default=True
     ),
-    click.option("--transport", type=click.Choice(["grpc", "direct"]), default="grpc", show_default=True),
-    click.option("--streams", type=click.IntRange(min=1), default=1, show_default=True),
+    click.option(
+        "--transport",
+        type=click.Choice(["grpc", "direct"]),
+        default="grpc",
+        show_default=True,
+        help="How memory travels: over gRPC, or over connections of its own under TLS 1.3.",
+    ),
+    click.option("--streams", type=click.IntRange(1, MOST_STREAMS), default=1, show_default=True),
     click.option(
         "--compression",
         type=click.Choice(["auto", "none", "lz4", "zstd"]),

@@ -148,6 +148,7 @@ class FakeDestination(DestinationServicer):
 
     async def Prepare(self, request: destination.PrepareRequest, context: object) -> destination.PrepareResponse:
         self.world.calls.append(f"Prepare {self.host}")
+        self.world.prepared.append(request)
         assert request.secret_hash
         self.world.incoming[request.key.attempt] = "PREPARED"
         if self.world.script.prepare_waits is not None:
@@ -156,7 +157,11 @@ class FakeDestination(DestinationServicer):
         if self.world.script.prepare_error is not None:
             raise self.world.script.prepare_error
         return destination.PrepareResponse(
-            ticket=b"t", control_address="127.0.0.1:1", bulk_address="127.0.0.1:2", prepare_ms=321.0
+            ticket=b"t",
+            control_address="127.0.0.1:1",
+            bulk_address="127.0.0.1:2",
+            prepare_ms=321.0,
+            features=self.world.script.features_prepared,
         )
 
     async def OpenRound(self, request: destination.OpenRoundRequest, context: object) -> types.Empty:
@@ -260,5 +265,10 @@ class FakeHost(HostServicer):
 
     async def DescribeHost(self, request: types.Empty, context: object) -> types.HostFacts:
         return types.HostFacts(
-            host=self.host, version="0.1.0", boot_id="boot", memory_budget_bytes=64 << 30, memory_in_use_bytes=1 << 30
+            host=self.host,
+            version="0.1.0",
+            boot_id="boot",
+            memory_budget_bytes=64 << 30,
+            memory_in_use_bytes=1 << 30,
+            features=self.world.script.features,
         )

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass, field
 
+from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1 import types_pb2 as types
 from vm_migration.errors import InvalidInput, MigrationError
@@ -18,6 +19,8 @@ class Script:
     blockers: list[types.Blocker] = field(default_factory=list)
     profiles: list[types.Expected] = field(default_factory=list)  # what it would be under each
     incoming_blockers: list[types.Blocker] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)  # what destinations say that they offer
+    features_prepared: list[str] = field(default_factory=list)  # and what they say of it when they prepare
     begin_error: MigrationError | None = None
     prepare_error: MigrationError | None = None
     prepare_waits: asyncio.Event | None = None  # Prepare answers once it is set
@@ -37,6 +40,7 @@ class World:
     machines: dict[str, types.MachineStatus] = field(default_factory=dict)
     attempts: dict[str, "FakeAttempt"] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    prepared: list[destination.PrepareRequest] = field(default_factory=list)
     measured_ms: list[int] = field(default_factory=list)  # for how long whoever asked wanted it measured
     incoming: dict[str, str] = field(default_factory=dict)  # attempt -> the destination's state
     outgoing: dict[str, source.OutgoingReport] = field(default_factory=dict)  # what the source's journal says

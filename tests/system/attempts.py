@@ -39,7 +39,12 @@ def specification(name: str, /, **changes: object) -> MachineSpecification:
 
 
 def policy(
-    *, limit_ms: int = 2000, bandwidth: int = 0, verify: types_pb2.VerifyMode.ValueType = types_pb2.VERIFY_MODE_AUTO
+    *,
+    limit_ms: int = 2000,
+    bandwidth: int = 0,
+    verify: types_pb2.VerifyMode.ValueType = types_pb2.VERIFY_MODE_AUTO,
+    transport: str = "grpc",
+    streams: int = 1,
 ) -> types_pb2.Policy:
     """Return a policy that a busy test machine can keep."""
     return types_pb2.Policy(
@@ -48,8 +53,8 @@ def policy(
         timeout_ms=60_000,
         on_timeout=types_pb2.ON_TIMEOUT_CANCEL,
         profile="balanced",
-        transport="grpc",
-        streams=1,
+        transport=transport,
+        streams=streams,
         compression="auto",
         verify=verify,
     )
@@ -65,13 +70,17 @@ class Attempt:
     begun: source_pb2.BeginResponse
     verify: types_pb2.VerifyMode.ValueType
     prepared: destination_pb2.PrepareResponse = field(default_factory=destination_pb2.PrepareResponse)
+    transport: str = "grpc"
+    streams: int = 1
 
     @property
     def key(self) -> types_pb2.AttemptKey:
         return self.begun.key
 
     async def prepare(self) -> None:
-        self.prepared = await self.agents.prepare(self.destination, prepare_request(self.begun, self.verify))
+        request = prepare_request(self.begun, self.verify)
+        request.transport, request.streams = self.transport, self.streams
+        self.prepared = await self.agents.prepare(self.destination, request)
 
     async def start(self) -> None:
         request = source_pb2.StartRequest(
@@ -103,9 +112,9 @@ class Attempt:
             yield report
 
 
-def endless() -> types_pb2.Policy:
+def endless(*, transport: str = "grpc") -> types_pb2.Policy:
     """Return a policy under which the rounds do not end: the guest writes more than the bandwidth carries."""
-    return policy(limit_ms=100, bandwidth=SLOW)
+    return policy(limit_ms=100, bandwidth=SLOW, transport=transport)
 
 
 def prepare_request(
@@ -128,7 +137,10 @@ async def begin(
     wanted = terms or policy()
     key = types_pb2.AttemptKey(machine=machine, attempt=str(uuid4()), term=1)
     request = source_pb2.BeginRequest(key=key, destination=destination, policy=wanted)
-    return Attempt(agents, source, destination, await agents.begin(source, request), wanted.verify)
+    begun = await agents.begin(source, request)
+    return Attempt(
+        agents, source, destination, begun, wanted.verify, transport=wanted.transport, streams=wanted.streams
+    )
 
 
 async def started(

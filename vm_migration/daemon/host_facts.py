@@ -4,7 +4,16 @@ from importlib.metadata import version
 from typing import Final
 
 VERSION: Final = version("viaduct")
-FEATURES: Final = ("frames-1", "digests-xxh3-64", "verify-witness", "device-records", "progress-acks", "cut-rounds", "frames-compressed")
+FEATURES: Final = (
+    "frames-1",
+    "digests-xxh3-64",
+    "verify-witness",
+    "device-records",
+    "progress-acks",
+    "cut-rounds",
+    "frames-compressed",
+    "direct",
+)
 """Offered by the destination, chosen by the source."""
 
 
