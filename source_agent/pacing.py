@@ -1,23 +1,46 @@
 """Keeping a stream below a bandwidth."""
 
 import asyncio
+import contextlib
 from typing import Final
 
 _BURST_SECONDS: Final = 0.05
+_LOOK_EVERY: Final = 0.1
+"""Seconds after which whoever waits looks whether the bandwidth has changed."""
+_NOTHING: Final = 1e-6
+"""Seconds that are not worth a wait."""
 
 
 class Pacer:
-    """Spends bytes no faster than `bytes_per_second`, which may change at any time; 0 does not limit."""
+    """Spends bytes no faster than `bytes_per_second`, which may change at any time; 0 does not limit.
+
+    In any time, what is sent is at most the bandwidth times that time, a burst of 50 ms of it, and one frame for each
+    stream: a frame is sent first and waited for then. Whoever waits under a bandwidth that has changed goes on under
+    the new one within a tenth of a second.
+    """
 
     def __init__(self) -> None:
-        self.bytes_per_second = 0
+        self._bytes_per_second = 0
         self._ahead = 0.0
         """Bytes sent beyond what the bandwidth has allowed; below nought, what a burst may take at once."""
         self._as_of = 0.0
 
+    @property
+    def bytes_per_second(self) -> int:
+        """The bandwidth; 0 does not limit."""
+        return self._bytes_per_second
+
+    @bytes_per_second.setter
+    def bytes_per_second(self, value: int) -> None:
+        if self._bytes_per_second > 0:
+            self._catch_up()  # the time until now was the old one's
+        else:
+            self._ahead, self._as_of = 0.0, asyncio.get_running_loop().time()
+        self._bytes_per_second = value
+
     def spend(self, count: int) -> None:
         """Note that so many bytes more were sent."""
-        if self.bytes_per_second > 0:
+        if self._bytes_per_second > 0:
             self._catch_up()
             self._ahead += count
 
@@ -26,20 +49,22 @@ class Pacer:
 
         Whoever sets `unless` ends the wait: what follows is sent at once.
         """
-        if self.bytes_per_second <= 0 or unless.is_set():
-            return True
-        self._catch_up()
-        left = self._ahead / self.bytes_per_second
-        if left <= 0:
-            return True
-        try:
-            async with asyncio.timeout(min(left, longest)):
-                await unless.wait()
-        except TimeoutError:
-            return left <= longest
+        loop = asyncio.get_running_loop()
+        until = loop.time() + longest
+        while self._bytes_per_second > 0 and not unless.is_set():
+            self._catch_up()
+            left = self._ahead / self._bytes_per_second
+            if left <= _NOTHING:
+                return True
+            patience = until - loop.time()
+            if patience <= _NOTHING:
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, patience, _LOOK_EVERY)):
+                    await unless.wait()
         return True
 
     def _catch_up(self) -> None:
         now = asyncio.get_running_loop().time()
-        allowed = (now - self._as_of) * self.bytes_per_second
-        self._ahead, self._as_of = max(self._ahead - allowed, -_BURST_SECONDS * self.bytes_per_second), now
+        allowed = (now - self._as_of) * self._bytes_per_second
+        self._ahead, self._as_of = max(self._ahead - allowed, -_BURST_SECONDS * self._bytes_per_second), now
