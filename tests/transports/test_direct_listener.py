@@ -1,0 +1,194 @@
+"""A direct listener and those who mean it no good, or nothing: what waits is bounded, and ends by itself."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from dest_agent import direct_listener
+from dest_agent.direct_listener import DirectListener
+from source_agent.direct_carrier import direct_carrier
+from tests.dest_agent.arrivals import A
+from tests.fakes.far_end import TICKET, FarEnd, an_end, far_end
+from vm_migration.errors import InvalidInput, Refused, Unauthorised, Unreachable
+from vm_migration.link.address import split_address
+from vm_migration.link.direct_hello import HELLO_BYTES, Hello, decode_hello, encode_hello
+
+LONG = 20.0
+HELLO = Hello(UUID(A), 0, TICKET)
+
+
+@pytest.fixture
+async def far(tmp_path: Path) -> AsyncIterator[FarEnd]:
+    async with far_end(tmp_path, "direct") as end:
+        yield end
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("direct-stream")] == []
+
+
+@pytest.fixture
+async def plain(tmp_path: Path) -> AsyncIterator[FarEnd]:
+    async with far_end(tmp_path, "direct", secured=False) as end:
+        yield end
+
+
+async def ends(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the far end closes."""
+    async with asyncio.timeout(LONG):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def let_in(far: FarEnd) -> None:
+    """See that whoever has the right still is."""
+    async with asyncio.timeout(LONG), far.streams() as (lane,):
+        await lane.alive()
+
+
+async def test_who_says_nothing_is_let_go(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "HELLO_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    assert await ends(reader) == b""
+    writer.close()
+    await let_in(plain)
+
+
+async def test_who_says_half_a_hello_is_let_go(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "HELLO_SECONDS", 0.2)
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    writer.write(encode_hello(HELLO)[:-1])
+    assert await ends(reader) == b""
+    writer.close()
+    await let_in(plain)
+
+
+@pytest.mark.parametrize("first", [bytes(HELLO_BYTES), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(HELLO_BYTES)])
+async def test_what_is_no_hello_is_not_answered(plain: FarEnd, first: bytes) -> None:
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    writer.write(first)
+    assert await ends(reader) == b""
+    writer.close()
+    await let_in(plain)
+
+
+async def test_only_so_many_wait_at_a_time(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "MOST_WAITING", 2)
+    waiting = [await asyncio.open_connection(*split_address(plain.bulk)) for _ in range(2)]
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    assert await ends(reader) == b""
+    for _, each in (*waiting, (reader, writer)):
+        each.close()
+    async with asyncio.timeout(LONG):
+        while plain.direct._waiting:  # noqa: ASYNC110 - their end has no event
+            await asyncio.sleep(0.01)
+    await let_in(plain)
+
+
+async def test_a_stream_that_was_let_in_waits_no_longer(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_listener, "MOST_WAITING", 1)
+    async with asyncio.timeout(LONG), plain.streams() as (lane,):
+        await lane.alive()
+        reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+        writer.write(bytes(HELLO_BYTES))
+        assert await ends(reader) == b""
+        writer.close()
+        await lane.alive()
+
+
+async def test_a_client_without_a_certificate_gets_no_further_than_the_handshake(far: FarEnd) -> None:
+    context = ssl.create_default_context(cafile=str(far.identities["host-a"].ca))
+    context.set_alpn_protocols(["viaduct-direct/1"])
+    host, port = split_address(far.bulk)
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname="host-b")
+    writer.write(encode_hello(HELLO))
+    with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+        async with asyncio.timeout(LONG):
+            await reader.read()
+    writer.transport.abort()
+    await let_in(far)
+
+
+async def test_older_tls_is_not_spoken(far: FarEnd) -> None:
+    files = far.identities["host-a"]
+    context = ssl.create_default_context(cafile=str(files.ca))
+    context.load_cert_chain(files.certificate, files.key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    host, port = split_address(far.bulk)
+    with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
+        await asyncio.open_connection(host, port, ssl=context, server_hostname="host-b")
+
+
+async def test_a_host_of_another_name_is_not_taken_for_the_destination(far: FarEnd) -> None:
+    with an_end() as ended:
+        async with direct_carrier(far.bulk, far.identities["host-a"], "host-c", HELLO, "host-c"):
+            raise AssertionError("It was taken")
+    assert ended[0].code == "tls"
+
+
+async def test_a_grpc_server_is_not_taken_for_a_direct_listener(far: FarEnd) -> None:
+    far.bulk = far.control
+    with an_end() as ended:
+        await let_in(far)
+    assert isinstance(ended[0], Unreachable | Unauthorised)
+
+
+async def test_a_destination_that_offers_no_direct_streams_is_not_even_connected_to(far: FarEnd) -> None:
+    far.features, far.bulk = (), "127.0.0.1:1"
+    with an_end() as ended:
+        await let_in(far)
+    assert (type(ended[0]), ended[0].code) == (Refused, "transport-not-offered")
+
+
+async def test_nobody_listening_is_told_as_such(far: FarEnd) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        far.bulk = f"127.0.0.1:{taken.getsockname()[1]}"
+        with an_end() as ended:
+            await let_in(far)
+    assert (type(ended[0]), ended[0].code) == (Unreachable, "unreachable")
+
+
+async def test_a_listener_that_is_closed_ends_its_streams(far: FarEnd) -> None:
+    with an_end() as ended:
+        async with asyncio.timeout(LONG), far.streams() as (lane,):
+            await lane.alive()
+            await far.direct.close()
+            await asyncio.Event().wait()
+    assert ended[0].code in {"stream-closed", "unreachable"}
+
+
+async def test_plaintext_is_spoken_on_loopback_only(far: FarEnd) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        await DirectListener(far, "192.0.2.1", None).address()
+    assert refusal.value.code == "plaintext-refused"
+    with pytest.raises(InvalidInput) as refusal:
+        async with direct_carrier("192.0.2.1:7", None, "host-b", HELLO, "host-b"):
+            raise AssertionError("It was connected to")
+    assert refusal.value.code == "plaintext-refused"
+
+
+async def test_an_address_of_no_interface_is_refused(far: FarEnd) -> None:
+    with pytest.raises(Refused) as refusal:
+        await DirectListener(far, "192.0.2.1", far.identities["host-b"]).address()
+    assert refusal.value.code == "direct-unavailable"
+
+
+def test_a_hello_comes_back_as_it_was_and_nothing_else_is_one() -> None:
+    for hello in (HELLO, Hello(UUID(A), 15, TICKET, tells=False)):
+        assert decode_hello(encode_hello(hello)) == hello
+    message = encode_hello(HELLO)
+    for changed in (message[:-1], message + b"\0", b"X" + message[1:]):
+        with pytest.raises(Unauthorised):
+            decode_hello(changed)
+    for place in (4, 5, 6, 28):  # version, flags, and both that are reserved
+        wrong = bytearray(message)
+        wrong[place] ^= 2
+        with pytest.raises(Unauthorised):
+            decode_hello(bytes(wrong))
+    assert "ticket" not in repr(HELLO)
