@@ -33,6 +33,11 @@ class Compressing:
         self._since_ns = self._made_ns = self._sampling_ns = 0
         self._work: Sample | None = None
 
+    @property
+    def deltas_pay(self) -> bool:
+        """Whether pages that are sent again should be sent as deltas, by what is known now."""
+        return self._named is not None or (self._auto is not None and self._auto.waits)
+
     def begin(self) -> None:
         """Begin a round: what comes between two of them is nobody's time."""
         self._since_ns = loop_ns()
@@ -61,10 +66,13 @@ class Compressing:
         """Note that a frame that was `made` is sent."""
         now = loop_ns()
         since, self._since_ns = self._since_ns, now
-        if self._auto is None or still or not isinstance(frame.body, Pages | CompressedPages):
+        body = frame.body
+        if self._auto is None or still or not isinstance(body, Pages | CompressedPages):
             return
+        if isinstance(body, CompressedPages) and body.bases is not None:
+            return  # deltas say nothing of other pages
         seconds, waited = (now - since - self._sampling_ns) / 1e9, (now - self._made_ns) / 1e9
-        self._auto.sent(Sent(frame.body.page_bytes, seconds, waited, self._work))
+        self._auto.sent(Sent(body.page_bytes, seconds, waited, self._work))
 
     def _codec(self, *, still: bool) -> Codec | None:
         if self._auto is None:

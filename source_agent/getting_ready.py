@@ -178,3 +178,4 @@ async def _ask_features(link: DestinationLink, rounds: Rounds) -> None:
     features = await link.features()
     rounds.can_cut = "cut-rounds" in features
     rounds.can_compress = "frames-compressed" in features
+    rounds.can_delta = "frames-delta" in features

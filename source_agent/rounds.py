@@ -26,6 +26,7 @@ from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
+from vm_migration.transfer.sent_pages import SentPages
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -56,6 +57,7 @@ class RoundCounts:
     sent_pages: int = 0
     zero_pages: int = 0
     compressed_pages: int = 0
+    delta_pages: int = 0
 
 
 class Rounds:
@@ -77,6 +79,8 @@ class Rounds:
         """The destination is known to let a round end before its pages have come."""
         self.can_compress = False
         """The destination is known to take compressed pages."""
+        self.can_delta = False
+        """The destination is known to take deltas."""
         self.raw_bytes = 0
         """Bytes of the pages that were sent, before anything made them fewer."""
         self.bulk_started_ns = 0
@@ -92,6 +96,7 @@ class Rounds:
         self._link: Final = link
         self._lanes: Final = lanes
         self._compressing: Final = {bulk: Compressing(compression) for _, bulk in lanes}
+        self._remembered: Final = SentPages()
         self._key: Final = key
         self._verify: Final = verify
         self._unsent: Final = UnsentSet(ram.pages)
@@ -156,6 +161,7 @@ class Rounds:
             sent_pages=counts.sent_pages,
             zero_pages=counts.zero_pages,
             compressed_pages=counts.compressed_pages,
+            delta_pages=counts.delta_pages,
             wire_bytes=self.wire_bytes - wire_before,
             ms=(now - started_ns) / 1e6,
             dirtied_pages=dirtied,
@@ -175,6 +181,7 @@ class Rounds:
             sent_pages=counts.sent_pages,
             zero_pages=counts.zero_pages,
             compressed_pages=counts.compressed_pages,
+            delta_pages=counts.delta_pages,
             wire_bytes=self.wire_bytes - wire_before,
             ms=(loop_ns() - started_ns) / 1e6,
             dirtied_pages=0,
@@ -221,6 +228,7 @@ class Rounds:
         await self._link.open_round(request)
         digested = self._verify != "none" and self.witnessed
         holes = self._holes_for(opened.bitmap, reread=announced is not None)
+        remembered = self._bases_for(opened.number)
         parts: list[OutgoingRound] = []
         async with asyncio.TaskGroup() as group:
             batches: Batches = asyncio.Queue(1)
@@ -235,6 +243,7 @@ class Rounds:
                     holes=holes,
                     digested=digested,
                     announced=announced if stream.stream == 0 else None,
+                    remembered=remembered,
                 )
                 carried = devices if stream.stream == DEVICE_STREAM else Devices.NONE
                 group.create_task(
@@ -257,7 +266,7 @@ class Rounds:
             self.bulk_started_ns = loop_ns()
         compressing = self._compressing[bulk]
         compressing.begin()
-        sent, zeros = 0, 0
+        sent, zeros, deltas = 0, 0, 0
         for frame in () if cut.is_set() else part.pages():
             made = await compressing.made(frame, still=self._still, offered=self.can_compress)
             await self._send_frame(bulk, made, part, cut)
@@ -267,7 +276,8 @@ class Rounds:
             if isinstance(made.body, CompressedPages):
                 self.counts.compressed_pages += part.sent_pages - sent
             self.counts.zero_pages += part.zero_pages - zeros
-            sent, zeros = part.sent_pages, part.zero_pages
+            self.counts.delta_pages += part.delta_pages - deltas
+            sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
             if cut.is_set():  # here alone: a frame that was made must be sent
                 break
         if devices is not Devices.NONE:
@@ -310,6 +320,13 @@ class Rounds:
         self.pacer.spend(bulk.wire_bytes - before)
         while not await self.pacer.ready(_HEARTBEAT_AFTER, unless=cut):
             await bulk.send(part.heartbeat())
+
+    def _bases_for(self, number: int) -> SentPages | None:
+        """Return what a round's deltas are made against; None where none are made, and then nothing is remembered."""
+        if number and self.can_delta and all(each.deltas_pay for each in self._compressing.values()):
+            return self._remembered
+        self._remembered.clear()
+        return None
 
     def _holes_for(self, sent: DirtyBitmap, *, reread: bool) -> DirtyBitmap:
         """Return the pages that were never touched, which need not be read.

@@ -12,6 +12,7 @@ FEATURES: Final = (
     "progress-acks",
     "cut-rounds",
     "frames-compressed",
+    "frames-delta",
     "direct",
 )
 """Offered by the destination, chosen by the source."""

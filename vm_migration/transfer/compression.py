@@ -37,6 +37,8 @@ _PLAIN_AFTER_LONGEST: Final = 512 << 20
 """Bytes of pages sent with a codec after which some go without one; twice as many each time that it changes nothing."""
 _LEAST: Final = 256 << 10
 """Bytes of pages of a frame that is large enough to measure with."""
+_DELTA_WORTH: Final = 2.5e-9
+"""Seconds a byte: what both ends need to make a delta, remember its base and apply it, so that waiting hides it."""
 _WORST: Final = 8.0
 _WAITED: Final = 0.3
 """The share of its time that a frame waits for a link whose buffers are full."""
@@ -128,6 +130,11 @@ class AutoCompression:
         if self._plain and self._busy > _GAIN * self._plain:
             return False
         return self.elapsed - self._sampled_at >= self._sample_seconds / _SAMPLES
+
+    @property
+    def waits(self) -> bool:
+        """Whether a frame waits for the wire for longer than it takes to make and to apply it as a delta."""
+        return self._plain - self._busy >= _DELTA_WORTH
 
     def settled(self) -> Codec | None:
         """Return the best by what is known: for frames that must not be experimented with."""

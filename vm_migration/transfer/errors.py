@@ -11,6 +11,7 @@
     +-- PageOutsideRound     a page that the open round did not announce, or that came twice
     +-- RoundIncomplete      all barriers are in, and announced pages are missing
     +-- BadContents          compressed page data that no pages come out of
+    +-- WrongBase            a delta against something else than what lies here
 
 A refused frame has changed nothing: neither RAM, nor what is stale, nor the expected sequence.
 """
@@ -55,3 +56,7 @@ class RoundIncomplete(TransferError):
 
 class BadContents(TransferError):
     """Compressed page data are damaged, or do not come to the pages that the frame names."""
+
+
+class WrongBase(TransferError):
+    """A page's delta names another round than the one in which the page came last."""

@@ -31,6 +31,7 @@ from vmm.memory.quantities import PAGE_SIZE
 from vmm.vfio.device_records import DeviceRecord
 
 DigestArray = npt.NDArray[np.uint64]
+RoundArray = npt.NDArray[np.uint32]
 
 MAX_PAYLOAD: Final = 1 << 20
 """Bytes of a frame beside its header."""
@@ -77,12 +78,16 @@ class Codec(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompressedPages:
-    """Pages whose data are compressed, all of them together, and shorter for it; digests are of the pages."""
+    """Pages whose data are compressed, all of them together, and shorter for it; digests are of the pages.
+
+    With `bases` the data are the pages' exclusive or with what was sent of them in those rounds, a round for each page.
+    """
 
     runs: Runs
     codec: Codec
     data: memoryview
     digests: DigestArray | None = None
+    bases: RoundArray | None = None
 
     @property
     def page_bytes(self) -> int:

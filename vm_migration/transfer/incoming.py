@@ -29,6 +29,7 @@ from vm_migration.transfer.errors import (
     PageOutsideRound,
     RoundIncomplete,
     WrongAttempt,
+    WrongBase,
     WrongOrder,
     WrongRound,
     WrongStream,
@@ -46,6 +47,7 @@ from vm_migration.transfer.frames import (
     Heartbeat,
     Pages,
     Place,
+    RoundArray,
     Zeros,
 )
 from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of
@@ -114,6 +116,8 @@ class IncomingImage:
         self._stale = DirtyBitmap(self.pages)
         self._verified = DirtyBitmap(self.pages)
         self._different = DirtyBitmap(self.pages)
+        self._came = np.zeros(self.pages, dtype=np.uint32)  # of pages that only round 0 brought, it takes no memory
+        """The round in which a page's contents came, for those that came again; 0 for all others."""
         self.device_bytes_waiting = 0
         """A bound on the memory that records take which nobody has taken: their data, and a little for each."""
         self._records: list[DeviceRecord] = []
@@ -177,9 +181,12 @@ class IncomingImage:
         match frame.body:
             case Pages() as body:
                 self._apply_pages(body)
-            case CompressedPages(runs, codec, data, digests) as body:
-                pages = self._decompressor.page_data(codec, data, body.page_bytes)
-                self._apply_pages(Pages(runs, memoryview(pages), digests))
+            case CompressedPages(runs, codec, data, digests, bases) as body:
+                made = memoryview(self._decompressor.page_data(codec, data, body.page_bytes))
+                if bases is None:
+                    self._apply_pages(Pages(runs, made, digests))
+                else:
+                    self._apply_deltas(Pages(runs, made, digests), bases)
             case Zeros() as body:
                 self._apply_zeros(body)
             case Digests() as body:
@@ -258,6 +265,22 @@ class IncomingImage:
         if body.digests is not None:
             self._compare(pages, body.digests)
 
+    def _apply_deltas(self, body: Pages, bases: RoundArray) -> None:
+        """Change pages that came before, in the rounds that the source names."""
+        pages = self._announced(body.runs)
+        others = self._came[pages] != bases
+        if others.any():
+            page, base = int(pages[others][0]), int(bases[others][0])
+            raise WrongBase(f"Page {page} came in round {self._came[page]}; its delta is against round {base}")
+        changes = np.frombuffer(body.data, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+        if len(body.runs) == 1:
+            self._words[int(pages[0]) : int(pages[-1]) + 1] ^= changes
+        else:
+            self._words[pages] ^= changes
+        self._arrived(pages)
+        if body.digests is not None:
+            self._compare(pages, body.digests)
+
     def _apply_zeros(self, body: Zeros) -> None:
         if len(body.runs) * LONG_RUN > page_count(body.runs):
             self._apply_scattered_zeros(body)
@@ -269,6 +292,9 @@ class IncomingImage:
             self._zero(first, count)
             for known in (self._stale, self._verified, self._different):
                 known.clear_run(first, count)
+            came = self._came[first : first + count]
+            if came.any():
+                came[:] = 0
             if body.digested:  # each page was just read as zero, or made so
                 self._verified.set_run(first, count)
             self.received_pages += count
@@ -278,6 +304,7 @@ class IncomingImage:
         for first, count in body.runs.tolist():
             self._zero(first, count)
         self._arrived(pages)
+        self._came[pages[self._came[pages] != 0]] = 0
         if body.digested:
             self._verified.set_pages(pages)
 
@@ -305,6 +332,8 @@ class IncomingImage:
         self._stale.clear_pages(pages)
         self._verified.clear_pages(pages)
         self._different.clear_pages(pages)
+        if self.round:
+            self._came[pages] = self.round
         self.received_pages += len(pages)
 
     def _compare(self, pages: PageIndexes, stated: DigestArray) -> None:

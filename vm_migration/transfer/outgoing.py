@@ -22,12 +22,15 @@ from uuid import UUID
 
 import numpy as np
 
+from vm_migration.transfer.codecs import Compressor
 from vm_migration.transfer.digests import ZERO_DIGEST, PageWords, digests_of_pages, digests_of_rows, zero_rows
 from vm_migration.transfer.frames import (
     MAX_PAYLOAD,
     MAX_ZERO_PAGES,
     Barrier,
     Body,
+    Codec,
+    CompressedPages,
     Device,
     DigestArray,
     Digests,
@@ -38,6 +41,7 @@ from vm_migration.transfer.frames import (
     Zeros,
 )
 from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of, pieces, run_pieces, runs_of
+from vm_migration.transfer.sent_pages import SentPages
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
@@ -45,6 +49,9 @@ from vmm.vfio.device_records import DeviceRecord
 
 _TABLE_BYTES: Final = 16
 """At most a run and a digest go with each page."""
+_DELTA_CODEC: Final = Codec.LZ4
+"""Three quarters of a delta are zeros, and mostly nearly all: the quicker codec makes little of them too."""
+_DELTA_COMPRESSOR: Final = Compressor()
 _PAGES_PER_DIGESTS: Final = 8192
 """About 4 ms of hashing between two chances to pace or cancel."""
 
@@ -76,8 +83,11 @@ class OutgoingRound:
         announced: DirtyBitmap,
         *,
         digested: bool,
+        remembered: SentPages | None,
     ) -> None:
         self.sent_pages = 0
+        self.delta_pages = 0
+        """Of the sent pages, those of which what had changed was sent."""
         self.zero_pages = 0
         self.finished = False
         self._stream = stream
@@ -87,6 +97,7 @@ class OutgoingRound:
         self._holes = holes
         self._announced = announced
         self._digested = digested
+        self._remembered = remembered
         self._left = dirty.copy()
 
     @property
@@ -106,9 +117,15 @@ class OutgoingRound:
                 case Pages():
                     self.sent_pages += page_count(body.runs)
                     self._handed_out(body.runs)
+                case CompressedPages():
+                    self.sent_pages += page_count(body.runs)
+                    self.delta_pages += page_count(body.runs)
+                    self._handed_out(body.runs)
                 case Zeros():
                     self.zero_pages += page_count(body.runs)
                     self._handed_out(body.runs)
+                    if self._remembered is not None:
+                        self._remembered.forget(pages_of(body.runs))
             yield self._frame(body)
 
     def device(self, record: DeviceRecord) -> Frame:
@@ -159,15 +176,21 @@ class OutgoingRound:
                     zeros.append(found)
                     zero_count += len(found)
                 if not batch.room:
-                    yield batch.body(digested=self._digested)
+                    yield from self._sent(batch)
                     batch = _Batch(capacity)
                 if zero_count > MAX_ZERO_PAGES - capacity:
                     yield Zeros(runs_of(np.concatenate(zeros)), self._digested)
                     zeros, zero_count = [], 0
         if batch.count:
-            yield batch.body(digested=self._digested)
+            yield from self._sent(batch)
         if zeros:
             yield Zeros(runs_of(np.concatenate(zeros)), self._digested)
+
+    def _sent(self, batch: "_Batch") -> Iterator[Body]:
+        if self._remembered is None:
+            yield batch.body(digested=self._digested)
+        else:
+            yield from batch.bodies(self._remembered, self._number, digested=self._digested)
 
 
 class OutgoingStream:
@@ -198,6 +221,7 @@ class OutgoingStream:
         holes: DirtyBitmap | None = None,
         digested: bool = False,
         announced: DirtyBitmap | None = None,
+        remembered: SentPages | None = None,
     ) -> OutgoingRound:
         """Return this stream's share of a round.
 
@@ -210,9 +234,13 @@ class OutgoingStream:
                 a hole of a mapped memfd allocates it.
             digested: State the digest of each page with its contents.
             announced: Pages not in any share of this round whose digests are told too; the guest must be paused.
+            remembered: What all streams have sent since round 1, or since it was cleared: deltas are made against it.
+                In round 0 there is none.
         """
         none = DirtyBitmap(dirty.pages)
-        return OutgoingRound(self, number, words, dirty, holes or none, announced or none, digested=digested)
+        return OutgoingRound(
+            self, number, words, dirty, holes or none, announced or none, digested=digested, remembered=remembered
+        )
 
 
 class _Batch:
@@ -251,3 +279,23 @@ class _Batch:
         rows = self._rows[: self.count]
         digests: DigestArray | None = digests_of_rows(rows) if digested else None
         return Pages(runs_of(np.concatenate(self._pages)), rows.data.cast("B"), digests)
+
+    def bodies(self, remembered: SentPages, number: int, *, digested: bool) -> Iterator[Body]:
+        """Yield the bodies of one frame or two: deltas against what is remembered, and the rest as they are.
+
+        What a body says is remembered just before it is handed out: a round may be cut between the two.
+        """
+        pages, rows = np.concatenate(self._pages), self._rows[: self.count]
+        digests: DigestArray | None = digests_of_rows(rows) if digested else None
+        deltas = remembered.deltas(pages, rows)
+        chosen, whole = deltas.chosen, ~deltas.chosen
+        if chosen.any():
+            data = _DELTA_COMPRESSOR.compressed(_DELTA_CODEC, deltas.changes.data.cast("B"))
+            stated = None if digests is None else digests[chosen]
+            remembered.remember(pages[chosen], rows[chosen], number)
+            yield CompressedPages(runs_of(pages[chosen]), _DELTA_CODEC, memoryview(data), stated, deltas.bases)
+        if whole.any():
+            stated = None if digests is None else digests[whole]
+            rest = rows[whole] if chosen.any() else rows
+            remembered.remember(pages[whole], rest, number)
+            yield Pages(runs_of(pages[whole]), rest.data.cast("B"), stated)

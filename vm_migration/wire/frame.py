@@ -10,7 +10,7 @@
     +--------------------+--------------------+---------+---------+------------------+
     32                   40                   48        52        56                 64
 
-    payload:  [run table, count of pages in runs][digest table][page data, compressed or not]
+    payload:  [run table, count of pages in runs][digest table][base table][page data]
               or, of a DEVICE frame: [record kind, length of name, name][data]
 
 docs/protocol/frames.md says what each field may hold. One meaning has one encoding: what `decode` accepts, `encode`
@@ -57,6 +57,7 @@ _FIELDS: Final = struct.Struct("<BBHI16sIIQQII")
 _CHECKSUM: Final = struct.Struct("<Q")
 _RUN_BYTES: Final = 8
 _DIGEST_BYTES: Final = 8
+_BASE_BYTES: Final = 4
 _PAGE_LIMIT: Final = 1 << 32
 
 
@@ -84,10 +85,12 @@ class Flag(IntFlag):
     """The page data are one LZ4 block, shorter than they."""
     ZSTD = 16
     """The page data are one Zstandard frame, shorter than they."""
+    DELTA = 32
+    """The page data are exclusive ors with what came in the rounds that a table names; compressed always."""
 
 
 _ALLOWED_FLAGS: Final = {
-    Kind.PAGES: (0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19),
+    Kind.PAGES: (*range(4), *range(8, 12), *range(16, 20), *range(40, 44), *range(48, 52)),
     Kind.ZEROS: (1, 3),
     Kind.DIGESTS: (0, 1),
     Kind.BARRIER: (0, 4),
@@ -251,11 +254,16 @@ def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
     if header.kind is Kind.DIGESTS:
         return Digests(runs, np.frombuffer(rest, dtype="<u8"))
     table = header.count * _DIGEST_BYTES if header.digested else 0
-    data = rest[table:]
-    if header.codec and not 0 < len(data) < header.count * PAGE_SIZE:
-        raise NotCanonical(f"PAGES frame of {header.count} pages has {len(data)} bytes of compressed data")
+    if header.codec is None:
+        return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8") if header.digested else None)
+    tables = table + (header.count * _BASE_BYTES if header.flags & Flag.DELTA else 0)
+    if not 0 < len(rest) - tables < header.count * PAGE_SIZE:
+        raise NotCanonical(f"PAGES frame of {header.count} pages has {len(rest) - tables} bytes of compressed data")
     digests = np.frombuffer(rest[:table], dtype="<u8") if header.digested else None
-    return CompressedPages(runs, header.codec, data, digests) if header.codec else Pages(runs, data, digests)
+    bases = np.frombuffer(rest[table:tables], dtype="<u4") if header.flags & Flag.DELTA else None
+    if bases is not None and not (bases.min() > 0 and bases.max() < header.place.round):
+        raise NotCanonical(f"Deltas of round {header.place.round} against rounds {bases.min()} to {bases.max()}")
+    return CompressedPages(runs, header.codec, rest[tables:], digests, bases)
 
 
 def _pageless(header: _Header, payload: memoryview) -> Body:
@@ -268,9 +276,8 @@ def _parts(body: Body) -> tuple[Kind, int, Runs, list[memoryview]]:
     """Return the kind of a body, its flags but RUNS, its runs, and its payload after their table."""
     match body:
         case Pages() | CompressedPages():
-            tables = [] if body.digests is None else [body.digests.data.cast("B")]
-            flags = _CODEC_FLAGS[body.codec] if isinstance(body, CompressedPages) else 0
-            return Kind.PAGES, flags | (Flag.DIGESTED if tables else 0), body.runs, [*tables, body.data]
+            flags, parts = _page_parts(body)
+            return Kind.PAGES, flags, body.runs, parts
         case Zeros():
             return Kind.ZEROS, Flag.DIGESTED if body.digested else 0, body.runs, []
         case Digests():
@@ -281,6 +288,18 @@ def _parts(body: Body) -> tuple[Kind, int, Runs, list[memoryview]]:
             return Kind.BARRIER, Flag.CUT if cut else 0, NO_RUNS, []
         case Heartbeat():
             return Kind.HEARTBEAT, 0, NO_RUNS, []
+
+
+def _page_parts(body: Pages | CompressedPages) -> tuple[int, list[memoryview]]:
+    flags, tables = 0, []
+    if body.digests is not None:
+        flags, tables = Flag.DIGESTED, [body.digests.data.cast("B")]
+    if isinstance(body, CompressedPages):
+        flags |= _CODEC_FLAGS[body.codec]
+        if body.bases is not None:
+            flags |= Flag.DELTA
+            tables.append(body.bases.data.cast("B"))
+    return flags, [*tables, body.data]
 
 
 def _checksum(fields: bytes | memoryview, *payload: memoryview) -> int:

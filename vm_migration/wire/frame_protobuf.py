@@ -25,6 +25,7 @@ from vm_migration.transfer.frames import (
     Heartbeat,
     Pages,
     Place,
+    RoundArray,
     Zeros,
 )
 from vm_migration.transfer.page_runs import Runs, page_count
@@ -64,6 +65,7 @@ def to_message(frame: Frame) -> bulk_pb2.BulkFrame:
             message.pages.digests.extend([] if body.digests is None else body.digests.tolist())
             message.pages.data = bytes(body.data)
             message.pages.codec = _CODEC_NUMBERS[body.codec]
+            message.pages.bases.extend([] if body.bases is None else body.bases.tolist())
         case Zeros() as body:
             message.zeros.runs.extend(body.runs.reshape(-1).tolist())
             message.zeros.digested = body.digested
@@ -145,10 +147,20 @@ def _pages(message: bulk_pb2.PageContents) -> Pages | CompressedPages:
     if digests is not None and len(digests) != count:
         raise Truncated(f"Frame of {count} pages has {len(digests)} digests")
     if message.codec != bulk_pb2.PAGE_CODEC_UNSPECIFIED:
-        return CompressedPages(runs, _codec(message), memoryview(message.data), digests)
+        return CompressedPages(runs, _codec(message), memoryview(message.data), digests, _bases(message, count))
+    if message.bases:
+        raise UnknownKind("Deltas that are not compressed")
     if len(message.data) != count * PAGE_SIZE:
         raise Truncated(f"Frame of {count} pages has {len(message.data)} bytes of them")
     return Pages(runs, memoryview(message.data), digests)
+
+
+def _bases(message: bulk_pb2.PageContents, count: int) -> RoundArray | None:
+    if not message.bases:
+        return None
+    if len(message.bases) != count:
+        raise Truncated(f"Frame of {count} pages has {len(message.bases)} bases")
+    return np.array(list(message.bases), dtype="<u4")
 
 
 def _codec(message: bulk_pb2.PageContents) -> Codec:

@@ -1,5 +1,6 @@
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -61,6 +62,15 @@ def compressed_body(pages: list[int], data: bytes, codec: Codec, *, digested: bo
     return CompressedPages(runs(pages), codec, memoryview(data), digests(len(pages)) if digested else None)
 
 
+@st.composite
+def deltas(draw: st.DrawFn) -> Frame:
+    place = Place(ATTEMPT, draw(st.integers(2, 2**32 - 1)), 0, 0)
+    pages = draw(page_sets)
+    body = compressed_body(pages, b"changes", draw(st.sampled_from(Codec)), digested=draw(st.booleans()))
+    bases = st.lists(st.integers(1, place.round - 1), min_size=len(pages), max_size=len(pages))
+    return Frame(place, replace(body, bases=np.array(draw(bases), dtype=np.uint32)))
+
+
 def _encodes(name: str) -> bool:
     return not any(0xD800 <= ord(character) < 0xE000 for character in name) and len(name.encode()) <= MAX_NAME_BYTES
 
@@ -87,7 +97,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
         lambda kind: Device(DeviceRecord("0000:3a:00.1", kind))
     ),
 )
-frames = st.builds(Frame, places, bodies)
+frames = st.builds(Frame, places, bodies) | deltas()
 
 
 def described(frame: Frame) -> tuple[object, ...]:
@@ -100,7 +110,7 @@ def described(frame: Frame) -> tuple[object, ...]:
     if isinstance(body, Pages | CompressedPages):
         parts.append(bytes(body.data))
     if isinstance(body, CompressedPages):
-        parts.append(body.codec)
+        parts.extend((body.codec, None if body.bases is None else body.bases.tolist()))
     if isinstance(body, Zeros):
         parts.append(body.digested)
     if isinstance(body, Device):
@@ -272,6 +282,40 @@ def test_a_run_table_that_does_not_come_to_its_pages_is_refused() -> None:
             continue
         assert isinstance(read, CompressedPages)  # the third run became data, which no codec reads
         assert read.runs.tolist() == [[1, 1], [3, 1]]
+
+
+@pytest.mark.parametrize("base", [0, 5, 6, 2**32 - 1])
+def test_a_delta_against_round_0_or_a_round_to_come_is_refused(base: int) -> None:
+    body = compressed_body([1, 4], b"changes", Codec.LZ4, digested=True)
+    for bases in ([1, base], [base, 1]):
+        frame = Frame(Place(ATTEMPT, 5, 0, 0), replace(body, bases=np.array(bases, dtype=np.uint32)))
+        with pytest.raises(NotCanonical):
+            decode(encode(frame))
+
+
+def no_codec(message: BulkFrame) -> None:
+    message.pages.ClearField("codec")
+
+
+def a_base_short(message: BulkFrame) -> None:
+    message.pages.bases.pop()
+
+
+def test_deltas_without_a_codec_or_with_a_base_short_are_refused() -> None:
+    body = replace(compressed_body([1, 4], b"c", Codec.LZ4, digested=False), bases=np.array([1, 2], dtype=np.uint32))
+    frame = Frame(Place(ATTEMPT, 5, 0, 0), body)
+    message = bytearray(encode(frame))
+    message[2] &= 0xFF - 8
+    with pytest.raises(UnknownKind):
+        decode(bytes(message))
+    for spoil in (no_codec, a_base_short):
+        twin = to_message(frame)
+        spoil(twin)
+        with pytest.raises(FrameError):
+            from_message(twin)
+    short = replace(body, bases=np.array([1], dtype=np.uint32), data=memoryview(b""))
+    with pytest.raises((Truncated, NotCanonical)):
+        decode(encode(Frame(frame.place, short)))
 
 
 def test_a_frame_with_two_codecs_is_refused() -> None:

@@ -173,6 +173,7 @@ class PageContents(_message.Message):
     DIGESTS_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
+    BASES_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """4096 bytes a page; of all pages together, and shorter, where a codec is named"""
     codec: Global___PageCodec.ValueType
@@ -183,6 +184,12 @@ class PageContents(_message.Message):
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """empty, or xxh3-64 of each page"""
 
+    @_builtins.property
+    def bases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Empty, or for each page the round, not 0, in which it was sent last: the data are the exclusive or with that. Never
+        without a codec, and only to a destination that offers frames-delta.
+        """
+
     def __init__(
         self,
         *,
@@ -190,10 +197,11 @@ class PageContents(_message.Message):
         digests: _abc.Iterable[_builtins.int] | None = ...,
         data: _builtins.bytes = ...,
         codec: Global___PageCodec.ValueType = ...,
+        bases: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codec", b"codec", "data", b"data", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases", b"bases", "codec", b"codec", "data", b"data", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
