@@ -1,6 +1,6 @@
 """Measures Viaduct beside QEMU and iperf3 and writes the table of docs/performance.md.
 
-Usage: python -m benchmarks.beside [--runs 5] [--only SCENARIO ...] [--size BYTES] [--no-write]
+Usage: python -m benchmarks.beside [--runs 5] [--only SCENARIO ...] [--size BYTES] [--no-grid] [--no-write]
 
 With `--size` everything is played in small, to see that it works: nothing is written then, and nothing is claimed.
 The exit code is 1 when a row that was measured is not what it must be.
@@ -8,6 +8,7 @@ The exit code is 1 when a row that was measured is not what it must be.
 
 import argparse
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -21,12 +22,15 @@ from typing import Final
 
 import psutil
 
+from benchmarks.beside.measures import Run
 from benchmarks.beside.page import between_markers, document, missed, tables
+from benchmarks.beside.prediction import Prediction
+from benchmarks.beside.prediction_grid import GRID
 from benchmarks.beside.qemu_process import PROGRAM
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import SCENARIOS, Scenario, named
 from benchmarks.beside.table import MEASURES
-from benchmarks.beside.turns import ROOT, play
+from benchmarks.beside.turns import ROOT, play, predict
 
 PAGE: Final = ROOT / "docs" / "performance.md"
 RESULTS: Final = ROOT / "benchmarks" / "results"
@@ -36,25 +40,34 @@ def main() -> int:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="counted turns of each scenario (default 5)")
-    parser.add_argument("--only", nargs="+", type=named, default=list(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("--only", nargs="*", type=named, default=list(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("--no-grid", action="store_true", help="leave the predictions out")
     parser.add_argument("--size", type=int, default=0, help="bytes of RAM at most: a trial that writes nothing")
     parser.add_argument("--no-write", action="store_true", help="leave docs and results as they are")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # and take the workers down
     write = not (arguments.no_write or arguments.size)
-    return compare(arguments.only, arguments.runs, arguments.size, write=write)
+    return compare(arguments.only, arguments.runs, arguments.size, grid=not arguments.no_grid, write=write)
 
 
-def compare(scenarios: Sequence[Scenario], runs: int, size: int = 0, *, write: bool = True) -> int:
+def compare(scenarios: Sequence[Scenario], runs: int, size: int = 0, *, grid: bool = True, write: bool = True) -> int:
     """Play scenarios, print the table, and write it where asked; 1 when something is not what it must be."""
-    run: dict[str, list[Sample]] = {}
+    played: dict[str, list[Sample]] = {}
+    predictions: list[Prediction] = []
     broken = 0
     for scenario in scenarios:
         try:
-            run[scenario.name] = play(scenario, runs, size, lambda sample: _tell(scenario, sample))  # noqa: B023
+            played[scenario.name] = play(scenario, runs, size, functools.partial(_tell, scenario))
         except RuntimeError as error:
             sys.stderr.write(f"{scenario.name} was NOT MEASURED: {error}\n")
             broken += 1
+    for link in dict.fromkeys(one.link for one in GRID) if grid else ():
+        try:
+            predictions += predict(link, 1 if size else 0, _tell_prediction)
+        except RuntimeError as error:
+            sys.stderr.write(f"Predictions over {link} were NOT MEASURED: {error}\n")
+            broken += 1
+    run = Run(played, predictions)
     about = machine(runs)
     sys.stdout.write(f"\n{tables(run, MEASURES, about)}\n")
     if write:
@@ -92,7 +105,14 @@ def _tell(scenario: Scenario, sample: Sample) -> None:
     sys.stderr.write(f"{scenario.name:16} {sample.turn:3} {sample.who:42} {words}\n")
 
 
-def _write(run: dict[str, list[Sample]], about: dict[str, object]) -> None:
+def _tell_prediction(one: Prediction) -> None:
+    words = one.why
+    if one.total is not None and one.downtime is not None:
+        words = f"total off by {one.total.error:.0%}, downtime by {one.downtime.error:.0%}"
+    sys.stderr.write(f"prediction       {one.run:80} {words}\n")
+
+
+def _write(run: Run, about: dict[str, object]) -> None:
     PAGE.write_text(between_markers(PAGE.read_text(), tables(run, MEASURES, about)))
     path = RESULTS / f"beside-{about['date']}.json"
     path.write_text(json.dumps(document(run, MEASURES, about), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The path that everybody's bytes take: loopback, or two hosts in network namespaces on a link shaped to 1 Gbit/s.
+"""The path that everybody's bytes take: loopback, or two hosts in network namespaces on a shaped link.
 
 ::
 
@@ -17,10 +17,11 @@ from typing import Final, Literal
 
 from tests.faults.network import Loopback, Namespaces, Network
 
-LinkName = Literal["loopback", "1 Gbit/s"]
+LinkName = Literal["loopback", "1 Gbit/s", "300 Mbit/s"]
 
 HOSTS: Final = ("host-a", "host-b")
-GIGABIT: Final = "1gbit"
+RATES: Final = {"1 Gbit/s": "1gbit", "300 Mbit/s": "300mbit"}
+"""As tc writes them."""
 _BURST: Final = "256kb"
 _LATENCY: Final = "50ms"
 _SECONDS: Final = 20.0
@@ -38,7 +39,7 @@ def make_link(name: LinkName) -> Network:
         return Loopback()
     network = Namespaces(HOSTS)
     try:
-        shape(network.inside, GIGABIT)
+        shape(network.inside, RATES[name])
     except BaseException:
         network.close()
         raise

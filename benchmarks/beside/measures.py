@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final, Literal
 
+from benchmarks.beside.prediction import Prediction, within
 from benchmarks.beside.sample import Sample
 
-Samples = Mapping[str, Sequence[Sample]]
-"""Of each scenario that was measured."""
 Figure = Callable[[Sample], float]
 Better = Literal["lower", "higher"]
 
@@ -21,6 +20,18 @@ _GIB: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """What was measured: the samples of each scenario that was played, and what became of predictions."""
+
+    scenarios: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
+    predictions: Sequence[Prediction] = ()
+
+    def of(self, name: str) -> Sequence[Sample]:
+        """Return a scenario's samples; none where it was not played."""
+        return self.scenarios.get(name, ())
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """A row's values, one a turn, and what is to be said beside them; `settled` where no value has to be judged."""
 
@@ -29,7 +40,7 @@ class Reading:
     settled: bool | None = None
 
 
-Read = Callable[[Samples], Reading]
+Read = Callable[[Run], Reading]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +127,9 @@ def counted(samples: Sequence[Sample], who: str) -> list[Sample]:
     return [each for each in samples if each.who == who and each.turn]
 
 
-def unfit(run: Samples, name: str, who: str) -> Reading | None:
+def unfit(run: Run, name: str, who: str) -> Reading | None:
     """Return what to say where somebody's movements of a scenario cannot all be compared; None where they can."""
-    tried = counted(run.get(name, ()), who)
+    tried = counted(run.of(name), who)
     if not tried:
         return Reading(words=NOT_MEASURED)
     if all(each.outcome == "not offered" for each in tried):
@@ -138,14 +149,14 @@ def beside(
     """
     figure = theirs or ours
 
-    def read(run: Samples) -> Reading:
+    def read(run: Run) -> Reading:
         said = unfit(run, name, who)
         if said is not None:
             return said
-        mine = completed(run[name], who)
-        others = {peer: found for peer in peers if (found := completed(run[name], peer))}
+        mine = completed(run.of(name), who)
+        others = {peer: found for peer in peers if (found := completed(run.of(name), peer))}
         if not others:
-            tried = [each for peer in peers for each in counted(run[name], peer)]
+            tried = [each for peer in peers for each in counted(run.of(name), peer)]
             slow = bool(tried) and all(each.outcome == "did not complete" for each in tried)
             return Reading(words="completes where the other does not", settled=True) if slow else Reading()
         pick = min if better == "lower" else max
@@ -160,12 +171,12 @@ def beside(
 def own(names: Sequence[str], who: str, figure: Figure) -> Read:
     """Return a reader of somebody's own figure over all movements of some scenarios."""
 
-    def read(run: Samples) -> Reading:
+    def read(run: Run) -> Reading:
         for name in names:
             said = unfit(run, name, who)
             if said is not None:
                 return said
-        return Reading(tuple(figure(each) for name in names for each in completed(run[name], who).values()))
+        return Reading(tuple(figure(each) for name in names for each in completed(run.of(name), who).values()))
 
     return read
 
@@ -173,12 +184,24 @@ def own(names: Sequence[str], who: str, figure: Figure) -> Read:
 def share_within(name: str, who: str, limit_ms: float) -> Read:
     """Return a reader of the share of runs that completed with a downtime of at most that; failed ones did not."""
 
-    def read(run: Samples) -> Reading:
-        tried = counted(run.get(name, ()), who)
+    def read(run: Run) -> Reading:
+        tried = counted(run.of(name), who)
         said = unfit(run, name, who)
         if said is not None and said.settled is None:
             return said
         good = sum(each.outcome == "completed" and each.downtime_ms <= limit_ms for each in tried)
         return Reading((good / len(tried),), f"{good} of {len(tried)}")
+
+    return read
+
+
+def predicted(figure: Literal["total", "downtime"], tolerance: float, runs: int) -> Read:
+    """Return a reader of how many of so many predictions came true; fewer runs than that are no measurement."""
+
+    def read(run: Run) -> Reading:
+        if len(run.predictions) < runs:
+            return Reading(words=NOT_MEASURED)
+        good = sum(within(one, figure, tolerance) for one in run.predictions)
+        return Reading((float(good),), f"{good} of {len(run.predictions)}")
 
     return read

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+import msgspec
+
 from benchmarks.beside.measures import (
     NONE,
     Figure,
     Measure,
     Reading,
-    Samples,
+    Run,
     bytes_per_s,
     completed,
     counted,
@@ -22,12 +24,13 @@ BEGIN = "<!-- bench: begin -->"
 END = "<!-- bench: end -->"
 
 
-def tables(run: Samples, measures: Sequence[Measure], about: Mapping[str, object]) -> str:
+def tables(run: Run, measures: Sequence[Measure], about: Mapping[str, object]) -> str:
     """Return a run as Markdown: the rows that must be reached, and everybody's own figures."""
-    return "\n".join([f"{described(about)}:", "", *_judged(run, measures), "", *_figures(run)])
+    lines = [f"{described(about)}:", "", *_judged(run, measures), "", *_figures(run)]
+    return "\n".join([*lines, "", *_predictions(run)] if run.predictions else lines)
 
 
-def document(run: Samples, measures: Sequence[Measure], about: Mapping[str, object]) -> dict[str, object]:
+def document(run: Run, measures: Sequence[Measure], about: Mapping[str, object]) -> dict[str, object]:
     """Return a run as JSON, every sample in it."""
     rows = []
     for measure in measures:
@@ -46,11 +49,12 @@ def document(run: Samples, measures: Sequence[Measure], about: Mapping[str, obje
                 "words": reading.words,
             }
         )
-    samples = {name: [_plain(each) for each in found] for name, found in run.items()}
-    return {"schema": "viaduct.bench-beside.v1", **about, "rows": rows, "samples": samples}
+    samples = {name: [_plain(each) for each in found] for name, found in run.scenarios.items()}
+    told: list[object] = [msgspec.to_builtins(each) for each in run.predictions]
+    return {"schema": "viaduct.bench-beside.v1", **about, "rows": rows, "samples": samples, "predictions": told}
 
 
-def missed(run: Samples, measures: Sequence[Measure]) -> list[str]:
+def missed(run: Run, measures: Sequence[Measure]) -> list[str]:
     """Return the rows that were measured and are not what they must be."""
     return [each.scenario for each in measures if each.reached(each.read(run)) is False]
 
@@ -73,7 +77,7 @@ def between_markers(text: str, table: str, begin: str = BEGIN, end: str = END) -
     return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
-def _judged(run: Samples, measures: Sequence[Measure]) -> list[str]:
+def _judged(run: Run, measures: Sequence[Measure]) -> list[str]:
     lines = ["| scenario | beside | must reach | aim | reached | spread | |", "|---|---|---|---|---|---|---|"]
     for measure in measures:
         reading = measure.read(run)
@@ -95,15 +99,35 @@ def _judged(run: Samples, measures: Sequence[Measure]) -> list[str]:
     return lines
 
 
-def _figures(run: Samples) -> list[str]:
+def _figures(run: Run) -> list[str]:
     lines = [
         "| scenario | who | runs | ready ms | total ms | with ready ms | downtime ms | own word ms | GB/s | MB sent "
         "| CPU s per GiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, samples in run.items():
+    for name, samples in run.scenarios.items():
         everybody = dict.fromkeys(each.who for each in samples)
         lines += [f"| {name} | {who} | {_row_of(samples, who)} |" for who in everybody]
+    return lines
+
+
+def _predictions(run: Run) -> list[str]:
+    lines = [
+        "| run of the grid | expected total ms | total ms | off | expected downtime ms | downtime ms | off | rounds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in run.predictions:
+        if one.total is None or one.downtime is None:
+            lines.append(f"| {one.run} | {one.why} | | | | | | |")
+            continue
+        cells = [
+            cell
+            for told in (one.total, one.downtime)
+            for cell in (
+                f"{told.expected:.0f} ({told.low:.0f}-{told.high:.0f})", f"{told.outcome:.0f}", f"{told.error:.0%}",
+            )
+        ]  # fmt: skip
+        lines.append(f"| {one.run} | {' | '.join(cells)} | {one.rounds} ({one.expected_rounds} expected) |")
     return lines
 
 

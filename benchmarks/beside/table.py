@@ -1,6 +1,6 @@
 """The table of the comparison, row by row: what each must reach, what it aims at, and where it is read."""
 
-from typing import Final
+from typing import Final, Literal
 
 from benchmarks.beside.measures import (
     NONE,
@@ -11,10 +11,12 @@ from benchmarks.beside.measures import (
     cpu_per_gib,
     downtime,
     own,
+    predicted,
     share_within,
     total,
     whole,
 )
+from benchmarks.beside.prediction_grid import GRID
 from benchmarks.beside.scenarios import (
     DIRECT,
     GRPC,
@@ -36,6 +38,9 @@ _TLS: Final = "the first with TLS on both"
 _BOTH_MEMORIES: Final = ("memory-1", "memory-8")
 _BEST: Final = "QEMU's best of plain, multifd 2 and 4, destination preallocated"
 _BETTER: Final = "QEMU's better of plain and multifd"
+
+FIGURES: Final[tuple[Literal["total", "downtime"], ...]] = ("total", "downtime")
+WORDS: Final = {"total": "total time", "downtime": "downtime"}
 
 MEASURES: Final = (
     Measure(
@@ -80,5 +85,19 @@ MEASURES: Final = (
     Measure(
         "verification on against off: total time", "itself", 1.15, 1.05,
         beside("loopback", GRPC.name, [UNVERIFIED.name], total),
+    ),
+    *(
+        measure
+        for figure in FIGURES
+        for measure in (
+            Measure(
+                f"prediction of {WORDS[figure]}, 20 varied runs: within 25 %", "the outcome", 16, 16,
+                predicted(figure, 0.25, len(GRID)), unit="runs", better="higher",
+            ),
+            Measure(
+                f"prediction of {WORDS[figure]}, 20 varied runs: within 15 %", "the outcome", NONE, 18,
+                predicted(figure, 0.15, len(GRID)), unit="runs", better="higher",
+            ),
+        )
     ),
 )  # fmt: skip

@@ -4,12 +4,14 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from benchmarks.beside.link import LinkName
+from benchmarks.beside.prediction import Prediction
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import Scenario
 from tests.faults.network import own_world
@@ -25,20 +27,44 @@ def play(scenario: Scenario, runs: int, size: int, tell: Callable[[Sample], None
     """Return the samples of a scenario; `tell` hears each as it comes.
 
     Raises:
-        RuntimeError: The worker ended before the end, or the link of the scenario cannot be made here.
+        RuntimeError: As `_answers`.
+    """
+    words = ["benchmarks.beside.worker", scenario.name, "--runs", str(runs), "--size", str(size)]
+    samples = []
+    for line in _answers(words, shaped=scenario.link != "loopback"):
+        samples.append(msgspec.json.decode(line, type=Sample))
+        tell(samples[-1])
+    return samples
+
+
+def predict(link: LinkName, only: int, tell: Callable[[Prediction], None]) -> list[Prediction]:
+    """Return what became of the grid's predictions on one link, of the first so many or (0) of all.
+
+    Raises:
+        RuntimeError: As `_answers`.
+    """
+    words = ["benchmarks.beside.prediction_worker", link, "--only", str(only)]
+    predictions = []
+    for line in _answers(words, shaped=link != "loopback"):
+        predictions.append(msgspec.json.decode(line, type=Prediction))
+        tell(predictions[-1])
+    return predictions
+
+
+def _answers(words: Sequence[str], *, shaped: bool) -> Iterator[bytes]:
+    """Run a worker's module in a world of its own and yield its lines.
+
+    Raises:
+        RuntimeError: It ended before its end, or a link cannot be shaped on this machine.
     """
     world = own_world()
-    if world is None and scenario.link != "loopback":
+    if world is None and shaped:
         raise RuntimeError(NO_NAMESPACES)
-    words = [sys.executable, "-m", "benchmarks.beside.worker", scenario.name, "--runs", str(runs), "--size", str(size)]
     # A shell is the first process of its namespace: it reaps what loses its parent.
-    command = [*(world or ()), "sh", "-c", '"$@"; exit $?', "worker", *words]
+    command = [*(world or ()), "sh", "-c", '"$@"; exit $?', "worker", sys.executable, "-m", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as worker:
         try:
-            samples = []
-            for line in _lines(worker):
-                samples.append(msgspec.json.decode(line, type=Sample))
-                tell(samples[-1])
+            yield from _lines(worker)
             code = worker.wait(_END_SECONDS)
         finally:
             if worker.stdin is not None:
@@ -46,8 +72,7 @@ def play(scenario: Scenario, runs: int, size: int, tell: Callable[[Sample], None
             if worker.poll() is None:
                 worker.kill()
     if code != 0:
-        raise RuntimeError(f"The worker of {scenario.name} ended with {code} after {len(samples)} movements")
-    return samples
+        raise RuntimeError(f"{' '.join(words[:2])} ended with {code}")
 
 
 def _lines(worker: "subprocess.Popen[bytes]") -> Iterator[bytes]:

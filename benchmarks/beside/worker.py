@@ -87,10 +87,15 @@ async def _tell(scenario: Scenario, runs: int) -> None:
         network.close()
 
 
-def _end_with_input() -> None:
-    while os.read(0, 4096):  # not sys.stdin, whose lock would be held when this process ends by itself
-        pass
-    os._exit(1)  # the first process of this namespace ends then, and with it everything
+def end_with_input() -> None:
+    """End this process, and with it everything in its namespaces, when whoever started it is gone."""
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock would be held when this process ends by itself
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with input", daemon=True).start()
 
 
 def main() -> None:
@@ -100,7 +105,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("--size", type=int, default=0, help="bytes; 0: as the scenario says")
     arguments = parser.parse_args()
-    threading.Thread(target=_end_with_input, name="end with input", daemon=True).start()
+    end_with_input()
     scenario: Scenario = arguments.scenario
     asyncio.run(_tell(scenario.sized(arguments.size), arguments.runs))
 

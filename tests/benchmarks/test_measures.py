@@ -7,14 +7,17 @@ from benchmarks.beside.measures import (
     NONE,
     Measure,
     Reading,
+    Run,
     beside,
     bytes_per_s,
     cpu_per_gib,
     own,
+    predicted,
     share_within,
     total,
     whole,
 )
+from benchmarks.beside.prediction import Expectation, Prediction
 from benchmarks.beside.sample import Sample
 
 OURS, PLAIN, MULTIFD = "viaduct grpc", "QEMU plain", "QEMU multifd 2"
@@ -25,8 +28,8 @@ def sample(who: str, turn: int, total_ms: float = 100.0, **changes: object) -> S
     return msgspec.structs.replace(made, **changes)
 
 
-def run(*samples: Sample) -> dict[str, list[Sample]]:
-    return {"loopback": list(samples)}
+def run(*samples: Sample) -> Run:
+    return Run({"loopback": list(samples)})
 
 
 TURNS = [
@@ -132,3 +135,32 @@ def test_rates_come_from_the_bulk_of_a_movement_and_processor_time_from_what_wen
     assert bytes_per_s(sample(OURS, 1, bulk_ms=500.0)) == 2 << 30
     assert bytes_per_s(sample("iperf3", 1, bytes_per_s=7.0)) == 7.0
     assert cpu_per_gib(sample(OURS, 1)) == 2.0
+
+
+def prediction(total: float, downtime: float, *, completed: bool = True) -> Prediction:
+    return Prediction(
+        run="one",
+        completed=completed,
+        total=Expectation(total, 0, 1e9, 100.0),
+        downtime=Expectation(downtime, 0, 1, 100.0),
+    )
+
+
+def test_a_prediction_counts_when_it_is_off_by_no_more_than_a_share_of_the_outcome() -> None:
+    told = Run(predictions=[prediction(125.0, 126.0), prediction(75.0, 74.0), prediction(100.0, 100.0)])
+    assert predicted("total", 0.25, 3)(told).values == (3.0,)
+    assert predicted("downtime", 0.25, 3)(told).values == (1.0,)
+
+
+def test_a_run_that_did_not_complete_was_not_predicted() -> None:
+    told = Run(predictions=[prediction(100.0, 100.0, completed=False), Prediction(run="two", completed=False)])
+    assert predicted("total", 0.25, 2)(told).values == (0.0,)
+
+
+def test_a_part_of_the_grid_is_no_measurement_of_it() -> None:
+    assert predicted("total", 0.25, 2)(Run(predictions=[prediction(100.0, 100.0)])).words == "not measured"
+
+
+def test_an_outcome_of_nothing_is_never_predicted() -> None:
+    assert Expectation(0.0, 0.0, 0.0, 0.0).error == float("inf")
+    assert not Expectation(5.0, 4.0, 6.0, 7.0).within_bounds

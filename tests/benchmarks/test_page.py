@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from benchmarks.beside.measures import Run
 from benchmarks.beside.page import BEGIN, END, between_markers, document, missed, tables
+from benchmarks.beside.prediction import Expectation, Prediction
+from benchmarks.beside.prediction_grid import GRID
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import IPERF, SCENARIOS
 from benchmarks.beside.table import MEASURES
@@ -12,9 +15,9 @@ from benchmarks.beside.table import MEASURES
 ABOUT: dict[str, object] = {"date": "2026-11-21", "CPUs": 2}
 
 
-def everything(turns: int) -> dict[str, list[Sample]]:
+def everything(turns: int) -> Run:
     """Return a run in which all take the same time."""
-    run = {}
+    played = {}
     for scenario in SCENARIOS:
         names = [*(mode.name for mode in scenario.ours), *(mode.name for mode in scenario.peers)]
         made = [
@@ -27,8 +30,9 @@ def everything(turns: int) -> dict[str, list[Sample]]:
         ]  # fmt: skip
         if scenario.iperf:
             made += [Sample(who=IPERF, turn=turn, outcome="completed", bytes_per_s=1e9) for turn in range(turns + 1)]
-        run[scenario.name] = made
-    return run
+        played[scenario.name] = made
+    came_true = Expectation(100.0, 90.0, 110.0, 100.0)
+    return Run(played, [Prediction(run=one.name, completed=True, total=came_true, downtime=came_true) for one in GRID])
 
 
 def test_every_row_of_the_table_can_be_read_out_of_what_the_scenarios_give() -> None:
@@ -43,8 +47,8 @@ def test_no_two_rows_have_one_name() -> None:
 
 
 def test_a_run_of_nothing_says_so_in_every_row_and_misses_none() -> None:
-    assert tables({}, MEASURES, ABOUT).count("not measured") == len(MEASURES)
-    assert missed({}, MEASURES) == []
+    assert tables(Run(), MEASURES, ABOUT).count("not measured") == len(MEASURES)
+    assert missed(Run(), MEASURES) == []
 
 
 def test_what_is_missed_is_named() -> None:
@@ -56,7 +60,10 @@ def test_the_document_holds_every_sample_and_every_row() -> None:
     run = everything(2)
     told = json.loads(json.dumps(document(run, MEASURES, ABOUT)))
     assert len(told["rows"]) == len(MEASURES)
-    assert {name: len(found) for name, found in told["samples"].items()} == {n: len(found) for n, found in run.items()}
+    assert {name: len(found) for name, found in told["samples"].items()} == {
+        n: len(found) for n, found in run.scenarios.items()
+    }
+    assert len(told["predictions"]) == len(GRID)
     assert told["date"] == "2026-11-21"
 
 
