@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 Content = Literal["incompressible", "booted", "mostly-zero"]
 
+MEMORY_FILES: Final = "/dev/shm"  # noqa: S108 - RAM as a file must lie in memory; whoever writes takes a folder of its own
+"""Where RAM lies as a file."""
 RUN: Final = 64 << 10
 _PIECE: Final = 64 << 20
 _FOLDERS: Final = ("/usr/lib", "/usr/share", "/usr/bin", "/usr/include", "/var/lib/dpkg")

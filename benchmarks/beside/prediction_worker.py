@@ -14,11 +14,11 @@ from typing import Final
 import msgspec
 
 from benchmarks.beside import ours
-from benchmarks.beside.content import write_content
+from benchmarks.beside.content import MEMORY_FILES, write_content
 from benchmarks.beside.link import HOSTS, make_link
 from benchmarks.beside.prediction import Expectation, Prediction
 from benchmarks.beside.prediction_grid import GRID, PredictedRun
-from benchmarks.beside.worker import MEMORY_FILES, end_with_input
+from benchmarks.beside.worker import end_with_input
 from orchestrator.attempt import Attempt, Outcome
 from orchestrator.policy import MigrationPolicy
 from orchestrator.preflight import preflight

@@ -7,11 +7,12 @@ from benchmarks.beside.content import Content
 from benchmarks.beside.guest import GuestLoad
 from benchmarks.beside.link import LinkName
 from benchmarks.beside.qemu import QemuMode
-from orchestrator.policy import MigrationPolicy, Transport, Verify
+from orchestrator.policy import Compression, MigrationPolicy, Transport, Verify
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
+USUAL_RUNS: Final = 5
 IPERF: Final = "iperf3, one stream"
 
 
@@ -21,17 +22,20 @@ class OurMode:
 
     transport: Transport = "grpc"
     verify: Verify = "auto"
+    compression: Compression = "auto"
 
     @property
     def name(self) -> str:
         """How the table calls it."""
-        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}"
+        raw = ", compression none" if self.compression == "none" else ""
+        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}{raw}"
 
     def policy(self, limit_ms: int, timeout_s: float) -> MigrationPolicy:
         """Return the attempt's policy; everything else is as users have it."""
         return MigrationPolicy(
             transport=self.transport,
             verify=self.verify,
+            compression=self.compression,
             downtime_limit_ms=limit_ms,
             timeout_ms=int(1000 * timeout_s),
         )
@@ -41,6 +45,7 @@ IDLE: Final = GuestLoad()
 GRPC: Final = OurMode()
 DIRECT: Final = OurMode("direct")
 UNVERIFIED: Final = OurMode(verify="none")
+UNCOMPRESSED: Final = OurMode(compression="none")
 PLAIN: Final = QemuMode()
 PLAIN_READY: Final = QemuMode(prealloc=True)
 MULTIFD_2: Final = QemuMode(2, prealloc=True)
@@ -64,8 +69,12 @@ class Scenario:
     timeout_s: float = 120.0
     iperf: bool = False
     watch_memory: bool = False
-    our_runs: int = 0
-    """Turns of ours, where there are more than the others have."""
+    first_runs: int = 0
+    """Turns of the first of ours where `runs` are as many as usual: more than the others have, or fewer for all."""
+
+    def turns(self, runs: int) -> int:
+        """Return how many turns count where so many are asked for."""
+        return max(1, self.first_runs * runs // USUAL_RUNS) if self.first_runs else runs
 
     def sized(self, size: int) -> "Scenario":
         """Return the same in small, to see that it works."""
@@ -83,7 +92,8 @@ class Scenario:
 SCENARIOS: Final = (
     Scenario(
         name="loopback", link="loopback", size=2 * GIB, content="incompressible", tls=False,
-        ours=(GRPC, DIRECT, UNVERIFIED), peers=(PLAIN, PLAIN_READY, MULTIFD_2, MULTIFD_4), iperf=True,
+        ours=(GRPC, DIRECT, UNVERIFIED, UNCOMPRESSED),
+        peers=(PLAIN, PLAIN_READY, MULTIFD_2, MULTIFD_4), iperf=True,
     ),
     Scenario(
         name="loopback-tls", link="loopback", size=2 * GIB, content="incompressible", tls=True,
@@ -91,19 +101,19 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="gigabit-booted", link="1 Gbit/s", size=2 * GIB, content="booted", tls=True,
-        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), iperf=True,
+        ours=(GRPC, DIRECT, UNCOMPRESSED), peers=(PLAIN_READY, MULTIFD_2), iperf=True,
     ),
     Scenario(
         name="gigabit-busy", link="1 Gbit/s", size=GIB, content="incompressible", tls=True,
-        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), load=GuestLoad(60 * MIB, 200 * MIB), our_runs=20,
+        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), load=GuestLoad(60 * MIB, 200 * MIB), first_runs=20,
     ),
     Scenario(
         name="memory-1", link="loopback", size=GIB, content="mostly-zero", tls=True,
-        ours=(GRPC, DIRECT), watch_memory=True,
+        ours=(GRPC, DIRECT), watch_memory=True, first_runs=2,
     ),
     Scenario(
         name="memory-8", link="loopback", size=8 * GIB, content="mostly-zero", tls=True,
-        ours=(GRPC, DIRECT), watch_memory=True,
+        ours=(GRPC, DIRECT), watch_memory=True, first_runs=2,
     ),
 )  # fmt: skip
 

@@ -26,6 +26,7 @@ from benchmarks.beside.scenarios import (
     PLAIN,
     PLAIN_READY,
     SECURED,
+    UNCOMPRESSED,
     UNVERIFIED,
 )
 
@@ -85,6 +86,13 @@ MEASURES: Final = (
     Measure(
         "verification on against off: total time", "itself", 1.15, 1.05,
         beside("loopback", GRPC.name, [UNVERIFIED.name], total),
+    ),
+    *(
+        Measure(
+            f"compression auto against none, {words}: total time", "itself", 1.05, 1.0,
+            beside(name, GRPC.name, [UNCOMPRESSED.name], total),
+        )
+        for name, words in (("loopback", "incompressible, loopback"), ("gigabit-booted", "booted, 1 Gbit/s"))
     ),
     *(
         measure

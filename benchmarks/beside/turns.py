@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.beside.content import MEMORY_FILES
 from benchmarks.beside.link import LinkName
 from benchmarks.beside.prediction import Prediction
 from benchmarks.beside.sample import Sample
@@ -60,8 +61,10 @@ def _answers(words: Sequence[str], *, shaped: bool) -> Iterator[bytes]:
     world = own_world()
     if world is None and shaped:
         raise RuntimeError(NO_NAMESPACES)
-    # A shell is the first process of its namespace: it reaps what loses its parent.
-    command = [*(world or ()), "sh", "-c", '"$@"; exit $?', "worker", sys.executable, "-m", *words]
+    # A shell is the first process of its namespace: it reaps what loses its parent. Files in memory lie on a mount of
+    # this namespace's own, so that gigabytes of them go with it, also when the worker is killed.
+    script = f"mount -t tmpfs -o size=90% tmpfs {MEMORY_FILES} && " if world else ""
+    command = [*(world or ()), "sh", "-c", f'{script}"$@"; exit $?', "worker", sys.executable, "-m", *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as worker:
         try:
             yield from _lines(worker)

@@ -16,7 +16,7 @@ import msgspec
 
 from benchmarks import iperf
 from benchmarks.beside import ours, qemu
-from benchmarks.beside.content import write_content
+from benchmarks.beside.content import MEMORY_FILES, write_content
 from benchmarks.beside.link import HOSTS, make_link
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import IPERF, OurMode, Scenario, named
@@ -24,8 +24,6 @@ from benchmarks.beside.usage import MemoryWatch
 from benchmarks.rig import Rig
 from tests.faults.network import Network
 from vmm.assembly.specification import check_specification
-
-MEMORY_FILES = "/dev/shm"  # noqa: S108 - RAM as a file must lie in memory; the folder in it has a name of its own
 
 
 async def play(scenario: Scenario, runs: int, network: Network, folder: Path) -> AsyncIterator[Sample]:
@@ -43,10 +41,11 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
         ours.running_hosts(folder / "hosts", network, 2 * scenario.size, tls=scenario.tls) as operator,
         ours.machine_on(operator, specification, tls=scenario.tls) as rig,
     ):
-        for turn in range(max(runs, min(scenario.our_runs, runs * 4)) + 1):
+        most = scenario.turns(runs)
+        for turn in range(most + 1):
             if scenario.iperf and turn <= runs:
                 yield await _iperf(network, turn)
-            for mode in scenario.ours:
+            for mode in scenario.ours if turn <= runs else scenario.ours[:1]:
                 yield await _ours(scenario, mode, rig, folder / "hosts", turn)
             for peer in scenario.peers if turn <= runs else ():
                 sample = await qemu.migrate(network, folder / "qemu", machine, peer, turn)
