@@ -85,7 +85,7 @@ async def migrate(order: Order) -> MigrationResult:
     """
     run = order.run
     words = ("--downtime-limit", f"{run.downtime_limit_ms}ms", "--timeout", f"{run.timeout_ms}ms", "--verify", "auto")
-    out = await _document("migrate", order, (*words, "--max-bandwidth", format_rate(run.bandwidth)))
+    out = await _document("migrate", order, (*words, *_paced(run)))
     return _decoded(out, MigrationResult)
 
 
@@ -96,9 +96,14 @@ async def preflight(order: Order) -> Candidate:
         InternalError: It answered with something that is no result.
     """
     run = order.run
-    words = ("--downtime-limit", f"{run.downtime_limit_ms}ms", "--max-bandwidth", format_rate(run.bandwidth))
+    words = ("--downtime-limit", f"{run.downtime_limit_ms}ms", *_paced(run))
     (candidate,) = _decoded(await _document("preflight", order, words), PreflightResult).candidates
     return candidate
+
+
+def _paced(run: RunSpecification) -> tuple[str, ...]:
+    """Return what makes a round take as long as its pages take at the bandwidth: compressed ones would take less."""
+    return ("--max-bandwidth", format_rate(run.bandwidth), "--compression", "none")
 
 
 async def _document(command: str, order: Order, words: Sequence[str]) -> bytes:
