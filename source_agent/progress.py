@@ -1,6 +1,7 @@
 """What an attempt has come to, as it is told to whoever watches: one value, replaced whole at each step."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -112,3 +113,25 @@ class ProgressBoard:
                 await changed.wait()
         except TimeoutError:
             return
+
+    async def news(self, told: Progress, longest: float, apart: float) -> None:
+        """Wait until there is something worth telling to whom `told` was told last.
+
+        A new phase and what follows an end are told at once. Rounds may close by the hundred in a second: other changes
+        wait until `apart` seconds have passed. Without any, it is over after `longest` seconds.
+        """
+        try:
+            async with asyncio.timeout(longest):
+                try:
+                    async with asyncio.timeout(apart):
+                        await self._until(
+                            lambda now: now is not told and (now.phase in ENDED or now.phase != told.phase)
+                        )
+                except TimeoutError:
+                    await self._until(lambda now: now is not told)
+        except TimeoutError:
+            return
+
+    async def _until(self, enough: Callable[[Progress], bool]) -> None:
+        while not enough(self._progress):
+            await self._changed.wait()

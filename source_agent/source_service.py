@@ -27,6 +27,8 @@ from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.process.control import Description, Observation
 
 _REPORT_EVERY: Final = 1.0
+_REPORT_APART: Final = 0.1
+"""Seconds between two reports of one phase: each is whole, and its reader writes it down."""
 _LOOK_SECONDS: Final = 0.5
 """For which a report waits for a machine's process; a frozen one is told as it was seen last."""
 _CANCEL_SECONDS: Final = 10.0
@@ -109,7 +111,7 @@ class SourceService(SourceServicer):
     async def Watch(
         self, request: source_pb2.AttemptRequest, context: Context
     ) -> AsyncIterator[source_pb2.AttemptReport]:
-        """Yield a report at each change of phase, and at least one a second, until the attempt's end."""
+        """Yield a report at each change of phase, within one at most ten a second and at least one, until the end."""
         del context
         attempt = self._agent.attempt(attempt_key(request.key))
         while True:
@@ -117,8 +119,7 @@ class SourceService(SourceServicer):
             yield await self._report(attempt)
             if not attempt.open and attempt.board.progress is shown:
                 return
-            if attempt.board.progress is shown:
-                await attempt.board.next(_REPORT_EVERY)
+            await attempt.board.news(shown, _REPORT_EVERY, _REPORT_APART)
 
     async def Cancel(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
         """End an attempt before the point of no return; answers when ABORTED is durable."""

@@ -41,3 +41,33 @@ async def test_whoever_waits_hears_the_next_change_and_nobody_waits_for_ever() -
 def test_what_can_be_cancelled_has_not_ended_and_is_before_the_release() -> None:
     assert not CANCELLABLE & ENDED
     assert not CANCELLABLE & {Phase.RELEASING, Phase.HANDING_OVER}
+
+
+async def test_rounds_wait_until_they_are_worth_a_report_and_a_phase_does_not() -> None:
+    board = ProgressBoard(Progress(phase=Phase.PRE_COPY))
+    told = board.progress
+    waiting = asyncio.create_task(board.news(told, 3600, 3600))
+    for wire_bytes in range(1, 100):
+        board.show(replace(board.progress, wire_bytes=wire_bytes))
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    board.show(replace(board.progress, phase=Phase.STOPPING))
+    await waiting
+    assert board.progress.phase is Phase.STOPPING
+
+
+async def test_what_came_meanwhile_is_told_when_its_time_has_come() -> None:
+    board = ProgressBoard(Progress(phase=Phase.PRE_COPY))
+    told = board.progress
+    await board.news(told, 0, 0)  # nothing came
+    board.show(replace(told, wire_bytes=1))
+    await board.news(told, 3600, 0)
+
+
+async def test_whatever_follows_an_end_is_told_at_once() -> None:
+    board = ProgressBoard(Progress(phase=Phase.COMPLETED))
+    told = board.progress
+    waiting = asyncio.create_task(board.news(told, 3600, 3600))
+    await asyncio.sleep(0)
+    board.show(replace(told, total_ms=5.0))
+    await waiting
