@@ -8,12 +8,18 @@
     a device's initial data is not acknowledged                   -> Continue
     the standstill expected now fits half the downtime limit      -> SwitchOver
     it fits the limit, and what is left no longer shrinks by 1/5  -> SwitchOver, unless the rate has just dropped
-    otherwise                                                     -> Continue
+    it fits, has stalled, and is near the least that was left     -> SwitchOver, unless the rate has just dropped
+    otherwise                                                     -> Continue, throttled as the profile says
 
 The rate is the lower of the last sampled round's and the median of the last three: a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
 dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment. A drop is over when
-the rounds since, however small each, ran faster together.
+the rounds since, however small each, ran faster together. A bandwidth that the user lowered counts before a round has
+measured it: the last round is held to it too.
+
+A stall (vm_migration.transfer.stall) never makes more than the limit acceptable. Where nothing fits, each of its
+windows is the moment for another step of the throttle (vm_migration.transfer.throttle), unless the rate has just
+dropped.
 
 A device's initial data is what its destination prepares itself with while the guest runs. A switchover before it is
 acknowledged would put those preparations into the standstill, and is refused even to force (semantics 7.7, 8.3). A
@@ -26,6 +32,9 @@ from enum import StrEnum
 from statistics import median
 from typing import Final
 
+from vm_migration.transfer.profiles import BALANCED, Profile
+from vm_migration.transfer.stall import StallWatch
+from vm_migration.transfer.throttle import is_worth_it, raised
 from vmm.memory.quantities import PAGE_SIZE
 
 SHRINKS_BY: Final = 0.2
@@ -37,6 +46,7 @@ _SAMPLE_MS: Final = 100.0
 _RECENT: Final = 256
 """Rounds that are looked at: an attempt of ten minutes may have tens of thousands, and each decides anew."""
 _DROP: Final = 0.5
+_NO_STALL: Final = StallWatch()
 
 
 class OnTimeout(StrEnum):
@@ -53,6 +63,9 @@ class ConvergencePolicy:
     downtime_limit_ms: float
     timeout_ms: float
     on_timeout: OnTimeout = OnTimeout.CANCEL
+    profile: Profile = BALANCED
+    max_bandwidth_bytes_per_s: int = 0
+    """What the link may be used for; 0: whatever it carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +162,18 @@ class Situation:
     cancelled: bool = False
     unacknowledged: tuple[str, ...] = ()
     """Devices whose initial data the destination has not acknowledged."""
+    stalls: StallWatch = _NO_STALL
+    """What is known of stalls at this boundary."""
+    throttle_percent: int | None = None
+    """What is taken from the vCPUs' time now; None where the machine cannot be throttled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Send another round."""
+    """Send another round, with so much of the vCPUs' time taken from them."""
 
     standstill_ms: float
+    throttle_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +197,8 @@ Decision = Continue | SwitchOver | Fail
 
 def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCosts) -> Decision:
     """Return what to do next; the table in this module's docstring, from top to bottom."""
-    expected_ms = expected_standstill_ms(situation, costs)
+    expected_ms = expected_standstill_ms(situation, costs, policy.max_bandwidth_bytes_per_s)
+    held = situation.throttle_percent or 0
     if situation.cancelled:
         return Fail("cancelled", "Migration was cancelled")
     over_time = situation.elapsed_ms >= policy.timeout_ms
@@ -190,11 +209,22 @@ def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCos
         return Fail("timeout", _timeout_message(situation, policy, expected_ms))
     history = situation.history
     if situation.unacknowledged or not history:
-        return Continue(expected_ms)
-    shrinking = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) or rate_dropped(history)
-    if is_time(expected_ms, policy.downtime_limit_ms, shrinking=shrinking):
+        return Continue(expected_ms, held)
+    dropped = rate_dropped(history)
+    worth_another = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) and not situation.stalls.near_minimum
+    if is_time(expected_ms, policy.downtime_limit_ms, shrinking=worth_another or dropped):
         return SwitchOver(expected_ms)
-    return Continue(expected_ms)
+    fits = expected_ms <= policy.downtime_limit_ms
+    return Continue(expected_ms, held if fits or dropped else _next_throttle(situation, policy.profile))
+
+
+def _next_throttle(situation: Situation, profile: Profile) -> int:
+    last, held = situation.history[-1], situation.throttle_percent
+    if held is None:
+        return 0
+    if situation.stalls.presses and is_worth_it(last.dirtied_pages, last.dma_dirtied_pages):
+        return raised(held, profile.throttle_maximum)
+    return held
 
 
 def shrinks(sent: float, left: float) -> bool:
@@ -207,13 +237,17 @@ def is_time(standstill_ms: float, limit_ms: float, *, shrinking: bool) -> bool:
     return standstill_ms <= limit_ms / 2 or (standstill_ms <= limit_ms and not shrinking)
 
 
-def expected_standstill_ms(situation: Situation, costs: StandstillCosts) -> float:
+def expected_standstill_ms(situation: Situation, costs: StandstillCosts, max_bandwidth_bytes_per_s: int = 0) -> float:
     """Return how long the guest would stand still if it were stopped now; infinite before the first round."""
     if not situation.history:
         return float("inf")
     last = situation.history[-1]
     left = (last.dirtied_pages + last.unsent_pages) * PAGE_SIZE
-    return costs.standstill_ms(left, situation.unhashed_bytes, trusted_rate(situation.history))
+    rate = trusted_rate(situation.history)
+    if max_bandwidth_bytes_per_s:
+        compression = last.carried_bytes / last.wire_bytes if last.wire_bytes else 1.0
+        rate = min(rate, max_bandwidth_bytes_per_s * compression)
+    return costs.standstill_ms(left, situation.unhashed_bytes, rate)
 
 
 def trusted_rate(history: Sequence[RoundMeasurement]) -> float:
