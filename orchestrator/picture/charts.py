@@ -20,6 +20,8 @@ _MOST_BANDS: Final = 60
 _NUMBER_WIDTH: Final = 22.0
 _TIME_MARKS: Final = 8
 _MARKS: Final = 4
+_FEW_ROUNDS: Final = 4
+_DWARFED: Final = 0.25
 
 Point = tuple[float, float]
 
@@ -58,6 +60,29 @@ def remaining_drawing(line: Timeline) -> Drawing:
         "Memory left to send",
         described,
         (Line("left to send", "remaining", tuple(points)),),
+        byte_ticks(most, _MARKS),
+        size,
+        filled=True,
+    )
+
+
+def tail_drawing(line: Timeline) -> Drawing | None:
+    """Return what was left from the second round on, on a scale of its own; None where the first does not dwarf it."""
+    if len(line.stretches) < _FEW_ROUNDS:
+        return None
+    first, *later = line.stretches
+    points = [(one.begins_ms, float(one.dirty_bytes)) for one in later]
+    points.append((line.length_ms, float(line.left_bytes)))
+    most = max(value for _, value in points)
+    if most > first.dirty_bytes * _DWARFED:
+        return None
+    words = f"After the first round at most {size(most)} were left to send; in the end {size(line.left_bytes)}."
+    lines = (Line("left to send", "remaining", tuple(points)),)
+    return Drawing(
+        "tail",
+        "Memory left to send, from the second round on",
+        words,
+        lines,
         byte_ticks(most, _MARKS),
         size,
         filled=True,

@@ -8,7 +8,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from orchestrator.attempt import Attempt, Event, Notice, Outcome
-from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, throttle_drawing
+from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, tail_drawing, throttle_drawing
 from orchestrator.picture.markup import node, page_text
 from orchestrator.picture.standstill import Bounds, drawn_standstill
 from orchestrator.picture.style import STYLE
@@ -118,7 +118,12 @@ def _notice(one: Notice) -> Element:
 def _rounds(attempt: Attempt, line: Timeline) -> list[Element]:
     if not line.stretches:
         return [_section("Rounds on the time axis", node("p", "No round had ended.", class_="soft"))]
-    drawings = [remaining_drawing(line), rates_drawing(line, float(attempt.policy.max_bandwidth_bytes_per_s))]
+    tail = tail_drawing(line)
+    drawings = [
+        remaining_drawing(line),
+        *([] if tail is None else [tail]),
+        rates_drawing(line, float(attempt.policy.max_bandwidth_bytes_per_s)),
+    ]
     if line.throttled:
         drawings.append(throttle_drawing(line))
     return [

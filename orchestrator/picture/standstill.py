@@ -94,7 +94,9 @@ def _expected(bounds: Bounds, across: Axis) -> list[Element]:
     words = f"expected {span(bounds.expected_ms)}"
     words += f", {span(bounds.low_ms)} to {span(bounds.high_ms)} in nine of ten" if bounds.high_ms else ""
     late = x > (_LEFT + _RIGHT) / 2
+    beyond = node("text", "\u25b8", x=high, y=y + 4, class_="beyond") if bounds.high_ms > across.high else None
     return [
+        *([] if beyond is None else [beyond]),
         node("line", x1=low, y1=y, x2=high, y2=y, class_="range"),
         node("circle", node("title", words), cx=x, cy=y, r=5, class_="expected"),
         node("text", words, x=x + 6 if late else x - 6, y=y - 11, class_="late" if late else "legend"),

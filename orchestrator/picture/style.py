@@ -45,6 +45,7 @@ svg text.mark, svg text.number {{ fill: var(--soft); }}
 svg text.up, svg text.late {{ text-anchor: end; }}
 svg text.inside {{ fill: var(--inside); font-weight: 700; }}
 svg text.value {{ font-weight: 700; }}
+svg text.beyond {{ fill: var(--soft); font-size: 16px; }}
 svg text.limit-text {{ fill: var(--bad); }}
 .grid {{ stroke: var(--rule); stroke-width: 1; }}
 .tick {{ stroke: var(--soft); stroke-width: 1; }}

@@ -1,5 +1,6 @@
 """What a report says of its rounds, laid out on the time that they took. Pure."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,8 +65,9 @@ def timeline(report: source_pb2.AttemptReport) -> Timeline:
     stretches: list[Stretch] = []
     for one in report.rounds:
         before = stretches[-1].ends_ms if stretches else 0.0
-        ends = max(before, one.ended_ms) if one.ended_ms else before + one.ms
-        stretches.append(_stretch(one, max(before, ends - one.ms), ends))
+        ms, ended = _finite(one.ms), _finite(one.ended_ms)
+        ends = max(before, ended) if ended else before + ms
+        stretches.append(_stretch(one, max(before, ends - ms), ends))
     return Timeline(
         stretches=tuple(stretches),
         closed=rounds_closed(report),
@@ -75,15 +77,23 @@ def timeline(report: source_pb2.AttemptReport) -> Timeline:
 
 
 def _stretch(one: types_pb2.Round, begins_ms: float, ends_ms: float) -> Stretch:
-    per_page = _PAGE_BYTES * 1000 / one.ms if one.ms > 0 else 0.0
     return Stretch(
         number=one.round,
         begins_ms=begins_ms,
         ends_ms=ends_ms,
         dirty_bytes=one.dirty_pages * _PAGE_BYTES,
-        wire_rate=one.wire_bytes_per_s,
-        dirty_rate=one.dirty_bytes_per_s,
-        cpu_rate=one.cpu_dirtied_pages * per_page,
-        dma_rate=one.dma_dirtied_pages * per_page,
+        wire_rate=_finite(one.wire_bytes_per_s),
+        dirty_rate=_finite(one.dirty_bytes_per_s),
+        cpu_rate=_rate(one.cpu_dirtied_pages, one.ms),
+        dma_rate=_rate(one.dma_dirtied_pages, one.ms),
         throttle_percent=one.throttle_percent,
     )
+
+
+def _rate(pages: int, ms: float) -> float:
+    return _finite(pages * _PAGE_BYTES * 1000 / ms) if ms > 0 else 0.0
+
+
+def _finite(value: float) -> float:
+    """Return what can be drawn: what has no end counts for nothing."""
+    return value if math.isfinite(value) else 0.0

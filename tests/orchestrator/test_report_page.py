@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.attempt import Attempt, Event, Fault, Phase
-from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing
+from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, tail_drawing
 from orchestrator.picture.page import page
 from orchestrator.picture.timeline import timeline
 from orchestrator.policy import MigrationPolicy
@@ -122,6 +122,16 @@ def test_a_range_and_a_bandwidth_limit_are_drawn_where_they_are_known() -> None:
         assert words in told, words
 
 
+def test_what_comes_after_a_large_first_round_has_a_scale_of_its_own() -> None:
+    tail = "Memory left to send, from the second round on"
+    assert tail in Read(page(copying(count=6), [])).text
+    assert tail not in Read(page(copying(count=3), [])).text
+    stalled = copying(count=6)
+    assert stalled.report is not None
+    stalled.report.rounds[4].dirty_pages = stalled.report.rounds[0].dirty_pages // 2
+    assert tail not in Read(page(stalled, [])).text
+
+
 def test_a_failed_page_tells_why_and_what_to_do_and_shows_no_downtime() -> None:
     text = Read(page(failed(), [])).text
     for words in (
@@ -152,17 +162,29 @@ def test_a_page_says_how_many_of_many_rounds_it_shows() -> None:
     assert "Of 5000 rounds, 7 are shown" in Read(page(attempt, [])).text
 
 
-@given(st.lists(st.tuples(st.floats(0.0, 1e6), st.integers(0, 1 << 30), st.booleans()), min_size=1, max_size=40))
+SPANS = st.floats(0.0, 1e6) | st.just(float("inf"))
+
+
+@given(st.lists(st.tuples(SPANS, st.integers(0, 1 << 30), st.booleans()), min_size=1, max_size=20))
 def test_rounds_lie_one_after_the_other_whatever_an_agent_tells(told: list[tuple[float, int, bool]]) -> None:
     ended = 0.0
     report = source_pb2.AttemptReport()
     for number, (ms, pages, timed) in enumerate(told):
         ended += ms
-        report.rounds.append(types_pb2.Round(round=number, ms=ms, dirty_pages=pages, ended_ms=ended if timed else 0.0))
+        report.rounds.append(
+            types_pb2.Round(
+                round=number,
+                ms=ms,
+                dirty_pages=pages,
+                cpu_dirtied_pages=pages,
+                wire_bytes_per_s=pages * 4096 * 1000 / ms if ms else float("nan"),
+                ended_ms=ended if timed else 0.0,
+            )
+        )
     line = timeline(report)
     places = [place for one in line.stretches for place in (one.begins_ms, one.ends_ms)]
     assert places == sorted(places)
-    for drawing in (remaining_drawing(line), rates_drawing(line)):
+    for drawing in (remaining_drawing(line), rates_drawing(line), tail_drawing(line) or rates_drawing(line, 5.0)):
         points = drawn(drawing, line).iter("polyline")
         for x, y in (pair.split(",") for one in points for pair in one.attrib["points"].split()):
             assert 0 <= float(x) <= 960
