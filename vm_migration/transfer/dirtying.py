@@ -65,6 +65,11 @@ class Growth:
         span = self.span_bytes * min(factor, 1.0)
         return Growth(points, self.later_bytes_per_ms * factor, self.later_bytes * factor, span)
 
+    def slowed(self, factor: float) -> "Growth":
+        """Return the growth of a load that does the same in a longer time, `factor` times as fast; not 0."""
+        points = tuple((ms / factor, count) for ms, count in self.points)
+        return Growth(points, self.later_bytes_per_ms * factor, self.later_bytes, self.span_bytes)
+
     def _later(self, ms: float, reached: float) -> float:
         room = self.later_bytes - reached
         if self.later_bytes_per_ms <= 0 or room <= 0:
@@ -89,6 +94,12 @@ class Dirtying:
         """Return what the guest's own figure says, where nothing was measured."""
         likely = Growth.steady(bytes_per_s, span_bytes)
         return cls(likely.scaled(1 - UNMEASURED_SPREAD), likely, likely.scaled(1 + UNMEASURED_SPREAD), bytes_per_s)
+
+    def slowed(self, factor: float) -> "Dirtying":
+        """Return what a machine dirties that does everything `factor` times as fast; not 0."""
+        return Dirtying(
+            self.low.slowed(factor), self.likely.slowed(factor), self.high.slowed(factor), self.bytes_per_s * factor
+        )
 
     @classmethod
     def none(cls) -> Self:

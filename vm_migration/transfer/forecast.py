@@ -18,7 +18,9 @@ from vmm.memory.quantities import PAGE_SIZE
 _LIMIT_MARGIN: Final = 1.25
 _LIMIT_STEP_MS: Final = 50
 MIN_RATE: Final = 1.0
-_PREPARE_MS_PER_GIB: Final = 3000.0
+_LAUNCH_MS: Final = 500.0
+"""Until a machine's processes are there."""
+_PREPARE_MS_PER_GIB: Final = 2600.0
 """First touch of the destination's memory, about 10 us a page on nested hosts."""
 PREPARE_SPREAD: Final = 0.3
 """By what share of itself a destination's time to prepare may be off."""
@@ -80,7 +82,7 @@ class PerpetualStandstill:
 
 def prepare_ms_expected(ram_bytes: int) -> float:
     """Return how long a destination takes to make a machine's memory its own, before the first page is sent."""
-    return ram_bytes / (1 << 30) * _PREPARE_MS_PER_GIB
+    return _LAUNCH_MS + ram_bytes / (1 << 30) * _PREPARE_MS_PER_GIB
 
 
 def standstill_expected(

@@ -34,6 +34,8 @@ class Inputs:
     """What a standstill takes beside its work; decisions are made with the fixed part of the costs all the same."""
     always_dirty_bytes: int = 0
     unhashed_bytes: int = 0
+    cpu_share: float = 1.0
+    """Of what is dirtied, what only vCPUs wrote."""
 
     def workload(self, data_bytes: float, growth: Growth) -> Workload:
         """Return what a forecast is made of, for one of the possible sizes and loads."""
@@ -59,6 +61,8 @@ class Prediction:
     """Whether the downtime limit is reached within the timeout, at the likely figures."""
     surely: bool
     """Whether it is at all the others, too."""
+    possibly: bool
+    """Whether it is at any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def predicted(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts)
         prepare_ms=likely.prepare_ms,
         converges=likely.converges,
         surely=all(end.converges for end in ends),
+        possibly=likely.converges or any(end.converges for end in ends),
     )
 
 
