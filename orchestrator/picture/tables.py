@@ -1,6 +1,7 @@
 """The figures behind the drawings, and the rest of what is known of an attempt, as tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 from xml.etree.ElementTree import Element
 
 from orchestrator.attempt import Attempt, Event, Outcome
@@ -12,6 +13,13 @@ from orchestrator.result import timestamp
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 Cell = str | Element
+_WAYS: Final[tuple[tuple[str, Callable[[types_pb2.Round], int]], ...]] = (
+    ("compressed", lambda one: one.compressed_pages),
+    ("as deltas", lambda one: one.delta_pages),
+    ("as references", lambda one: one.reference_pages),
+    ("held back", lambda one: one.held_back_pages),
+)
+"""How pages travelled, where they did not go as they are: columns that a table has only where there is one."""
 
 
 def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
@@ -19,6 +27,8 @@ def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
     headings = ["round", "began", "took", "dirty", "sent", "zero", "on the wire", "wire", "dirtied"]
     headings += ["by vCPUs", "by DMA"] if line.apart else []
     headings += ["throttled"] if line.throttled else []
+    travelled = [(words, count) for words, count in _WAYS if any(count(one) for one in report.rounds)]
+    headings += [words for words, _ in travelled]
     rows: list[list[Cell]] = []
     for one, placed in zip(report.rounds, line.stretches, strict=True):
         row: list[Cell] = [str(one.round), span(placed.begins_ms), span(one.ms), size(placed.dirty_bytes)]
@@ -26,6 +36,7 @@ def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
         row += [rate(one.dirty_bytes_per_s)]
         row += [rate(placed.cpu_rate), rate(placed.dma_rate)] if line.apart else []
         row += [f"{placed.throttle_percent} %"] if line.throttled else []
+        row += [str(count(one)) for _, count in travelled]
         rows.append(row)
     caption = "Dirty: left to send when the round began. Sent and zero: pages of 4 KiB."
     return _table(caption, headings, rows)
@@ -97,6 +108,8 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     verified = f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by or 'none'}"
     rows: list[list[Cell]] = [
         ["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"],
+        *([["pages sent", f"{size(report.raw_bytes)} before anything made them fewer"]] if report.raw_bytes else []),
+        *([["travelled", _travelled(report)]] if report.transport or report.compression else []),
         ["devices' state", size(report.device_bytes)],
         ["verified", verified],
     ]
@@ -106,6 +119,12 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
         dirties = f"{rate(guest.dirty_bytes_per_s)} by vCPUs, {rate(guest.dma_bytes_per_s)} by DMA"
         rows.append(["guest dirties", dirties])
     return rows
+
+
+def _travelled(report: source_pb2.AttemptReport) -> str:
+    words = [f"over {report.transport}"] if report.transport else []
+    words += [f"compression {report.compression} in the end"] if report.compression else []
+    return ", ".join(words)
 
 
 def _prediction(what: str, expected: float, low: float, high: float, came: float | None) -> list[Cell]:

@@ -155,6 +155,26 @@ def test_throttling_is_drawn_where_there_was_some() -> None:
     assert "vCPU throttling" not in Read(page(copying(), [])).text
 
 
+def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None:
+    plain = copying()
+    assert plain.report is not None
+    before = Read(page(plain, [])).text
+    plain.report.rounds[1].delta_pages, plain.report.rounds[2].held_back_pages = 4711, 815
+    plain.report.transport, plain.report.compression, plain.report.raw_bytes = "direct", "zstd", 3 << 30
+    after = Read(page(plain, [])).text
+    for words in (
+        "as deltas",
+        "4711",
+        "held back",
+        "815",
+        "over direct, compression zstd in the end",
+        "3.0 GiB before",
+    ):
+        assert words in after, words
+        assert words not in before, words
+    assert "as references" not in after
+
+
 def test_a_page_says_how_many_of_many_rounds_it_shows() -> None:
     attempt = copying(count=7)
     assert attempt.report is not None
@@ -165,7 +185,7 @@ def test_a_page_says_how_many_of_many_rounds_it_shows() -> None:
 SPANS = st.floats(0.0, 1e6) | st.just(float("inf"))
 
 
-@given(st.lists(st.tuples(SPANS, st.integers(0, 1 << 30), st.booleans()), min_size=1, max_size=20))
+@given(st.lists(st.tuples(SPANS, st.integers(0, 1 << 30), st.booleans()), min_size=1, max_size=12))
 def test_rounds_lie_one_after_the_other_whatever_an_agent_tells(told: list[tuple[float, int, bool]]) -> None:
     ended = 0.0
     report = source_pb2.AttemptReport()
