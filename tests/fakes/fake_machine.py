@@ -45,6 +45,8 @@ class FakeMachine:
     device_data: list[DeviceRecord] = field(default_factory=list)
     """What is read of its devices, a record at a time, or what was written into them."""
     before_run: Callable[[], None] = lambda: None
+    throttle_percent: int | None = 0
+    """None: its process came before throttles."""
 
     def end(self) -> None:
         """Let the process die."""
@@ -88,6 +90,7 @@ class FakeMachine:
             warnings=(),
             tracking=Tracking(exact=True, mapped_bytes=0),
             device_state_bytes=0,
+            throttle_percent=self.throttle_percent,
         )
 
     async def attach(self, epoch: int, controller: int) -> Description:
@@ -107,6 +110,7 @@ class FakeMachine:
 
     async def stop_tracking(self) -> None:
         self._asked("stop tracking")
+        self.throttle_percent = 0
 
     async def harvest(self) -> Harvest:
         self._asked("harvest")
@@ -116,12 +120,19 @@ class FakeMachine:
         self._asked("report writes")
         return None
 
+    async def throttle(self, percent: int) -> None:
+        self._asked(f"throttle {percent}")
+        if not self.running:
+            raise MachineRefused("Only a machine that runs and is leaving is throttled")
+        self.throttle_percent = percent
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         self._asked("pause for an attempt" if for_attempt else "pause")
         if self.incoming:
             raise MachineRefused("An incoming machine has nothing to pause")
         was_running, self.running = self.running, False
         self.pause_number += 1
+        self.throttle_percent = 0
         return Stop(self.pause_number, was_running, 1)
 
     async def confirm_stopped(self) -> int | None:

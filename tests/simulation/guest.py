@@ -15,6 +15,7 @@ from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.guest.guest import GuestReport
+from vmm.guest.vcpu_clock import VcpuClock
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
@@ -66,6 +67,7 @@ class Guest:
         self.witnessed: set[int] | None = None
         self._dirty: set[int] | None = None
         self._device_left: list[DeviceRecord] = []
+        self._clock: Final = VcpuClock()
         if booted:
             for _ in range(PAGES):
                 self.write()
@@ -116,6 +118,12 @@ class Guest:
 
     def stop_tracking(self) -> None:
         self._dirty = None
+
+    def throttle(self, percent: int, now_ns: int, until_ns: int) -> None:
+        self._clock.throttle(percent, now_ns, until_ns)
+
+    def throttle_percent(self, now_ns: int) -> int:
+        return self._clock.percent(now_ns)
 
     def harvest(self) -> SimpleNamespace:
         written, self._dirty = self._dirty or set(), None if self._dirty is None else set()

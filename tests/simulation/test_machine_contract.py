@@ -165,3 +165,36 @@ def test_a_machine_is_ended_once_and_by_whom_it_obeys(over: Over, tmp_path: Path
                 await port.close()
 
     over(tmp_path, scenario)
+
+
+@over_both
+def test_time_is_taken_from_a_machine_that_leaves_and_no_longer_than_its_controller_commands(
+    over: Over, tmp_path: Path
+) -> None:
+    async def scenario(hypervisor: Hypervisor) -> None:
+        place = await started(hypervisor)
+        port, looker = hypervisor.connect(place), hypervisor.connect(place)
+        await port.attach(1, 1)
+        with pytest.raises(MachineRefused):  # it is not leaving
+            await port.throttle(20)
+        await port.start_tracking()
+        with pytest.raises(MachineRefused):
+            await port.throttle(100)
+        with pytest.raises(CutOff):
+            await looker.throttle(20)
+        await port.throttle(20)
+        assert (await looker.describe()).throttle_percent == 20
+        await port.stop_tracking()
+        assert (await looker.describe()).throttle_percent == 0
+        await port.start_tracking()
+        await port.throttle(30)
+        new = hypervisor.connect(place)
+        await new.attach(1, 2)
+        assert (await looker.describe()).throttle_percent == 0
+        await new.throttle(40)
+        assert (await new.pause(for_attempt=True)).was_running
+        assert (await looker.describe()).throttle_percent == 0
+        for each in (port, looker, new):
+            await each.close()
+
+    over(tmp_path, scenario)

@@ -92,6 +92,12 @@ class MachinePort(Protocol):
     async def report_writes(self) -> DirtyBitmap | None:
         """Ask the kernel's witnesses what was written since the last report; None where there is no witness."""
 
+    async def throttle(self, percent: int) -> None:
+        """Take so much of the vCPUs' time from them, for a few seconds (`THROTTLE_SECONDS`); 0 gives it back.
+
+        Only of a machine that runs and is tracked for a migration, and that says what is taken when it is described.
+        """
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         """Stop vCPUs, then devices; a machine that stands still already answers with its pause."""
 

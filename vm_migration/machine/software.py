@@ -84,6 +84,10 @@ class SoftwareMachine:
         reply = await self._ask(control.ReportWrites(), control.Witnessed)
         return None if reply.pages is None else self._bitmap(reply.pages)
 
+    async def throttle(self, percent: int) -> None:
+        """Take so much of the vCPUs' time from them, for a few seconds."""
+        await self._ask(control.Throttle(percent=percent), control.Done)
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         """Stop vCPUs, then devices."""
         reply = await self._ask(control.Pause(for_attempt=for_attempt), control.Paused)

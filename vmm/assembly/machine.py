@@ -97,6 +97,14 @@ class Machine:
         self._flush()
         return due
 
+    def throttle(self, percent: int, now_ns: int, until_ns: int) -> None:
+        """Take so much of the vCPUs' time from them until a moment; 0 gives it back. Devices go on at full speed."""
+        self._guest.throttle(percent, now_ns, until_ns)
+
+    def throttle_percent(self, now_ns: int) -> int:
+        """Return how much of the vCPUs' time is being taken."""
+        return self._guest.throttle_percent(now_ns)
+
     def interrupt(self, index: int) -> None:
         """Deliver a device's completion interrupt."""
         self._guest.interrupt(index)

@@ -24,6 +24,7 @@ from vmm.guest.layout import DeviceArea, Layout
 from vmm.guest.material import Material
 from vmm.guest.owner_state import OwnerState
 from vmm.guest.pacing import NEVER, SECOND
+from vmm.guest.vcpu_clock import VcpuClock
 from vmm.guest.vtd_errors import DriverStateRefused
 from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
@@ -167,6 +168,7 @@ class Guest:
         self._due: Final = [0] * len(self._parts)
         self._now, self._steps = 0, 0
         self._quiet = False
+        self._clock: Final = VcpuClock()
 
     def boot(self, material: Material | None = None) -> None:
         """Start for the first time, on the given material or on the host's own files.
@@ -213,8 +215,25 @@ class Guest:
             if self._quiet and first < len(self._cpus):
                 self._due[: len(self._cpus)] = [NEVER] * len(self._cpus)
             elif self._due[first] <= now_ns:
-                self._due[first] = max(now_ns, self._parts[first].step(now_ns))
+                self._due[first] = max(now_ns, self._stepped(first, now_ns))
         return min(min(self._due, default=now_ns + SECOND), now_ns + SECOND)
+
+    def _stepped(self, part: int, now_ns: int) -> int:
+        if part >= len(self._cpus):
+            return self._parts[part].step(now_ns)
+        runs_at = self._clock.runs_at(now_ns)
+        if runs_at > now_ns:
+            return runs_at
+        return self._clock.moment_of(self._parts[part].step(self._clock.time(now_ns)))
+
+    def throttle(self, percent: int, now_ns: int, until_ns: int) -> None:
+        """Take so much of the vCPUs' time from them until a moment; 0 gives it back. Devices' drivers keep theirs."""
+        self._clock.throttle(percent, now_ns, until_ns)
+        self._due[: len(self._cpus)] = [0] * len(self._cpus)
+
+    def throttle_percent(self, now_ns: int) -> int:
+        """Return how much of the vCPUs' time is being taken."""
+        return self._clock.percent(now_ns)
 
     def interrupt(self, index: int) -> None:
         """Deliver a device's completion interrupt; the next step looks at its answers."""
@@ -273,7 +292,7 @@ class Guest:
         return GuestReport(
             errors=sum(part.errors for part in self._parts),
             jobs_done=sum(driver.answered for driver in drivers),
-            dirty_bytes_per_s=0.0 if self._quiet else sum(cpu.rate(self._now) for cpu in self._cpus),
+            dirty_bytes_per_s=0.0 if self._quiet else self._dirty_bytes_per_s(),
             dma_bytes_per_s=sum(device.rate(self._now) for device in self._devices),
             asked_dirty_bytes_per_s=0 if self._quiet else sum(cpu.asked for cpu in self._cpus),
             asked_dma_bytes_per_s=0 if self._quiet else sum(driver.asked for driver in drivers),
@@ -284,6 +303,11 @@ class Guest:
             busy_actions=sum(device.busy_actions for device in self._devices),
             domains=tuple((name, device.domain) for name, device in zip(self._names, self._devices, strict=True)),
         )
+
+    def _dirty_bytes_per_s(self) -> float:
+        """Return what vCPUs dirty in a second of the host's: they count in their own time."""
+        time_ns, kept = self._clock.time(self._now), 1 - self._clock.percent(self._now) / 100
+        return kept * sum(cpu.rate(time_ns) for cpu in self._cpus)
 
     def _device_for(self, action: GuestAction, name: str | None) -> DeviceOwner:
         churn = action in (GuestAction.CHURN, GuestAction.CALM)

@@ -13,6 +13,7 @@ from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.guest.console import ConsoleRefused
+from vmm.guest.vcpu_clock import MOST_PERCENT
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
@@ -25,6 +26,7 @@ _REASONS: Final[dict[WhyTracked, TrackingReason]] = {
     "migration": TrackingReason.MIGRATION,
     "dirty-rate": TrackingReason.DIRTY_RATE,
 }
+_THROTTLE_NS: Final = round(control.THROTTLE_SECONDS * 1e9)
 _Reply = tuple[AnyReply, tuple[int, ...]]
 
 
@@ -55,6 +57,8 @@ class Commands:
         self._loaded = False
         self._pause = 0
         self._stopped_for_attempt = False
+        self._leaving = False
+        """Its writes are logged for a migration."""
         self._last_executed_ns = 0
         self._witness: WriteWitness | None = None
         self._witness_refused = not witness_available(machine.memory.block.address)
@@ -84,10 +88,16 @@ class Commands:
 
     def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
         self._fence = self._fence.attach(request.epoch, request.controller)
+        self._unthrottle()  # who commands from here on knows of none
         self._attachment += 1
         controller.epoch, controller.number = request.epoch, request.controller
         controller.attachment = self._attachment
         return self._describe()
+
+    def left(self, controller: Controller) -> None:
+        """Note that a connection has closed: what only its controller would give back is given back."""
+        if controller.attachment and controller.attachment == self._attachment:
+            self._unthrottle()
 
     def _require_command(self, controller: Controller) -> None:
         if controller.epoch is None or controller.number is None:
@@ -106,10 +116,17 @@ class Commands:
                 self._require(self._incoming, "Only an incoming machine's memory is touched on request")
                 populate(self.machine.memory.block, request.first, request.count)
             case control.StartTracking():
+                self._unthrottle()
+                self._leaving = False
                 self.machine.start_tracking(_REASONS[request.reason])
+                self._leaving = request.reason == "migration"
             case control.StopTracking():
+                self._leaving = False
+                self._unthrottle()
                 self.machine.stop_tracking()
                 self._end_witness()
+            case control.Throttle():
+                self._throttle(request.percent)
             case control.Harvest():
                 found = self.machine.harvest()
                 cpu, dma = found.cpu.to_bytes(), found.dma.to_bytes()
@@ -146,6 +163,16 @@ class Commands:
                 raise AssertionError(f"Request {request!r} has no row")
         return Done(), ()
 
+    def _throttle(self, percent: int) -> None:
+        self._require(self._leaving and self.machine.running, "Only a machine that runs and is leaving is throttled")
+        self._require(0 <= percent <= MOST_PERCENT, f"At most {MOST_PERCENT} % of the vCPUs' time is taken")
+        now = time.monotonic_ns()
+        self.machine.throttle(percent, now, now + _THROTTLE_NS)
+
+    def _unthrottle(self) -> None:
+        now = time.monotonic_ns()
+        self.machine.throttle(0, now, now)
+
     def _read_device_data(self, budget: int) -> AnyReply:
         self._require(not self._incoming, "An incoming machine has no device state yet")
         self._require(
@@ -163,6 +190,7 @@ class Commands:
     def _stop(self, *, for_attempt: bool) -> AnyReply:
         self._require(not self._incoming, "An incoming machine has nothing to pause")
         was_running = self.machine.running
+        self._unthrottle()
         if was_running or (for_attempt and not self._stopped_for_attempt):
             self._pause += 1
             self.machine.stop(for_attempt=for_attempt)
@@ -218,7 +246,13 @@ class Commands:
     def _describe(self) -> AnyReply:
         run_state = "incoming" if self._incoming else "running" if self.machine.running else "paused"
         return describe(
-            self.machine, self._identity, self._fence, run_state, self._pause, witness=not self._witness_refused
+            self.machine,
+            self._identity,
+            self._fence,
+            run_state,
+            self._pause,
+            witness=not self._witness_refused,
+            throttle_percent=self.machine.throttle_percent(time.monotonic_ns()),
         )
 
     def _require_whole(self) -> None:

@@ -15,6 +15,8 @@ from vmm.vfio.device_records import DeviceRecord
 MAX_DEVICE_DATA: Final = 8 << 20
 """Bytes of device state in one message."""
 WhyTracked = Literal["migration", "dirty-rate"]
+THROTTLE_SECONDS: Final = 5.0
+"""For how long a throttle holds without being asked for again."""
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -69,6 +71,16 @@ class Harvest(Request, frozen=True, tag=True, kw_only=True):
 
 class ReportWrites(Request, frozen=True, tag=True, kw_only=True):
     """Ask the kernel's witnesses of both writers what was written since the last report -> Witnessed."""
+
+
+class Throttle(Request, frozen=True, tag=True, kw_only=True):
+    """Take so much of the vCPUs' time from them, in percent, for THROTTLE_SECONDS from now; 0 gives it back -> Done.
+
+    Only of a machine that runs and is tracked for a migration. It ends before that when the machine stops, tracking
+    does, the connection closes, or another controller attaches. Devices go on at full speed.
+    """
+
+    percent: int
 
 
 class Pause(Request, frozen=True, tag=True, kw_only=True):
@@ -135,7 +147,8 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
-    | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release | Destroy
+    | Throttle | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release
+    | Destroy
 )  # fmt: skip
 
 
@@ -201,6 +214,8 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     tracking: Tracking
     device_state_bytes: int
     """What a stop at this moment would leave to be moved of the devices' state, as the host estimates it."""
+    throttle_percent: int | None = None
+    """What is taken from the vCPUs' time; None of a process that came before throttles, and is never asked for one."""
 
 
 class Ram(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -28,7 +28,14 @@ def boot_id() -> str:
 
 
 def describe(
-    machine: Machine, identity: Identity, fence: Fence, run_state: str, pause: int, *, witness: bool
+    machine: Machine,
+    identity: Identity,
+    fence: Fence,
+    run_state: str,
+    pause: int,
+    *,
+    witness: bool,
+    throttle_percent: int,
 ) -> Description:
     """Return everything an agent may know without changing anything."""
     report = machine.report()
@@ -66,6 +73,7 @@ def describe(
         warnings=_observations(warnings),
         tracking=Tracking(exact=exact, mapped_bytes=machine.always_dirty_bytes()),
         device_state_bytes=machine.device_state_bytes().total,
+        throttle_percent=throttle_percent,
     )
 
 

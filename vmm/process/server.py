@@ -127,7 +127,7 @@ class MachineServer:
     def _drop(self, channel: Channel) -> None:
         self._selector.unregister(channel.fileno())
         channel.close()
-        del self._channels[channel]
+        self._commands.left(self._channels.pop(channel))
 
 
 def _same_user(connection: socket.socket) -> bool:

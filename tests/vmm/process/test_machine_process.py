@@ -21,7 +21,7 @@ from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, l
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.process.control import HOLD, SPECIFICATION_FILE
+from vmm.process.control import HOLD, SPECIFICATION_FILE, THROTTLE_SECONDS
 
 MIB = 1 << 20
 
@@ -278,3 +278,19 @@ def test_a_machine_process_whose_starter_is_gone_before_the_host_is_ready_ends(t
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "whoever started it was gone" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == [SPECIFICATION_FILE]
+
+
+async def test_time_taken_from_vcpus_is_given_back_when_the_agents_connection_closes(
+    directory: MachineDirectory, machine: SoftwareMachine
+) -> None:
+    """An agent that is killed gives nothing back itself."""
+    agent = SoftwareMachine(directory.path)
+    await agent.attach(1, 2)
+    await agent.start_tracking()
+    await agent.throttle(80)
+    assert (await machine.describe()).throttle_percent == 80
+    await agent.close()
+    async with asyncio.timeout(THROTTLE_SECONDS - 1):  # after which it would be given back all the same
+        while (await machine.describe()).throttle_percent:
+            pass
+    assert (await machine.describe()).run_state == "running"
