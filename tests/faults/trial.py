@@ -17,7 +17,7 @@ import msgspec
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt
 from orchestrator.client import RemoteDesk
-from orchestrator.policy import MigrationPolicy
+from orchestrator.policy import Compression, MigrationPolicy
 from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
 from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, FaultSite
@@ -78,13 +78,16 @@ class Trial:
         self.ordering = asyncio.create_task(self._insist(self.order), name=f"order of {self.name}")
 
     def make_order(self, destination: str, bandwidth: int = 0) -> Order:
-        policy = MigrationPolicy(downtime_limit_ms=LIMIT_MS, max_bandwidth_bytes_per_s=bandwidth)
+        compression: Compression = "none" if bandwidth else "auto"  # what is made slow is to stay slow
+        policy = MigrationPolicy(
+            downtime_limit_ms=LIMIT_MS, max_bandwidth_bytes_per_s=bandwidth, compression=compression
+        )
         return Order(self.name, destination, policy)
 
     def start_command(self, destination: str, bandwidth: int = 0) -> subprocess.Popen[bytes]:
         """Start `viaduct migrate` where the orchestrator would run."""
         words = ["migrate", self.name, "--to", destination, "--downtime-limit", f"{LIMIT_MS}ms", "--json"]
-        words += ["--max-bandwidth", f"{bandwidth >> 20}MiB/s"] if bandwidth else []
+        words += ["--max-bandwidth", f"{bandwidth >> 20}MiB/s", "--compression", "none"] if bandwidth else []
         words += ["--config", str(self.site.configuration(COMMAND_LINE))]
         with self.command_output().open("wb") as out, (self.site.folder / "command.log").open("ab") as log:
             return subprocess.Popen(

@@ -114,7 +114,9 @@ class Attempt:
 
 def endless(*, transport: str = "grpc") -> types_pb2.Policy:
     """Return a policy under which the rounds do not end: the guest writes more than the bandwidth carries."""
-    return policy(limit_ms=100, bandwidth=SLOW, transport=transport)
+    terms = policy(limit_ms=100, bandwidth=SLOW, transport=transport)
+    terms.compression = "none"
+    return terms
 
 
 def prepare_request(

@@ -9,7 +9,7 @@ from tests.system.command import finished, running, viaduct
 from tests.system.orchestrated import prepared
 from tests.system.site import Site
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none")
 PATIENT = ("--downtime-limit", "4s")
 
 

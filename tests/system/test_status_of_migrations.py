@@ -61,7 +61,7 @@ async def test_a_command_tells_the_broker_what_it_does_and_goes_on_without_it(
         assert agents_seen == {f"{host}/{side}/status" for host in told_site.budgets for side in ("source", "dest")}
 
         before = len(reader.messages)
-        slow = ("--max-bandwidth", "48MiB/s")
+        slow = ("--max-bandwidth", "48MiB/s", "--compression", "none")
         async with running(told_site, "migrate", "told-of", "--to", "host-a", *PATIENT, *slow) as back:
             await reader.until(lambda messages: bool(_phases(messages[before:]) & {"pre-copy"}))
             assert broker.process is not None

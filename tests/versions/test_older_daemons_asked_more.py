@@ -6,7 +6,7 @@ from tests.system.command import Ended, finished
 from tests.versions.mixed_site import ASKS, ORCHESTRATOR, MixedSite, require_alone, running, viaduct
 from tests.versions.programs import NEWER, Version
 
-ENDLESS = ("--max-bandwidth", "24MiB/s", "--downtime-limit", "100ms", "--json")
+ENDLESS = ("--max-bandwidth", "24MiB/s", "--compression", "none", "--downtime-limit", "100ms", "--json")
 
 
 async def test_what_older_daemons_do_not_have_is_said_in_plain_words(

@@ -71,7 +71,7 @@ async def test_an_orchestrator_that_ends_in_pre_copy_goes_on_as_the_other_versio
 ) -> None:
     mixed_site.a_is_older(older)
     mixed_site.become(older, ORCHESTRATOR)
-    slowly = ("--max-bandwidth", "32MiB/s", "--downtime-limit", "2s", "--json")
+    slowly = ("--max-bandwidth", "32MiB/s", "--compression", "none", "--downtime-limit", "2s", "--json")
     async with machine(mixed_site, agents, specification("driven")) as created:
         for source, destination, end in LEGS:
             client = older if mixed_site.versions[ORCHESTRATOR] == NEWER else NEWER
