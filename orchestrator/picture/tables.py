@@ -106,13 +106,12 @@ def events_table(events: Iterable[Event]) -> Element:
 
 def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     verified = f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by or 'none'}"
-    rows: list[list[Cell]] = [
-        ["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"],
-        *([["pages sent", f"{size(report.raw_bytes)} before anything made them fewer"]] if report.raw_bytes else []),
-        *([["travelled", _travelled(report)]] if report.transport or report.compression else []),
-        ["devices' state", size(report.device_bytes)],
-        ["verified", verified],
-    ]
+    rows: list[list[Cell]] = [["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"]]
+    if report.raw_bytes:
+        rows.append(["pages sent", f"{size(report.raw_bytes)} before anything made them fewer"])
+    if report.transport or report.compression:
+        rows.append(["travelled", _travelled(report)])
+    rows += [["devices' state", size(report.device_bytes)], ["verified", verified]]
     if report.HasField("guest"):
         guest = report.guest
         rows.append(["guest", f"{guest.jobs_done} jobs done, {guest.errors} errors"])
