@@ -75,16 +75,11 @@ def policy_from(message: pb.Policy) -> MigrationPolicy:
 
 
 def require_offered(policy: MigrationPolicy) -> None:
-    """Refuse what the contract names and this version does not have yet.
+    """Refuse what no attempt can be made with.
 
     Raises:
-        InvalidInput: Names every such option.
+        InvalidInput: A number is out of its bounds.
     """
-    missing = []
-    if policy.profile != "balanced":
-        missing.append(f"--profile {policy.profile}")
-    if missing:
-        raise InvalidInput("not-offered", f"This version does not have {', '.join(missing)}", _HINT)
     if not 1 <= policy.streams <= MOST_STREAMS:
         raise InvalidInput("invalid-policy", f"{policy.streams} streams are not within 1 and {MOST_STREAMS}", _HINT)
     if policy.downtime_limit_ms < 1 or policy.timeout_ms < 1:

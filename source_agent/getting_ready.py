@@ -23,6 +23,7 @@ from source_agent.rounds import Rounds
 from source_agent.surroundings import StartOrder
 from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
 from source_agent.terms import Terms, encode
+from source_agent.throttling import Throttling
 from vm_migration.errors import AttemptFailed, Refused
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.transfer.outgoing import OutgoingStream
@@ -106,10 +107,15 @@ class GettingReady:
     async def _through(self, link: DestinationLink, rounds: Rounds) -> Ready:
         account = self._account
         hash_rate = account.around.hash_bytes_per_s
-        self._precopy = Precopy(rounds, account.custody, account.board, account.terms, hash_rate)
+        throttling = Throttling(account.custody)
+        self._precopy = Precopy(rounds, account.custody, account.board, account.terms, hash_rate, throttling=throttling)
         account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
-        standstill_ms, forced = await self._precopy.run(account.elapsed_ms)
-        return await self._stop(link, rounds, standstill_ms, forced=forced)
+        holding = asyncio.create_task(throttling.hold_on(), name="throttle")
+        try:
+            standstill_ms, forced = await self._precopy.run(account.elapsed_ms)
+            return await self._stop(link, rounds, standstill_ms, forced=forced)
+        finally:
+            holding.cancel()
 
     async def _ordered(self) -> StartOrder:
         terms = self._account.terms

@@ -13,6 +13,7 @@ from source_agent.expectation import ASSUMED_RATE
 from source_agent.progress import ProgressBoard
 from source_agent.rounds import Rounds
 from source_agent.terms import Terms
+from source_agent.throttling import Throttling
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
@@ -27,6 +28,7 @@ from vm_migration.transfer.convergence import (
     SwitchOver,
     decide,
 )
+from vm_migration.transfer.stall import Boundary, StallWatch
 from vmm.memory.quantities import PAGE_SIZE
 
 _SHOW_EVERY: Final = 0.2
@@ -38,9 +40,20 @@ class Precopy:
     """Runs the rounds of one attempt."""
 
     def __init__(
-        self, rounds: Rounds, custody: Custody, board: ProgressBoard, terms: Terms, hash_bytes_per_s: float
+        self,
+        rounds: Rounds,
+        custody: Custody,
+        board: ProgressBoard,
+        terms: Terms,
+        hash_bytes_per_s: float,
+        *,
+        throttling: Throttling,
     ) -> None:
         self._forced = False
+        self._stalls = StallWatch()
+        self._throttled: int | None = None
+        """What the machine's process said at the last boundary; None of one that cannot be throttled."""
+        self._throttling: Final = throttling
         self._rounds: Final = rounds
         self._custody: Final = custody
         self._board: Final = board
@@ -82,6 +95,7 @@ class Precopy:
     async def _until_time(self, elapsed_ms: Callable[[], float]) -> tuple[float, bool]:
         while True:
             await self._one_round()
+            self._note_boundary(elapsed_ms())
             costs = StandstillCosts(FIXED_STANDSTILL_MS, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
             situation = Situation(
                 history=self._board.progress.rounds.recent,
@@ -89,10 +103,13 @@ class Precopy:
                 elapsed_ms=elapsed_ms(),
                 forced=self._forced,
                 unacknowledged=self._rounds.devices.unacknowledged,
+                stalls=self._stalls,
+                throttle_percent=None if self._throttled is None else self._throttling.percent,
             )
             match decide(situation, self._terms.convergence(), costs):
-                case Continue(standstill_ms=standstill):
+                case Continue(standstill_ms=standstill, throttle_percent=percent):
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
+                    await self._throttle(percent)
                     if situation.unacknowledged and situation.history[-1].wire_bytes < PAGE_SIZE:
                         await asyncio.sleep(_WAIT_FOR_DEVICES)
                 case SwitchOver(standstill_ms=standstill, forced=forced):
@@ -102,6 +119,17 @@ class Precopy:
                     return standstill, forced
                 case Fail(code=code, message=message):
                     raise AttemptFailed(code, message, "Raise the limits, or ask for less load")
+
+    def _note_boundary(self, at_ms: float) -> None:
+        left = self._left_bytes() + self._rounds.devices.left_bytes
+        self._stalls = self._stalls.after(Boundary(at_ms, left), self._terms.convergence().profile)
+
+    async def _throttle(self, percent: int) -> None:
+        if percent == self._throttling.percent:
+            return
+        await self._throttling.take(percent)
+        reason = f"sends memory while the machine runs, with {percent} % of its vCPUs' time taken: it does not converge"
+        self._board.show(replace(self._board.progress, reason=reason))
 
     def _left_bytes(self) -> int:
         return self._rounds.dirty_pages * PAGE_SIZE
@@ -133,6 +161,8 @@ class Precopy:
 
     async def _show(self, measured: RoundMeasurement) -> None:
         description = await self._custody.port.describe()
+        self._throttled = description.throttle_percent
+        measured = replace(measured, throttle_percent=description.throttle_percent or 0)
         progress = self._board.progress
         self._board.show(
             replace(

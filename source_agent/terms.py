@@ -7,6 +7,7 @@ import msgspec
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import InvalidInput
 from vm_migration.transfer.convergence import ConvergencePolicy, OnTimeout
+from vm_migration.transfer.profiles import BALANCED, PROFILES
 
 VERIFY_NAMES: Final = {
     types_pb2.VERIFY_MODE_AUTO: "auto",
@@ -31,6 +32,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     transport: str = GRPC
     """How the bulk streams travel: over gRPC, or over connections of their own."""
     compression: str = "auto"
+    profile: str = BALANCED.name
     control_address: str = ""
     bulk_address: str = ""
     began_at: float = 0.0
@@ -45,7 +47,13 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     def convergence(self) -> ConvergencePolicy:
         """Return the part that the switchover decision looks at."""
         on_timeout = OnTimeout.FORCE if self.force_on_timeout else OnTimeout.CANCEL
-        return ConvergencePolicy(self.downtime_limit_ms, self.timeout_ms, on_timeout)
+        return ConvergencePolicy(
+            self.downtime_limit_ms,
+            self.timeout_ms,
+            on_timeout,
+            PROFILES.get(self.profile, BALANCED),  # a later version's agent may have written another
+            self.max_bandwidth_bytes_per_s,
+        )
 
 
 def terms_of(policy: types_pb2.Policy) -> Terms:
@@ -67,6 +75,8 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         wrong.append(f"transport {policy.transport!r} is not one of this version's: {GRPC}, {DIRECT}")
     if policy.compression not in ("", *COMPRESSIONS):
         wrong.append(f"compression {policy.compression!r} is not one of this version's: {', '.join(COMPRESSIONS)}")
+    if policy.profile not in ("", *PROFILES):
+        wrong.append(f"profile {policy.profile!r} is not one of this version's: {', '.join(PROFILES)}")
     if policy.streams > MAX_STREAMS:
         wrong.append(f"streams must be at most {MAX_STREAMS}")
     if wrong:
@@ -79,6 +89,7 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         verify=VERIFY_NAMES[policy.verify],
         streams=max(1, policy.streams),
         transport=policy.transport or GRPC,
+        profile=policy.profile or BALANCED.name,
         compression=policy.compression or "auto",
     )
 
