@@ -46,7 +46,8 @@ class Account:
         """Where the destination's journal stood when it was heard last."""
         self.around: Final = around
         # Whoever watches takes a lower number for an older report: a later life of the agent must not begin below.
-        self.board: Final = ProgressBoard(Progress(sequence=custody.record.controller << 16))
+        first = Progress(sequence=custody.record.controller << 16, transport=terms.transport)
+        self.board: Final = ProgressBoard(first)
         self.attempt: Final = custody.record.attempt or ""
         self.terms = terms
         self._keeper: Final = keeper

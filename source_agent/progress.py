@@ -67,6 +67,8 @@ class Progress:
     wire_bytes: int = 0
     raw_bytes: int = 0
     """Of the pages that were sent, before anything made them fewer."""
+    transport: str = ""
+    """How the bulk streams travel."""
     compression: str = "none"
     """The codec of the last frame that was compressed."""
     remaining_bytes: int = 0

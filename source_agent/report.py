@@ -51,6 +51,7 @@ def attempt_report(
         total_ms=progress.total_ms,
         wire_bytes=progress.wire_bytes,
         raw_bytes=progress.raw_bytes,
+        transport=progress.transport,
         compression=progress.compression,
         remaining_bytes=progress.remaining_bytes,
         device_bytes=progress.device_bytes,

@@ -37,6 +37,7 @@ async def test_a_machine_goes_there_and_back(site: Site, agents: Agents, transpo
         for source, destination in (("host-a", "host-b"), ("host-b", "host-a")):
             report = await migrated(agents, uuid, source, destination, terms)
             require_whole(report)
+            assert report.transport == transport
             jobs = await works(site, destination, uuid, max(jobs, report.guest.jobs_done))
         assert site.machines_at("host-b") == []
         assert site.holders_of_ram(f"{transport}-{streams}") == []
