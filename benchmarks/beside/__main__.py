@@ -92,11 +92,22 @@ def machine(runs: int) -> dict[str, object]:
         "model": model,
         "memory": f"{psutil.virtual_memory().total >> 30} GiB",
         "kernel": platform.release(),
+        "huge pages": _huge_pages("enabled"),
+        "for shared memory": _huge_pages("shmem_enabled"),
         "Python": platform.python_version(),
         "grpcio": importlib.metadata.version("grpcio"),
         "QEMU": qemu.stdout.split("version ")[-1].split()[0],
         "turns": runs,
     }
+
+
+def _huge_pages(file: str) -> str:
+    """Return the kernel's choice: a destination's fresh memory comes in pages of 2 MiB or of 4 KiB by it."""
+    try:
+        words = Path("/sys/kernel/mm/transparent_hugepage", file).read_text()
+    except OSError:
+        return "unknown"
+    return words.partition("[")[2].partition("]")[0] or words.strip()
 
 
 def _tell(scenario: Scenario, sample: Sample) -> None:

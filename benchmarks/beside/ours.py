@@ -112,7 +112,7 @@ def sample_of(attempt: Attempt, who: str, turn: int, used: float) -> Sample:
         bulk_ms=report.bulk_ms,
         wire_bytes=report.wire_bytes,
         cpu_seconds=used,
-        rounds=len(report.rounds),
+        rounds=report.rounds_closed,
         mismatched_pages=report.pages_mismatched,
     )
 

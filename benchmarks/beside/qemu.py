@@ -26,7 +26,7 @@ from tests.faults.network import Network
 from tests.system.site import free_ports
 
 _UNLIMITED: Final = 1 << 40
-_BELOW: Final = 1 << 20
+BELOW: Final = 1 << 20
 """The first MiB holds windows of devices, which no RAM shows through."""
 _PIECE: Final = 64 << 20
 _PORT: Final = 7500
@@ -182,14 +182,15 @@ async def _differing(folder: Path, machine: QemuMachine, destination: Qemu) -> i
     await destination.ask("stop")
     saved = folder / "destination.ram"
     try:
-        await destination.ask("pmemsave", val=_BELOW, size=machine.size - _BELOW, filename=str(saved))
-        return await asyncio.to_thread(_differing_pages, machine.ram, saved, machine.size - _BELOW)
+        await destination.ask("pmemsave", val=BELOW, size=machine.size - BELOW, filename=str(saved))
+        return await asyncio.to_thread(differing_pages, machine.ram, saved, machine.size - BELOW)
     finally:
         saved.unlink(missing_ok=True)
 
 
-def _differing_pages(ram: Path, saved: Path, size: int) -> int:
-    here, there = np.memmap(ram, np.uint64, "r", _BELOW), np.memmap(saved, np.uint64, "r")
+def differing_pages(ram: Path, saved: Path, size: int) -> int:
+    """Count the pages of a saved file that are not what RAM's file holds above `BELOW`; all, where sizes differ."""
+    here, there = np.memmap(ram, np.uint64, "r", BELOW), np.memmap(saved, np.uint64, "r")
     if len(here) != len(there):
         return size // PAGE
     wrong, step = 0, _PIECE // 8

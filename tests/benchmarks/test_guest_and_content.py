@@ -1,7 +1,6 @@
 """What both sides move: the bytes of RAM, and the guest that QEMU runs."""
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ def test_a_rate_that_the_guest_cannot_count_is_refused() -> None:
         GuestLoad(MOST_RATE + 4096).symbols()
 
 
-@pytest.mark.skipif(shutil.which("as") is None, reason="binutils is not installed (make bench installs it)")
 @pytest.mark.parametrize("load", [GuestLoad(), GuestLoad(60 * MIB, 200 * MIB)])
 def test_the_guest_has_a_multiboot_header_where_a_loader_looks_for_it(tmp_path: Path, load: GuestLoad) -> None:
     kernel = build(tmp_path, load).read_bytes()
