@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from operator import and_
+from operator import and_, or_
 from typing import Final
 
 from vm_migration.loop_clock import loop_ns
@@ -55,6 +55,8 @@ class WindowsOfWrites:
     window_ms: float
     lines: tuple[tuple[int, ...], ...]
     """The slices first, the whole last; each line has half as many as the one before, of twice the length."""
+    cpu_share: float
+    """Of the whole window's pages, those that only vCPUs wrote; 1 where nothing was written."""
 
 
 async def measure_windows(machine: MachinePort, window_ms: int, slices: int) -> WindowsOfWrites:
@@ -82,7 +84,15 @@ async def measure_windows(machine: MachinePort, window_ms: int, slices: int) -> 
         raise MachineRefused(f"Dirty pages may be missing: {failure}")
     always = DirtyBitmap(harvests[0].dma.pages) if exact else reduce(and_, [each.dma for each in harvests])
     written = [(each.cpu | each.dma) - always for each in harvests]
-    return WindowsOfWrites((taken - started) / 1e6, lines_of(written))
+    return WindowsOfWrites((taken - started) / 1e6, lines_of(written), cpu_share_of(harvests, always))
+
+
+def cpu_share_of(harvests: Sequence[Harvest], always: DirtyBitmap) -> float:
+    """Return of all pages written, but those that are always reported, how many only vCPUs wrote, as a share."""
+    dma = reduce(or_, [each.dma for each in harvests]) - always
+    cpu = reduce(or_, [each.cpu for each in harvests]) - always
+    every = (cpu | dma).count()
+    return (cpu - dma).count() / every if every else 1.0
 
 
 def lines_of(written: Sequence[DirtyBitmap]) -> tuple[tuple[int, ...], ...]:

@@ -18,8 +18,10 @@ from vm_migration.transfer.forecast import (
     prepare_ms_expected,
     standstill_expected,
 )
-from vm_migration.transfer.prediction import Inputs, Prediction, predicted
+from vm_migration.transfer.prediction import Inputs, Prediction
+from vm_migration.transfer.profiles import PROFILES
 from vm_migration.transfer.ranges import Range
+from vm_migration.transfer.throttled_prediction import predicted_under
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import Description, Observation
 
@@ -40,6 +42,8 @@ class Sample:
     """Distinct bytes that were written: in slices of the window first, in the whole last, as `measured` takes them."""
     data_bytes: Range
     """RAM that holds something other than zeros."""
+    cpu_share: float = 1.0
+    """Of what was written, what only vCPUs wrote."""
 
     def dirtying(self, span_bytes: int) -> Dirtying:
         """Return what it dirties, given the most that it can."""
@@ -61,7 +65,8 @@ class Known:
 class Estimate:
     """What is expected, on which figures that rests, and what it says against starting."""
 
-    prediction: Prediction
+    profiles: dict[str, Prediction]
+    """Under each profile, by its name; they differ only where pre-copy alone does not converge."""
     link_bytes_per_s: float
     dirty_bytes_per_s: float
     blockers: tuple[Observation, ...]
@@ -77,8 +82,9 @@ def estimate(specification: MachineSpecification, description: Description, term
     costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, known.hash_bytes_per_s)
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
+    policy = terms.convergence()
     return Estimate(
-        prediction=predicted(inputs, terms.convergence(), costs),
+        profiles={name: predicted_under(profile, inputs, policy, costs) for name, profile in PROFILES.items()},
         link_bytes_per_s=link.likely,
         dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
         blockers=_blockers(standstill),
@@ -100,7 +106,14 @@ def _inputs(
         fixed_ms=known.fixed_ms or ASSUMED_FIXED_MS,
         always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
         unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
+        cpu_share=sample.cpu_share if sample else _cpu_share(description),
     )
+
+
+def _cpu_share(description: Description) -> float:
+    guest = description.guest
+    every = guest.dirty_bytes_per_s + guest.dma_bytes_per_s
+    return guest.dirty_bytes_per_s / every if every > 0 else 1.0
 
 
 def _dirtying(specification: MachineSpecification, description: Description, sample: Sample | None) -> Dirtying:

@@ -85,7 +85,7 @@ async def _look(custody: Custody, window_ms: int) -> Sample:
         data_bytes = await asyncio.to_thread(data_bytes_of, ram)
     finally:
         ram.close()
-    return Sample(writes.window_ms, writes.lines, data_bytes)
+    return Sample(writes.window_ms, writes.lines, data_bytes, writes.cpu_share)
 
 
 def data_bytes_of(ram: RamBlock) -> Range:

@@ -55,7 +55,6 @@ class SourceService(SourceServicer):
         holding = await self._agent.holdings.find(request.machine)
         found, blockers = None, self._ownership_blockers(holding, request.destination)
         warnings: list[Observation] = []
-        profiles: list[types_pb2.Expected] = []
         if holding.description is not None:
             sample = await self._sampler.of(holding, request.measure_ms)
             blockers.extend(holding.description.blockers)
@@ -68,10 +67,10 @@ class SourceService(SourceServicer):
         return source_pb2.CheckOutgoingResponse(
             blockers=[blocker(each) for each in blockers],
             warnings=[blocker(each) for each in warnings],
-            expected=None if found is None else _expected(found),
+            expected=None if found is None else _expected(found, terms.profile),
             requirements=_requirements(holding),
             status=machine_status(holding, self._agent.host),
-            profiles=profiles,
+            profiles=[] if found is None else [_expected(found, profile) for profile in found.profiles],
         )
 
     async def Begin(self, request: source_pb2.BeginRequest, context: Context) -> source_pb2.BeginResponse:
@@ -93,7 +92,7 @@ class SourceService(SourceServicer):
             secret_hash=bytes.fromhex(record.secret_hash),
             source=self._agent.host,
             requirements=_requirements(holding),
-            expected=None if found is None else _expected(found),
+            expected=None if found is None else _expected(found, terms.profile),
         )
 
     async def Start(self, request: source_pb2.StartRequest, context: Context) -> source_pb2.AttemptReport:
@@ -242,8 +241,8 @@ def _requirements(holding: Holding) -> types_pb2.Requirements:
     )
 
 
-def _expected(found: Estimate, profile: str = "") -> types_pb2.Expected:
-    prediction = found.prediction
+def _expected(found: Estimate, profile: str) -> types_pb2.Expected:
+    prediction = found.profiles[profile]
     return types_pb2.Expected(
         total_ms=prediction.total_ms.likely,
         prepare_ms=prediction.prepare_ms,

@@ -63,7 +63,7 @@ def test_what_another_destination_showed_is_not_called_assumed() -> None:
 
 def test_what_is_assumed_is_known_less_well_than_what_was_measured() -> None:
     assumed = replace(KNOWN, link_bytes_per_s=ASSUMED_LINK, fixed_ms=ASSUMED_FIXED_MS)
-    wide, narrow = expected(known=assumed).prediction, expected().prediction
+    wide, narrow = expected(known=assumed).profiles["balanced"], expected().profiles["balanced"]
     assert wide.total_ms.high - wide.total_ms.low > narrow.total_ms.high - narrow.total_ms.low
     assert wide.downtime_ms.high > narrow.downtime_ms.high
 
@@ -72,7 +72,7 @@ def test_a_limit_of_bandwidth_makes_it_longer() -> None:
     slow = msgspec.structs.replace(TERMS, max_bandwidth_bytes_per_s=200 * MIB)
     found = expected(terms=slow)
     assert found.link_bytes_per_s == 200 * MIB
-    assert found.prediction.total_ms.likely > expected().prediction.total_ms.likely
+    assert found.profiles["balanced"].total_ms.likely > expected().profiles["balanced"].total_ms.likely
 
 
 def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
@@ -85,7 +85,7 @@ def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
 
 def test_without_a_witness_hashing_counts_into_the_standstill() -> None:
     def downtime(description: Description, terms: Terms = TERMS) -> float:
-        return expected(description, terms).prediction.downtime_ms.likely
+        return expected(description, terms).profiles["balanced"].downtime_ms.likely
 
     unwitnessed = msgspec.structs.replace(DESCRIPTION, witness=False)
     assert downtime(unwitnessed) > downtime(DESCRIPTION)
@@ -97,18 +97,39 @@ def test_a_paused_machine_dirties_nothing() -> None:
     paused = msgspec.structs.replace(DESCRIPTION, run_state="paused")
     found = expected(paused)
     assert found.dirty_bytes_per_s == 0
-    assert found.prediction.total_ms.likely < expected().prediction.total_ms.likely
+    assert found.profiles["balanced"].total_ms.likely < expected().profiles["balanced"].total_ms.likely
 
 
 def test_what_was_measured_counts_more_than_what_the_guest_says() -> None:
     found = expected(known=replace(KNOWN, sample=sample(512 * MIB, 2 * MIB)))
     assert found.dirty_bytes_per_s == pytest.approx(16 * MIB)
     assert expected().dirty_bytes_per_s == pytest.approx(100 * MIB)
-    assert found.prediction.downtime_ms.likely < expected().prediction.downtime_ms.likely
+    assert found.profiles["balanced"].downtime_ms.likely < expected().profiles["balanced"].downtime_ms.likely
 
 
 def test_pages_that_are_zero_are_not_expected_to_take_time() -> None:
     half = replace(KNOWN, sample=sample(256 * MIB, 0))
     whole = replace(KNOWN, sample=sample(512 * MIB, 0))
-    saved = expected(known=whole).prediction.total_ms.likely - expected(known=half).prediction.total_ms.likely
+    saved = (
+        expected(known=whole).profiles["balanced"].total_ms.likely
+        - expected(known=half).profiles["balanced"].total_ms.likely
+    )
     assert saved == pytest.approx(256 * MIB / 1e6, rel=0.01)
+
+
+def test_profiles_differ_only_where_sending_alone_is_not_enough() -> None:
+    calm = expected().profiles
+    assert calm["gentle"] == calm["balanced"] == calm["urgent"]
+    slow = replace(KNOWN, link_bytes_per_s=Range.around(80e6, 0.05))
+    patient = msgspec.structs.replace(TERMS, timeout_ms=600_000)
+    busy = expected(known=slow, terms=patient).profiles
+    assert [busy[name].converges for name in ("gentle", "balanced", "urgent")] == [False, True, True]
+    assert busy["urgent"].total_ms.likely < busy["balanced"].total_ms.likely
+
+
+def test_devices_that_write_without_vcpus_are_not_expected_to_be_throttled() -> None:
+    guest = GuestFigures(errors=0, jobs_done=0, dirty_bytes_per_s=0.0, dma_bytes_per_s=100.0 * MIB)
+    slow = replace(KNOWN, link_bytes_per_s=Range.around(80e6, 0.05))
+    patient = msgspec.structs.replace(TERMS, timeout_ms=600_000)
+    found = expected(msgspec.structs.replace(DESCRIPTION, guest=guest), patient, slow).profiles
+    assert not any(each.converges for each in found.values())

@@ -118,9 +118,11 @@ async def test_what_a_tracker_always_reports_is_not_taken_for_writing(
     with leaving(tmp_path, State.OWNER) as held:
         exact = await measure_windows(held.machine, SHORTEST_SAMPLE_MS, 2)
         assert exact.lines[-1] == (33 * PAGE_SIZE,)
+        assert exact.cpu_share == pytest.approx(1 / 33)
         monkeypatch.setattr(FakeMachine, "describe", inexact)
         found = await measure_windows(held.machine, SHORTEST_SAMPLE_MS, 2)
         assert found.lines == ((PAGE_SIZE, PAGE_SIZE), (PAGE_SIZE,))
+        assert found.cpu_share == 1
 
 
 def test_windows_are_joined_from_slices() -> None:
