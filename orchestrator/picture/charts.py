@@ -92,6 +92,8 @@ def tail_drawing(line: Timeline) -> Drawing | None:
 def rates_drawing(line: Timeline, limit: float = 0.0) -> Drawing:
     """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it, below a limit if any."""
     lines = [Line("on the wire", "wire", _steps(line.stretches, lambda one: one.wire_rate))]
+    if line.shrunk:
+        lines.append(Line("pages sent", "sent", _steps(line.stretches, lambda one: one.sent_rate)))
     if line.apart:
         lines.append(Line("dirtied by vCPUs", "cpu", _steps(line.stretches, lambda one: one.cpu_rate)))
         lines.append(Line("dirtied by devices (DMA)", "dma", _steps(line.stretches, lambda one: one.dma_rate)))

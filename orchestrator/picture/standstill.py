@@ -17,6 +17,8 @@ _THICK: Final = 40.0
 _HEIGHT: Final = 134.0
 _NUMBER_WIDTH: Final = 14.0
 _MARKS: Final = 8
+_GAP: Final = 8.0
+_TEXT_WIDTH: Final = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ def parts_of(downtime: types_pb2.Downtime) -> tuple[Part, ...]:
 
 def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds) -> Element:
     """Return the bar as an SVG element, with its title and description inside, in a box that scrolls."""
-    longest = max(downtime.downtime_ms, bounds.limit_ms, bounds.expected_ms)  # a range may go on beyond it
+    held = max(downtime.downtime_ms, bounds.limit_ms)
+    longest = max(held, min(bounds.expected_ms, 2 * held))  # what was expected may lie beyond it
     across = Axis(longest, _LEFT, _RIGHT)
     told = ", ".join(f"{part.name} {span(part.ms)}" for part in parts_of(downtime))
     described = f"The guest stood still for {span(downtime.downtime_ms)}, allowed were {span(bounds.limit_ms)}: {told}."
@@ -62,7 +65,7 @@ def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds) -> Element:
         node("title", "Parts of the downtime", id="standstill-title"),
         node("desc", described, id="standstill-words"),
         *_bar(parts_of(downtime), across),
-        node("text", span(downtime.downtime_ms), x=across.at(downtime.downtime_ms) + 8, y=_TOP + 25, class_="value"),
+        node("text", span(downtime.downtime_ms), x=_beside(downtime, bounds, across), y=_TOP + 25, class_="value"),
         *_expected(bounds, across),
         *_limit(bounds, across),
         *_marks(longest, across),
@@ -86,6 +89,12 @@ def _bar(parts: tuple[Part, ...], across: Axis) -> list[Element]:
     return found
 
 
+def _beside(downtime: types_pb2.Downtime, bounds: Bounds, across: Axis) -> float:
+    """Return where the sum is written: after the bar, and not on the line of the limit."""
+    ends, limit = across.at(downtime.downtime_ms), across.at(bounds.limit_ms)
+    return _GAP + (limit if ends <= limit < ends + _TEXT_WIDTH else ends)
+
+
 def _expected(bounds: Bounds, across: Axis) -> list[Element]:
     if not bounds.expected_ms:
         return []
@@ -94,7 +103,11 @@ def _expected(bounds: Bounds, across: Axis) -> list[Element]:
     words = f"expected {span(bounds.expected_ms)}"
     words += f", {span(bounds.low_ms)} to {span(bounds.high_ms)} in nine of ten" if bounds.high_ms else ""
     late = x > (_LEFT + _RIGHT) / 2
-    beyond = node("text", "\u25b8", x=high, y=y + 4, class_="beyond") if bounds.high_ms > across.high else None
+    beyond = (
+        node("text", "\u25b8", x=high + 6, y=y + 5, class_="beyond")
+        if max(bounds.high_ms, bounds.expected_ms) > across.high
+        else None
+    )
     return [
         *([] if beyond is None else [beyond]),
         node("line", x1=low, y1=y, x2=high, y2=y, class_="range"),

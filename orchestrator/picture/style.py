@@ -53,6 +53,7 @@ svg text.limit-text {{ fill: var(--bad); }}
 .line {{ fill: none; stroke-width: 2.25; stroke-linejoin: round; }}
 .line.remaining {{ stroke: var(--remaining); }}
 .line.wire {{ stroke: var(--wire); }}
+.line.sent {{ stroke: var(--throttle); stroke-dasharray: 10 3 2 3; }}
 .line.cpu {{ stroke: var(--cpu); stroke-dasharray: 7 4; }}
 .line.dma {{ stroke: var(--dma); stroke-dasharray: 2 3; }}
 .line.bound {{ stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 12 4; }}

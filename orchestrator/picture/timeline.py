@@ -20,6 +20,8 @@ class Stretch:
     dirty_bytes: int
     """What was left to send when it began."""
     wire_rate: float
+    sent_rate: float
+    """Of the pages that were sent, before anything made them fewer."""
     dirty_rate: float
     cpu_rate: float
     """Of the dirtied, what the vCPUs wrote; 0 where the agent does not count it apart."""
@@ -36,6 +38,8 @@ class Timeline:
     """Rounds that there were; a report of many tells some."""
     left_bytes: int
     """What is left to send after the last."""
+    shrunk: bool
+    """Whether pages travelled compressed, as deltas or as references: the wire carried less than their bytes."""
     stopped: bool
     """Whether the guest stood still in the last."""
 
@@ -72,6 +76,7 @@ def timeline(report: source_pb2.AttemptReport) -> Timeline:
         stretches=tuple(stretches),
         closed=rounds_closed(report),
         left_bytes=report.remaining_bytes,
+        shrunk=any(one.compressed_pages or one.delta_pages or one.reference_pages for one in report.rounds),
         stopped=report.HasField("downtime") and len(stretches) > 1,
     )
 
@@ -83,6 +88,7 @@ def _stretch(one: types_pb2.Round, begins_ms: float, ends_ms: float) -> Stretch:
         ends_ms=ends_ms,
         dirty_bytes=one.dirty_pages * _PAGE_BYTES,
         wire_rate=_finite(one.wire_bytes_per_s),
+        sent_rate=_rate(one.sent_pages, one.ms),
         dirty_rate=_finite(one.dirty_bytes_per_s),
         cpu_rate=_rate(one.cpu_dirtied_pages, one.ms),
         dma_rate=_rate(one.dma_dirtied_pages, one.ms),

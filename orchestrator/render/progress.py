@@ -133,6 +133,9 @@ def picture(attempt: Attempt, bars: str = BLOCKS) -> RenderableType:
 
 
 def _so_far(attempt: Attempt) -> str:
+    """Return rounds and time since the order, as of the last word of the source; before the first there is none."""
+    if attempt.report is None:
+        return ""
     closed = rounds_closed(attempt.report)
     rounds = f"{closed} round{'' if closed == 1 else 's'}, " if closed else ""
     return f"{rounds}{span(max(0.0, attempt.updated_at - attempt.created_at) * 1000)}"
@@ -151,7 +154,7 @@ def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> T
     if rounds:
         wire, dirtied = [one.wire_bytes_per_s for one in rounds], [one.dirty_bytes_per_s for one in rounds]
         full = max(*wire, *dirtied)  # both on one scale, as the one races the other
-        table.add_row("wire", sparkline(wire, _BARS, bars, full=full), rate(wire[-1]))
+        table.add_row("wire", sparkline(wire, _BARS, bars, full=full), f"{rate(wire[-1])}{_pages(rounds[-1])}")
         told = f"{rate(dirtied[-1])}{_apart(rounds[-1])}"
         table.add_row("dirtied", sparkline(dirtied, _BARS, bars, full=full), told)
     if report.device_bytes or report.device_left_bytes:
@@ -169,6 +172,13 @@ def _apart(one: types_pb2.Round) -> str:
         return ""
     per_page = _PAGE_BYTES * 1000 / one.ms
     return f": CPU {rate(one.cpu_dirtied_pages * per_page)}, DMA {rate(one.dma_dirtied_pages * per_page)}"
+
+
+def _pages(one: types_pb2.Round) -> str:
+    """Return what the pages were that the wire carried as less."""
+    if one.ms <= 0 or not (one.compressed_pages or one.delta_pages or one.reference_pages):
+        return ""
+    return f": pages {rate(one.sent_pages * _PAGE_BYTES * 1000 / one.ms)}"
 
 
 def _downtime(expected_ms: float, limit_ms: float) -> str:

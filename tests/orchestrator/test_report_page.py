@@ -112,6 +112,17 @@ def test_a_completed_page_tells_the_parts_of_its_downtime_and_what_was_expected(
     assert "dirtied by devices (DMA)" in text
 
 
+def test_an_expectation_far_off_leaves_the_parts_of_the_downtime_readable() -> None:
+    attempt = completed()
+    assert attempt.expected is not None
+    attempt.expected.downtime_ms = 1e6
+    read = Read(page(attempt, []))
+    widths = [float(one["width"]) for one in read.all("rect") if one["class"].startswith("part ")]
+    assert sum(widths) > 200
+    assert "\u25b8" in read.text
+    assert all(float(one["cx"]) <= 960 for one in read.all("circle"))
+
+
 def test_a_range_and_a_bandwidth_limit_are_drawn_where_they_are_known() -> None:
     attempt = completed()
     assert attempt.expected is not None
@@ -165,6 +176,7 @@ def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None
     for words in (
         "as deltas",
         "4711",
+        "pages sent at most",
         "held back",
         "815",
         "over direct, compression zstd in the end",

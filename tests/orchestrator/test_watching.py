@@ -69,6 +69,15 @@ def test_bars_are_as_high_as_their_values(values: list[float], width: int) -> No
         assert heights[last.index(max(last))] == len(BLOCKS) - 1
 
 
+def test_what_pages_were_before_they_were_compressed_is_told_beside_the_wire() -> None:
+    shrunk = copying()
+    assert shrunk.report is not None
+    assert "pages" not in shown(shrunk)
+    last = shrunk.report.rounds[-1]
+    last.compressed_pages, last.sent_pages, last.ms = 10, 2560, 100.0
+    assert ": pages 100 MiB/s" in shown(shrunk)
+
+
 def test_the_first_round_tells_what_is_left_of_it() -> None:
     first = copying(count=0)
     assert first.report is not None
