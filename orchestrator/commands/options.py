@@ -84,7 +84,11 @@ _POLICY = (
         help="What the end of --timeout means: give up, or switch over whatever the standstill.",
     ),
     click.option(
-        "--profile", type=click.Choice(["gentle", "balanced", "urgent"]), default="balanced", show_default=True
+        "--profile",
+        type=click.Choice(["gentle", "balanced", "urgent"]),
+        default="balanced",
+        show_default=True,
+        help="What may be taken from the guest's vCPUs where it does not converge: nothing, half of their time, 90 %.",
     ),
     click.option(
         "--transport",

@@ -14,6 +14,7 @@ from vm_migration.api.v1.types_pb2 import (
 )
 from vm_migration.errors import InvalidInput
 from vm_migration.transfer.convergence import OnTimeout
+from vm_migration.transfer.profiles import BALANCED, PROFILES
 
 
 def policy(*, verify: VerifyMode.ValueType = VERIFY_MODE_AUTO, streams: int = 1) -> Policy:
@@ -50,11 +51,25 @@ def test_an_order_of_no_streams_is_one() -> None:
     assert terms_of(policy(streams=0)).streams == 1
 
 
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_a_profile_and_a_bandwidth_reach_the_decision_through_the_journal(name: str) -> None:
+    asked = policy()
+    asked.profile, asked.max_bandwidth_bytes_per_s = name, 5
+    seen = decode(encode(terms_of(asked))).convergence()
+    assert (seen.profile, seen.max_bandwidth_bytes_per_s) == (PROFILES[name], 5)
+
+
+def test_a_profile_that_is_left_open_or_a_later_versions_is_balanced() -> None:
+    assert terms_of(policy()).convergence().profile is BALANCED
+    written_later = encode(terms_of(policy())).replace('"balanced"', '"frantic"')
+    assert decode(written_later).convergence().profile is BALANCED
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(InvalidInput) as caught:
-        terms_of(Policy(transport="rdma", compression="zip", streams=MAX_STREAMS + 1))
+        terms_of(Policy(transport="rdma", compression="zip", profile="frantic", streams=MAX_STREAMS + 1))
     assert caught.value.code == "invalid-policy"
-    for name in ("downtime_limit_ms", "timeout_ms", "on_timeout", "verify", "rdma", "zip", "streams"):
+    for name in ("downtime_limit_ms", "timeout_ms", "on_timeout", "verify", "rdma", "zip", "frantic", "streams"):
         assert name in caught.value.message
 
 
