@@ -1,5 +1,6 @@
 """`viaduct-dest-agent`: the daemon of a host that takes machines in."""
 
+import ipaddress
 from functools import partial
 from typing import Final
 
@@ -69,9 +70,17 @@ def bulk_address(place: HostPlace) -> str:
     """Return where bulk streams are sent: the migration network's address, at the agent's own port."""
     if not place.bulk:
         return place.dest
-    if ":" in place.bulk:
+    if ":" in place.bulk and not _is_ipv6(place.bulk):
         return place.bulk
     return join_address(place.bulk, split_address(place.dest)[1])
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _after_active(configuration: Configuration, place: HostPlace) -> AfterActive:
