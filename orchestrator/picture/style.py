@@ -76,5 +76,6 @@ thead th {{ color: var(--soft); font-weight: 500; }}
 tbody th {{ font-weight: 500; }}
 .number-cell {{ text-align: right; white-space: nowrap; }}
 footer {{ margin-top: 2.5rem; color: var(--soft); font-size: .85rem; }}
-@media print {{ :root {{ color-scheme: light; {_LIGHT} }} svg {{ min-width: 0; }} svg, tr {{ break-inside: avoid; }} }}
+@media print {{ :root {{ color-scheme: light; {_LIGHT} }} svg {{ min-width: 0; }} svg, tr {{ break-inside: avoid; }}
+  .scroll {{ overflow: visible; }} table {{ font-size: 7.5pt; }} th, td {{ padding-right: .5rem; }} }}
 """
