@@ -9,15 +9,15 @@ from tests.system.site import Site
 PAGE = 4096
 
 
-@pytest.mark.parametrize("compression", ["auto", "zstd"])
+@pytest.mark.parametrize(("compression", "transport"), [("auto", "grpc"), ("lz4", "grpc"), ("zstd", "direct")])
 async def test_a_busy_machine_moves_whole_and_less_than_its_memory_travels(
-    site: Site, agents: Agents, compression: str
+    site: Site, agents: Agents, compression: str, transport: str
 ) -> None:
     """20 MiB a second of lines are written over 24 MiB, at 32 MiB/s: plain rounds would shrink slowly."""
     async with machine(site, agents, specification("lean")) as created:
         uuid = created.machine
         await works(site, "host-a", uuid)
-        terms = policy(bandwidth=32 * MIB, limit_ms=400)
+        terms = policy(bandwidth=32 * MIB, limit_ms=400, transport=transport)
         terms.compression = compression
         report = await migrated(agents, uuid, "host-a", "host-b", terms)
         require_whole(report)
