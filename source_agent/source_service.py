@@ -20,6 +20,8 @@ from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
 from vm_migration.handover.record import AttemptKey
+from vm_migration.link.authorisation import permitted
+from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
 from vm_migration.machine.port import MachineError
 from vm_migration.wire.attempt_key import attempt_key
@@ -34,8 +36,10 @@ _LOOK_SECONDS: Final = 0.5
 _CANCEL_SECONDS: Final = 10.0
 """For which a cancel waits for ABORTED; only a machine that stands still and does not answer can hold it up."""
 _WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
+_MEASURES: Final = "/vm_migration.api.v1.Machines/MeasureDirtyRate"
 _UNMEASURED: Final = Observation(
-    code="dirty-rate-assumed", message="What the machine dirties could not be measured; its guest's own figure is taken"
+    code="dirty-rate-assumed",
+    message="What the machine dirties could not be measured for you now; its guest's own figure is taken",
 )
 
 
@@ -49,14 +53,17 @@ class SourceService(SourceServicer):
     async def CheckOutgoing(
         self, request: source_pb2.CheckOutgoingRequest, context: Context
     ) -> source_pb2.CheckOutgoingResponse:
-        """Return every blocker and warning, and what is expected; nothing is changed."""
-        del context
+        """Return every blocker and warning, and what is expected; nothing is changed.
+
+        Who may not have a machine held for a moment gets what its guest says of itself, and a warning.
+        """
         terms = terms_of(request.policy)
         holding = await self._agent.holdings.find(request.machine)
         found, blockers = None, self._ownership_blockers(holding, request.destination)
         warnings: list[Observation] = []
         if holding.description is not None:
-            sample = await self._sampler.of(holding, request.measure_ms)
+            measures = request.measure_ms and _may_measure(context)
+            sample = await self._sampler.of(holding, request.measure_ms) if measures else None
             blockers.extend(holding.description.blockers)
             warnings.extend(holding.description.warnings)
             found = self._estimate(holding, holding.description, request.destination, terms, sample)
@@ -228,6 +235,11 @@ class SourceService(SourceServicer):
             text = f"The former source has not told yet that it retired its copy of {record.machine}"
             found.append(Observation(code="former-source-open", message=text))
         return found
+
+
+def _may_measure(context: Context) -> bool:
+    identity = peer_identity(context)
+    return identity is None or permitted(identity.role, _MEASURES)
 
 
 def _requirements(holding: Holding) -> types_pb2.Requirements:

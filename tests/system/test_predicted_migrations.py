@@ -1,10 +1,14 @@
 """What real agents expect of a migration, measured on a machine that works, and what the result says beside it."""
 
+import pytest
+
 from orchestrator.agents import Agents
 from source_agent.expectation import ASSUMED_RATE
-from tests.system.attempts import MIB, jobs_done, machine, specification, works
+from tests.system.attempts import MIB, jobs_done, machine, policy, specification, works
 from tests.system.command import viaduct
 from tests.system.site import Site
+from vm_migration.api.v1 import source_pb2
+from vm_migration.errors import Unauthorised
 
 
 def objects(value: object) -> list[dict[str, object]]:
@@ -70,3 +74,16 @@ async def test_a_result_says_what_was_expected_and_the_way_back_rests_on_the_way
         candidate = await asked(site, "host-a", "--measure", "0s")
         assert "rate-assumed" not in codes(candidate)  # host-b has moved it there before
         assert number(inner(candidate, "expected"), "link_bytes_per_s") != ASSUMED_RATE
+
+
+async def test_who_may_only_look_has_no_machine_held_for_a_measurement(site: Site, agents: Agents) -> None:
+    async with machine(site, agents, specification("foretold")) as created, site.agents("viewer") as viewer:
+        request = source_pb2.CheckOutgoingRequest(
+            machine=created.machine, destination="host-b", policy=policy(), measure_ms=200
+        )
+        for who, told in ((viewer, True), (agents, False)):
+            found = await who.check_outgoing("host-a", request)
+            assert ("dirty-rate-assumed" in {each.code for each in found.warnings}) is told
+            assert found.expected.total_high_ms >= found.expected.total_ms > 0
+        with pytest.raises(Unauthorised):
+            await viewer.measure_dirty_rate("host-a", created.machine, 200)
