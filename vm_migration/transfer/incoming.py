@@ -9,7 +9,7 @@ What the promise rests on: a page is stale from the moment that a round announce
 a round closes only when nothing is stale, or when its source says that it cut it, and then what is stale stays so; the
 image is whole only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
 written, have the digest that the source stated last, and any later write takes that away. Nothing is kept per page but
-three bits.
+three bits and, of pages that came again after round 0, the round of what lies there, which a delta must name.
 
 Records of the devices' state are counted and kept in their order until the caller takes them, which he does before he
 passes any answer on.
@@ -116,8 +116,8 @@ class IncomingImage:
         self._stale = DirtyBitmap(self.pages)
         self._verified = DirtyBitmap(self.pages)
         self._different = DirtyBitmap(self.pages)
-        self._came = np.zeros(self.pages, dtype=np.uint32)  # of pages that only round 0 brought, it takes no memory
-        """The round in which a page's contents came, for those that came again; 0 for all others."""
+        self._came = np.zeros(self.pages, dtype=np.uint32)
+        """The round in which a page's contents came; 0, which takes no memory, for what only round 0 brought."""
         self.device_bytes_waiting = 0
         """A bound on the memory that records take which nobody has taken: their data, and a little for each."""
         self._records: list[DeviceRecord] = []
