@@ -2,7 +2,7 @@
 
 Usage: python -m benchmarks.beside [--runs 5] [--only SCENARIO ...] [--size BYTES] [--no-grid] [--no-write]
 
-With `--size` everything is played in small, to see that it works: nothing is written then, and nothing is claimed.
+With `--size` everything is played in small, to see that it works: nothing is claimed then. Only a whole run is written.
 The exit code is 1 when a row that was measured is not what it must be.
 """
 
@@ -40,14 +40,14 @@ def main() -> int:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.beside", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="counted turns of each scenario (default 5)")
-    parser.add_argument("--only", nargs="*", type=named, default=list(SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("--only", nargs="+", type=named, default=[], metavar="SCENARIO", help="these alone, unwritten")
     parser.add_argument("--no-grid", action="store_true", help="leave the predictions out")
     parser.add_argument("--size", type=int, default=0, help="bytes of RAM at most: a trial that writes nothing")
     parser.add_argument("--no-write", action="store_true", help="leave docs and results as they are")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # and take the workers down
-    write = not (arguments.no_write or arguments.size)
-    return compare(arguments.only, arguments.runs, arguments.size, grid=not arguments.no_grid, write=write)
+    write = not (arguments.no_write or arguments.size or arguments.only or arguments.no_grid)
+    return compare(arguments.only or SCENARIOS, arguments.runs, arguments.size, grid=not arguments.no_grid, write=write)
 
 
 def compare(scenarios: Sequence[Scenario], runs: int, size: int = 0, *, grid: bool = True, write: bool = True) -> int:
