@@ -23,7 +23,7 @@ class Arrival:
         self.stuck = asyncio.Event()
         self.cancelled = False
 
-    async def take(self, message: bytes, stream: int) -> Ack | None:
+    async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
         if message == b"stuck":
             self.stuck.set()
             try:

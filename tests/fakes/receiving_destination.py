@@ -69,7 +69,7 @@ class ReceivingDestination(FakeDestination):
             async for answer in answers:
                 yield encode_ack(answer)
 
-    async def take(self, message: bytes, stream: int) -> Ack | None:
+    async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
         frame = decode(message)
         if isinstance(frame.body, Pages):
             await self._step(f"pages {frame.place.round}")
