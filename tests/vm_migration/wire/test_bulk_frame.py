@@ -14,8 +14,6 @@ from vm_migration.transfer.frames import (
     MAX_COMPRESSED_PAGES,
     MAX_PAYLOAD,
     MAX_ZERO_PAGES,
-    Ack,
-    AckKind,
     Barrier,
     Body,
     Codec,
@@ -29,11 +27,10 @@ from vm_migration.transfer.frames import (
     Zeros,
 )
 from vm_migration.transfer.page_runs import Runs, runs_of
-from vm_migration.wire.ack import decode_ack, encode_ack
 from vm_migration.wire.device_record import decode_record
 from vm_migration.wire.errors import BadChecksum, FrameError, NotCanonical, Truncated, UnknownKind, UnknownVersion
 from vm_migration.wire.frame import MAX_FRAME, decode, encode
-from vm_migration.wire.frame_protobuf import from_ack_message, from_message, to_ack_message, to_message
+from vm_migration.wire.frame_protobuf import from_message, to_message
 from vmm.vfio.device_records import MAX_NAME_BYTES, MAX_RECORD_BYTES, DeviceRecord, RecordKind
 
 ATTEMPT = UUID("6d0f4d3c-8a55-4f0e-9f19-0d4b87f7a1ce")
@@ -364,27 +361,6 @@ def test_the_header_is_covered_by_the_checksum() -> None:
     message[4] ^= 1
     with pytest.raises(BadChecksum):
         decode(bytes(message))
-
-
-acks = st.builds(Ack, places, st.sampled_from(AckKind), st.integers(0, 2**64 - 1))
-
-
-@given(acks)
-@settings(max_examples=40)
-def test_an_answer_survives_the_wire_and_its_twin(ack: Ack) -> None:
-    message = encode_ack(ack)
-    assert decode_ack(message) == ack
-    assert encode_ack(decode_ack(message)) == message
-    assert from_ack_message(to_ack_message(ack)) == ack
-
-
-@given(acks, st.integers(0, 55), st.integers(1, 255))
-@settings(max_examples=40)
-def test_a_changed_answer_is_refused(ack: Ack, place: int, change: int) -> None:
-    message = bytearray(encode_ack(ack))
-    message[place] ^= change
-    with pytest.raises(FrameError):
-        decode_ack(bytes(message))
 
 
 def a_record_of_no_kind(message: BulkFrame) -> None:
