@@ -6,7 +6,7 @@ what was measured just now, where somebody asked for that, or else what its gues
 machine. The profiles differ in what convergence lets them do, and in nothing else.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from source_agent.terms import Terms
@@ -82,6 +82,8 @@ def estimate(specification: MachineSpecification, description: Description, term
     costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, known.hash_bytes_per_s)
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
+    took_ms = standstill.standstill_ms + inputs.fixed_ms.likely - costs.fixed_ms
+    standstill = replace(standstill, standstill_ms=max(0.0, took_ms))  # whether it fits is decided without that
     policy = terms.convergence()
     return Estimate(
         profiles={name: predicted_under(profile, inputs, policy, costs) for name, profile in PROFILES.items()},

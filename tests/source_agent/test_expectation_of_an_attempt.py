@@ -79,6 +79,8 @@ def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
     tracking = Tracking(exact=False, mapped_bytes=1024 * MIB)
     found = expected(msgspec.structs.replace(DESCRIPTION, tracking=tracking))
     assert [blocker.code for blocker in found.blockers] == ["standstill-over-limit"]
+    downtime_ms = found.profiles["balanced"].downtime_ms.likely
+    assert f"about {downtime_ms:.0f} ms" in found.blockers[0].message
     wide = msgspec.structs.replace(TERMS, downtime_limit_ms=30_000)
     assert expected(msgspec.structs.replace(DESCRIPTION, tracking=tracking), wide).blockers == ()
 
