@@ -28,3 +28,16 @@ def test_a_changed_answer_is_refused(ack: Ack, place: int, change: int) -> None:
     message[place] ^= change
     with pytest.raises(FrameError):
         decode_ack(bytes(message))
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=60)
+def test_arbitrary_bytes_are_no_answer(message: bytes) -> None:
+    with pytest.raises(FrameError):
+        decode_ack(message)
+
+
+@pytest.mark.parametrize("length", [56, 64, 128])
+def test_a_zeroed_answer_means_nothing(length: int) -> None:
+    with pytest.raises(FrameError):
+        decode_ack(bytes(length))
