@@ -42,6 +42,8 @@ class GrpcCarrier:
         try:
             message = await self._call.read()
         except grpc.aio.AioRpcError as error:
+            if _own_guess(error):  # a write met the end first: what the peer said of it is lost
+                return None
             raise from_rpc_error(error, self._peer) from None
         return message if isinstance(message, bytes) else None
 
