@@ -22,4 +22,4 @@ def sparkline(values: Sequence[float], width: int, bars: str = BLOCKS, *, full: 
     if most <= 0:
         return bars[0] * len(shown)
     top = len(bars) - 1
-    return "".join(bars[min(top, max(0, round(value / most * top)))] for value in shown)
+    return "".join(bars[round(max(0.0, value) / most * top)] for value in shown)

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
@@ -57,6 +57,7 @@ def test_a_picture_uses_plain_characters_where_a_terminal_has_no_others() -> Non
 
 
 @given(st.lists(st.floats(-10.0, 1e12), max_size=100), st.integers(0, 40))
+@example([1e-308, -1.0], 2)
 def test_bars_are_as_high_as_their_values(values: list[float], width: int) -> None:
     last = values[-width:] if width else []
     heights = [BLOCKS.index(bar) for bar in sparkline(values, width)]
