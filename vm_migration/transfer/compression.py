@@ -39,7 +39,6 @@ _LEAST: Final = 256 << 10
 """Bytes of pages of a frame that is large enough to measure with."""
 _DELTA_WORTH: Final = 2.5e-9
 """Seconds a byte: what both ends need to make a delta, remember its base and apply it, so that waiting hides it."""
-_WORST: Final = 8.0
 _WAITED: Final = 0.3
 """The share of its time that a frame waits for a link whose buffers are full."""
 
@@ -188,7 +187,7 @@ class AutoCompression:
     def _end_spell(self, codec: Codec) -> None:
         """Compare what a codec took with what was expected, and stay with it, or see what goes without."""
         spell, self._spell = self._spell, _Spell()
-        self._known[codec].error = min(_WORST, spell.pace / self._expected(codec))
+        self._known[codec].error = spell.pace / self._expected(codec)
         if spell.pace <= _GAIN * self._plain and self._unjudged.raw_bytes < self._plain_after:
             self.codec = self._best(trying=False)
             return

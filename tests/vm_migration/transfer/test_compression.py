@@ -148,6 +148,12 @@ def test_a_link_that_drops_while_a_codec_is_in_use_keeps_it() -> None:
     assert run.chosen[550:].count(Codec.ZSTD) > 400
 
 
+def test_a_codec_that_promised_much_is_given_up_where_it_takes_many_times_that() -> None:
+    packed = {Codec.LZ4: Work(8e-3, 1.0), Codec.ZSTD: Work(0.06e-3, 0.06, unpacking=4e-3)}
+    run = Run(lambda _at: World(0.05e-3, 8e-3, 8e-3, packed), 2048)
+    assert run.seconds <= 1.05 * run.plainly
+
+
 def test_small_frames_say_nothing_and_change_nothing() -> None:
     auto = AutoCompression()
     for _ in range(1000):
