@@ -93,7 +93,7 @@ class DestAgent:
         specification = specification_in(request.requirements)
         if request.requirements.machine != key.machine:
             raise InvalidInput("invalid-requirements", f"Requirements are of another machine than {key.machine}")
-        async with self._holdings.lock(key.machine):
+        async with self._holdings.alone(key.machine):
             known = self._holdings.arriving.get(key.attempt)
             if known is not None:
                 await known.custody.write(lambda record: match(record, key))
@@ -164,7 +164,7 @@ class DestAgent:
 
     async def finish(self, key: AttemptKey, request: destination_pb2.FinishRequest) -> Finished:
         """Load and verify an arrival; asked again, what it came to is answered."""
-        async with self._holdings.lock(key.machine):
+        async with self._holdings.alone(key.machine):
             attempt = self.arriving(key)
             attempt.asked = request
             return await self._finished(attempt, request)
@@ -199,7 +199,7 @@ class DestAgent:
             Refused: The machine is not READY at that pause.
             Unresolved: Its process went while it was being activated.
         """
-        async with self._holdings.lock(key.machine):
+        async with self._holdings.alone(key.machine):
             known = self._activated.get(key.attempt)
             if known is not None:
                 return known
@@ -242,7 +242,7 @@ class DestAgent:
         if proof.machine != key.machine:
             raise InvalidInput("bad-proof", f"Proof is of machine {proof.machine}, not {key.machine}")
         await self.hear(key, proof.sequence)
-        async with self._holdings.lock(key.machine):
+        async with self._holdings.alone(key.machine):
             try:
                 last = await self._holdings.last(key.machine)
             except JournalUnreadable:
@@ -279,7 +279,7 @@ class DestAgent:
 
         `fenced_by` is an operator's word, which stands in for the former source's own.
         """
-        async with self._holdings.lock(key.machine):
+        async with self._holdings.alone(key.machine):
             last = await self._holdings.last(key.machine)
             with self._telling(key):
                 if key.epoch > last.highest_epoch:
@@ -302,7 +302,7 @@ class DestAgent:
 
     async def _taken(self, request: types_pb2.TakeRequest) -> Record:
         machine = request.key.machine
-        async with self._holdings.lock(machine):
+        async with self._holdings.alone(machine):
             before = await self._holdings.last(machine)
             record = await self._taking.take(request, self._finish_of(machine))
             await self._holdings.let_go(record.attempt or before.attempt or "")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from dest_agent.incoming_attempt import IncomingAttempt
@@ -14,9 +14,8 @@ from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
+from vm_migration.machine.turns import Turns
 
-TURN: Final = 15.0
-"""Seconds for which somebody waits for his turn with a machine; a Prepare may take longer, and is asked about again."""
 _ACTED_UPON: Final = ARRIVING | {State.ACTIVE, State.TAKEN, State.DISCARDED, State.LOST}
 """What a source releases, retires, reclaims or loses its own copy on."""
 
@@ -28,26 +27,11 @@ class Holdings:
         self.journals: Final = journals
         self.hypervisor: Final = hypervisor
         self.arriving: Final[dict[str, IncomingAttempt]] = {}
-        self._locks: Final[dict[str, asyncio.Lock]] = {}
+        self._turns: Final = Turns()
 
-    @asynccontextmanager
-    async def lock(self, machine: str) -> AsyncIterator[None]:
-        """Hold the lock under which a machine's journal is changed by this agent.
-
-        Raises:
-            Unreachable: Something else is done to the machine for longer than TURN seconds.
-        """
-        lock = self._locks.setdefault(machine, asyncio.Lock())
-        try:
-            async with asyncio.timeout(TURN):
-                await lock.acquire()
-        except TimeoutError:
-            text = f"Something else is done to machine {machine}, for more than {TURN:g} s"
-            raise Unreachable("machine-busy", text, "Ask again") from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def alone(self, machine: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else of this agent act on a machine, or change its journal; raises as Turns says."""
+        return self._turns.alone(machine)
 
     async def last(self, machine: str) -> Record:
         """Return the journal's last record, for showing, and for refusing early: it may not be durable yet.

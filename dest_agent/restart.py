@@ -71,7 +71,7 @@ class Restart:
             if waits:
                 self._vigil.watch(machine)
             record = await self._holdings.last(machine)
-        async with self._holdings.lock(machine):
+        async with self._holdings.alone(machine):
             await self.sweep(record)
 
     async def sweep(self, last: Record) -> None:
@@ -100,7 +100,7 @@ class Restart:
 
     async def _attach(self, machine: str) -> None:
         """Cut off whoever had a whole image in hand in an earlier life, frozen as it may be."""
-        async with self._holdings.lock(machine), self._holdings.holding(machine) as custody:
+        async with self._holdings.alone(machine), self._holdings.holding(machine) as custody:
             if custody.process() is Process.ALIVE:
                 await custody.attach(custody.record.epoch)
 

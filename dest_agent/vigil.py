@@ -147,7 +147,7 @@ class Vigil:
             await self._rest(machine)
             return None
         word, owner = await asyncio.gather(self._sources.ask(before, deadline), self._owner(before, deadline))
-        async with self._holdings.lock(machine):
+        async with self._holdings.alone(machine):
             record = await self._holdings.last(machine)
             if _moved(before, record):
                 return _MOVED
@@ -184,7 +184,7 @@ class Vigil:
         record = await self._holdings.standing(machine)
         instance = self._holdings.hypervisor.of_text(machine).instance()
         if record.state in _GIVEN_UP and instance is not None and instance.name == record.instance:
-            async with self._holdings.lock(machine), self._holdings.hold(machine) as custody:
+            async with self._holdings.alone(machine), self._holdings.hold(machine) as custody:
                 await free(custody)
         self._complaints.go_on(machine)
 

@@ -36,16 +36,8 @@ async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
     Raises:
         MachineError: The machine's process refused or is gone.
     """
-    exact = (await machine.describe()).tracking.exact
-    try:  # a start that is cut off may happen all the same
-        await machine.start_tracking(reason="dirty-rate")
-        started = loop_ns()
-        await asyncio.sleep(window_ms / 1000)  # the window itself
-        harvest = await machine.harvest()
-        taken = loop_ns()
-    finally:
-        await machine.stop_tracking()
-    return DirtyRate((taken - started) / 1e6, harvest, exact)
+    exact, (harvest,), took_ms = await _harvested(machine, window_ms, 1)
+    return DirtyRate(took_ms, harvest, exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +60,29 @@ async def measure_windows(machine: MachinePort, window_ms: int, slices: int) -> 
         MachineRefused: A harvest may have missed pages.
         MachineError: The machine's process refused or is gone.
     """
-    exact = (await machine.describe()).tracking.exact
-    harvests: list[Harvest] = []
-    try:
-        await machine.start_tracking(reason="dirty-rate")
-        started = loop_ns()
-        for number in range(1, slices + 1):
-            await asyncio.sleep((started - loop_ns()) / 1e9 + window_ms * number / slices / 1000)
-            harvests.append(await machine.harvest())
-        taken = loop_ns()
-    finally:
-        await machine.stop_tracking()
+    exact, harvests, took_ms = await _harvested(machine, window_ms, slices)
     failure = next((each.failure for each in harvests if each.failure is not None), None)
     if failure is not None:
         raise MachineRefused(f"Dirty pages may be missing: {failure}")
     always = DirtyBitmap(harvests[0].dma.pages) if exact else reduce(and_, [each.dma for each in harvests])
     written = [(each.cpu | each.dma) - always for each in harvests]
-    return WindowsOfWrites((taken - started) / 1e6, lines_of(written), cpu_share_of(harvests, always))
+    return WindowsOfWrites(took_ms, lines_of(written), cpu_share_of(harvests, always))
+
+
+async def _harvested(machine: MachinePort, window_ms: int, slices: int) -> tuple[bool, list[Harvest], float]:
+    """Log every write for a window; return whether trackers are exact, each slice's harvest, and the time it took."""
+    exact = (await machine.describe()).tracking.exact
+    harvests: list[Harvest] = []
+    try:  # a start that is cut off may happen all the same
+        await machine.start_tracking(reason="dirty-rate")
+        started = loop_ns()
+        for number in range(1, slices + 1):
+            due_ns = started + round(window_ms * 1e6 * number / slices)
+            await asyncio.sleep((due_ns - loop_ns()) / 1e9)  # the window itself
+            harvests.append(await machine.harvest())
+        return exact, harvests, (loop_ns() - started) / 1e6
+    finally:
+        await machine.stop_tracking()
 
 
 def cpu_share_of(harvests: Sequence[Harvest], always: DirtyBitmap) -> float:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -17,13 +17,12 @@ from vm_migration.handover.states import ABSENT, ARRIVING
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineError, MachineGone
+from vm_migration.machine.turns import Turns
 from vm_migration.telemetry import logs
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Description
 
-TURN: Final = 15.0
-"""Seconds for which somebody waits for his turn with a machine: the longest that is done to one, and a little."""
 _log: Final = logs.get(__name__)
 
 
@@ -43,7 +42,7 @@ class Holdings:
         self.hypervisor: Final = hypervisor
         self.journals: Final = journals
         self._custodies: Final[dict[str, Custody]] = {}
-        self._locks: Final[dict[str, asyncio.Lock]] = {}
+        self._turns: Final = Turns()
 
     async def look(self, place: MachinePlace) -> Holding:
         """Look at a machine without taking it over.
@@ -93,24 +92,9 @@ class Holdings:
             raise Refused("ambiguous-name", f"{len(matching)} machines are called {name} here", "Name it by its UUID")
         return matching[0]
 
-    @asynccontextmanager
-    async def alone(self, machine: str) -> AsyncIterator[None]:
-        """Let nobody else act on a machine for the length of the context.
-
-        Raises:
-            Unreachable: Somebody acts on it for longer than TURN seconds.
-        """
-        lock = self._locks.setdefault(machine, asyncio.Lock())
-        try:
-            async with asyncio.timeout(TURN):
-                await lock.acquire()
-        except TimeoutError:
-            text = f"Something else is done to machine {machine}, for more than {TURN:g} s"
-            raise Unreachable("machine-busy", text, "Ask again") from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def alone(self, machine: str) -> AbstractAsyncContextManager[None]:
+        """Let nobody else act on a machine for the length of the context; raises as Turns says."""
+        return self._turns.alone(machine)
 
     async def renewed(self, custody: Custody) -> Custody:
         """Return the custody that takes this one's place: the journal opened anew, the process attached to it.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol, cast
 
-import lz4.block  # type: ignore[import-untyped]
+import lz4.block
 import zstandard
 
 from vm_migration.transfer.errors import BadContents

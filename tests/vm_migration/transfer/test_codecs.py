@@ -1,6 +1,6 @@
 """Page data through each codec, and that what a peer sends cannot make more of itself than it says."""
 
-import lz4.block  # type: ignore[import-untyped]
+import lz4.block
 import numpy as np
 import pytest
 import zstandard
