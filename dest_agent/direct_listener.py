@@ -51,6 +51,7 @@ class DirectListener:
         self._context: ssl.SSLContext | None = None
         self._site = ""
         self._listening: socket.socket | None = None
+        self._binding: Final = asyncio.Lock()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
@@ -61,10 +62,11 @@ class DirectListener:
             InvalidInput: Plaintext is not allowed there, or the TLS files are unusable.
             Refused: It cannot listen there.
         """
-        if self._listening is None:
-            self._listening = await self._bound()
-            self._spawn(self._accept(self._listening), "direct listener")
-        return join_address(self._host, self._listening.getsockname()[1])
+        async with self._binding:  # two attempts may be the first at once
+            if self._listening is None:
+                self._listening = await self._bound()
+                self._spawn(self._accept(self._listening), "direct listener")
+            return join_address(self._host, self._listening.getsockname()[1])
 
     async def close(self) -> None:
         """End the listener and every stream."""

@@ -192,3 +192,10 @@ def test_a_hello_comes_back_as_it_was_and_nothing_else_is_one() -> None:
         with pytest.raises(Unauthorised):
             decode_hello(bytes(wrong))
     assert "ticket" not in repr(HELLO)
+
+
+async def test_two_that_are_the_first_at_once_are_told_one_port(plain: FarEnd) -> None:
+    listener = DirectListener(plain, "127.0.0.1", None)
+    first, second = await asyncio.gather(listener.address(), listener.address())
+    await listener.close()
+    assert first == second
