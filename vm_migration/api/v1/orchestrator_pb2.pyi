@@ -58,6 +58,7 @@ class SubmitMigrationRequest(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
+    MEASURE_MS_FIELD_NUMBER: _builtins.int
     attempt: _builtins.str
     """UUID drawn by the caller, so that asking twice is asking once"""
     machine: _builtins.str
@@ -68,8 +69,12 @@ class SubmitMigrationRequest(_message.Message):
     """higher goes first"""
     retries: _builtins.int
     """how often a failed attempt is followed by another one"""
+    measure_ms: _builtins.int
+    """for how long its writes are measured first; left out: for a second"""
     @_builtins.property
-    def policy(self) -> _types_pb2.Policy: ...
+    def policy(self) -> _types_pb2.Policy:
+        """without a transport: as the daemon's configuration says of the destination, else grpc"""
+
     def __init__(
         self,
         *,
@@ -79,12 +84,15 @@ class SubmitMigrationRequest(_message.Message):
         policy: _types_pb2.Policy | None = ...,
         priority: _builtins.int = ...,
         retries: _builtins.int = ...,
+        measure_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_measure_ms", b"_measure_ms", "measure_ms", b"measure_ms", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "destination", b"destination", "machine", b"machine", "policy", b"policy", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_measure_ms", b"_measure_ms", "attempt", b"attempt", "destination", b"destination", "machine", b"machine", "measure_ms", b"measure_ms", "policy", b"policy", "priority", b"priority", "retries", b"retries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__measure_ms: _TypeAlias = _typing.Literal["measure_ms"]  # noqa: Y015
+    _WhichOneofArgType__measure_ms: _TypeAlias = _typing.Literal["_measure_ms", b"_measure_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__measure_ms) -> _WhichOneofReturnType__measure_ms | None: ...
 
 Global___SubmitMigrationRequest: _TypeAlias = SubmitMigrationRequest  # noqa: Y015
 

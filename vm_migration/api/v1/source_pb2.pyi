@@ -322,6 +322,10 @@ class AttemptReport(_message.Message):
     TRANSPORT_FIELD_NUMBER: _builtins.int
     COMPRESSION_FIELD_NUMBER: _builtins.int
     RAW_BYTES_FIELD_NUMBER: _builtins.int
+    BASES_LOOKED_UP_FIELD_NUMBER: _builtins.int
+    BASES_FOUND_FIELD_NUMBER: _builtins.int
+    DOWNTIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
+    MAX_BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
     machine_name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -363,6 +367,14 @@ class AttemptReport(_message.Message):
     """none | lz4 | zstd: what the last compressed frame was"""
     raw_bytes: _builtins.int
     """of the pages that were sent, before anything made them fewer"""
+    bases_looked_up: _builtins.int
+    """pages that were sent again, and of which the last contents sent were looked for"""
+    bases_found: _builtins.int
+    """of those, the ones that were remembered: what a delta can be made against"""
+    downtime_limit_ms: _builtins.int
+    """in force now, as tuned last; 0 from agents that do not tell"""
+    max_bandwidth_bytes_per_s: _builtins.int
+    """the same; 0 where it is unlimited, too"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -421,10 +433,14 @@ class AttemptReport(_message.Message):
         transport: _builtins.str = ...,
         compression: _builtins.str = ...,
         raw_bytes: _builtins.int = ...,
+        bases_looked_up: _builtins.int = ...,
+        bases_found: _builtins.int = ...,
+        downtime_limit_ms: _builtins.int = ...,
+        max_bandwidth_bytes_per_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "error", b"error", "expected", b"expected", "guest", b"guest", "key", b"key", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "compression", b"compression", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "raw_bytes", b"raw_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "rounds_closed", b"rounds_closed", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "transport", b"transport", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases_found", b"bases_found", "bases_looked_up", b"bases_looked_up", "bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "compression", b"compression", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "downtime_limit_ms", b"downtime_limit_ms", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "max_bandwidth_bytes_per_s", b"max_bandwidth_bytes_per_s", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "raw_bytes", b"raw_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "rounds_closed", b"rounds_closed", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "transport", b"transport", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
