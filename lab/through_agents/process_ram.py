@@ -1,4 +1,4 @@
-"""RAM of a running machine process, from outside: its memfd, opened through /proc.
+"""RAM of a running machine process, from outside: its memory file, opened through /proc.
 
 The agents do the same by the control socket, which cuts off whoever commanded before; this looks without a word.
 """
@@ -7,9 +7,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.memory.ram_block import RamBlock
+
+_MEMORY_FILES: Final = ("/memfd:", "/viaduct-ram-")
+"""How a machine's RAM is named there: as a memfd, or as a file in huge pages (vmm.memory.huge_pages)."""
 
 
 class NoRam(Exception):
@@ -29,15 +33,15 @@ def pid_of(run_directory: Path, machine: str) -> int:
 
 
 def open_ram(pid: int) -> RamBlock:
-    """Map a machine process's RAM, its largest memfd; it outlives the process.
+    """Map a machine process's RAM, its largest memory file; it outlives the process.
 
     Raises:
-        NoRam: The process is gone, or has no memfd.
+        NoRam: The process is gone, or has no memory file.
     """
     found: list[tuple[int, Path]] = []
     for path in _descriptors(pid):
         with contextlib.suppress(OSError):
-            if str(path.readlink()).startswith("/memfd:"):
+            if str(path.readlink()).startswith(_MEMORY_FILES):
                 found.append((path.stat().st_size, path))
     if not found:
         raise NoRam(f"Process {pid} holds no RAM")

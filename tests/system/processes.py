@@ -23,7 +23,7 @@ def naming(folder: Path, but: set[int]) -> dict[int, str]:
 def mapping_ram(pid: int, name: str) -> bool:
     """Say whether a process maps the RAM of a machine, or, without a name, of any."""
     try:
-        return f"memfd:viaduct-ram-{name}" in Path(f"/proc/{pid}/maps").read_text()
+        return f"viaduct-ram-{name}" in Path(f"/proc/{pid}/maps").read_text()
     except OSError:
         return False
 
@@ -51,6 +51,6 @@ def ended(pid: int, seconds: float) -> bool:
 def ram_file(pid: int, name: str) -> Path:
     """Return the memory file of a machine's RAM, as its process holds it."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        if str(link.readlink()).startswith(f"/memfd:viaduct-ram-{name}"):
+        if str(link.readlink()).startswith((f"/memfd:viaduct-ram-{name}", f"/viaduct-ram-{name}")):
             return link
     raise AssertionError(f"Process {pid} holds no RAM of {name}")

@@ -31,6 +31,9 @@ _REGISTER_MODE_WP: Final = 2
 _PAGEMAP_SCAN: Final = 0xC0606610
 _SCAN_WP_MATCHING: Final = 1
 _PAGE_IS_WRITTEN: Final = 1 << 1
+_PAGE_IS_HUGE: Final = 1 << 6
+_MADV_DONTNEED: Final = 4
+_MADV_NOHUGEPAGE: Final = 15
 _REGIONS: Final = 65536
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -54,6 +57,7 @@ class WriteWitness:
         self._userfaultfd = _register(address, size)
         try:
             self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+            self._split_huge_pages()
             self.report()
         except OSError as error:
             self.close()
@@ -67,7 +71,7 @@ class WriteWitness:
         flags = np.zeros(-(-self._pages // 64) * 64, dtype=np.uint8)
         position, end = self._address, self._address + self._size
         while position < end:
-            count, position = self._scan(position, end)
+            count, position = self._scan(position, end, _PAGE_IS_WRITTEN, _SCAN_WP_MATCHING)
             for start, stop in ((self._regions[:count, :2] - np.uint64(self._address)) // np.uint64(_PAGE)).tolist():
                 flags[start:stop] = 1
         return np.packbits(flags, bitorder="little").tobytes()
@@ -78,10 +82,26 @@ class WriteWitness:
             with contextlib.suppress(OSError, AttributeError):
                 os.close(getattr(self, name))
 
-    def _scan(self, start: int, end: int) -> tuple[int, int]:
+    def _split_huge_pages(self) -> None:
+        """Map what is mapped as huge pages page by page from now on: a write would be told of all 512 of them.
+
+        What the pages hold is the file's, and is found again at the next touch.
+
+        Raises:
+            OSError: The kernel refused.
+        """
+        position, end = self._address, self._address + self._size
+        while position < end:
+            count, position = self._scan(position, end, _PAGE_IS_HUGE)
+            for start, stop in self._regions[:count, :2].tolist():
+                for advice in (_MADV_NOHUGEPAGE, _MADV_DONTNEED):
+                    if _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice):
+                        raise OSError(ctypes.get_errno(), "Huge pages cannot be split")
+
+    def _scan(self, start: int, end: int, category: int, flags: int = 0) -> tuple[int, int]:
         vector = (self._regions.ctypes.data, _REGIONS)
-        written = (0, _PAGE_IS_WRITTEN, 0, _PAGE_IS_WRITTEN)
-        argument = bytearray(struct.pack("<12Q", 96, _SCAN_WP_MATCHING, start, end, 0, *vector, 0, *written))
+        wanted = (0, category, 0, category)
+        argument = bytearray(struct.pack("<12Q", 96, flags, start, end, 0, *vector, 0, *wanted))
         count = fcntl.ioctl(self._pagemap, _PAGEMAP_SCAN, argument)
         (walked,) = struct.unpack_from("<Q", argument, 32)
         # A scan that filled less than the vector has seen the whole range, whatever it says of where it stopped.

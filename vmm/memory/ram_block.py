@@ -11,6 +11,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
+from vmm.memory.huge_pages import huge_file
 from vmm.memory.quantities import PAGE_SIZE
 
 _POPULATE_WRITE: Final = 23
@@ -37,8 +38,14 @@ class RamBlock:
         self._closing: Final = weakref.finalize(self, os.close, descriptor)
 
     @classmethod
-    def create(cls, name: str, size: int) -> Self:
-        """Make a new block of zeros."""
+    def create(cls, name: str, size: int, *, whole: bool = False) -> Self:
+        """Make a new block of zeros; one that will be written as a whole has huge pages where the kernel gives them.
+
+        A block of which little is written has not: a page that is touched would take 2 MiB.
+        """
+        huge = huge_file(name, size) if whole else None
+        if huge is not None:
+            return cls.adopt(huge)
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
@@ -59,7 +66,7 @@ class RamBlock:
     def populate(self, first_page: int, count: int) -> None:
         """Make a run of pages present and writable without changing what they hold.
 
-        First touch costs about 10 us a page on nested hosts; this moves it to a moment of the caller's choice. The
+        First touch is a fault, of up to 10 us on nested hosts; this moves it to a moment of the caller's choice. The
         interpreter is free meanwhile, so several threads can populate different runs.
 
         Raises:

@@ -47,7 +47,7 @@ def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False)
         HostGone, HostCallFailed: The host process is missing or lacks a device.
     """
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
-    block = make_ram(specification)
+    block = make_ram(specification, incoming=incoming)
     host = HostConnection(directory / HOST_SOCKET)
     machine = Machine(specification, block, host)
     identity = Identity(

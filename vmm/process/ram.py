@@ -14,8 +14,10 @@ class MemoryInUse(OSError):
     """Another machine process has the file as its RAM."""
 
 
-def make_ram(specification: MachineSpecification) -> RamBlock:
+def make_ram(specification: MachineSpecification, *, incoming: bool = False) -> RamBlock:
     """Return a machine's RAM: memory of its own, or the file that the specification names.
+
+    An incoming machine's is made ready as a whole, so it comes in huge pages where that can be.
 
     A file is RAM of one machine process at a time. Both ends of a migration read one specification, and where they
     reach the same file the destination would write over what its source still runs on.
@@ -26,7 +28,7 @@ def make_ram(specification: MachineSpecification) -> RamBlock:
     """
     memory = specification.memory
     if memory.backing != "file" or memory.path is None:
-        return RamBlock.create(_NAME + specification.name, memory.size)
+        return RamBlock.create(_NAME + specification.name, memory.size, whole=incoming)
     descriptor = os.open(memory.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,9 +1,11 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vfio_host.interface.write_witness import WriteWitness
+from vmm.memory import huge_pages
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.guest_physical import AccessFault, GuestMemory, sections
 from vmm.memory.quantities import PAGE_SIZE
@@ -85,3 +87,63 @@ def test_the_witness_survives_more_regions_than_one_scan_returns() -> None:
     assert DirtyBitmap.from_bytes(block.pages, witness.report()).count() == block.pages // 2
     assert not DirtyBitmap.from_bytes(block.pages, witness.report())
     witness.close()
+
+
+def test_a_block_that_is_written_as_a_whole_has_huge_pages_in_every_process_that_maps_it() -> None:
+    block = RamBlock.create("viaduct-ram-whole", 16 * MIB, whole=True)
+    block.populate(0, block.pages)
+    twin = RamBlock.adopt(os.dup(block.descriptor))
+    twin.populate(0, twin.pages)
+    huge = [_in_huge_pages(each.address) for each in (block, twin)]
+    assert huge == [16 * MIB, 16 * MIB]
+    block.words[4095, 511] = 5
+    assert twin.words[4095, 511] == 5
+    assert block.populated_bytes() == 16 * MIB
+
+
+def test_a_block_of_odd_size_is_whole() -> None:
+    block = RamBlock.create("viaduct-ram-odd", 5 * MIB + PAGE_SIZE, whole=True)
+    block.populate(0, block.pages)
+    block.words[:] = 7
+    assert block.size == 5 * MIB + PAGE_SIZE
+    assert list(block.extents()) == [(0, block.pages)]
+
+
+@pytest.mark.parametrize("call", [430, 431, 432])
+def test_where_huge_pages_are_refused_it_is_a_block_like_any_other(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    made = huge_pages._call
+
+    def refused(number: int, *arguments: bytes | int | None) -> int:
+        if number == call:
+            raise PermissionError(1, "Operation not permitted")
+        return made(number, *arguments)
+
+    monkeypatch.setattr(huge_pages, "_call", refused)
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    block = RamBlock.create("viaduct-ram-whole", MIB, whole=True)
+    assert str((descriptors / str(block.descriptor)).readlink()).startswith("/memfd:")
+    block.close()
+    del block  # its mapping holds the file too
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_the_witness_tells_pages_of_huge_pages_apart() -> None:
+    block = RamBlock.create("viaduct-ram-whole", 16 * MIB, whole=True)
+    block.populate(0, block.pages)
+    block.words[:, 3] = np.arange(block.pages)
+    witness = WriteWitness(block.address, block.size)
+    assert int(block.words[:, 3].sum()) == block.pages * (block.pages - 1) // 2, "what it holds is untouched"
+    block.words[np.array([0, 7, 1000, 4095]), 1] = 9
+    assert DirtyBitmap.from_bytes(block.pages, witness.report()).indexes().tolist() == [0, 7, 1000, 4095]
+    assert not DirtyBitmap.from_bytes(block.pages, witness.report())
+    witness.close()
+
+
+def _in_huge_pages(address: int) -> int:
+    """Return how many bytes of a mapping of this process are mapped by huge pages."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{address:x}-"):
+            break
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("ShmemPmdMapped:"))
