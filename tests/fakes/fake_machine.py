@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
+
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.disk import Disk, RealDisk
 from vm_migration.handover.journal import Journal
@@ -18,12 +20,13 @@ from vm_migration.machine.run_directory import Instance, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
-from vmm.process.control import Description, DeviceData, GuestFigures, Tracking, WhyTracked
+from vmm.process.control import Description, DeviceData, GuestFigures, ThrottledDevices, Tracking, WhyTracked
 from vmm.process.description import boot_id
 from vmm.vfio.device_records import DeviceRecord
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 DRAWN = "drawn"
+NO_DEVICE_HELD = ThrottledDevices(percent=0, slowed=(), at_full_speed=())
 
 
 @dataclass
@@ -47,6 +50,8 @@ class FakeMachine:
     before_run: Callable[[], None] = lambda: None
     throttle_percent: int | None = 0
     """None: its process came before throttles."""
+    device_throttle: ThrottledDevices | None = NO_DEVICE_HELD
+    """The same."""
 
     def end(self) -> None:
         """Let the process die."""
@@ -91,6 +96,7 @@ class FakeMachine:
             tracking=Tracking(exact=True, mapped_bytes=0),
             device_state_bytes=0,
             throttle_percent=self.throttle_percent,
+            device_throttle=self.device_throttle,
         )
 
     async def attach(self, epoch: int, controller: int) -> Description:
@@ -110,7 +116,7 @@ class FakeMachine:
 
     async def stop_tracking(self) -> None:
         self._asked("stop tracking")
-        self.throttle_percent = 0
+        self._unthrottle()
 
     async def harvest(self) -> Harvest:
         self._asked("harvest")
@@ -126,13 +132,24 @@ class FakeMachine:
             raise MachineRefused("Only a machine that runs and is leaving is throttled")
         self.throttle_percent = percent
 
+    async def throttle_devices(self, percent: int) -> None:
+        self._asked(f"throttle devices {percent}")
+        if not self.running or self.device_throttle is None:
+            raise MachineRefused("Only a machine that runs and is leaving is throttled")
+        self.device_throttle = msgspec.structs.replace(self.device_throttle, percent=percent)
+
+    def _unthrottle(self) -> None:
+        self.throttle_percent = 0
+        if self.device_throttle is not None:
+            self.device_throttle = msgspec.structs.replace(self.device_throttle, percent=0)
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         self._asked("pause for an attempt" if for_attempt else "pause")
         if self.incoming:
             raise MachineRefused("An incoming machine has nothing to pause")
         was_running, self.running = self.running, False
         self.pause_number += 1
-        self.throttle_percent = 0
+        self._unthrottle()
         return Stop(self.pause_number, was_running, 1)
 
     async def confirm_stopped(self) -> int | None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from tests.fakes.fake_device import FakeDevice
 from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
@@ -20,6 +21,7 @@ from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio.device_records import DeviceRecord, RecordKind
+from vmm.vfio.device_throttle import DeviceThrottle
 
 PAGES: Final = 8
 _DEVICE: Final = "counter"
@@ -68,6 +70,7 @@ class Guest:
         self._dirty: set[int] | None = None
         self._device_left: list[DeviceRecord] = []
         self._clock: Final = VcpuClock()
+        self.device_throttle: Final = DeviceThrottle((FakeDevice(_DEVICE).device,))
         if booted:
             for _ in range(PAGES):
                 self.write()
@@ -106,6 +109,7 @@ class Guest:
 
     def stop(self, *, for_attempt: bool) -> None:
         self.running = False
+        self.device_throttle.end()
         self._device_left = []
         if for_attempt:
             data = memoryview(self.counter.to_bytes(8, "little"))
@@ -115,6 +119,7 @@ class Guest:
     def start_tracking(self, reason: TrackingReason) -> None:
         del reason
         self._dirty = set()
+        self.device_throttle.begin_anew()
 
     def stop_tracking(self) -> None:
         self._dirty = None

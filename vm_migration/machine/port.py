@@ -98,6 +98,12 @@ class MachinePort(Protocol):
         Only of a machine that runs and is tracked for a migration, and that says what is taken when it is described.
         """
 
+    async def throttle_devices(self, percent: int) -> None:
+        """Take so much of the devices' time from them, as `throttle` does of the vCPUs'.
+
+        Only of a machine whose description has a `device_throttle`, which names those that go on at full speed.
+        """
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         """Stop vCPUs, then devices; a machine that stands still already answers with its pause."""
 

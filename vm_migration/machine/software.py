@@ -88,6 +88,10 @@ class SoftwareMachine:
         """Take so much of the vCPUs' time from them, for a few seconds."""
         await self._ask(control.Throttle(percent=percent), control.Done)
 
+    async def throttle_devices(self, percent: int) -> None:
+        """Take so much of the devices' time from them, for a few seconds."""
+        await self._ask(control.ThrottleDevices(percent=percent), control.Done)
+
     async def pause(self, *, for_attempt: bool) -> Stop:
         """Stop vCPUs, then devices."""
         reply = await self._ask(control.Pause(for_attempt=for_attempt), control.Paused)

@@ -27,6 +27,7 @@ from vmm.vfio import device_migration
 from vmm.vfio.blockers import Finding, judge
 from vmm.vfio.device_records import DeviceRecord
 from vmm.vfio.device_stream import DeviceRead, DeviceReaders, DeviceStreamRefused, DeviceWriters, PendingState
+from vmm.vfio.device_throttle import DeviceThrottle
 from vmm.vfio.dirty_tracker import is_exact
 from vmm.vfio.host_port import HostCallFailed, HostPort
 from vmm.viommu.errors import StateRefused
@@ -63,6 +64,7 @@ class Machine:
         self.devices: Final = assemble_devices(specification, host, self.memory, self._unit)
         self.listeners: Final = tuple({id(each.listener): each.listener for each in self.devices}.values())
         self._vfio: Final = tuple(assembled.device for assembled in self.devices)
+        self.device_throttle: Final = DeviceThrottle(self._vfio)
         self._outgoing = DeviceReaders(self._vfio)
         self._incoming: Final = DeviceWriters(self._vfio)
         self._attach_listeners()
@@ -92,13 +94,14 @@ class Machine:
         self._guest.command(action, device)
 
     def step(self, now_ns: int) -> int:
-        """Let the vCPUs work for at most a millisecond; return when they want to work next."""
+        """Let the vCPUs work for at most a millisecond, hold or wake devices; return when that is wanted next."""
         due = self._guest.step(now_ns)
         self._flush()
-        return due
+        change = self.device_throttle.step(now_ns)
+        return due if change is None else min(due, change)
 
     def throttle(self, percent: int, now_ns: int, until_ns: int) -> None:
-        """Take so much of the vCPUs' time from them until a moment; 0 gives it back. Devices go on at full speed."""
+        """Take so much of the vCPUs' time from them until a moment; 0 gives it back. Devices go on."""
         self._guest.throttle(percent, now_ns, until_ns)
 
     def throttle_percent(self, now_ns: int) -> int:
@@ -147,6 +150,8 @@ class Machine:
         Raises:
             HostCallFailed: A device's state is incomplete, and the attempt cannot go on.
         """
+        if self.device_throttle.lost is not None:
+            raise self.device_throttle.lost
         return self._outgoing.read(budget)
 
     def write_device_data(self, records: Sequence[DeviceRecord]) -> None:
@@ -167,6 +172,7 @@ class Machine:
         Raises:
             HostCallFailed: Nothing is tracked; the text is what the stream ends with.
         """
+        self.device_throttle.begin_anew()
         self._tracking = True
         self.memory.log.enabled = True
         self.memory.log.swap()
@@ -182,6 +188,7 @@ class Machine:
 
     def stop_tracking(self) -> None:
         """End logging; devices that were in pre-copy go on running."""
+        self.device_throttle.end()
         for listener in self.listeners:
             listener.container.stop_tracking()
         device_migration.end_precopy(self._vfio)
@@ -202,7 +209,8 @@ class Machine:
 
     def take_failures(self) -> list[str]:
         """Return what the host refused since the last call, also what ends no stream: the last texts of it."""
-        return [text for listener in self.listeners for text in listener.container.take_failures()]
+        refused = [text for listener in self.listeners for text in listener.container.take_failures()]
+        return refused + self.device_throttle.take_failures()
 
     def stop(self, *, for_attempt: bool) -> None:
         """Stop vCPUs, then devices.
@@ -211,6 +219,7 @@ class Machine:
             HostCallFailed: vCPUs stand still, some devices may not.
         """
         self.running = False
+        self.device_throttle.leave()
         if for_attempt:
             device_migration.stop(self._vfio)
         else:

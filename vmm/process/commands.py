@@ -21,6 +21,7 @@ from vmm.process.description import Identity, describe
 from vmm.process.fence import Fence, FencedOff
 from vmm.process.populate import populate
 from vmm.vfio.host_port import HostCallFailed
+from vmm.vfio.quiesce_slices import MOST_PERCENT as MOST_OF_DEVICES
 
 _REASONS: Final[dict[WhyTracked, TrackingReason]] = {
     "migration": TrackingReason.MIGRATION,
@@ -127,6 +128,8 @@ class Commands:
                 self._end_witness()
             case control.Throttle():
                 self._throttle(request.percent)
+            case control.ThrottleDevices():
+                self._throttle_devices(request.percent)
             case control.Harvest():
                 found = self.machine.harvest()
                 cpu, dma = found.cpu.to_bytes(), found.dma.to_bytes()
@@ -164,12 +167,26 @@ class Commands:
         return Done(), ()
 
     def _throttle(self, percent: int) -> None:
-        self._require(self._leaving and self.machine.running, "Only a machine that runs and is leaving is throttled")
+        self._require_leaving()
         self._require(0 <= percent <= MOST_PERCENT, f"At most {MOST_PERCENT} % of the vCPUs' time is taken")
         now = time.monotonic_ns()
         self.machine.throttle(percent, now, now + _THROTTLE_NS)
 
+    def _throttle_devices(self, percent: int) -> None:
+        self._require_leaving()
+        self._require(0 <= percent <= MOST_OF_DEVICES, f"At most {MOST_OF_DEVICES} % of the devices' time is taken")
+        now = time.monotonic_ns()
+        self.machine.device_throttle.take(percent, now, now + _THROTTLE_NS)
+
+    def _require_leaving(self) -> None:
+        self._require(self._leaving and self.machine.running, "Only a machine that runs and is leaving is throttled")
+
     def _unthrottle(self) -> None:
+        """Give vCPUs and devices their time back at once."""
+        self._unthrottle_vcpus()
+        self.machine.device_throttle.end()
+
+    def _unthrottle_vcpus(self) -> None:
         now = time.monotonic_ns()
         self.machine.throttle(0, now, now)
 
@@ -190,7 +207,7 @@ class Commands:
     def _stop(self, *, for_attempt: bool) -> AnyReply:
         self._require(not self._incoming, "An incoming machine has nothing to pause")
         was_running = self.machine.running
-        self._unthrottle()
+        self._unthrottle_vcpus()  # devices are stopped as they are, held or not
         if was_running or (for_attempt and not self._stopped_for_attempt):
             self._pause += 1
             self.machine.stop(for_attempt=for_attempt)
@@ -252,7 +269,7 @@ class Commands:
             run_state,
             self._pause,
             witness=not self._witness_refused,
-            throttle_percent=self.machine.throttle_percent(time.monotonic_ns()),
+            now_ns=time.monotonic_ns(),
         )
 
     def _require_whole(self) -> None:

@@ -77,7 +77,16 @@ class Throttle(Request, frozen=True, tag=True, kw_only=True):
     """Take so much of the vCPUs' time from them, in percent, for THROTTLE_SECONDS from now; 0 gives it back -> Done.
 
     Only of a machine that runs and is tracked for a migration. It ends before that when the machine stops, tracking
-    does, the connection closes, or another controller attaches. Devices go on at full speed.
+    does, the connection closes, or another controller attaches. Devices go on.
+    """
+
+    percent: int
+
+
+class ThrottleDevices(Request, frozen=True, tag=True, kw_only=True):
+    """Take so much of the devices' time from them, in percent, as Throttle does of the vCPUs' -> Done.
+
+    Those that cannot be held go on at full speed. Only for a process whose Description has a `device_throttle`.
     """
 
     percent: int
@@ -147,8 +156,8 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
-    | Throttle | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run | StayPaused | Release
-    | Destroy
+    | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
+    | StayPaused | Release | Destroy
 )  # fmt: skip
 
 
@@ -185,6 +194,14 @@ class GuestFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Pages that vCPUs have written since the guest booted, a page written twice counted twice."""
 
 
+class ThrottledDevices(msgspec.Struct, frozen=True, kw_only=True):
+    """What is taken from the devices' time, in percent, from which, and which would go on at full speed meanwhile."""
+
+    percent: int
+    slowed: tuple[str, ...]
+    at_full_speed: tuple[str, ...]
+
+
 class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Everything an agent may know of a machine process without changing it."""
 
@@ -216,6 +233,8 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What a stop at this moment would leave to be moved of the devices' state, as the host estimates it."""
     throttle_percent: int | None = None
     """What is taken from the vCPUs' time; None of a process that came before throttles, and is never asked for one."""
+    device_throttle: ThrottledDevices | None = None
+    """The same of the devices."""
 
 
 class Ram(msgspec.Struct, frozen=True, tag=True, kw_only=True):

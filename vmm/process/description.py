@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm.assembly.machine import Machine
-from vmm.process.control import Description, GuestFigures, Observation, Tracking
+from vmm.process.control import Description, GuestFigures, Observation, ThrottledDevices, Tracking
 from vmm.process.fence import Fence
 from vmm.vfio.blockers import Finding
 
@@ -35,12 +35,13 @@ def describe(
     pause: int,
     *,
     witness: bool,
-    throttle_percent: int,
+    now_ns: int,
 ) -> Description:
-    """Return everything an agent may know without changing anything."""
+    """Return everything an agent may know at a moment of the host's clock, without changing anything."""
     report = machine.report()
     blockers, warnings = machine.findings()
     source = machine.memory_source
+    devices = machine.device_throttle
     exact = machine.tracking_is_exact()
     return Description(
         machine=identity.machine,
@@ -73,7 +74,10 @@ def describe(
         warnings=_observations(warnings),
         tracking=Tracking(exact=exact, mapped_bytes=machine.always_dirty_bytes()),
         device_state_bytes=machine.device_state_bytes().total,
-        throttle_percent=throttle_percent,
+        throttle_percent=machine.throttle_percent(now_ns),
+        device_throttle=ThrottledDevices(
+            percent=devices.percent(now_ns), slowed=devices.slowed, at_full_speed=devices.at_full_speed
+        ),
     )
 
 

@@ -30,7 +30,7 @@ def begin_precopy(devices: Sequence[VfioDevice]) -> None:
     end_precopy(devices)
     for device in devices:
         if MigrationFlags.PRE_COPY in device.flags and device.state is DeviceState.RUNNING:
-            _set(device, DeviceState.PRE_COPY, DeviceState.RUNNING)
+            change(device, DeviceState.PRE_COPY, DeviceState.RUNNING)
 
 
 def stop(devices: Sequence[VfioDevice]) -> None:
@@ -44,7 +44,7 @@ def stop(devices: Sequence[VfioDevice]) -> None:
     _quiesce(devices)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            _set(device, DeviceState.STOP_COPY, DeviceState.STOP)
+            change(device, DeviceState.STOP_COPY, DeviceState.STOP)
 
 
 def halt(devices: Sequence[VfioDevice]) -> None:
@@ -56,7 +56,7 @@ def halt(devices: Sequence[VfioDevice]) -> None:
     _quiesce(devices)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            _set(device, DeviceState.STOP, DeviceState.STOP)
+            change(device, DeviceState.STOP, DeviceState.STOP)
 
 
 def start(devices: Sequence[VfioDevice]) -> None:
@@ -67,17 +67,17 @@ def start(devices: Sequence[VfioDevice]) -> None:
     """
     for device in devices:
         if MigrationFlags.P2P in device.flags and device.state is not DeviceState.RUNNING:
-            _set(device, DeviceState.RUNNING_P2P, DeviceState.STOP)
+            change(device, DeviceState.RUNNING_P2P, DeviceState.STOP)
     for device in devices:
         if MigrationFlags.STOP_COPY in device.flags:
-            _set(device, DeviceState.RUNNING, DeviceState.STOP)
+            change(device, DeviceState.RUNNING, DeviceState.STOP)
 
 
 def end_precopy(devices: Sequence[VfioDevice]) -> None:
     """Bring devices that were only in PRE_COPY back to RUNNING."""
     for device in devices:
         if device.flags and device.state in (DeviceState.PRE_COPY, DeviceState.PRE_COPY_P2P):
-            _set(device, DeviceState.RUNNING, DeviceState.RUNNING)
+            change(device, DeviceState.RUNNING, DeviceState.RUNNING)
 
 
 def _quiesce(devices: Sequence[VfioDevice]) -> None:
@@ -85,13 +85,17 @@ def _quiesce(devices: Sequence[VfioDevice]) -> None:
         if MigrationFlags.P2P in device.flags:
             state = device.state
             if state is DeviceState.PRE_COPY:
-                _set(device, DeviceState.PRE_COPY_P2P, DeviceState.RUNNING)
+                change(device, DeviceState.PRE_COPY_P2P, DeviceState.RUNNING)
             elif state is DeviceState.RUNNING:
-                _set(device, DeviceState.RUNNING_P2P, DeviceState.RUNNING)
+                change(device, DeviceState.RUNNING_P2P, DeviceState.RUNNING)
 
 
-def _set(device: VfioDevice, target: DeviceState, recover: DeviceState) -> None:
-    """Move a device; where that fails, bring it to the state to go on from, and then tell what failed first."""
+def change(device: VfioDevice, target: DeviceState, recover: DeviceState) -> None:
+    """Move a device; where that fails, bring it to the state to go on from, and then tell what failed first.
+
+    Raises:
+        HostCallFailed: It is in the state to go on from, or was reset, or is lost.
+    """
     try:
         device.set_state(target)
     except HostCallFailed:
