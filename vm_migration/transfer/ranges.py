@@ -54,6 +54,10 @@ class Range:
         margin = _MARGIN + _MARGIN_OF_ONE / len(samples)
         return cls(min(samples) * (1 - margin), median(samples[-_RECENT:]), max(samples) * (1 + margin))
 
-    def at_most(self, bound: float) -> "Range":
-        """Return the range of what cannot exceed a bound."""
-        return Range(min(self.low, bound), min(self.likely, bound), min(self.high, bound))
+    def at_most(self, bound: "Range") -> "Range":
+        """Return the range of what cannot exceed something that is itself known only within a range."""
+        return Range(min(self.low, bound.low), min(self.likely, bound.likely), min(self.high, bound.high))
+
+    def times(self, factor: float) -> "Range":
+        """Return the range of so many times as much."""
+        return Range(self.low * factor, self.likely * factor, self.high * factor)

@@ -29,10 +29,12 @@ def test_one_old_exception_does_not_change_what_is_likely() -> None:
     assert Range.of_samples([100.0, 100.0, 100.0, 1.0]).low < 1
 
 
-@given(figures, st.floats(0, 1), figures)
-def test_a_bound_is_kept(figure: float, share: float, bound: float) -> None:
-    bounded = Range.around(figure, share).at_most(bound)
-    assert bounded.high <= bound
+@given(figures, st.floats(0, 1), figures, st.floats(0, 10))
+def test_a_bound_is_kept(figure: float, share: float, bound: float, factor: float) -> None:
+    most = Range.around(bound, share).times(factor)
+    bounded = Range.around(figure, share).at_most(most)
+    assert bounded.high <= most.high
+    assert bounded.likely <= most.likely
     assert bounded.low <= figure
 
 
