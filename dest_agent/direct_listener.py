@@ -10,7 +10,6 @@ A peer that is refused before its hello is not answered: nothing is known of wha
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Final
@@ -23,7 +22,7 @@ from vm_migration.link.address import join_address, refuse_plaintext
 from vm_migration.link.authorisation import authorise
 from vm_migration.link.boundary import outward
 from vm_migration.link.direct_hello import Hello
-from vm_migration.link.direct_tls import server_context
+from vm_migration.link.direct_tls import ServerContexts
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Identity
 from vm_migration.link.tls import TlsFiles
@@ -48,8 +47,7 @@ class DirectListener:
         self._arrivals: Final = arrivals
         self._host: Final = host
         self._tls: Final = tls
-        self._context: ssl.SSLContext | None = None
-        self._site = ""
+        self._contexts: ServerContexts | None = None
         self._listening: socket.socket | None = None
         self._binding: Final = asyncio.Lock()
         self._waiting: Final[set[asyncio.Task[None]]] = set()
@@ -82,7 +80,7 @@ class DirectListener:
         if self._tls is None:
             refuse_plaintext(join_address(self._host, 0))
         else:
-            self._context, self._site = server_context(self._tls), self._tls.load().identity.site
+            self._contexts = ServerContexts(self._tls)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(self._host, 0, type=socket.SOCK_STREAM)
             family, kind, protocol, _, where = found[0]
@@ -132,9 +130,10 @@ class DirectListener:
 
     def _wire(self, connection: socket.socket) -> DirectWire:
         connection.setblocking(False)
-        if self._context is None:
+        if self._contexts is None:
             return DirectWire(connection)
-        return DirectWire(self._context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
+        context = self._contexts.context()
+        return DirectWire(context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
 
     async def _served(self, stream: DirectStream) -> None:
         hello, identity = await stream.greeted(HELLO_SECONDS)
@@ -146,8 +145,8 @@ class DirectListener:
             await stream.refuse(outward(error, _METHOD))
 
     async def _take(self, stream: DirectStream, hello: Hello, identity: Identity | None) -> None:
-        if self._context is not None:
-            authorise(self._site, _METHOD, identity)
+        if self._contexts is not None:
+            authorise(self._contexts.site, _METHOD, identity)
         name = None if identity is None else identity.name
         arriving = let_in(self._arrivals, str(hello.attempt), name, hello.ticket, hello.stream)
         self._waiting.difference_update({asyncio.current_task()})

@@ -19,6 +19,7 @@ from vm_migration.api.v1.source_pb2_grpc import SourceStub
 from vm_migration.errors import InvalidInput
 from vm_migration.link.call import call, stream
 from vm_migration.link.channel import OpenChannel, open_channel
+from vm_migration.link.renewed_channels import RenewedChannels
 from vm_migration.link.tls import TlsFiles
 
 Side = Literal["source", "dest"]
@@ -58,17 +59,13 @@ class Agents:
     ) -> None:
         """Remember the hosts; nothing is opened. `tls` None speaks plaintext, to loopback only."""
         self.hosts: Final = dict(hosts)
-        self._tls = tls
-        self._open_channel = channels
-        self._channels: dict[tuple[str, Side], grpc.aio.Channel] = {}
+        self._channels: Final = RenewedChannels(tls, channels)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        await self._channels.close()
 
     def require(self, host: str) -> None:
         """Accept a configured host.
@@ -92,9 +89,7 @@ class Agents:
         """
         self.require(host)
         address = self.hosts[host].of(side)
-        if (host, side) not in self._channels:
-            self._channels[host, side] = self._open_channel(address, self._tls, host)
-        return self._channels[host, side], f"{host} ({side} agent at {address})"
+        return self._channels.to(address, host), f"{host} ({side} agent at {address})"
 
     async def describe_host(self, host: str, side: Side) -> types.HostFacts:
         """Return what a host is, as one of its agents says."""

@@ -11,6 +11,7 @@ from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, inspect
 from vm_migration.link.pki import issue as issue_certificate
+from vm_migration.link.pki import renew as renew_certificate
 
 _FOLDER = click.option(
     "--folder", type=click.Path(path_type=Path), default="/etc/viaduct/pki", show_default=True, help="Where they lie."
@@ -19,7 +20,7 @@ _FOLDER = click.option(
 
 @click.group("pki")
 def pki() -> None:
-    """Make and show certificates."""
+    """Make, renew and show certificates."""
 
 
 @pki.command("init")
@@ -46,6 +47,17 @@ async def issue(
     del call
     identity = Identity(site or _site(folder), Role(role), name)
     files = issue_certificate(folder, identity, addresses)
+    return _answer(files.certificate, files.key)
+
+
+@pki.command("renew")
+@click.argument("name")
+@_FOLDER
+@answering
+async def renew(call: Invocation, name: str, folder: Path) -> Answer:
+    """Issue the certificate of NAME again, with a new key. Daemons take both files up without a restart."""
+    del call
+    files = renew_certificate(folder, name)
     return _answer(files.certificate, files.key)
 
 

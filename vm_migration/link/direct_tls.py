@@ -8,10 +8,13 @@ from cryptography import x509
 
 from vm_migration.errors import InvalidInput, Unauthorised
 from vm_migration.link.identity import Identity
-from vm_migration.link.tls import TlsFiles, read_identity
+from vm_migration.link.renewal import Renewal
+from vm_migration.link.tls import LOOKS, TlsFiles, read_identity
+from vm_migration.telemetry import logs
 
 PROTOCOL: Final = "viaduct-direct/1"
 """What both ends name in the handshake (ALPN), so that a gRPC server is not taken for a direct one."""
+_log: Final = logs.get(__name__)
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
@@ -20,7 +23,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         InvalidInput: The files are unusable.
     """
-    return _completed(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), files)
+    return _completed(ssl.PROTOCOL_TLS_CLIENT, files)
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -29,10 +32,38 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         InvalidInput: The files are unusable.
     """
-    context = _completed(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
+    context = _completed(ssl.PROTOCOL_TLS_SERVER, files)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # each connection is a new one, and shows its certificate
     return context
+
+
+class ServerContexts:
+    """What a destination answers each new connection with: the files as they are then (vm_migration.link.renewal)."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Read the files for the first time.
+
+        Raises:
+            InvalidInput: They are unusable.
+        """
+        self._files: Final = files
+        self._renewal: Final = Renewal(files)
+        self._context = server_context(files)
+
+    @property
+    def site(self) -> str:
+        """The site that this end is of."""
+        return self._renewal.material.identity.site
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for the next connection."""
+        if self._renewal.renewed() is not None:
+            try:
+                self._context = server_context(self._files)
+            except InvalidInput as error:
+                _log.warning("direct streams show the certificate before", code=error.code, reason=error.message)
+        return self._context
 
 
 def identity_of(connection: socket.socket) -> Identity | None:
@@ -54,14 +85,22 @@ def identity_of(connection: socket.socket) -> Identity | None:
         raise Unauthorised("no-identity", error.message, error.hint) from None
 
 
-def _completed(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
-    material = files.load()
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(cadata=material.ca.decode())
-        context.load_cert_chain(files.certificate, files.key)
-    except (ssl.SSLError, ValueError) as error:
-        text = f"{files.certificate}, its key or {files.ca} cannot be used: {error}"
-        raise InvalidInput("tls-file", text, "Check [tls], or issue it: viaduct pki issue") from None
-    context.set_alpn_protocols([PROTOCOL])
-    return context
+def _completed(protocol: "ssl._SSLMethod", files: TlsFiles) -> ssl.SSLContext:
+    """Return a context with the files, read again for as long as they are being replaced."""
+    why = ""
+    for _ in range(LOOKS):
+        stamp, material = files.stamp(), files.load()
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.set_alpn_protocols([PROTOCOL])
+        try:
+            context.load_verify_locations(cadata=material.ca.decode())
+            context.load_cert_chain(files.certificate, files.key)  # which reads them once more
+        except (ssl.SSLError, ValueError, OSError) as error:
+            why = str(error)
+        else:
+            return context
+        if files.stamp() == stamp:
+            break
+    text = f"{files.certificate}, its key or {files.ca} cannot be used: {why}"
+    raise InvalidInput("tls-file", text, "Check [tls], or issue it: viaduct pki issue")

@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import ipaddress
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,11 +89,7 @@ def issue(folder: Path, identity: Identity, addresses: Sequence[str] = ()) -> Tl
         InvalidInput: No authority in the folder, one of another site, or an address that is none.
     """
     authority, authority_key = _authority(folder)
-    site = _site(authority)
-    if identity.site != site:
-        raise InvalidInput(
-            "other-site", f"The authority is of site {site}, not {identity.site}", "Use the site's own folder"
-        )
+    _require_site(authority, identity)
     files = TlsFiles(folder / "ca.pem", folder / f"{identity.name}.pem", folder / f"{identity.name}.key")
     if identity.name == "ca" or files.certificate.exists() or files.key.exists():
         raise Refused(
@@ -102,6 +99,32 @@ def issue(folder: Path, identity: Identity, addresses: Sequence[str] = ()) -> Tl
     certificate = _certificate(identity, addresses, key.public_key(), authority, authority_key)
     _write(files.key, _pem(key), 0o600)
     _write(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    return files
+
+
+def renew(folder: Path, name: str) -> TlsFiles:
+    """Issue the folder's certificate of a name again, with a new key and the same names, in the old one's place.
+
+    Whoever reads the files meanwhile has the old pair or the new one, or sees for a moment that they do not fit.
+
+    Raises:
+        InvalidInput: There is no such certificate, or none of an identity; no authority, or one of another site.
+            Nothing is changed.
+    """
+    files = TlsFiles(folder / "ca.pem", folder / f"{name}.pem", folder / f"{name}.key")
+    before = inspect(files.certificate)
+    if before.identity is None:
+        raise InvalidInput("no-identity", f"{files.certificate} names nobody", "Issue one: viaduct pki issue")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".renew-") as beside:
+        authority, authority_key = _authority(folder)
+        _require_site(authority, before.identity)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(before.identity, before.names, key.public_key(), authority, authority_key)
+        fresh_key, fresh = Path(beside) / files.key.name, Path(beside) / files.certificate.name
+        _write(fresh_key, _pem(key), 0o600)
+        _write(fresh, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+        fresh_key.replace(files.key)
+        fresh.replace(files.certificate)
     return files
 
 
@@ -208,6 +231,14 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise InvalidInput("bad-key", f"{folder / 'ca.key'} is not the key of {folder / 'ca.pem'}", "")
     return certificate, key
+
+
+def _require_site(authority: x509.Certificate, identity: Identity) -> None:
+    site = _site(authority)
+    if identity.site != site:
+        raise InvalidInput(
+            "other-site", f"The authority is of site {site}, not {identity.site}", "Use the site's own folder"
+        )
 
 
 def _site(authority: x509.Certificate) -> str:

@@ -5,7 +5,7 @@
     enter    bound -> SERVING              exit    NOT_SERVING -> running calls get `grace` seconds -> closed
 
 Without TLS it serves loopback only. With TLS every client shows a certificate, and vm_migration.link.authorisation says
-what that is good for.
+what that is good for; files that are replaced meanwhile count from the next connection on.
 """
 
 import errno
@@ -25,7 +25,8 @@ from vm_migration.link.address import join_address, refuse_plaintext, split_addr
 from vm_migration.link.authorisation import authorise, authorise_nobody_in_particular
 from vm_migration.link.boundary import Boundary, Guard
 from vm_migration.link.channel import SERVER_OPTIONS
-from vm_migration.link.tls import TlsFiles, TlsMaterial, server_credentials
+from vm_migration.link.renewal import Renewal, server_credentials
+from vm_migration.link.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,9 @@ class AgentServer:
             server = self._draft(authorise_nobody_in_particular)
             port = _bound(self._configured, server.add_insecure_port)
         else:
-            material = self._tls.load()
-            server = self._draft(functools.partial(authorise, material.identity.site))
-            port = _bound(self._configured, _secured(server, material))
+            renewal = Renewal(self._tls)
+            server = self._draft(functools.partial(authorise, renewal.material.identity.site))
+            port = _bound(self._configured, _secured(server, renewal))
         await server.start()
         self._server = server
         self._address = join_address(split_address(self._configured)[0], port)
@@ -121,8 +122,8 @@ def require_free(address: str) -> None:
     _try_bind(address, host, port)
 
 
-def _secured(server: grpc.aio.Server, material: TlsMaterial) -> Callable[[str], int]:
-    return lambda address: server.add_secure_port(address, server_credentials(material))
+def _secured(server: grpc.aio.Server, renewal: Renewal) -> Callable[[str], int]:
+    return lambda address: server.add_secure_port(address, server_credentials(renewal))
 
 
 def _bound(address: str, add_port: Callable[[str], int]) -> int:

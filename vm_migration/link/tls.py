@@ -1,29 +1,45 @@
 """The three files that make a process somebody: authority, certificate, key.
 
-Both ends always show a certificate. A private key that others can read is refused, not warned about.
+Both ends always show a certificate. A private key that others can read is refused, not warned about. Files that are
+being replaced are read again until certificate and key fit each other.
 """
 
 import stat
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from vm_migration.errors import InvalidInput
 from vm_migration.link.identity import Identity
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+LOOKS: Final = 20
+"""How often files are read that do not fit each other, `_APART` seconds apart; two renames take microseconds."""
+_APART: Final = 0.001
+
+Stamp = tuple[tuple[int, int, int], ...]
+"""What changes when one of the files is replaced or written: inode, size and time of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsMaterial:
-    """What the files held when they were read; the key never shows in a representation."""
+    """What the files held when they were read; the key never shows in a representation.
+
+    `expires` is when the certificate ends, or the authority that signed it, whichever is first.
+    """
 
     ca: bytes
     certificate: bytes
     key: bytes = field(repr=False)
     identity: Identity
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +54,46 @@ class TlsFiles:
         """Read the files.
 
         Raises:
-            InvalidInput: One is missing, unreadable or not a certificate; or others than its owner can read the key.
+            InvalidInput: One is missing, unreadable or not a certificate; the key is another certificate's; or others
+                than its owner can read the key.
         """
+        for _ in range(LOOKS - 1):
+            try:
+                return self._read_once()
+            except InvalidInput as error:
+                if error.code not in _PASSING:
+                    raise
+            time.sleep(_APART)  # whoever replaces them has half of it done
+        return self._read_once()
+
+    def stamp(self) -> Stamp:
+        """Return what tells whether the files are those of another time.
+
+        Raises:
+            InvalidInput: One is missing.
+        """
+        found = []
+        for path in (self.ca, self.certificate, self.key):
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        return tuple(found)
+
+    def _read_once(self) -> TlsMaterial:
         refuse_open_secret(self.key)
-        certificate = _read(self.certificate)
-        return TlsMaterial(_read(self.ca), certificate, _read(self.key), _identity_in(certificate, self.certificate))
+        certificate, key, ca = _read(self.certificate), _read(self.key), _read(self.ca)
+        parsed = _parsed(certificate, self.certificate)
+        identity = _identity_in(parsed, self.certificate)
+        if not _fits(key, parsed):
+            text = f"{self.key} is not the key of {self.certificate}"
+            raise InvalidInput("tls-pair", text, "Replace both together, or issue them again: viaduct pki issue")
+        return TlsMaterial(ca, certificate, key, identity, _end(parsed, ca))
+
+
+_PASSING: Final = frozenset({"tls-pair", "bad-certificate"})
+"""What files look like while they are being replaced."""
 
 
 def refuse_open_secret(path: Path) -> None:
@@ -76,26 +127,41 @@ def read_identity(certificate: x509.Certificate) -> Identity:
     return Identity.parse(uris[0])
 
 
-def server_credentials(material: TlsMaterial) -> grpc.ServerCredentials:
-    """Return credentials that require a certificate of the same authority from every client."""
-    pairs = [(material.key, material.certificate)]
-    return grpc.ssl_server_credentials(pairs, root_certificates=material.ca, require_client_auth=True)
-
-
 def channel_credentials(material: TlsMaterial) -> grpc.ChannelCredentials:
     """Return credentials that trust the authority and nobody else, and show the certificate."""
     return grpc.ssl_channel_credentials(material.ca, material.key, material.certificate)
 
 
-def _identity_in(pem: bytes, path: Path) -> Identity:
+def _parsed(pem: bytes, path: Path) -> x509.Certificate:
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        return x509.load_pem_x509_certificate(pem)
     except ValueError:
         raise InvalidInput("bad-certificate", f"{path} is not a certificate in PEM", "Issue it again") from None
+
+
+def _identity_in(certificate: x509.Certificate, path: Path) -> Identity:
     try:
         return read_identity(certificate)
     except InvalidInput as error:
         raise InvalidInput(error.code, f"{path}: {error.message}", error.hint) from None
+
+
+def _fits(key: bytes, certificate: x509.Certificate) -> bool:
+    try:
+        private = serialization.load_pem_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return private.public_key() == certificate.public_key()
+
+
+def _end(certificate: x509.Certificate, ca: bytes) -> datetime:
+    """Return when a certificate is good for nothing more; an authority's file may hold several, old and new."""
+    try:
+        authorities = x509.load_pem_x509_certificates(ca)
+    except ValueError:  # the handshake says what is wrong with it
+        authorities = []
+    signers = [one.not_valid_after_utc for one in authorities if one.subject == certificate.issuer]
+    return min(certificate.not_valid_after_utc, max(signers, default=certificate.not_valid_after_utc))
 
 
 def _read(path: Path) -> bytes:

@@ -1,0 +1,61 @@
+"""A daemon's channels show the certificate as it is now, and what was under way goes on."""
+
+import pytest
+
+from tests.vm_migration.link.answering_agent import PEER, Site, services
+from vm_migration.api.v1 import destination_pb2 as destination
+from vm_migration.api.v1 import source_pb2 as source
+from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
+from vm_migration.api.v1.source_pb2_grpc import SourceStub
+from vm_migration.errors import InvalidInput
+from vm_migration.link.call import call, stream
+from vm_migration.link.pki import renew
+from vm_migration.link.renewed_channels import RenewedChannels
+from vm_migration.link.server import AgentServer
+
+
+async def name_of_caller(channels: RenewedChannels, address: str) -> str:
+    method = DestinationStub(channels.to(address, "host-b")).CheckIncoming
+    answer = await call(method, destination.CheckIncomingRequest(), peer=PEER, deadline=10)
+    return answer.blockers[0].message
+
+
+async def test_a_channel_is_kept_until_the_files_change(site: Site) -> None:
+    files = site.issue("orchestrator", "main")
+    channels = RenewedChannels(files)
+    async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services(silent=True)) as server:
+        first = channels.to(server.address, "host-b")
+        assert channels.to(server.address, "host-b") is first
+        watching = stream(SourceStub(first).Watch, source.AttemptRequest(), peer=PEER, silence=10)
+        assert (await anext(watching)).sequence == 1
+        renew(site.folder, "main")
+        second = channels.to(server.address, "host-b")
+        assert second is not first
+        assert await name_of_caller(channels, server.address) == "viaduct://home/orchestrator/main"
+        assert (await anext(watching)).sequence == 2
+        await watching.aclose()
+        renew(site.folder, "main")
+        assert channels.to(server.address, "host-b") not in (first, second)
+        assert await name_of_caller(channels, server.address)
+        await channels.close()
+
+
+async def test_files_that_become_unusable_leave_the_channel_of_before(site: Site) -> None:
+    files = site.issue("orchestrator", "main")
+    channels = RenewedChannels(files)
+    async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services()) as server:
+        first = channels.to(server.address, "host-b")
+        files.key.unlink()
+        assert channels.to(server.address, "host-b") is first
+        assert await name_of_caller(channels, server.address)
+        with pytest.raises(InvalidInput):
+            channels.to(server.address, "host-c")
+        await channels.close()
+
+
+async def test_plaintext_has_nothing_to_renew() -> None:
+    channels = RenewedChannels(None)
+    async with AgentServer("127.0.0.1:0", None, services()) as server:
+        assert channels.to(server.address, "host-b") is channels.to(server.address, "host-b")
+        assert await name_of_caller(channels, server.address) == ""
+        await channels.close()

@@ -1,0 +1,93 @@
+"""Certificates that are replaced under a daemon that serves: each new connection shows the files as they are then.
+
+::
+
+    stamp of the files unchanged        -> what was read last
+    changed, usable, the same identity  -> what they hold now
+    changed, else                       -> what was read last, and one warning: half a replacement shuts nobody out
+
+Connections that are open keep what they were opened with; nobody is cut off by a renewal.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final, cast
+
+import grpc
+
+from vm_migration.errors import InvalidInput
+from vm_migration.link.tls import Stamp, TlsFiles, TlsMaterial
+from vm_migration.telemetry import logs
+
+_log: Final = logs.get(__name__)
+_Configuration = grpc.ServerCertificateConfiguration
+
+
+class Renewal:
+    """Follows the files of one identity; it may be asked by several threads at once."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Read the files for the first time.
+
+        Raises:
+            InvalidInput: They are unusable.
+        """
+        self._files: Final = files
+        self._lock: Final = threading.Lock()
+        self._stamp: Stamp = files.stamp()  # before they are read: a change in between is seen at the next look
+        self._material = files.load()
+
+    @property
+    def material(self) -> TlsMaterial:
+        """What was usable last."""
+        return self._material
+
+    def renewed(self) -> TlsMaterial | None:
+        """Return what the files hold, where that is usable and has changed since they were asked last; else None."""
+        with self._lock:
+            stamp = self._now()
+            if stamp == self._stamp:
+                return None
+            self._stamp = stamp
+            found = self._usable()
+            if found is None or found == self._material:
+                return None
+            self._material = found
+        _log.info("certificate renewed", identity=found.identity.uri, expires=found.expires.isoformat())
+        return found
+
+    def _now(self) -> Stamp:
+        try:
+            return self._files.stamp()
+        except InvalidInput:  # a file is missing; `_usable` says which
+            return ()
+
+    def _usable(self) -> TlsMaterial | None:
+        try:
+            found = self._files.load()
+        except InvalidInput as error:
+            _log.warning("certificate not renewed: the one before is shown", code=error.code, reason=error.message)
+            return None
+        if found.identity != self._material.identity:
+            text = f"{self._files.certificate} is of {found.identity.uri}, and this is {self._material.identity.uri}"
+            _log.warning("certificate not renewed: the one before is shown", code="other-identity", reason=text)
+            return None
+        return found
+
+
+def server_credentials(renewal: Renewal) -> grpc.ServerCredentials:
+    """Return credentials that require a certificate of the authority from every client, and follow the files."""
+
+    def fetch() -> _Configuration | None:  # by a thread of gRPC's, before each handshake
+        renewed = renewal.renewed()
+        return None if renewed is None else _configuration(renewed)
+
+    # The stubs do not know that None stands for no change.
+    fetcher = cast("Callable[[], _Configuration]", fetch)
+    first = _configuration(renewal.material)
+    return grpc.dynamic_ssl_server_credentials(first, fetcher, require_client_authentication=True)
+
+
+def _configuration(material: TlsMaterial) -> _Configuration:
+    pairs = [(material.key, material.certificate)]
+    return grpc.ssl_server_certificate_configuration(pairs, root_certificates=material.ca)
