@@ -9,16 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
-from typing import Final
 
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort, MachineRefused
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
-
-SHORTEST_WINDOW_MS: Final = 10
-LONGEST_WINDOW_MS: Final = 10_000
-"""A machine is held for that long: nothing else is done to it."""
 
 
 @dataclass(frozen=True, slots=True)

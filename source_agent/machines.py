@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 from uuid import UUID, uuid4
 
-from source_agent.dirty_rate import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS, DirtyRate, measure
+from source_agent.dirty_rate import DirtyRate, measure
 from source_agent.doubts import Doubts
 from source_agent.holdings import Holding, Holdings
 from vm_migration.errors import InvalidInput, Refused
@@ -13,6 +13,7 @@ from vm_migration.handover.ownership import create, destroyed, owe_run_state, re
 from vm_migration.handover.record import Record
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.port import LaunchFailed
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.assembly.specification import MachineSpecification
 
 

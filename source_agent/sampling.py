@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from source_agent.dirty_rate import LONGEST_WINDOW_MS, measure_windows
+from source_agent.dirty_rate import measure_windows
 from source_agent.expectation import Sample
 from source_agent.holdings import Holding, Holdings
 from vm_migration.errors import InvalidInput, MigrationError
@@ -19,13 +19,13 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.ownership import require_owner
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 from vm_migration.telemetry import logs
 from vm_migration.transfer.digests import zero_rows
 from vm_migration.transfer.ranges import Range
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 
-SHORTEST_SAMPLE_MS: Final = 100
 SLICES: Final = 8
 _PAGES: Final = 2048
 """Pages that are read: a share of zeros is known to about two hundredths then."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from source_agent.dirty_rate import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS, measure
+from source_agent.dirty_rate import measure
 from source_agent.holdings import Holdings
 from source_agent.machines import Machines
 from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
@@ -13,6 +13,7 @@ from tests.source_agent.departures import leaving
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.states import State
 from vm_migration.machine.port import Harvest, MachineGone
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.process.control import WhyTracked
 
 MEASURED = ["start tracking for dirty-rate", "harvest", "stop tracking"]

@@ -8,14 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from source_agent.dirty_rate import LONGEST_WINDOW_MS, lines_of, measure_windows
+from source_agent.dirty_rate import lines_of, measure_windows
 from source_agent.holdings import Holding, Holdings
-from source_agent.sampling import SHORTEST_SAMPLE_MS, SLICES, Sampler, data_bytes_of
+from source_agent.sampling import SLICES, Sampler, data_bytes_of
 from tests.fakes.fake_machine import FakeMachine, Held
 from tests.source_agent.departures import leaving
 from vm_migration.errors import InvalidInput
 from vm_migration.handover.states import State
 from vm_migration.machine.port import Harvest, MachineRefused
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
