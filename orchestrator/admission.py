@@ -6,10 +6,10 @@ Nothing here has a side effect at an agent, but that an attempt whose driver die
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from orchestrator.attempt import Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
+from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
 from orchestrator.drive import Surroundings
 from orchestrator.inventory import resolve, survey
-from orchestrator.policy import MigrationPolicy, require_offered
+from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight
 from orchestrator.retrying import MOST_RETRIES
 from orchestrator.settling import settle_earlier
@@ -27,6 +27,7 @@ class Order:
     priority: int = 0
     attempt: str = field(default_factory=new_attempt_id)
     retries: int = 0
+    asked: Asked = field(default_factory=Asked)
 
 
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
@@ -59,6 +60,7 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
         Refused: Ambiguous machine, a silent host, or no host passes (`any`).
     """
     require_offered(order.policy)
+    require_measurable(order.asked.measure_ms)
     if order.retries > MOST_RETRIES:
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
     machine = resolve(order.machine, await survey(around.agents))
@@ -66,7 +68,7 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
         machine = resolve(machine.machine, await survey(around.agents))
     destination, found = order.destination, None
     if destination == ANY or check:
-        found = await preflight(around.agents, machine, destination, order.policy)
+        found = await preflight(around.agents, machine, destination, order.policy, by_host=order.asked.by_host)
         destination = _destination(order, found)
     around.agents.require(destination)
     attempt = _draft(around, order, machine, destination)
@@ -83,13 +85,14 @@ def _draft(around: Surroundings, order: Order, machine: MachineStatus, destinati
         name=machine.name,
         source=machine.host,
         destination=destination,
-        policy=order.policy,
+        policy=policy_to(order.policy, around.agents.hosts[destination].transport, by_host=order.asked.by_host),
         priority=order.priority,
         created_at=now,
         updated_at=now,
         driver=around.driver,
         heartbeat=now,
         retry=Retry(left=order.retries, anywhere=order.destination == ANY) if order.retries else Retry(),
+        asked=order.asked,
     )
 
 

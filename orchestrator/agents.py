@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 
 import grpc.aio
 
+from orchestrator.policy import Transport
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import machine_pb2 as machine
 from vm_migration.api.v1 import source_pb2 as source
@@ -41,10 +42,11 @@ def memory_deadline(ram_bytes: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class HostAddresses:
-    """Where the two agents of a host listen."""
+    """Where the two agents of a host listen, and how memory travels to it where nobody says otherwise."""
 
     source: str
     dest: str
+    transport: Transport | None = None
 
     def of(self, side: Side) -> str:
         """Return the address of one of them."""

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 import grpc.aio
 
 from orchestrator.admission import Order
-from orchestrator.policy import policy_from
+from orchestrator.attempt import Asked
+from orchestrator.policy import MEASURE_MS, policy_from
 from orchestrator.record import event_message, failure_message, record_of
 from orchestrator.service import AttemptQueue
 from orchestrator.store.store import Store
@@ -34,6 +35,7 @@ class OrchestratorService(OrchestratorServicer):
             attempt_id = str(uuid.UUID(request.attempt))
         except ValueError:
             raise InvalidInput("bad-attempt", "The attempt is not named by a UUID", "Draw one") from None
+        measure_ms = request.measure_ms if request.HasField("measure_ms") else MEASURE_MS
         order = Order(
             machine=request.machine,
             destination=request.destination,
@@ -41,6 +43,7 @@ class OrchestratorService(OrchestratorServicer):
             priority=request.priority,
             attempt=attempt_id,
             retries=request.retries,
+            asked=Asked(measure_ms, by_host=not request.policy.transport),
         )
         return record_of(await self._queue.submit(order))
 

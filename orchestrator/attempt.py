@@ -147,6 +147,14 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an order said beside its policy."""
+
+    measure_ms: int = 0  # for how long the machine's writes are measured before it moves
+    by_host: bool = False  # how memory travels is as configured for the destination, whichever that becomes
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """Everything that the store holds of one attempt. Times are seconds since 1970."""
 
@@ -175,6 +183,7 @@ class Attempt:
     heartbeat: float = 0.0
     cancel_requested: bool = False
     retry: Retry = Retry()
+    asked: Asked = Asked()
 
     @property
     def ended(self) -> bool:

@@ -59,13 +59,17 @@ class RemoteDesk:
 
     async def submit(self, order: Order) -> Attempt:
         """Enter an order."""
+        policy = order.policy.message()
+        if order.asked.by_host:
+            policy.transport = ""
         request = api.SubmitMigrationRequest(
             attempt=order.attempt,
             machine=order.machine,
             destination=order.destination,
-            policy=order.policy.message(),
+            policy=policy,
             priority=order.priority,
             retries=order.retries,
+            measure_ms=order.asked.measure_ms,
         )
         return attempt_of(await call(self._stub.SubmitMigration, request, peer=self._peer, deadline=_SUBMIT_SECONDS))
 

@@ -38,7 +38,7 @@ from orchestrator.attempt import (
 from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
 from orchestrator.journals import PROOFS, end_in_journals
 from orchestrator.policy import require_transport
-from orchestrator.preflight import ask
+from orchestrator.preflight import ask, with_findings
 from orchestrator.retrying import may_retry, settled_destination, successor
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
@@ -180,23 +180,18 @@ class Drive:
                 await self._row.write(replace(chosen, reason=f"tries {chosen.destination}"))
 
     async def _preflight(self) -> bool:
-        await self._row.write(self.attempt.to(Phase.PREFLIGHT, reason="asks both hosts"))
+        await self._row.write(self.attempt.to(Phase.PREFLIGHT, reason=_asking(self.attempt)))
         attempt = self.attempt
         machine = types_pb2.MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
         try:
-            found = await self._row.unless_cancelled(ask(self._agents, machine, attempt.destination, attempt.policy))
+            asking = ask(
+                self._agents, machine, attempt.destination, attempt.policy, measure_ms=attempt.asked.measure_ms
+            )
+            found = await self._row.unless_cancelled(asking)
         except MigrationError as error:
             await self._refuse(fault_of(error))
             return False
-        await self._row.write(
-            replace(
-                attempt,
-                blockers=found.blockers,
-                warnings=merged(attempt.warnings, found.warnings),
-                expected=found.expected,
-                shared_clock=found.shared_clock,
-            )
-        )
+        await self._row.write(with_findings(attempt, found))
         if found.blockers:
             await self._refuse(blocked(found.blockers))
         elif self._row.cancel.is_set():
@@ -392,3 +387,8 @@ class Drive:
 
     async def _insist(self, ask_once: Callable[[], Awaitable[_Answer]], *, quiet: bool = False) -> _Answer:
         return await self._row.insist(ask_once, self._around.patience, quiet=quiet)
+
+
+def _asking(attempt: Attempt) -> str:
+    measured = attempt.asked.measure_ms
+    return f"asks both hosts, and measures for {measured} ms what is written" if measured else "asks both hosts"

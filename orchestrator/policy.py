@@ -7,6 +7,7 @@ import msgspec
 
 from vm_migration.api.v1 import types_pb2 as pb
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 
 OnTimeout = Literal["cancel", "force"]
 Profile = Literal["gentle", "balanced", "urgent"]
@@ -14,6 +15,9 @@ Transport = Literal["grpc", "direct"]
 Compression = Literal["auto", "none", "lz4", "zstd"]
 Verify = Literal["auto", "full", "none"]
 MOST_STREAMS: Final = 16
+MOST_PRIORITY: Final = 1_000_000
+MEASURE_MS: Final = 1000
+"""For how long a machine's writes are measured before it moves, unless somebody says otherwise."""
 
 _VERIFY: Final = {
     "auto": pb.VERIFY_MODE_AUTO,
@@ -84,6 +88,25 @@ def require_offered(policy: MigrationPolicy) -> None:
         raise InvalidInput("invalid-policy", f"{policy.streams} streams are not within 1 and {MOST_STREAMS}", _HINT)
     if policy.downtime_limit_ms < 1 or policy.timeout_ms < 1:
         raise InvalidInput("invalid-policy", "The downtime limit and the timeout must be at least 1 ms", _HINT)
+
+
+def require_measurable(measure_ms: int) -> None:
+    """Accept a time for which a machine's writes are measured; 0 measures nothing.
+
+    Raises:
+        InvalidInput: It is too short to tell anything, or a machine would be held for too long.
+    """
+    if measure_ms and not SHORTEST_SAMPLE_MS <= measure_ms <= LONGEST_WINDOW_MS:
+        text = f"Measuring for {measure_ms} ms is not within {SHORTEST_SAMPLE_MS} and {LONGEST_WINDOW_MS} ms"
+        raise InvalidInput("invalid-window", text, "Choose another --measure, or 0s for none")
+
+
+def policy_to(policy: MigrationPolicy, configured: Transport | None, *, by_host: bool) -> MigrationPolicy:
+    """Return the policy to a destination: `by_host` has what is configured for that say how memory travels.
+
+    The destination's word counts, as it is who takes the streams in; gRPC where nothing is configured.
+    """
+    return msgspec.structs.replace(policy, transport=configured or "grpc") if by_host else policy
 
 
 def require_transport(policy: MigrationPolicy, features: Collection[str], host: str) -> None:

@@ -6,13 +6,13 @@ answer is a blocker of its own, `unreachable`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from orchestrator.agents import Agents
-from orchestrator.attempt import Notice, merged, notices
+from orchestrator.attempt import Attempt, Notice, merged, notices
 from orchestrator.documents.listings import CandidateDocument, PreflightDocument
-from orchestrator.policy import MigrationPolicy, require_transport
+from orchestrator.policy import MigrationPolicy, policy_to, require_transport
 from orchestrator.result import expected_document, has_range, notice_documents
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
@@ -58,11 +58,18 @@ class Preflight:
 
 
 async def preflight(
-    agents: Agents, machine: types_pb2.MachineStatus, destination: str, policy: MigrationPolicy, *, measure_ms: int = 0
+    agents: Agents,
+    machine: types_pb2.MachineStatus,
+    destination: str,
+    policy: MigrationPolicy,
+    *,
+    measure_ms: int = 0,
+    by_host: bool = False,
 ) -> Preflight:
     """Ask the machine's host, and one destination or (`any`) all others.
 
     For `measure_ms` what the machine dirties is measured first, once for all of them; 0 takes its guest's own figure.
+    With `by_host` memory travels to each as the configuration says of it.
 
     Raises:
         InvalidInput: The destination is not configured, or `any` has nothing to choose from.
@@ -74,7 +81,8 @@ async def preflight(
         hosts = sorted(host for host in agents.hosts if host != machine.host)
         if not hosts:
             raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
-    asked = await asyncio.gather(*(ask(agents, machine, host, policy, measure_ms=measure_ms) for host in hosts))
+    policies = {host: policy_to(policy, agents.hosts[host].transport, by_host=by_host) for host in hosts}
+    asked = await asyncio.gather(*(ask(agents, machine, host, policies[host], measure_ms=measure_ms) for host in hosts))
     return Preflight(machine, tuple(asked))
 
 
@@ -93,7 +101,8 @@ async def ask(
         outgoing = await _asked(lambda: agents.check_outgoing(machine.host, request))
     except Unreachable as error:
         return Candidate(host, (_unreachable(error),), (), None, shared_clock=False)
-    blockers, warnings = notices(outgoing.blockers), notices(outgoing.warnings)
+    blockers = notices(outgoing.blockers)
+    warnings = merged(notices(outgoing.warnings), unheard(machine.host, policy, outgoing, measure_ms))
     if host == machine.host and SAME_HOST not in {one.code for one in blockers}:
         blockers = (Notice(SAME_HOST, f"{machine.name} is on {host} already"), *blockers)
     prepare_ms, shared = 0.0, False
@@ -111,6 +120,32 @@ async def ask(
     expected = _with_prepare(outgoing.expected, prepare_ms) if outgoing.HasField("expected") else None
     profiles = tuple(_with_prepare(each, prepare_ms) for each in outgoing.profiles)
     return Candidate(host, blockers, warnings, expected, shared, profiles)
+
+
+def with_findings(attempt: Attempt, found: Candidate) -> Attempt:
+    """Return an attempt with what was found of its destination."""
+    return replace(
+        attempt,
+        blockers=found.blockers,
+        warnings=merged(attempt.warnings, found.warnings),
+        expected=found.expected,
+        shared_clock=found.shared_clock,
+    )
+
+
+def unheard(
+    source: str, policy: MigrationPolicy, answer: source_pb2.CheckOutgoingResponse, measure_ms: int
+) -> tuple[Notice, ...]:
+    """Return what was asked of a source that does not hear of it: one of 0.1.0, which tells no profiles."""
+    if answer.profiles or not answer.HasField("expected"):
+        return ()
+    found, older = [], f"The source agent of {source} is of an older version"
+    if policy.profile != "gentle":
+        text = f"{older}: it throttles no vCPU, under {policy.profile} as under gentle"
+        found.append(Notice("profile-unheard", text))
+    if measure_ms:
+        found.append(Notice("dirty-rate-assumed", f"{older}: it measures nothing, and takes the guest's own figure"))
+    return tuple(found)
 
 
 async def _asked(question: Callable[[], Awaitable[_Answer]]) -> _Answer:

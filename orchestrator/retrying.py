@@ -15,6 +15,7 @@ from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
+from orchestrator.policy import policy_to
 from orchestrator.preflight import ANY, Candidate, preflight
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
@@ -69,6 +70,7 @@ def successor(attempt: Attempt, now: float, identifier: str, fraction: float) ->
             choose=retry.anywhere,
             next="",
         ),
+        asked=attempt.asked,
     )
 
 
@@ -93,10 +95,16 @@ async def settled_destination(agents: Agents, attempt: Attempt) -> Attempt:
     chosen = None
     if attempt.retry.choose:
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
-        found = await preflight(agents, machine, ANY, attempt.policy)
+        found = await preflight(agents, machine, ANY, attempt.policy, by_host=attempt.asked.by_host)
         chosen = first_choice(found.candidates, attempt.retry.failed_at)
     destination = attempt.destination if chosen is None else chosen.host
-    return replace(attempt, destination=destination, retry=replace(attempt.retry, choose=False))
+    configured = agents.hosts[destination].transport if destination in agents.hosts else None
+    return replace(
+        attempt,
+        destination=destination,
+        policy=policy_to(attempt.policy, configured, by_host=attempt.asked.by_host),
+        retry=replace(attempt.retry, choose=False),
+    )
 
 
 def _latest(attempt: Attempt) -> float:

@@ -30,7 +30,7 @@ def agents_of(configuration: Configuration) -> Agents:
     """
     if not configuration.host:
         raise InvalidInput("no-hosts", "No host is configured", "Name the file with --config, with a [host.NAME] each")
-    hosts = {name: HostAddresses(section.source, section.dest) for name, section in configuration.host.items()}
+    hosts = {name: HostAddresses(each.source, each.dest, each.transport) for name, each in configuration.host.items()}
     return Agents(hosts, configuration.tls_files())
 
 

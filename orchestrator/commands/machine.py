@@ -1,13 +1,13 @@
 """`viaduct machine ...`: machines are created on a host, and looked at and touched wherever they are."""
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import click
 from rich.console import Console
 
 from orchestrator.attempt import notices
-from orchestrator.commands.options import DURATION
+from orchestrator.commands.options import Window
 from orchestrator.documents.listings import (
     DirtyRateDocument,
     MachineDocument,
@@ -23,12 +23,11 @@ from orchestrator.site import agents_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.errors import MigrationError
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.assembly.specification import load_specification
 from vmm.memory.quantities import PAGE_SIZE
 
 Act = Literal["pause", "resume", "destroy"]
-_MOST_MS: Final = (1 << 32) - 1
-"""What a request can carry; the agent refuses much less."""
 
 
 @click.group("machine")
@@ -80,13 +79,20 @@ async def show(call: Invocation, name: str) -> Answer:
 
 @machine.command("dirty-rate")
 @click.argument("name")
-@click.option("--window", type=DURATION, default="1s", show_default=True, help="How long to look: 10ms to 10s.")
+@click.option(
+    "--window",
+    "window_ms",
+    type=Window(SHORTEST_WINDOW_MS, LONGEST_WINDOW_MS),
+    default="1s",
+    show_default=True,
+    help="How long to look: 10ms to 10s.",
+)
 @answering
-async def dirty_rate(call: Invocation, name: str, window: int) -> Answer:
+async def dirty_rate(call: Invocation, name: str, window_ms: int) -> Answer:
     """Measure how fast the machine NAME dirties its memory, without moving it; refused while an attempt is open."""
     async with agents_of(call.configuration()) as agents:
         status = resolve(name, await survey(agents))
-        found = await agents.measure_dirty_rate(status.host, status.machine, min(window // 1_000_000, _MOST_MS))
+        found = await agents.measure_dirty_rate(status.host, status.machine, window_ms)
     seconds = found.window_ms / 1000
     document = DirtyRateDocument(
         "viaduct.dirty_rate.v1",

@@ -13,11 +13,18 @@ from rich.console import Console
 
 from orchestrator.admission import Order, refused_order
 from orchestrator.attempt import EXIT_CODES, Attempt, Outcome
-from orchestrator.commands.options import PolicyOptions, policy_of, policy_options
+from orchestrator.commands.options import (
+    PolicyOptions,
+    asked_of,
+    measure_option,
+    policy_of,
+    policy_options,
+    settled_by,
+)
 from orchestrator.commands.preflight import preflight_answer
 from orchestrator.desk import Desk
 from orchestrator.errors import complaint
-from orchestrator.policy import require_offered
+from orchestrator.policy import MOST_PRIORITY, require_offered
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.summary import show_result
 from orchestrator.result import migration_document
@@ -40,7 +47,14 @@ _CLOSING = {
 @click.argument("machine")
 @click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` takes the first that passes.")
 @policy_options
-@click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first in a daemon's queue.")
+@measure_option
+@click.option(
+    "--priority",
+    type=click.IntRange(0, MOST_PRIORITY),
+    default=0,
+    show_default=True,
+    help="Higher goes first in a daemon's queue.",
+)
 @click.option(
     "--retries",
     type=click.IntRange(0, MOST_RETRIES),
@@ -55,9 +69,10 @@ async def migrate(
     call: Invocation,
     machine: str,
     destination: str,
+    *,
+    measure_ms: int,
     priority: int,
     retries: int,
-    *,
     detach: bool,
     dry_run: bool,
     **options: Unpack[PolicyOptions],
@@ -66,9 +81,10 @@ async def migrate(
     policy = policy_of(options)
     require_offered(policy)
     configuration = call.configuration()
+    policy, asked = settled_by(configuration, destination, policy, asked_of(options, measure_ms))
     if dry_run:
-        return await preflight_answer(configuration, machine, destination, policy, explain=False)
-    order = Order(machine, destination, policy, max(priority, 0), retries=retries)
+        return await preflight_answer(configuration, machine, destination, policy, asked, explain=False)
+    order = Order(machine, destination, policy, priority, retries=retries, asked=asked)
     async with open_desk(configuration, drives=True) as desk:
         try:
             attempt = await (desk.submit(order) if detach else _watched(call, desk, order))

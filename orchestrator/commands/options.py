@@ -1,12 +1,25 @@
-"""Options that take a size, a rate or a duration, and the ones that make a policy."""
+"""Options that take a size, a rate or a duration, and the ones that make a policy, or say how one came about."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypedDict, TypeVar
 
 import click
 
-from orchestrator.policy import MOST_STREAMS, Compression, MigrationPolicy, OnTimeout, Profile, Transport, Verify
-from vmm.assembly.quantity_text import parse_duration, parse_rate, parse_size
+from orchestrator.attempt import Asked
+from orchestrator.policy import (
+    MEASURE_MS,
+    MOST_STREAMS,
+    Compression,
+    MigrationPolicy,
+    OnTimeout,
+    Profile,
+    Transport,
+    Verify,
+    policy_to,
+)
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
+from vmm.assembly.quantity_text import format_duration, parse_duration, parse_rate, parse_size
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -29,6 +42,25 @@ class Quantity(click.ParamType[int, str | int]):
             self.fail(str(error), param, ctx)
 
 
+class Window(Quantity):
+    """For how long to look at something: a duration within bounds, given in milliseconds and returned in those."""
+
+    def __init__(self, shortest: int, longest: int, *, none: bool = False) -> None:
+        """With `none`, `0s` is for not at all."""
+        super().__init__("duration", parse_duration)
+        self._shortest, self._longest, self._none = shortest, longest, none
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return whole milliseconds."""
+        given = super().convert(value, param, ctx)
+        within = self._shortest * _NS <= given <= self._longest * _NS
+        if not within and (given or not self._none):
+            bounds = f"{format_duration(self._shortest * _NS)} and {format_duration(self._longest * _NS)}"
+            self.fail(f"{value} is not within {bounds}{', nor 0s for none' if self._none else ''}", param, ctx)
+        return given // _NS
+
+
+_NS = 1_000_000
 SIZE = Quantity("size", parse_size)
 RATE = Quantity("rate", parse_rate)
 DURATION = Quantity("duration", parse_duration)
@@ -42,7 +74,7 @@ class PolicyOptions(TypedDict):
     timeout: int
     on_timeout: OnTimeout
     profile: Profile
-    transport: Transport
+    transport: Transport | None
     streams: int
     compression: Compression
     verify: Verify
@@ -63,13 +95,39 @@ def policy_of(options: PolicyOptions) -> MigrationPolicy:
         timeout_ms=options["timeout"] // 1_000_000,
         on_timeout=options["on_timeout"],
         profile=options["profile"],
-        transport=options["transport"],
+        transport=options["transport"] or "grpc",
         streams=options["streams"],
         compression=options["compression"],
         verify=options["verify"],
     )
 
 
+def asked_of(options: PolicyOptions, measure_ms: int) -> Asked:
+    """Return what the options say beside the policy."""
+    return Asked(measure_ms, by_host=options["transport"] is None)
+
+
+def settled_by(
+    configuration: Configuration, destination: str, policy: MigrationPolicy, asked: Asked
+) -> tuple[MigrationPolicy, Asked]:
+    """Return both as the configuration of who gives the order says of the destination, where it says anything.
+
+    What it leaves open is for who drives, as where the destination is still to be chosen.
+    """
+    host = configuration.host.get(destination)
+    if host is None or host.transport is None or not asked.by_host:
+        return policy, asked
+    return policy_to(policy, host.transport, by_host=True), Asked(asked.measure_ms)
+
+
+measure_option = click.option(
+    "--measure",
+    "measure_ms",
+    type=Window(SHORTEST_SAMPLE_MS, LONGEST_WINDOW_MS, none=True),
+    default=format_duration(MEASURE_MS * _NS),
+    show_default=True,
+    help="For how long its writes are measured first, 100ms to 10s; 0s takes what the guest says of itself.",
+)
 _POLICY = (
     click.option(
         "--downtime-limit", type=DURATION, default="300ms", show_default=True, help="Longest standstill of the guest."
@@ -93,8 +151,7 @@ _POLICY = (
     click.option(
         "--transport",
         type=click.Choice(["grpc", "direct"]),
-        default="grpc",
-        show_default=True,
+        show_default="as configured for the destination, else grpc",
         help="How memory travels: over gRPC, or over connections of its own under TLS 1.3.",
     ),
     click.option("--streams", type=click.IntRange(1, MOST_STREAMS), default=1, show_default=True),

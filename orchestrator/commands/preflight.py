@@ -1,12 +1,12 @@
 """`viaduct preflight`: every blocker and warning at once, and what a migration would take."""
 
-from typing import Final, Unpack
+from typing import Unpack
 
 import click
 from rich.console import Console
 
-from orchestrator.attempt import Notice
-from orchestrator.commands.options import DURATION, PolicyOptions, policy_of, policy_options
+from orchestrator.attempt import Asked, Notice
+from orchestrator.commands.options import PolicyOptions, asked_of, measure_option, policy_of, policy_options
 from orchestrator.inventory import resolve, survey
 from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.preflight import Preflight, preflight_document
@@ -17,31 +17,28 @@ from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.configuration import Configuration
 
-MEASURE_MS: Final = 1000
-
 
 @click.command("preflight")
 @click.argument("machine")
 @click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` asks every other host.")
 @click.option("--explain", is_flag=True, help="Tell of every host that was asked.")
-@click.option(
-    "--measure",
-    type=DURATION,
-    default=f"{MEASURE_MS}ms",
-    show_default=True,
-    help="For how long its writes are measured first, 100ms to 10s; 0s takes what the guest says of itself.",
-)
+@measure_option
 @policy_options
 @answering
 async def preflight(
-    call: Invocation, machine: str, destination: str, measure: int, *, explain: bool, **options: Unpack[PolicyOptions]
+    call: Invocation,
+    machine: str,
+    destination: str,
+    measure_ms: int,
+    *,
+    explain: bool,
+    **options: Unpack[PolicyOptions],
 ) -> Answer:
     """Say whether MACHINE can move, why not, and how long that takes under each profile. Nothing is changed."""
     policy = policy_of(options)
     require_offered(policy)
-    return await preflight_answer(
-        call.configuration(), machine, destination, policy, explain=explain, measure_ms=measure // 1_000_000
-    )
+    asked = asked_of(options, measure_ms)
+    return await preflight_answer(call.configuration(), machine, destination, policy, asked, explain=explain)
 
 
 async def preflight_answer(
@@ -49,14 +46,14 @@ async def preflight_answer(
     machine: str,
     destination: str,
     policy: MigrationPolicy,
+    asked: Asked,
     *,
     explain: bool,
-    measure_ms: int = MEASURE_MS,
 ) -> Answer:
     """Ask both sides and return the answer; exit code 3 when no destination passes."""
     async with agents_of(configuration) as agents:
         status = resolve(machine, await survey(agents))
-        found = await ask_both(agents, status, destination, policy, measure_ms=measure_ms)
+        found = await ask_both(agents, status, destination, policy, measure_ms=asked.measure_ms, by_host=asked.by_host)
 
     def show(console: Console) -> None:
         show_preflight(console, found, explain=explain)

@@ -7,7 +7,7 @@ import msgspec
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from orchestrator.attempt import Attempt, Event, Fault, Notice, Outcome, Phase, Retry
+from orchestrator.attempt import Asked, Attempt, Event, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.policy import MigrationPolicy
 from vm_migration.api.v1 import source_pb2, types_pb2
 
@@ -16,7 +16,7 @@ MessageT = TypeVar("MessageT", bound=Message)
 ATTEMPT_COLUMNS: Final = (
     *("attempt", "machine", "name", "source", "destination", "policy", "created_at", "updated_at", "priority", "epoch"),
     *("term", "phase", "outcome", "reason", "prepare_ms", "error", "blockers", "warnings", "expected", "report"),
-    *("shared_clock", "driver", "heartbeat", "cancel_requested", "ended", "retry"),
+    *("shared_clock", "driver", "heartbeat", "cancel_requested", "ended", "retry", "asked"),
 )
 
 
@@ -49,6 +49,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Column]:
         "cancel_requested": int(attempt.cancel_requested),
         "ended": int(attempt.ended),
         "retry": _text(attempt.retry) if attempt.retry != Retry() else "",
+        "asked": _text(attempt.asked) if attempt.asked != Asked() else "",
     }
 
 
@@ -80,6 +81,7 @@ def attempt_from(row: sqlite3.Row) -> Attempt:
         heartbeat=row["heartbeat"],
         cancel_requested=bool(row["cancel_requested"]),
         retry=msgspec.json.decode(row["retry"], type=Retry) if row["retry"] else Retry(),
+        asked=msgspec.json.decode(row["asked"], type=Asked) if row["asked"] else Asked(),
     )
 
 

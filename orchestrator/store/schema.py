@@ -75,7 +75,7 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_by_driver ON outbox (driver, number);
 """
-_ADDED: Final = {"retry": "TEXT NOT NULL DEFAULT ''"}
+_ADDED: Final = {"retry": "TEXT NOT NULL DEFAULT ''", "asked": "TEXT NOT NULL DEFAULT ''"}
 """Columns that came later. The version before goes on beside them: it names its own, and these have defaults."""
 
 

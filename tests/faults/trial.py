@@ -86,7 +86,17 @@ class Trial:
 
     def start_command(self, destination: str, bandwidth: int = 0) -> subprocess.Popen[bytes]:
         """Start `viaduct migrate` where the orchestrator would run."""
-        words = ["migrate", self.name, "--to", destination, "--downtime-limit", f"{LIMIT_MS}ms", "--json"]
+        words = [
+            "migrate",
+            self.name,
+            "--to",
+            destination,
+            "--downtime-limit",
+            f"{LIMIT_MS}ms",
+            "--measure",
+            "0s",
+            "--json",
+        ]
         words += ["--max-bandwidth", f"{bandwidth >> 20}MiB/s", "--compression", "none"] if bandwidth else []
         words += ["--config", str(self.site.configuration(COMMAND_LINE))]
         with self.command_output().open("wb") as out, (self.site.folder / "command.log").open("ab") as log:

@@ -17,7 +17,9 @@ class Script:
     """How the agents behave; a test changes it before or while an attempt runs."""
 
     blockers: list[types.Blocker] = field(default_factory=list)
-    profiles: list[types.Expected] = field(default_factory=list)  # what it would be under each
+    profiles: list[types.Expected] = field(  # what it would be under each; a source of 0.1.0 tells none
+        default_factory=lambda: [types.Expected(total_ms=900, downtime_ms=120, rounds=2, profile="balanced")]
+    )
     incoming_blockers: list[types.Blocker] = field(default_factory=list)
     features: list[str] = field(default_factory=list)  # what destinations say that they offer
     features_prepared: list[str] = field(default_factory=list)  # and what they say of it when they prepare

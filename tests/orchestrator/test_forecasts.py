@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.agents import Agents
-from orchestrator.policy import MigrationPolicy
+from orchestrator.policy import MigrationPolicy, Profile
 from orchestrator.preflight import Candidate, preflight, preflight_document
 from orchestrator.render.forecast import beside_outcome, came, in_all
 from orchestrator.result import expected_document
@@ -35,11 +35,11 @@ def expected(profile: str, *, total_ms: float = 2000, converges: bool = True) ->
 PROFILES = [expected("gentle", converges=False), expected("balanced"), expected("urgent", total_ms=1500)]
 
 
-async def candidate(site: FakeSite, measure_ms: int = 0) -> Candidate:
+async def candidate(site: FakeSite, measure_ms: int = 0, profile: Profile = "balanced") -> Candidate:
     machine = site.world.add("guest", "host-a")
     status = types_pb2.MachineStatus(machine=machine, name="guest", host="host-a")
     async with Agents(site.addresses, None) as agents:
-        found = await preflight(agents, status, "host-b", MigrationPolicy(), measure_ms=measure_ms)
+        found = await preflight(agents, status, "host-b", MigrationPolicy(profile=profile), measure_ms=measure_ms)
     document = preflight_document(found)
     assert len(document.candidates[0].profiles) == len(found.candidates[0].profiles)
     return found.candidates[0]
@@ -61,6 +61,49 @@ async def test_a_migration_that_only_asks_whether_it_may_measures_nothing(site: 
     await candidate(site)
     await candidate(site, measure_ms=250)
     assert site.world.measured_ms == [0, 250]
+
+
+async def test_a_migration_measures_once_what_its_result_then_expects(viaduct: Run, site: FakeSite) -> None:
+    site.world.add("guest", "host-a")
+    for to, words in (("host-b", ()), ("host-a", ("--measure", "200ms")), ("host-b", ("--measure", "0s"))):
+        assert (await viaduct("migrate", "guest", "--to", to, *words, "--json")).exit_code == 0
+    assert site.world.measured_ms == [1000, 200, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["migrate", "guest", "--to", "host-b", "--measure", "99ms"], "99ms is not within 100ms and 10s, nor 0s"),
+        (["preflight", "guest", "--to", "host-b", "--measure", "11s"], "11s is not within 100ms and 10s, nor 0s"),
+        (["preflight", "guest", "--to", "host-b", "--measure", "1ns"], "1ns is not within 100ms and 10s, nor 0s"),
+        (["machine", "dirty-rate", "guest", "--window", "9ms"], "9ms is not within 10ms and 10s"),
+        (["machine", "dirty-rate", "guest", "--window", "0s"], "0s is not within 10ms and 10s"),
+    ],
+)
+async def test_a_window_out_of_bounds_is_refused_before_anybody_is_asked(
+    viaduct: Run, site: FakeSite, words: list[str], said: str
+) -> None:
+    site.world.add("guest", "host-a")
+    (await viaduct(*words)).complains(2, said)
+    assert (site.world.measured_ms, site.world.calls) == ([], [])
+
+
+async def test_who_chooses_among_hosts_does_not_have_each_of_them_measured(viaduct: Run, site: FakeSite) -> None:
+    site.world.add("guest", "host-a")
+    assert (await viaduct("migrate", "guest", "--to", "any", "--json")).exit_code == 0
+    assert site.world.measured_ms == [0, 1000]
+
+
+@pytest.mark.parametrize("profile", ["gentle", "balanced", "urgent"])
+async def test_a_source_that_hears_of_no_profile_is_named(site: FakeSite, profile: Profile) -> None:
+    site.world.script.profiles = []
+    found = await candidate(site, measure_ms=250, profile=profile)
+    told = {one.code: one.message for one in found.warnings}
+    assert "host-a" in told["dirty-rate-assumed"]
+    assert ("profile-unheard" in told) is (profile != "gentle")
+    assert {one.code for one in (await candidate(site, profile="gentle")).warnings} == {"slow-link"}
+    site.world.script.profiles = PROFILES
+    assert {one.code for one in (await candidate(site, measure_ms=250, profile=profile)).warnings} == {"slow-link"}
 
 
 def test_what_an_older_source_does_not_tell_is_null() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator import client, service
 from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
-from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.attempt import Asked, Attempt, Outcome, Phase
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.learning import Listing
@@ -21,11 +21,14 @@ from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import may_start
 from orchestrator.service import AttemptQueue
 from tests.orchestrator.fake_agents import FakeSite
+from vm_migration.api.v1 import orchestrator_pb2 as api_pb2
 from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
 from vm_migration.errors import InvalidInput, Refused, Stale
 from vm_migration.link.channel import open_channel
 from vm_migration.link.server import AgentServer, Service
+
+ATTEMPT = "5f0e8d0a-1111-4222-8333-444455556666"
 
 
 @contextlib.asynccontextmanager
@@ -64,6 +67,36 @@ async def test_what_is_submitted_is_driven_and_watched(site: FakeSite, desk: Rem
     assert [one.sequence for one in events] == list(range(1, len(events) + 1))
     assert await desk.attempts(everything=False) == Listing((), {})
     assert (await desk.attempt(ended.attempt[:6])).attempt == ended.attempt
+
+
+async def test_what_an_order_says_beside_its_policy_reaches_who_drives(
+    site: FakeSite, desk: RemoteDesk, around: Surroundings
+) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.features = site.world.script.features_prepared = ["direct"]
+    hosts = around.agents.hosts
+    hosts["host-b"] = replace(hosts["host-b"], transport="direct")
+    asked = Asked(measure_ms=200, by_host=True)
+    ended = await desk.migrate(Order("guest", "host-b", asked=asked), lambda _: None)
+    assert (ended.outcome, ended.policy.transport) == (Outcome.COMPLETED, "direct")
+    assert around.store.get(ended.attempt).asked == asked
+    assert site.world.measured_ms == [0, 200]  # at the desk nobody waits for it
+    with pytest.raises(InvalidInput, match="99 ms"):
+        await desk.submit(Order("guest", "host-a", asked=Asked(measure_ms=99)))
+
+
+async def test_an_order_of_an_older_command_is_measured_for_a_second_over_its_transport(
+    site: FakeSite, around: Surroundings
+) -> None:
+    machine = site.world.add("guest", "host-a")
+    hosts = around.agents.hosts
+    hosts["host-b"] = replace(hosts["host-b"], transport="direct")
+    async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
+        policy = MigrationPolicy().message()  # which names grpc, as its default
+        order = api_pb2.SubmitMigrationRequest(attempt=ATTEMPT, machine=machine, destination="host-b", policy=policy)
+        await OrchestratorService(queue, around.store).SubmitMigration(order, None)
+    row = around.store.get(ATTEMPT)
+    assert (row.asked, row.policy.transport) == (Asked(measure_ms=1000), "grpc")
 
 
 async def test_asking_twice_is_asking_once(site: FakeSite, desk: RemoteDesk) -> None:

@@ -158,6 +158,7 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["migrate", "guest", "--to", "host-b", "--transport", "pigeon"], "pigeon"),
         (["migrate", "guest", "--to", "host-b", "--streams", "17"], "17"),
         (["migrate", "guest", "--to", "host-b", "--compression", "zip"], "zip"),
+        (["migrate", "guest", "--to", "host-b", "--priority", "-1"], "-1"),
         (["tune", "12345678"], "--downtime-limit"),
         (["tune", "12345678", "--downtime-limit", "soon"], "soon"),
         (["tune", "12345678", "--downtime-limit", "0ms"], "limit of nothing"),

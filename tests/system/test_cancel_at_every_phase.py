@@ -19,8 +19,8 @@ from tests.system.gates import Gate
 from tests.system.site import Site
 from vm_migration.api.v1 import types_pb2
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none")
-PATIENT = ("--downtime-limit", "5s")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
+PATIENT = ("--downtime-limit", "5s", "--measure", "0s")
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from tests.system.attempts import in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.site import Site
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 """Limits under which the rounds of a busy machine do not end."""
 
 

@@ -20,8 +20,8 @@ from tests.system.site import Site
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
 from vm_migration.errors import Stale
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none")
-PATIENT = ("--downtime-limit", "2s")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
+PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
 
 
 @dataclass

@@ -5,7 +5,7 @@ from tests.system.attempts import in_the_middle, machine, specification, works
 from tests.system.command import finished, running
 from tests.system.site import Site
 
-SLOW = ("--downtime-limit", "4s", "--max-bandwidth", "24MiB/s", "--compression", "none")
+SLOW = ("--downtime-limit", "4s", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 
 
 async def test_what_failed_in_the_middle_is_tried_again_and_moves(site: Site, agents: Agents) -> None:

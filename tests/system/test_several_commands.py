@@ -9,8 +9,8 @@ from tests.system.command import finished, running, viaduct
 from tests.system.orchestrated import prepared
 from tests.system.site import Site
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none")
-PATIENT = ("--downtime-limit", "4s")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
+PATIENT = ("--downtime-limit", "4s", "--measure", "0s")
 
 
 async def test_a_command_with_an_empty_store_finds_and_cancels_what_another_drives(

@@ -13,7 +13,7 @@ from tests.system.site import Site
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Reader, Received
 
 CALM = specification("told-of", guest_cpu_dirty_rate="4MiB/s", dma_rate="2MiB/s")
-PATIENT = ("--downtime-limit", "2s", "--json")
+PATIENT = ("--downtime-limit", "2s", "--json", "--measure", "0s")
 
 
 @pytest.fixture

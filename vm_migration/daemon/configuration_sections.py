@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -138,11 +138,15 @@ class MqttSection(_Table):
 
 
 class HostSection(_Table):
-    """Where a host's two agents listen; `bulk` is its address in the migration network, `dest`'s host without it."""
+    """Where a host's two agents listen; `bulk` is its address in the migration network, `dest`'s host without it.
+
+    `transport` is how memory travels to this host where an order does not say it.
+    """
 
     source: Address
     dest: Address
     bulk: Annotated[str, _text(_bulk, _BULK_ALLOWED)] | None = None
+    transport: Literal["grpc", "direct"] | None = None
 
     @property
     def bulk_host(self) -> str:

@@ -60,6 +60,7 @@ def test_the_contract_s_example_is_read(tmp_path: Path) -> None:
     assert configuration.site.store == "sqlite:///var/lib/viaduct/orchestrator.db"
     assert configuration.host["host-a"].source == "10.0.0.1:7001"
     assert configuration.host["host-a"].bulk_host == "192.168.0.1"
+    assert configuration.host["host-a"].transport is None
     assert configuration.agent is not None
     assert configuration.agent.memory_budget == 64 << 30
     assert configuration.agent.run_dir == Path("/run/viaduct")
@@ -69,6 +70,14 @@ def test_the_contract_s_example_is_read(tmp_path: Path) -> None:
     assert configuration.tls_files() == TlsFiles(pki / "ca.pem", pki / "this.pem", pki / "this.key")
     tls = BrokerTls(pki / "ca.pem", pki / "this.pem", pki / "this.key")
     assert configuration.broker() == Broker("broker", 8883, tls)
+
+
+def test_a_host_may_say_how_memory_travels_to_it(tmp_path: Path) -> None:
+    entry = 'bulk = "192.168.0.1"\ntransport = "direct"'
+    configuration = read(tmp_path, CONTRACT.replace('bulk = "192.168.0.1"', entry))
+    assert configuration.host["host-a"].transport == "direct"
+    (fault,) = faults(tmp_path, CONTRACT.replace('bulk = "192.168.0.1"', 'transport = "pigeon"')).values()
+    assert (fault.key, "grpc" in fault.allowed, "direct" in fault.allowed) == ("host.host-a.transport", True, True)
 
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
