@@ -1,6 +1,8 @@
 """An agent that only answers, a site with its certificates, and a caller."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +24,7 @@ from vm_migration.api.v1.source_pb2_grpc import SourceServicer, add_SourceServic
 from vm_migration.errors import AttemptFailed, MigrationError
 from vm_migration.link.call import call
 from vm_migration.link.channel import open_channel
+from vm_migration.link.direct_tls import client_context
 from vm_migration.link.identity import Identity, Role, peer_identity
 from vm_migration.link.pki import issue
 from vm_migration.link.server import Service
@@ -105,3 +108,17 @@ async def refusal(address: str, tls: TlsFiles | None, peer: str = "host-b") -> M
     with pytest.raises(MigrationError) as caught:
         await check(address, tls, peer)
     return caught.value
+
+
+def shown(address: str, files: TlsFiles) -> str:
+    """Return the fingerprint of what a server shows to a new connection."""
+    context = client_context(files)
+    context.set_alpn_protocols(["h2"])
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), 10) as raw,
+        context.wrap_socket(raw, server_hostname="host-b") as s,
+    ):
+        der = s.getpeercert(binary_form=True)
+    assert der is not None
+    return ssl.DER_cert_to_PEM_cert(der)

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from tests.vm_migration.link.answering_agent import PEER, Site, check, refusal, services
+from tests.vm_migration.link.answering_agent import PEER, Site, check, refusal, services, shown
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
@@ -25,20 +23,6 @@ from vm_migration.link.pki import create_authority, inspect, issue, renew
 from vm_migration.link.renewal import Renewal
 from vm_migration.link.server import AgentServer
 from vm_migration.link.tls import TlsFiles
-
-
-def shown(address: str, files: TlsFiles) -> str:
-    """Return the fingerprint of what a server shows to a new connection."""
-    context = client_context(files)
-    context.set_alpn_protocols(["h2"])
-    host, _, port = address.rpartition(":")
-    with (
-        socket.create_connection((host, int(port)), 10) as raw,
-        context.wrap_socket(raw, server_hostname="host-b") as s,
-    ):
-        der = s.getpeercert(binary_form=True)
-    assert der is not None
-    return ssl.DER_cert_to_PEM_cert(der)
 
 
 async def next_of(watching: grpc.aio.UnaryStreamCall[source.AttemptRequest, source.AttemptReport]) -> int:
