@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from tests.fakes.fake_device import FakeDevice
 from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
@@ -70,7 +69,7 @@ class Guest:
         self._dirty: set[int] | None = None
         self._device_left: list[DeviceRecord] = []
         self._clock: Final = VcpuClock()
-        self.device_throttle: Final = DeviceThrottle((FakeDevice(_DEVICE).device,))
+        self.device_throttle: Final = DeviceThrottle(())
         if booted:
             for _ in range(PAGES):
                 self.write()

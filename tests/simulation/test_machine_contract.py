@@ -198,3 +198,29 @@ def test_time_is_taken_from_a_machine_that_leaves_and_no_longer_than_its_control
             await each.close()
 
     over(tmp_path, scenario)
+
+
+@over_both
+def test_time_of_devices_is_taken_only_for_who_commands_a_machine_that_leaves(over: Over, tmp_path: Path) -> None:
+    async def scenario(hypervisor: Hypervisor) -> None:
+        place = await started(hypervisor)
+        port, looker = hypervisor.connect(place), hypervisor.connect(place)
+        await port.attach(1, 1)
+        with pytest.raises(MachineRefused):  # it is not leaving
+            await port.throttle_devices(20)
+        await port.start_tracking()
+        with pytest.raises(MachineRefused):
+            await port.throttle_devices(99)
+        with pytest.raises(CutOff):
+            await looker.throttle_devices(20)
+        await port.throttle_devices(20)
+        throttle = (await looker.describe()).device_throttle
+        assert throttle is not None
+        assert (throttle.percent, throttle.slowed, throttle.at_full_speed) == (0, (), ()), "it has no device"
+        assert (await port.pause(for_attempt=True)).was_running
+        with pytest.raises(MachineRefused):
+            await port.throttle_devices(20)
+        for each in (port, looker):
+            await each.close()
+
+    over(tmp_path, scenario)

@@ -2,19 +2,21 @@
 
 ::
 
-    host      |------------- 100 ms -------------|------------- 100 ms -------------|
+    host      |------------- 200 ms -------------|------------- 200 ms -------------|
     devices   |-- work --|------ quiesced -------|-- work --|------ quiesced -------|
 
-A period is ten times what vCPUs keep of one (vmm.guest.vcpu_clock): its two transitions are calls of the host's driver
-to the device, for which a real one takes up to some milliseconds, where a vCPU is only not scheduled. For the same
-reason a device keeps a fifth of each period at least. It is no longer either: the guest's driver waits seconds for a
-command at most, a network card's buffers are full long before, and no slice is longer than 80 ms.
+A vCPU that is throttled is only not scheduled, and keeps 10 ms of each period (vmm.guest.vcpu_clock). For a device both
+ends of a slice are calls of the host's driver to the device, for which a real one takes up to some milliseconds: so a
+period is longer, and a device keeps a fifth of it at least. What waits in a device's queue it does when it works
+again, and catches up; only what found no place in the queue was never begun: for that too a slice must be long. It is
+no longer than 160 ms because a TCP connection of the guest takes a packet for lost after 200 (Linux, TCP_RTO_MIN),
+and sends it again to a card that stands; a driver's patience with a command is of seconds.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-PERIOD_NS: Final = 100_000_000
+PERIOD_NS: Final = 200_000_000
 MOST_PERCENT: Final = 80
 """Of a device's time, what can be taken from it."""
 

@@ -14,7 +14,7 @@ from vmm.vfio.quiesce_slices import MOST_PERCENT, PERIOD_NS
 Device = Mapping[str, object]
 CARD: Device = {"model": "nic", "dma_rate": "16MiB/s"}
 ACCELERATOR: Device = {"model": "qat", "dma_rate": "64MiB/s"}
-GPU: Device = {"model": "gpu", "local_memory": "1MiB", "dma_rate": "16MiB/s"}
+GPU: Device = {"model": "gpu", "local_memory": "1MiB", "dma_rate": "64MiB/s"}
 LONG = 100 * SECOND
 
 
@@ -73,14 +73,15 @@ def test_a_network_card_dirties_as_much_less_as_is_taken_from_it_and_all_of_it_a
 
 
 @pytest.mark.parametrize("device", [ACCELERATOR, GPU])
-def test_no_driver_fails_and_no_job_is_lost_under_the_strongest_throttle(device: Device) -> None:
+def test_a_device_that_works_off_a_queue_dirties_less_and_no_job_of_its_driver_fails(device: Device) -> None:
+    """It catches up with its queue, so that less is gained than is taken."""
     with leaving(device) as side:
         whole = dma_pages(side, 1000)
         take(side, MOST_PERCENT)
-        assert 0 < dma_pages(side, 2000) < 2 * whole
+        assert 0 < dma_pages(side, 1000) < 0.8 * whole
         before = side.machine.report().jobs_done
         take(side, 0)
-        dma_pages(side, 500)
+        assert dma_pages(side, 1000) == pytest.approx(whole, rel=0.1)
         report = side.machine.report()
         assert report.errors == 0
         assert report.jobs_done > before
