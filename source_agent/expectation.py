@@ -1,7 +1,9 @@
 """What an attempt is expected to take, from what this agent has measured; pure.
 
 The rate of the link is what the last attempts to that destination reached, or, before the first, ASSUMED_RATE, and what
-a standstill takes beside its work is what it took then, or is assumed: a warning says so. What the machine dirties is
+a standstill takes beside its work is what it took then, or is assumed: a warning says so. Both are what the attempt
+itself decides with. A limit of the bandwidth is one of the wire, and carries so many more bytes of pages as they became
+fewer there of late. What the machine dirties is
 what was measured just now, where somebody asked for that, or else what its guest says. Everything else is asked of the
 machine. The profiles differ in what convergence lets them do, and in nothing else.
 """
@@ -30,6 +32,7 @@ ASSUMED_RATE: Final = 400_000_000.0
 ASSUMED_LINK: Final = Range(100_000_000.0, ASSUMED_RATE, 1_600_000_000.0)
 """From a link of 1 Gbit/s to what one process can send."""
 ASSUMED_FIXED_MS: Final = Range(15.0, FIXED_STANDSTILL_MS, 150.0)
+NOTHING_SAVED: Final = Range.exactly(1.0)
 ASSUMED_AROUND_MS: Final = Range(20.0, 100.0, 500.0)
 
 
@@ -58,6 +61,8 @@ class Known:
     link_bytes_per_s: Range | None = None
     fixed_ms: Range | None = None
     around_ms: Range | None = None
+    pages_per_wire: Range = NOTHING_SAVED
+    """Bytes of pages for each byte on the wire, where they may be compressed."""
     sample: Sample | None = None
 
 
@@ -77,9 +82,10 @@ def estimate(specification: MachineSpecification, description: Description, term
     """Return what an attempt under these terms will take, and whether its standstill can fit the limit."""
     link = known.link_bytes_per_s or ASSUMED_LINK
     if terms.max_bandwidth_bytes_per_s:
-        link = link.at_most(terms.max_bandwidth_bytes_per_s)
+        each = NOTHING_SAVED if terms.compression == "none" else known.pages_per_wire
+        link = link.at_most(each.times(terms.max_bandwidth_bytes_per_s))
     inputs = _inputs(specification, description, terms, known, link)
-    costs = StandstillCosts(FIXED_STANDSTILL_MS, description.device_state_bytes, known.hash_bytes_per_s)
+    costs = StandstillCosts(decided_with(known.fixed_ms), description.device_state_bytes, known.hash_bytes_per_s)
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
     took_ms = standstill.standstill_ms + inputs.fixed_ms.likely - costs.fixed_ms
@@ -92,6 +98,14 @@ def estimate(specification: MachineSpecification, description: Description, term
         blockers=_blockers(standstill),
         warnings=_warnings(known, link),
     )
+
+
+def decided_with(fixed_ms: Range | None) -> float:
+    """Return what a standstill takes beside its work, in milliseconds, as the decision to stop counts it.
+
+    What it took of late, but no less than the least that it ever takes; the assumed one before the first attempt.
+    """
+    return FIXED_STANDSTILL_MS if fixed_ms is None else max(fixed_ms.likely, ASSUMED_FIXED_MS.low)
 
 
 def _inputs(

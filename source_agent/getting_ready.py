@@ -106,9 +106,16 @@ class GettingReady:
 
     async def _through(self, link: DestinationLink, rounds: Rounds) -> Ready:
         account = self._account
-        hash_rate = account.around.hash_bytes_per_s
         throttling = Throttling(account.custody)
-        self._precopy = Precopy(rounds, account.custody, account.board, account.terms, hash_rate, throttling=throttling)
+        self._precopy = Precopy(
+            rounds,
+            account.custody,
+            account.board,
+            account.terms,
+            account.around.hash_bytes_per_s,
+            throttling=throttling,
+            fixed_standstill_ms=account.around.fixed_standstill_ms,
+        )
         account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
         holding = asyncio.create_task(throttling.hold_on(), name="throttle")
         try:
@@ -169,6 +176,8 @@ class GettingReady:
                 wire_bytes=rounds.wire_bytes,
                 raw_bytes=rounds.raw_bytes,
                 compression=rounds.compression,
+                bases_looked_up=rounds.remembered.looked_up,
+                bases_found=rounds.remembered.found,
                 remaining_bytes=0,
                 device_bytes=rounds.devices.total.data_bytes,
                 device_left_bytes=0,

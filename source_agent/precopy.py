@@ -48,6 +48,7 @@ class Precopy:
         hash_bytes_per_s: float,
         *,
         throttling: Throttling,
+        fixed_standstill_ms: float = FIXED_STANDSTILL_MS,
     ) -> None:
         self._forced = False
         self._stalls = StallWatch()
@@ -58,6 +59,7 @@ class Precopy:
         self._custody: Final = custody
         self._board: Final = board
         self._hash_bytes_per_s: Final = hash_bytes_per_s
+        self._fixed_standstill_ms: Final = fixed_standstill_ms
         self._terms = terms
         self.tune(terms)
 
@@ -96,7 +98,7 @@ class Precopy:
         while True:
             await self._one_round()
             self._note_boundary(elapsed_ms())
-            costs = StandstillCosts(FIXED_STANDSTILL_MS, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
+            costs = StandstillCosts(self._fixed_standstill_ms, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
             situation = Situation(
                 history=self._board.progress.rounds.recent,
                 unhashed_bytes=self._rounds.unhashed_bytes,
@@ -171,6 +173,8 @@ class Precopy:
                 wire_bytes=self._rounds.wire_bytes,
                 raw_bytes=self._rounds.raw_bytes,
                 compression=self._rounds.compression,
+                bases_looked_up=self._rounds.remembered.looked_up,
+                bases_found=self._rounds.remembered.found,
                 remaining_bytes=self._left_bytes(),
                 device_bytes=self._rounds.devices.total.data_bytes,
                 device_left_bytes=self._rounds.devices.left_bytes,

@@ -191,6 +191,7 @@ class SourceService(SourceServicer):
             attempt.record,
             attempt.board.progress,
             attempt.described,
+            attempt.terms,
             host=self._agent.host,
             name=self._agent.name_of(attempt.attempt),
         )
@@ -209,6 +210,7 @@ class SourceService(SourceServicer):
             link_bytes_per_s=record.link_bytes_per_s(destination),
             fixed_ms=record.fixed_ms(destination),
             around_ms=record.around_ms(destination),
+            pages_per_wire=record.pages_per_wire(),
             sample=sample,
         )
         return estimate(holding.specification, description, terms, known)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.tls import TlsFiles
+from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS
 
 BeforeHandoff = Callable[[], Awaitable[None]]
 
@@ -28,5 +29,7 @@ class Surroundings:
     hash_bytes_per_s: float
     boot_id: str
     channels: OpenChannel = open_channel
+    fixed_standstill_ms: float = FIXED_STANDSTILL_MS
+    """What a standstill takes beside its work."""
     wall: Callable[[], float] = time.time
     """Seconds since 1970, for what must outlive a boot."""

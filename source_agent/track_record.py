@@ -26,9 +26,11 @@ class Shown:
     link_bytes_per_s: float | None
     """Bytes of pages and devices a second, however few they became on the wire; None where too little was moved."""
     fixed_ms: float
-    """The standstill, less what its bytes take on the link and what was hashed meanwhile."""
+    """The standstill, less what the bytes of its frames take on the wire and what was hashed meanwhile."""
     around_ms: float
     """The whole, less Begin to Start, the rounds and the standstill."""
+    pages_per_wire: float = 1.0
+    """Bytes of pages that a byte on the wire stood for, at least one: what a limit of the bandwidth carries of them."""
 
 
 class TrackRecord:
@@ -56,6 +58,14 @@ class TrackRecord:
         found = [each.around_ms for each in self._to(destination) or self._to_any()]
         return Range.of_samples(found) if found else None
 
+    def pages_per_wire(self) -> Range:
+        """Return the bytes of pages that a byte on the wire may stand for; a machine may have nothing to compress."""
+        found = [each.pages_per_wire for each in self._to_any()]
+        if not found:
+            return Range.exactly(1.0)
+        seen = Range.of_samples(found)
+        return Range(1.0, max(1.0, seen.likely), max(1.0, seen.high))
+
     def _to(self, destination: str) -> list[Shown]:
         return list(self._shown.get(destination, ()))
 
@@ -68,23 +78,25 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
     if progress.outcome is not Outcome.COMPLETED or progress.downtime is None or progress.rounds.last is None:
         return None
     last = progress.rounds.last.measured
-    link = _link([each.measured for each in progress.rounds.told[:-1]])
+    samples = _samples([each.measured for each in progress.rounds.told[:-1]])
+    ms = sum(each.ms for each in samples)
+    moved, wire = sum(map(_moved, samples)), sum(each.wire_bytes for each in samples)
+    carried = wire * 1000 / ms if ms > 0 else 0.0
     downtime_ms = progress.downtime.downtime_us / 1000
     hashed_ms = progress.downtime.verify_us / 1000 if progress.verified_by == "full" else 0.0
-    work_ms = _moved(last) * 1000 / link if link else last.ms
+    work_ms = last.wire_bytes * 1000 / carried if carried else last.ms
     rounds_ms = progress.rounds.last.ended_ms - last.ms
     limit = max_bandwidth_bytes_per_s
     return Shown(
-        link_bytes_per_s=None if limit and link and link >= _HELD_BACK * limit else link,
+        link_bytes_per_s=None if not carried or (limit and carried >= _HELD_BACK * limit) else moved * 1000 / ms,
         fixed_ms=max(0.0, downtime_ms - work_ms - hashed_ms),
         around_ms=max(0.0, progress.total_ms - progress.started_after_ms - rounds_ms - downtime_ms),
+        pages_per_wire=max(1.0, moved / wire) if wire else 1.0,
     )
 
 
-def _link(rounds: list[RoundMeasurement]) -> float | None:
-    samples = [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES]
-    ms = sum(each.ms for each in samples)
-    return sum(_moved(each) for each in samples) * 1000 / ms if ms > 0 else None
+def _samples(rounds: list[RoundMeasurement]) -> list[RoundMeasurement]:
+    return [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES and each.ms > 0]
 
 
 def _moved(measured: RoundMeasurement) -> int:

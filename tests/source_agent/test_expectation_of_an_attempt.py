@@ -5,8 +5,18 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from source_agent.expectation import ASSUMED_FIXED_MS, ASSUMED_LINK, ASSUMED_RATE, Estimate, Known, Sample, estimate
+from source_agent.expectation import (
+    ASSUMED_FIXED_MS,
+    ASSUMED_LINK,
+    ASSUMED_RATE,
+    Estimate,
+    Known,
+    Sample,
+    decided_with,
+    estimate,
+)
 from source_agent.terms import Terms
+from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS
 from vm_migration.transfer.ranges import Range
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Description, GuestFigures, Tracking
@@ -73,6 +83,21 @@ def test_a_limit_of_bandwidth_makes_it_longer() -> None:
     found = expected(terms=slow)
     assert found.link_bytes_per_s == 200 * MIB
     assert found.profiles["balanced"].total_ms.likely > expected().profiles["balanced"].total_ms.likely
+
+
+def test_a_limit_of_bandwidth_carries_more_pages_where_they_became_less_on_the_wire() -> None:
+    slow = msgspec.structs.replace(TERMS, max_bandwidth_bytes_per_s=200 * MIB)
+    squeezed = replace(KNOWN, pages_per_wire=Range(1.0, 3.0, 4.0))
+    assert expected(terms=slow, known=squeezed).link_bytes_per_s == 600 * MIB
+    plain = msgspec.structs.replace(slow, compression="none")
+    assert expected(terms=plain, known=squeezed).link_bytes_per_s == 200 * MIB
+    assert expected(known=squeezed) == expected()
+
+
+def test_the_decision_counts_what_a_standstill_took_of_late_and_never_less_than_the_least() -> None:
+    assert decided_with(None) == FIXED_STANDSTILL_MS
+    assert decided_with(Range(20, 25, 30)) == 25
+    assert decided_with(Range(0, 0, 5)) == ASSUMED_FIXED_MS.low
 
 
 def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:

@@ -8,6 +8,7 @@ from source_agent.progress import Outcome, Progress
 from source_agent.track_record import Shown, TrackRecord, shown_by
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.downtime import Downtime
+from vm_migration.transfer.ranges import Range
 from vm_migration.transfer.round_log import RoundLog
 
 MIB = 1 << 20
@@ -64,6 +65,33 @@ def test_pages_that_travelled_as_less_count_whole() -> None:
     shown = shown_by(replace(COMPLETED, rounds=log(squeezed, measured(1, 1, 10))), 0)
     assert shown is not None
     assert shown.link_bytes_per_s == pytest.approx(2000 * MIB)
+
+
+def test_what_a_standstill_takes_beside_its_bytes_is_judged_by_the_wire() -> None:
+    squeezed = replace(measured(1, 10, 30), wire_bytes=5 * MIB)
+    shown = shown_by(replace(COMPLETED, rounds=log(measured(0, 1000, 1000), squeezed)), 0)
+    assert shown is not None
+    assert shown.fixed_ms == pytest.approx(80 - 5)
+
+
+def test_a_limit_is_one_of_the_wire_however_much_its_bytes_stood_for() -> None:
+    squeezed = replace(measured(0, 1000, 1000), wire_bytes=250 * MIB)
+    progress = replace(COMPLETED, rounds=log(squeezed, measured(1, 1, 10)))
+    held, free = shown_by(progress, 260 * MIB), shown_by(progress, 900 * MIB)
+    assert held is not None
+    assert free is not None
+    assert held.link_bytes_per_s is None
+    assert free.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert held.pages_per_wire == pytest.approx(4)
+
+
+def test_what_a_byte_on_the_wire_stood_for_is_never_promised() -> None:
+    record = TrackRecord()
+    assert record.pages_per_wire() == Range.exactly(1.0)
+    for factor in (2.0, 3.0, 4.0):
+        record.note("b", Shown(1e9, 40, 100, factor))
+    assert (record.pages_per_wire().low, record.pages_per_wire().likely) == (1.0, 3.0)
+    assert record.pages_per_wire().high > 4.0
 
 
 def test_an_attempt_that_moved_next_to_nothing_shows_no_link() -> None:

@@ -11,11 +11,14 @@
     it fits, has stalled, and is near the least that was left     -> SwitchOver, unless the rate has just dropped
     otherwise                                                     -> Continue, throttled as the profile says
 
-The rate is the lower of the last sampled round's and the median of the last three: a short burst promises nothing,
+It fits the limit where it does so by a tenth: the last round is small, and a small one is slower than those before it.
+
+The rate is the lower of the last sampled round's and the median of the last three; a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
-dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment. A drop is over when
-the rounds since, however small each, ran faster together. A bandwidth that the user lowered counts before a round has
-measured it: the last round is held to it too.
+dirtying has reached its floor; stopping then would freeze the guest in the link's worst moment. A round whose pages
+shrank less than those before it has moved fewer pages a second, and is no drop: the wire was as fast. A drop is over
+when the rounds since, however small each, ran faster together. A bandwidth that the user lowered counts before a round
+has measured it: the last round is held to it too.
 
 A stall (vm_migration.transfer.stall) never makes more than the limit acceptable. Where nothing fits, each of its
 windows is the moment for another step of the throttle (vm_migration.transfer.throttle), unless the rate has just
@@ -39,8 +42,10 @@ from vmm.memory.quantities import PAGE_SIZE
 
 SHRINKS_BY: Final = 0.2
 """The least share by which another round must make the remainder smaller to be worth it."""
+MARGIN: Final = 0.1
+"""The share by which a standstill may become longer than expected, and must still fit the limit."""
 FIXED_STANDSTILL_MS: Final = 50.0
-"""Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, as measured."""
+"""Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, until it is known."""
 _SAMPLE_BYTES: Final = 4 << 20
 _SAMPLE_MS: Final = 100.0
 _RECENT: Final = 256
@@ -214,7 +219,7 @@ def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCos
     worth_another = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) and not situation.stalls.near_minimum
     if is_time(expected_ms, policy.downtime_limit_ms, shrinking=worth_another or dropped):
         return SwitchOver(expected_ms)
-    fits = expected_ms <= policy.downtime_limit_ms
+    fits = fits_limit(expected_ms, policy.downtime_limit_ms)
     return Continue(expected_ms, held if fits or dropped else _next_throttle(situation, policy.profile))
 
 
@@ -234,7 +239,12 @@ def shrinks(sent: float, left: float) -> bool:
 
 def is_time(standstill_ms: float, limit_ms: float, *, shrinking: bool) -> bool:
     """Return whether a standstill is worth taking now, given whether the next one would be shorter."""
-    return standstill_ms <= limit_ms / 2 or (standstill_ms <= limit_ms and not shrinking)
+    return standstill_ms <= limit_ms / 2 or (not shrinking and fits_limit(standstill_ms, limit_ms))
+
+
+def fits_limit(standstill_ms: float, limit_ms: float) -> bool:
+    """Return whether a standstill that is expected keeps within the limit, with the margin."""
+    return standstill_ms * (1 + MARGIN) <= limit_ms
 
 
 def expected_standstill_ms(situation: Situation, costs: StandstillCosts, max_bandwidth_bytes_per_s: int = 0) -> float:
@@ -262,14 +272,22 @@ def trusted_rate(history: Sequence[RoundMeasurement]) -> float:
 
 def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
     """Return whether the last sampled round ran at less than half the rate of those before it."""
-    rates = _sampled_rates(history)
+    wire = [measured.wire_bytes_per_s for measured in _samples(history)]
+    return _dropped(_sampled_rates(history)) and _dropped(wire)
+
+
+def _dropped(rates: Sequence[float]) -> bool:
     return len(rates) > 1 and rates[-1] < _DROP * median(rates[-4:-1])
 
 
 def _sampled_rates(history: Sequence[RoundMeasurement]) -> list[float]:
+    return [measured.carried_bytes_per_s for measured in _samples(history)]
+
+
+def _samples(history: Sequence[RoundMeasurement]) -> list[RoundMeasurement]:
     recent = history[-_RECENT:]
     samples = [measured for measured in recent if measured.is_sample]
-    return [measured.carried_bytes_per_s for measured in samples or recent if measured.carried_bytes_per_s > 0]
+    return [measured for measured in samples or recent if measured.carried_bytes_per_s > 0]
 
 
 def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, is_time, shrinks
+from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, fits_limit, is_time, shrinks
 from vm_migration.transfer.dirtying import Growth
 from vmm.memory.quantities import PAGE_SIZE
 
@@ -96,7 +96,8 @@ def standstill_expected(
     rate = max(rate_bytes_per_s, MIN_RATE)
     standstill_ms = costs.standstill_ms(workload.always_dirty_bytes, workload.unhashed_bytes, rate)
     needed_ms = math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
-    return PerpetualStandstill(standstill_ms, standstill_ms <= limit_ms, needed_ms, _cause(workload, rate, costs))
+    fits = fits_limit(standstill_ms, limit_ms)
+    return PerpetualStandstill(standstill_ms, fits, needed_ms, _cause(workload, rate, costs))
 
 
 def _cause(workload: Workload, rate: float, costs: StandstillCosts) -> str:

@@ -13,7 +13,14 @@ dirtying is concave; that is what tells whether a round may gain nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from vm_migration.transfer.convergence import SHRINKS_BY, ConvergencePolicy, StandstillCosts, is_time, shrinks
+from vm_migration.transfer.convergence import (
+    SHRINKS_BY,
+    ConvergencePolicy,
+    StandstillCosts,
+    fits_limit,
+    is_time,
+    shrinks,
+)
 from vm_migration.transfer.dirtying import Dirtying, Growth
 from vm_migration.transfer.forecast import MIN_RATE, Forecast, Workload, expected, left_after
 from vm_migration.transfer.ranges import Range
@@ -142,7 +149,7 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
         may_shrink = left[1] > 0 and left_after(light, most * 1000 / fast) <= most * (1 - SHRINKS_BY)
         if is_time(best, limit, shrinking=surely_shrinks):
             yield _End(rounds + 1, (early, late), (best, min(worst, limit)), converges=True)
-        if (not surely_shrinks and worst > limit) or late >= policy.timeout_ms:
+        if (not surely_shrinks and not fits_limit(worst, limit)) or late >= policy.timeout_ms:
             yield _End(rounds + 1, (early, late), (best, worst), converges=False)
         if not may_shrink or worst <= limit / 2 or early >= policy.timeout_ms:
             return

@@ -19,6 +19,11 @@ def test_a_codec_is_not_taken_for_a_link_that_has_dropped() -> None:
     assert rate_dropped([PLAIN, PLAIN, replace(COMPRESSED, ms=4000.0)])
 
 
+def test_pages_that_shrink_less_than_those_before_are_no_drop_of_the_link() -> None:
+    quick = replace(COMPRESSED, ms=250.0)
+    assert not rate_dropped([quick, quick, PLAIN])
+
+
 def test_a_few_compressed_pages_are_no_sample_of_the_link() -> None:
     few = replace(COMPRESSED, sent_pages=100, compressed_pages=100, wire_bytes=100_000, ms=5.0)
     assert not few.is_sample

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vm_migration.transfer.convergence import (
+    MARGIN,
     Continue,
     ConvergencePolicy,
     Decision,
@@ -156,10 +157,33 @@ def test_device_state_that_only_a_stop_lets_move_counts_as_standstill() -> None:
     st.integers(0, 1 << 40),
 )
 @settings(max_examples=100)
-def test_no_unforced_switchover_expects_more_than_the_limit(history: list[RoundMeasurement], unhashed: int) -> None:
+def test_no_unforced_switchover_expects_more_than_fits_the_limit_with_its_margin(
+    history: list[RoundMeasurement], unhashed: int
+) -> None:
     decision = decided(*history, unhashed=unhashed)
     if isinstance(decision, SwitchOver):
-        assert decision.standstill_ms <= POLICY.downtime_limit_ms
+        assert decision.standstill_ms * (1 + MARGIN) <= POLICY.downtime_limit_ms
+
+
+@pytest.mark.parametrize(("left_mib", "kind"), [(245, SwitchOver), (260, Continue), (275, Continue)])
+def test_what_fits_the_limit_by_less_than_its_margin_is_not_moved(left_mib: float, kind: type[Decision]) -> None:
+    assert isinstance(decided(measured(0, 1024, left_mib), measured(1, left_mib, left_mib)), kind)
+
+
+@given(st.floats(1, 2000), st.floats(0, 200), st.floats(0, 200))
+def test_who_takes_less_beside_its_work_never_stops_later(left_mib: float, one: float, other: float) -> None:
+    stops = [
+        isinstance(
+            decide(
+                Situation([measured(0, 1024, left_mib)], unhashed_bytes=0, elapsed_ms=0),
+                POLICY,
+                StandstillCosts(fixed_ms=fixed, device_state_bytes=0, hash_bytes_per_s=GIB),
+            ),
+            SwitchOver,
+        )
+        for fixed in sorted((one, other))
+    ]
+    assert stops[0] or not stops[1]
 
 
 # Forecasts.
