@@ -11,12 +11,14 @@ from orchestrator.documents.migration import (
     ExpectedDocument,
     FaultDocument,
     GuestDocument,
+    LimitsDocument,
     MemoryDocument,
     MigrationDocument,
     NoticeDocument,
     RoundDocument,
     VerifiedBy,
 )
+from orchestrator.limits import Limits, limits_of
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 _VERIFIED_BY: Final[dict[str, VerifiedBy]] = {name: name for name in get_args(VerifiedBy)}
@@ -56,6 +58,8 @@ def migration_document(attempt: Attempt) -> MigrationDocument:
         earlier=attempt.retry.earlier,
         retried_as=attempt.retry.next or None,
         rounds_closed=rounds_closed(attempt.report),
+        limits=_limits(limits_of(attempt)),
+        delta_hit_rate=delta_hit_rate(report),
     )
 
 
@@ -101,6 +105,11 @@ def percent_of(attempt: Attempt) -> int:
 def rounds_closed(report: source_pb2.AttemptReport | None) -> int:
     """Return how many rounds there were; a report of many tells some, and one of an older agent tells all."""
     return 0 if report is None else report.rounds_closed or len(report.rounds)
+
+
+def delta_hit_rate(report: source_pb2.AttemptReport) -> float | None:
+    """Return how many of the pages that a delta was tried for had a base, 0 to 1; None where it was tried for none."""
+    return report.bases_found / report.bases_looked_up if report.bases_looked_up else None
 
 
 def timestamp(seconds: float) -> str:
@@ -162,6 +171,10 @@ def _total_ms(attempt: Attempt) -> float:
 
 def _clock(*, shared: bool) -> Literal["shared", "source"]:
     return "shared" if shared else "source"
+
+
+def _limits(limits: Limits) -> LimitsDocument:
+    return LimitsDocument(limits.downtime_ms, limits.bandwidth_bytes_per_s or None, limits.tuned)
 
 
 def _downtime(downtime: types_pb2.Downtime) -> DowntimeDocument:

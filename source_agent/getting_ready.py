@@ -194,3 +194,4 @@ async def _ask_features(link: DestinationLink, rounds: Rounds) -> None:
     rounds.can_cut = "cut-rounds" in features
     rounds.can_compress = "frames-compressed" in features
     rounds.can_delta = "frames-delta" in features
+    rounds.can_sum_by_digests = "frames-digest-summed" in features

@@ -71,6 +71,9 @@ class Progress:
     """How the bulk streams travel."""
     compression: str = "none"
     """The codec of the last frame that was compressed."""
+    bases_looked_up: int = 0
+    """Pages sent again of which what was sent last was looked for, to send what changed in them alone."""
+    bases_found: int = 0
     remaining_bytes: int = 0
     device_bytes: int = 0
     """Of the devices' state, read for the destination so far."""

@@ -2,6 +2,7 @@
 
 from source_agent.holdings import Holding
 from source_agent.progress import CANCELLABLE, Progress
+from source_agent.terms import Terms
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.states import State
@@ -30,9 +31,9 @@ def machine_status(holding: Holding, host: str) -> types_pb2.MachineStatus:
 
 
 def attempt_report(
-    record: Record, progress: Progress, description: Description | None, *, host: str, name: str
+    record: Record, progress: Progress, description: Description | None, terms: Terms, *, host: str, name: str
 ) -> source_pb2.AttemptReport:
-    """Return everything known of an attempt at its source."""
+    """Return everything known of an attempt at its source; the terms are those in force, as tuned last."""
     report = source_pb2.AttemptReport(
         key=types_pb2.AttemptKey(
             machine=record.machine, attempt=record.attempt or "", epoch=record.epoch, term=record.term
@@ -52,7 +53,11 @@ def attempt_report(
         wire_bytes=progress.wire_bytes,
         raw_bytes=progress.raw_bytes,
         transport=progress.transport,
+        downtime_limit_ms=terms.downtime_limit_ms,
+        max_bandwidth_bytes_per_s=terms.max_bandwidth_bytes_per_s,
         compression=progress.compression,
+        bases_looked_up=progress.bases_looked_up,
+        bases_found=progress.bases_found,
         remaining_bytes=progress.remaining_bytes,
         device_bytes=progress.device_bytes,
         device_left_bytes=progress.device_left_bytes,

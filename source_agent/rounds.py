@@ -81,6 +81,8 @@ class Rounds:
         """The destination is known to take compressed pages."""
         self.can_delta = False
         """The destination is known to take deltas."""
+        self.can_sum_by_digests = False
+        """The destination is known to take pages whose digests stand for them in the checksum."""
         self.raw_bytes = 0
         """Bytes of the pages that were sent, before anything made them fewer."""
         self.bulk_started_ns = 0
@@ -96,7 +98,8 @@ class Rounds:
         self._link: Final = link
         self._lanes: Final = lanes
         self._compressing: Final = {bulk: Compressing(compression) for _, bulk in lanes}
-        self._remembered: Final = SentPages()
+        self.remembered: Final = SentPages()
+        """What was sent of pages that are sent again, and how often that was at hand."""
         self._key: Final = key
         self._verify: Final = verify
         self._unsent: Final = UnsentSet(ram.pages)
@@ -242,6 +245,7 @@ class Rounds:
                     share,
                     holes=holes,
                     digested=digested,
+                    digest_summed=self.can_sum_by_digests,
                     announced=announced if stream.stream == 0 else None,
                     remembered=remembered,
                 )
@@ -324,8 +328,8 @@ class Rounds:
     def _bases_for(self, number: int) -> SentPages | None:
         """Return what a round's deltas are made against; None where none are made, and then nothing is remembered."""
         if number and self.can_delta and all(each.deltas_pay for each in self._compressing.values()):
-            return self._remembered
-        self._remembered.clear()
+            return self.remembered
+        self.remembered.clear()
         return None
 
     def _holes_for(self, sent: DirtyBitmap, *, reread: bool) -> DirtyBitmap:

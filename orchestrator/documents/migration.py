@@ -96,6 +96,14 @@ class ExpectedDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dirty_bytes_per_s: float | None  # the same
 
 
+class LimitsDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the attempt is held to: as tuned last, else as asked for; a source of 0.1.0 does not tell of a tuning."""
+
+    downtime_limit_ms: int
+    max_bandwidth_bytes_per_s: int | None  # null: unlimited
+    tuned: bool
+
+
 class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"schema_name": "schema"}):
     """The result of one attempt."""
 
@@ -127,3 +135,5 @@ class MigrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     earlier: tuple[str, ...]  # the failed attempts that this one repeats, oldest first
     retried_as: str | None  # the attempt that repeats this one
     rounds_closed: int  # of many, `rounds` holds the first, every k-th and the last: at most 256
+    limits: LimitsDocument
+    delta_hit_rate: float | None  # of pages sent again, the share whose last contents were remembered; null: none asked

@@ -89,8 +89,11 @@ def tail_drawing(line: Timeline) -> Drawing | None:
     )
 
 
-def rates_drawing(line: Timeline, limit: float = 0.0) -> Drawing:
-    """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it, below a limit if any."""
+def rates_drawing(line: Timeline, limit: float = 0.0, *, tuned: bool = False) -> Drawing:
+    """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it, below a limit if any.
+
+    Of a limit that was tuned, the last value is drawn: since when it holds is not told.
+    """
     lines = [Line("on the wire", "wire", _steps(line.stretches, lambda one: one.wire_rate))]
     if line.shrunk:
         lines.append(Line("pages sent", "sent", _steps(line.stretches, lambda one: one.sent_rate)))
@@ -103,7 +106,8 @@ def rates_drawing(line: Timeline, limit: float = 0.0) -> Drawing:
     told = ", ".join(f"{one.label} at most {rate(max(value for _, value in one.points))}" for one in lines)
     described = f"Bytes a second in each round: {told}."
     if limit:
-        lines.append(Line("bandwidth limit", "bound", ((0.0, limit), (line.length_ms, limit))))
+        label = "bandwidth limit in the end" if tuned else "bandwidth limit"
+        lines.append(Line(label, "bound", ((0.0, limit), (line.length_ms, limit))))
     return Drawing("rates", "Rates", described, tuple(lines), byte_ticks(most, _MARKS), rate)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from orchestrator.attempt import Attempt, Event, Notice, Outcome
+from orchestrator.limits import limits_of
 from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, tail_drawing, throttle_drawing
 from orchestrator.picture.markup import node, page_text
 from orchestrator.picture.standstill import Bounds, drawn_standstill
@@ -74,13 +75,13 @@ def _head(attempt: Attempt, line: Timeline) -> list[Element]:
 
 
 def _figures(attempt: Attempt, line: Timeline) -> Element:
-    document = migration_document(attempt)
+    document, limits = migration_document(attempt), limits_of(attempt)
     tiles: list[tuple[str, str, str]] = [("total", span(document.total_ms), _preparing(attempt))]
     if document.downtime_ms is not None:
-        limit = f"of at most {span(attempt.policy.downtime_limit_ms)}"
+        limit = f"of at most {span(limits.downtime_ms)}"
         tiles.append(("downtime", span(document.downtime_ms), limit))
     elif attempt.report is not None and attempt.report.expected_downtime_ms and not attempt.ended:
-        limit = f"of at most {span(attempt.policy.downtime_limit_ms)}"
+        limit = f"of at most {span(limits.downtime_ms)}"
         tiles.append(("expected downtime", span(attempt.report.expected_downtime_ms), limit))
     if document.ram_bytes:
         tiles.append(("memory", size(document.ram_bytes), f"{size(document.wire_bytes)} on the wire"))
@@ -118,11 +119,11 @@ def _notice(one: Notice) -> Element:
 def _rounds(attempt: Attempt, line: Timeline) -> list[Element]:
     if not line.stretches:
         return [_section("Rounds on the time axis", node("p", "No round had ended.", class_="soft"))]
-    tail = tail_drawing(line)
+    tail, limit = tail_drawing(line), limits_of(attempt).bandwidth_bytes_per_s
     drawings = [
         remaining_drawing(line),
         *([] if tail is None else [tail]),
-        rates_drawing(line, float(attempt.policy.max_bandwidth_bytes_per_s)),
+        rates_drawing(line, float(limit), tuned=limit != attempt.policy.max_bandwidth_bytes_per_s),
     ]
     if line.throttled:
         drawings.append(throttle_drawing(line))
@@ -142,7 +143,7 @@ def _standstill(attempt: Attempt, report: source_pb2.AttemptReport) -> list[Elem
     if attempt.outcome != Outcome.COMPLETED or not report.HasField("downtime"):
         return []
     expected = attempt.expected
-    bounds = Bounds(float(attempt.policy.downtime_limit_ms))
+    bounds = Bounds(float(limits_of(attempt).downtime_ms))
     if expected is not None:
         bounds = Bounds(bounds.limit_ms, expected.downtime_ms, expected.downtime_low_ms, expected.downtime_high_ms)
     return [_section("Downtime", drawn_standstill(report.downtime, bounds), standstill_table(report.downtime))]

@@ -9,6 +9,7 @@ from orchestrator.picture.markup import node
 from orchestrator.picture.standstill import parts_of
 from orchestrator.picture.timeline import Timeline
 from orchestrator.render.quantities import rate, size, span
+from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
 from orchestrator.result import timestamp
 from vm_migration.api.v1 import source_pb2, types_pb2
 
@@ -76,15 +77,14 @@ def prediction_table(attempt: Attempt, closed: int) -> Element | None:
 def facts_table(attempt: Attempt) -> Element:
     """Return what was asked for, and what came of it."""
     report, policy = attempt.report, attempt.policy
-    bandwidth = rate(policy.max_bandwidth_bytes_per_s) if policy.max_bandwidth_bytes_per_s else "unlimited"
     rows: list[list[Cell]] = [
         ["machine", f"{attempt.name}, {attempt.machine}"],
         ["way", f"{attempt.source} to {attempt.destination}"],
         ["attempt", f"{attempt.attempt}, epoch {attempt.epoch}"],
         ["asked for", timestamp(attempt.created_at)],
         ["as of", timestamp(attempt.updated_at)],
-        ["downtime limit", span(policy.downtime_limit_ms)],
-        ["bandwidth limit", bandwidth],
+        ["downtime limit", downtime_limit(attempt)],
+        ["bandwidth limit", bandwidth_limit(attempt)],
         ["timeout", f"{span(policy.timeout_ms)}, then {policy.on_timeout}"],
         ["profile", policy.profile],
         ["transport", f"{policy.transport}, streams {policy.streams}, compression {policy.compression}"],
@@ -107,10 +107,8 @@ def events_table(events: Iterable[Event]) -> Element:
 def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     verified = f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by or 'none'}"
     rows: list[list[Cell]] = [["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"]]
-    if report.raw_bytes:
-        rows.append(["pages sent", f"{size(report.raw_bytes)} before anything made them fewer"])
-    if report.transport or report.compression:
-        rows.append(["travelled", _travelled(report)])
+    if words := travelled(report):
+        rows.append(["travelled", words])
     rows += [["devices' state", size(report.device_bytes)], ["verified", verified]]
     if report.HasField("guest"):
         guest = report.guest
@@ -118,12 +116,6 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
         dirties = f"{rate(guest.dirty_bytes_per_s)} by vCPUs, {rate(guest.dma_bytes_per_s)} by DMA"
         rows.append(["guest dirties", dirties])
     return rows
-
-
-def _travelled(report: source_pb2.AttemptReport) -> str:
-    words = [f"over {report.transport}"] if report.transport else []
-    words += [f"compression {report.compression} in the end"] if report.compression else []
-    return ", ".join(words)
 
 
 def _prediction(what: str, expected: float, low: float, high: float, came: float | None) -> list[Cell]:

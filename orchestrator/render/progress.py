@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.attempt import Attempt, Phase
+from orchestrator.limits import limits_of
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
 from orchestrator.result import percent_of, rounds_closed
@@ -96,7 +97,7 @@ def plain_line(attempt: Attempt) -> str:
             f"{size(report.remaining_bytes)} to go",
             f"wire {rate(last.wire_bytes_per_s)}",
             f"dirtied {rate(last.dirty_bytes_per_s)}",
-            f"expected downtime {span(report.expected_downtime_ms)} of {span(attempt.policy.downtime_limit_ms)}",
+            f"expected downtime {span(report.expected_downtime_ms)} of {span(limits_of(attempt).downtime_ms)}",
         ]
     if attempt.reason:
         words.append(attempt.reason)
@@ -163,7 +164,7 @@ def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> T
     if rounds and rounds[-1].throttle_percent:
         table.add_row("throttled", "", f"{rounds[-1].throttle_percent} % of the vCPUs' time")
     if report.expected_downtime_ms and not attempt.ended:
-        table.add_row("downtime", "", _downtime(report.expected_downtime_ms, attempt.policy.downtime_limit_ms))
+        table.add_row("downtime", "", _downtime(report.expected_downtime_ms, limits_of(attempt).downtime_ms))
     return table
 
 

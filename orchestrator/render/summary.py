@@ -7,6 +7,7 @@ from orchestrator.attempt import Attempt, Notice, Outcome
 from orchestrator.preflight import Candidate, Preflight
 from orchestrator.render.forecast import beside_outcome, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
+from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
 from orchestrator.result import has_range, rounds_closed
 from vm_migration.api.v1 import types_pb2
 
@@ -67,7 +68,10 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         facts.append(("", ", ".join(f"{name} {span(value)}" for name, value in parts)))
         if attempt.expected is not None:
             facts.append(("expected", beside_outcome(attempt.expected, report.total_ms, down.downtime_ms)))
+    facts.append(("limits", f"downtime {downtime_limit(attempt)}; bandwidth {bandwidth_limit(attempt)}"))
     facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
+    if words := travelled(report):
+        facts.append(("travelled", words))
     facts.append(
         ("verified", f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by}")
     )

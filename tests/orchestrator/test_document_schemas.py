@@ -24,5 +24,5 @@ def test_the_migration_document_has_the_keys_of_the_contract_and_what_was_added(
     assert " ".join(fields) == (
         "schema attempt machine source destination epoch outcome transport verified_by total_ms prepare_ms downtime_ms "
         "clock downtime rounds memory ram_bytes wire_bytes pages_verified pages_mismatched guest expected blockers "
-        "warnings error earlier retried_as rounds_closed"
+        "warnings error earlier retried_as rounds_closed limits delta_hit_rate"
     )

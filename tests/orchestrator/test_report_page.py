@@ -172,6 +172,7 @@ def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None
     before = Read(page(plain, [])).text
     plain.report.rounds[1].delta_pages, plain.report.rounds[2].held_back_pages = 4711, 815
     plain.report.transport, plain.report.compression, plain.report.raw_bytes = "direct", "zstd", 3 << 30
+    plain.report.bases_looked_up, plain.report.bases_found = 400, 300
     after = Read(page(plain, [])).text
     for words in (
         "as deltas",
@@ -179,8 +180,8 @@ def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None
         "pages sent at most",
         "held back",
         "815",
-        "over direct, compression zstd in the end",
-        "3.0 GiB before",
+        "over direct, 3.0 GiB of pages were sent, compression zstd in the end",
+        "for deltas 75 % of 400 pages were remembered",
     ):
         assert words in after, words
         assert words not in before, words

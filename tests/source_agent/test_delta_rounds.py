@@ -78,6 +78,8 @@ async def test_pages_that_change_a_little_are_sent_as_deltas_and_arrive(tmp_path
     assert measured[1].wire_bytes > len(HOT) * PAGE_SIZE / 2
     assert max(each.wire_bytes for each in measured[2:]) < len(HOT) * PAGE_SIZE / 8
     assert rounds.raw_bytes == sum(each.sent_pages for each in measured) * PAGE_SIZE
+    # Round 1 remembers, and page 0 is forgotten whenever it is sent as zeros.
+    assert (rounds.remembered.looked_up, rounds.remembered.found) == (33 + 32 + 33 + 33, 32 + 32 + 33)
 
 
 @pytest.mark.parametrize(("compression", "offered"), [("zstd", False), ("none", True), ("auto", True)])

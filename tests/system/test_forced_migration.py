@@ -35,6 +35,8 @@ async def test_an_attempt_converges_when_its_limits_are_tuned(site: Site, agents
             assert said.exit_code == 0, said.err
             moved = await finished(driving)
         assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+        limits = {"downtime_limit_ms": 4000, "max_bandwidth_bytes_per_s": 1 << 30, "tuned": True}
+        assert moved.document["limits"] == limits
         await works(site, "host-b", created.machine)
 
 
