@@ -37,7 +37,7 @@ from typing import Final
 
 from vm_migration.transfer.profiles import BALANCED, Profile
 from vm_migration.transfer.stall import StallWatch
-from vm_migration.transfer.throttle import is_worth_it, raised
+from vm_migration.transfer.throttle import Dirtied, Throttle, stepped
 from vmm.memory.quantities import PAGE_SIZE
 
 SHRINKS_BY: Final = 0.2
@@ -101,6 +101,8 @@ class RoundMeasurement:
     """Pages that are dirty in every round of late, and were left for a later one."""
     throttle_percent: int = 0
     """Of the vCPUs' time, what was taken from them while the round ran."""
+    device_throttle_percent: int = 0
+    """The same of the devices."""
 
     @property
     def wire_bytes_per_s(self) -> float:
@@ -171,14 +173,17 @@ class Situation:
     """What is known of stalls at this boundary."""
     throttle_percent: int | None = None
     """What is taken from the vCPUs' time now; None where the machine cannot be throttled."""
+    device_throttle_percent: int | None = None
+    """The same of the devices; None where none of them can be held."""
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Send another round, with so much of the vCPUs' time taken from them."""
+    """Send another round, with so much of the vCPUs' and of the devices' time taken from them."""
 
     standstill_ms: float
     throttle_percent: int = 0
+    device_throttle_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ Decision = Continue | SwitchOver | Fail
 def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCosts) -> Decision:
     """Return what to do next; the table in this module's docstring, from top to bottom."""
     expected_ms = expected_standstill_ms(situation, costs, policy.max_bandwidth_bytes_per_s)
-    held = situation.throttle_percent or 0
+    held = Throttle(situation.throttle_percent, situation.device_throttle_percent)
     if situation.cancelled:
         return Fail("cancelled", "Migration was cancelled")
     over_time = situation.elapsed_ms >= policy.timeout_ms
@@ -214,22 +219,30 @@ def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCos
         return Fail("timeout", _timeout_message(situation, policy, expected_ms))
     history = situation.history
     if situation.unacknowledged or not history:
-        return Continue(expected_ms, held)
+        return _continued(expected_ms, held)
     dropped = rate_dropped(history)
     worth_another = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) and not situation.stalls.near_minimum
     if is_time(expected_ms, policy.downtime_limit_ms, shrinking=worth_another or dropped):
         return SwitchOver(expected_ms)
     fits = fits_limit(expected_ms, policy.downtime_limit_ms)
-    return Continue(expected_ms, held if fits or dropped else _next_throttle(situation, policy.profile))
+    stays = fits or dropped or not situation.stalls.presses
+    return _continued(expected_ms, held if stays else stepped(held, _dirtied(situation, policy, costs), policy.profile))
 
 
-def _next_throttle(situation: Situation, profile: Profile) -> int:
-    last, held = situation.history[-1], situation.throttle_percent
-    if held is None:
-        return 0
-    if situation.stalls.presses and is_worth_it(last.dirtied_pages, last.dma_dirtied_pages):
-        return raised(held, profile.throttle_maximum)
-    return held
+def _continued(expected_ms: float, throttle: Throttle) -> Continue:
+    return Continue(expected_ms, throttle.vcpus or 0, throttle.devices or 0)
+
+
+def _dirtied(situation: Situation, policy: ConvergencePolicy, costs: StandstillCosts) -> Dirtied:
+    """Return what the last round left, and whether what devices wrote of it is what exceeds the limit."""
+    last = situation.history[-1]
+
+    def fit(pages: int) -> bool:
+        standstill_ms = _standstill_of(pages, situation, costs, policy.max_bandwidth_bytes_per_s)
+        return fits_limit(standstill_ms, policy.downtime_limit_ms)
+
+    by_devices = last.dma_dirtied_pages
+    return Dirtied(last.dirtied_pages, by_devices, devices_exceed=fit(0) and not fit(by_devices))
 
 
 def shrinks(sent: float, left: float) -> bool:
@@ -252,12 +265,15 @@ def expected_standstill_ms(situation: Situation, costs: StandstillCosts, max_ban
     if not situation.history:
         return float("inf")
     last = situation.history[-1]
-    left = (last.dirtied_pages + last.unsent_pages) * PAGE_SIZE
-    rate = trusted_rate(situation.history)
+    return _standstill_of(last.dirtied_pages + last.unsent_pages, situation, costs, max_bandwidth_bytes_per_s)
+
+
+def _standstill_of(pages: int, situation: Situation, costs: StandstillCosts, max_bandwidth_bytes_per_s: int) -> float:
+    last, rate = situation.history[-1], trusted_rate(situation.history)
     if max_bandwidth_bytes_per_s:
         compression = last.carried_bytes / last.wire_bytes if last.wire_bytes else 1.0
         rate = min(rate, max_bandwidth_bytes_per_s * compression)
-    return costs.standstill_ms(left, situation.unhashed_bytes, rate)
+    return costs.standstill_ms(pages * PAGE_SIZE, situation.unhashed_bytes, rate)
 
 
 def trusted_rate(history: Sequence[RoundMeasurement]) -> float:

@@ -48,11 +48,20 @@ def decided(
     stalls: StallWatch,
     profile: Profile = URGENT,
     held: int | None = 0,
+    held_devices: int | None = None,
     bandwidth: int = 0,
+    costs: StandstillCosts = COSTS,
 ) -> Decision:
-    situation = Situation(history, unhashed_bytes=0, elapsed_ms=0, stalls=stalls, throttle_percent=held)
+    situation = Situation(
+        history,
+        unhashed_bytes=0,
+        elapsed_ms=0,
+        stalls=stalls,
+        throttle_percent=held,
+        device_throttle_percent=held_devices,
+    )
     return decide(
-        situation, ConvergencePolicy(300, 600_000, profile=profile, max_bandwidth_bytes_per_s=bandwidth), COSTS
+        situation, ConvergencePolicy(300, 600_000, profile=profile, max_bandwidth_bytes_per_s=bandwidth), costs
     )
 
 
@@ -100,6 +109,45 @@ def test_vcpus_do_not_pay_for_a_drop_of_the_network_nor_for_a_device() -> None:
         assert pressed.throttle_percent == 0
 
 
+@pytest.mark.parametrize(
+    ("rounds", "profile", "expected"),
+    [
+        ((measured(60, 40), measured(40, 40, dma=0.9)), URGENT, (0, 20)),
+        ((measured(60, 40), measured(40, 40, dma=0.9)), BALANCED, (0, 0)),
+        ((measured(60, 40), measured(40, 40, dma=0.9)), GENTLE, (0, 0)),
+        ((measured(60, 40), measured(40, 40, dma=0.7)), URGENT, (20, 0)),
+        ((measured(60, 26), measured(26, 26, dma=0.85)), URGENT, (0, 0)),
+        ((measured(60, 40), measured(60, 40), measured(40, 400, RATE / 20, dma=1)), URGENT, (0, 0)),
+    ],
+    ids=["devices alone", "balanced", "gentle", "vCPUs too", "what devices write fits", "a drop of the link"],
+)
+def test_devices_are_held_where_they_alone_keep_it_from_fitting(
+    rounds: tuple[RoundMeasurement, ...], profile: Profile, expected: tuple[int, int]
+) -> None:
+    left = rounds[-1].dirtied_pages / 256
+    pressed = decided(*rounds, stalls=stalled(left, left, presses=True), profile=profile, held_devices=0)
+    assert isinstance(pressed, Continue)
+    assert (pressed.throttle_percent, pressed.device_throttle_percent) == expected
+
+
+def test_devices_come_after_the_last_step_of_the_vcpus_and_stay_held_between_steps() -> None:
+    rounds = (measured(60, 60), measured(60, 60, dma=0.5))
+    pressed = decided(*rounds, stalls=stalled(60, 60, presses=True), held=90, held_devices=30)
+    between = decided(*rounds, stalls=stalled(60, 60), held=90, held_devices=40)
+    for decision in (pressed, between):
+        assert isinstance(decision, Continue)
+        assert (decision.throttle_percent, decision.device_throttle_percent) == (90, 40)
+
+
+def test_devices_that_cannot_be_held_or_are_not_what_exceeds_the_limit_are_not_asked() -> None:
+    rounds = (measured(60, 40), measured(40, 40, dma=1))
+    state_too_large = StandstillCosts(fixed_ms=50, device_state_bytes=40 * MIB, hash_bytes_per_s=1 << 30)
+    for held_devices, costs in ((None, COSTS), (0, state_too_large)):
+        pressed = decided(*rounds, stalls=stalled(40, 40, presses=True), held_devices=held_devices, costs=costs)
+        assert isinstance(pressed, Continue)
+        assert pressed.device_throttle_percent == 0
+
+
 def test_a_bandwidth_that_was_lowered_counts_before_a_round_has_measured_it() -> None:
     rounds = (measured(60, 10), measured(10, 10))
     assert isinstance(decided(*rounds, stalls=StallWatch()), SwitchOver)
@@ -128,21 +176,30 @@ def test_a_bandwidth_counts_bytes_of_the_wire_and_what_is_left_pages() -> None:
     ),
     st.builds(stalled, st.floats(0, 2048), st.floats(0, 2048), presses=st.booleans()),
     st.sampled_from(sorted(PROFILES)),
-    st.none() | st.integers(0, 99),
+    st.tuples(st.none() | st.integers(0, 99), st.none() | st.integers(0, 80)),
     st.integers(0, 1 << 33),
 )
 @settings(max_examples=300)
 def test_no_stall_profile_or_throttle_excuses_a_standstill_over_the_limit(
-    history: list[RoundMeasurement], stalls: StallWatch, profile: str, held: int | None, bandwidth: int
+    history: list[RoundMeasurement],
+    stalls: StallWatch,
+    profile: str,
+    throttles: tuple[int | None, int | None],
+    bandwidth: int,
 ) -> None:
-    decision = decided(*history, stalls=stalls, profile=PROFILES[profile], held=held, bandwidth=bandwidth)
+    allowed, (held, held_devices) = PROFILES[profile], throttles
+    decision = decided(
+        *history, stalls=stalls, profile=allowed, held=held, held_devices=held_devices, bandwidth=bandwidth
+    )
     if isinstance(decision, SwitchOver):
         assert decision.standstill_ms <= 300
         last = history[-1]
         if bandwidth and last.wire_bytes:
             assert decision.standstill_ms >= 50 + last.dirtied_pages * 4096 * 1000 / bandwidth - 1e-6
     if isinstance(decision, Continue):
-        assert (held or 0) <= decision.throttle_percent <= max(held or 0, PROFILES[profile].throttle_maximum)
+        assert (held or 0) <= decision.throttle_percent <= max(held or 0, allowed.throttle_maximum)
+        before = held_devices or 0
+        assert before <= decision.device_throttle_percent <= max(before, allowed.device_maximum)
 
 
 @given(st.lists(st.floats(1, 400), min_size=2, max_size=8), st.floats(1.1, 20), st.booleans())
