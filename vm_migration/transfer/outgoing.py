@@ -16,7 +16,7 @@ guest writes during or after the copy belongs to a later harvest, and is sent ag
 The engine yields between frames: its caller paces, cancels by not asking for more, and encodes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import UUID
 
@@ -40,6 +40,7 @@ from vm_migration.transfer.frames import (
     Place,
     Zeros,
 )
+from vm_migration.transfer.hot_pages import WaitingPages
 from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of, pieces, run_pieces, runs_of
 from vm_migration.transfer.sent_pages import SentPages
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -83,7 +84,9 @@ class OutgoingRound:
         announced: DirtyBitmap,
         *,
         digested: bool,
+        digest_summed: bool,
         remembered: SentPages | None,
+        waiting: WaitingPages | None,
     ) -> None:
         self.sent_pages = 0
         self.delta_pages = 0
@@ -97,7 +100,9 @@ class OutgoingRound:
         self._holes = holes
         self._announced = announced
         self._digested = digested
+        self._digest_summed = digested and digest_summed
         self._remembered = remembered
+        self._waiting = waiting
         self._left = dirty.copy()
 
     @property
@@ -108,11 +113,23 @@ class OutgoingRound:
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames, of which the last is the barrier. Once only."""
         yield from self.pages()
+        yield from self.waited()
         yield self.barrier()
 
     def pages(self) -> Iterator[Frame]:
-        """Yield the frames that speak of pages: all but the barrier, before which others may go. Once only."""
-        for body in self._bodies():
+        """Yield the frames that speak of pages: all but the barrier, before which others may go. Once only.
+
+        Of pages that wait, none.
+        """
+        yield from self._frames(self._bodies())
+
+    def waited(self) -> Iterator[Frame]:
+        """Yield the frames of the pages that waited: but for those that are dirty again. Once, after all of `pages`."""
+        if self._waiting is not None and self._waiting.any and self._left:
+            yield from self._frames(self._contents(self._left - self._holes, self._waiting.after_all))
+
+    def _frames(self, bodies: Iterator[Body]) -> Iterator[Frame]:
+        for body in bodies:
             match body:
                 case Pages():
                     self.sent_pages += page_count(body.runs)
@@ -154,19 +171,24 @@ class OutgoingRound:
     def _bodies(self) -> Iterator[Body]:
         for runs in run_pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
             yield Zeros(runs, self._digested)
-        yield from self._contents()
+        at_once = None if self._waiting is None else self._waiting.at_once
+        yield from self._contents(self._dirty - self._holes, at_once)
         for pages in pieces(self._announced & self._holes, _PAGES_PER_DIGESTS):
             yield Digests(runs_of(pages), np.full(len(pages), ZERO_DIGEST))
         for pages in pieces(self._announced - self._holes, _PAGES_PER_DIGESTS):
             yield Digests(runs_of(pages), digests_of_pages(self._words, pages))
 
-    def _contents(self) -> Iterator[Body]:
-        """Yield the pages that must be read: full Pages frames, and what was found to be zero."""
+    def _contents(self, contents: DirtyBitmap, chosen: Callable[[PageIndexes], PageIndexes] | None) -> Iterator[Body]:
+        """Yield the pages that must be read: full Pages frames, and what was found to be zero.
+
+        `chosen` says of each few pages, at their turn, which are sent.
+        """
         capacity = self._stream.pages_per_frame
         batch = _Batch(capacity)
         zeros: list[PageIndexes] = []
         zero_count = 0
-        for pages in pieces(self._dirty - self._holes, MAX_ZERO_PAGES):
+        for few in pieces(contents, MAX_ZERO_PAGES if chosen is None else capacity):
+            pages = few if chosen is None else chosen(few)
             start = 0
             while start < len(pages):
                 taken = pages[start : start + batch.room]
@@ -188,7 +210,7 @@ class OutgoingRound:
 
     def _sent(self, batch: "_Batch") -> Iterator[Body]:
         if self._remembered is None:
-            yield batch.body(digested=self._digested)
+            yield batch.body(digested=self._digested, digest_summed=self._digest_summed)
         else:
             yield from batch.bodies(self._remembered, self._number, digested=self._digested)
 
@@ -220,8 +242,10 @@ class OutgoingStream:
         *,
         holes: DirtyBitmap | None = None,
         digested: bool = False,
+        digest_summed: bool = False,
         announced: DirtyBitmap | None = None,
         remembered: SentPages | None = None,
+        waiting: WaitingPages | None = None,
     ) -> OutgoingRound:
         """Return this stream's share of a round.
 
@@ -233,13 +257,25 @@ class OutgoingStream:
                 the round's bitmap (before it, a page's first write could come between). They are not read: to read
                 a hole of a mapped memfd allocates it.
             digested: State the digest of each page with its contents.
+            digest_summed: Leave pages that go as they are, with digests, out of the checksum; not beside deltas.
             announced: Pages not in any share of this round whose digests are told too; the guest must be paused.
             remembered: What all streams have sent since round 1, or since it was cleared: deltas are made against it.
                 In round 0 there is none.
+            waiting: Which of the round's pages wait; it may learn of more while they are sent. Those that are left
+                make it a cut round.
         """
         none = DirtyBitmap(dirty.pages)
         return OutgoingRound(
-            self, number, words, dirty, holes or none, announced or none, digested=digested, remembered=remembered
+            self,
+            number,
+            words,
+            dirty,
+            holes or none,
+            announced or none,
+            digested=digested,
+            digest_summed=digest_summed,
+            remembered=remembered,
+            waiting=waiting,
         )
 
 
@@ -274,11 +310,11 @@ class _Batch:
             self.count += len(pages)
         return zeros
 
-    def body(self, *, digested: bool) -> Pages:
+    def body(self, *, digested: bool, digest_summed: bool) -> Pages:
         """Return the frame's body, which keeps this memory."""
         rows = self._rows[: self.count]
         digests: DigestArray | None = digests_of_rows(rows) if digested else None
-        return Pages(runs_of(np.concatenate(self._pages)), rows.data.cast("B"), digests)
+        return Pages(runs_of(np.concatenate(self._pages)), rows.data.cast("B"), digests, digest_summed)
 
     def bodies(self, remembered: SentPages, number: int, *, digested: bool) -> Iterator[Body]:
         """Yield the bodies of one frame or two: deltas against what is remembered, and the rest as they are.
