@@ -22,7 +22,8 @@ from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack
-from vm_migration.transfer.incoming import IncomingImage, VerifyResult
+from vm_migration.transfer.incoming import IncomingImage
+from vm_migration.transfer.verified_pages import VerifyResult
 from vm_migration.wire.bitmap_codec import decode_bitmap
 from vm_migration.wire.errors import WireError
 from vm_migration.wire.frame import decode

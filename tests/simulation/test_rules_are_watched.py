@@ -19,7 +19,8 @@ from vm_migration.handover.evidence import Absence, SideView
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
-from vm_migration.transfer.incoming import IncomingImage, VerifyResult
+from vm_migration.transfer.incoming import IncomingImage
+from vm_migration.transfer.verified_pages import VerifyResult
 from vmm.process.fence import Fence
 
 ENOUGH = 72

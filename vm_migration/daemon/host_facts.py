@@ -13,6 +13,7 @@ FEATURES: Final = (
     "cut-rounds",
     "frames-compressed",
     "frames-delta",
+    "frames-digest-summed",
     "direct",
 )
 """Offered by the destination, chosen by the source."""

@@ -55,7 +55,7 @@ class RoundIncomplete(TransferError):
 
 
 class BadContents(TransferError):
-    """Compressed page data are damaged, or do not come to the pages that the frame names."""
+    """Page data are damaged: they do not come to the pages that the frame names, or not to their digests."""
 
 
 class WrongBase(TransferError):

@@ -60,6 +60,8 @@ class Pages:
     runs: Runs
     data: memoryview
     digests: DigestArray | None = None
+    digest_summed: bool = False
+    """The digests stand for the data in the message's checksum: who takes them compares them before he goes on."""
 
     @property
     def page_bytes(self) -> int:
@@ -139,6 +141,15 @@ class Frame:
 
     place: Place
     body: Body
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PagesToCome:
+    """A digest-summed Pages frame whose data are still to be read: they can be read to where they belong."""
+
+    place: Place
+    runs: Runs
+    digests: DigestArray
 
 
 class AckKind(IntEnum):

@@ -7,16 +7,15 @@
 
 What the promise rests on: a page is stale from the moment that a round announces it until its contents are in RAM;
 a round closes only when nothing is stale, or when its source says that it cut it, and then what is stale stays so; the
-image is whole only when nothing is stale; a page is verified only when its bytes, read back from RAM after they were
-written, have the digest that the source stated last, and any later write takes that away. Nothing is kept per page but
-three bits and, of pages that came again after round 0, the round of what lies there, which a delta must name.
+image is whole only when nothing is stale; what is proven of its pages is vm_migration.transfer.verified_pages. Nothing
+is kept per page but three bits and, of pages that came again after round 0, the round of what lies there, which a delta
+must name.
 
 Records of the devices' state are counted and kept in their order until the caller takes them, which he does before he
 passes any answer on.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -25,6 +24,7 @@ import numpy as np
 from vm_migration.transfer.codecs import Decompressor
 from vm_migration.transfer.digests import PageWords, digests_of_pages, zero_rows
 from vm_migration.transfer.errors import (
+    BadContents,
     OutOfSequence,
     PageOutsideRound,
     RoundIncomplete,
@@ -46,38 +46,21 @@ from vm_migration.transfer.frames import (
     Frame,
     Heartbeat,
     Pages,
+    PagesToCome,
     Place,
     RoundArray,
     Zeros,
 )
 from vm_migration.transfer.page_runs import LONG_RUN, Runs, page_count, pages_of
+from vm_migration.transfer.verified_pages import VerifiedPages, VerifyResult
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.dirty_bitmap import Pages as PageIndexes
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.vfio.device_records import DeviceRecord, DeviceSum, DeviceTotal
 
-_REPORTED_PAGES: Final = 1000
 _RECORD_OVERHEAD: Final = 1024
 _ZEROED_AT_ONCE: Final = 1024
 """Pages that are read at once to see whether they are zero: what is copied for it stays in the processor's cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
-    """How the destination's RAM compares with the source's at the pause."""
-
-    pages_verified: int
-    pages_mismatched: int
-    """Pages whose digest differs from the stated one."""
-    pages_unstated: int
-    """Pages for which the source stated no digest since they were last written here."""
-    mismatched: tuple[int, ...]
-    """The first thousand pages that are not verified, for either reason, as indexes in the block."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether every page was compared and is equal."""
-        return not self.pages_mismatched and not self.pages_unstated
 
 
 class IncomingImage:
@@ -114,8 +97,7 @@ class IncomingImage:
         self._open_streams: set[int] = set()
         self._cut = False
         self._stale = DirtyBitmap(self.pages)
-        self._verified = DirtyBitmap(self.pages)
-        self._different = DirtyBitmap(self.pages)
+        self._proof = VerifiedPages(words)
         self._came = np.zeros(self.pages, dtype=np.uint32)
         """The round in which a page's contents came; 0, which takes no memory, for what only round 0 brought."""
         self.device_bytes_waiting = 0
@@ -167,14 +149,14 @@ class IncomingImage:
         self.round = number
         self._open_streams = set(range(len(self._next_sequence)))
         if self._full:
-            self._verified.clear()
-            self._different.clear()
+            self._proof.forget()
 
     def apply(self, frame: Frame, stream: int) -> Ack | None:
         """Take one frame that came on a stream, and return what to answer.
 
         Raises:
-            TransferError: The frame does not fit; nothing was changed, and the attempt cannot go on.
+            TransferError: The frame does not fit, and nothing was changed; or it is digest-summed and its data are not
+                its digests', and its pages stay stale. The attempt cannot go on.
         """
         self._check_place(frame.place, stream)
         answer: AckKind | None = None
@@ -201,6 +183,28 @@ class IncomingImage:
         self._next_sequence[stream] += 1
         return None if answer is None else Ack(frame.place, answer, self.stale_pages)
 
+    def expect(self, coming: PagesToCome, stream: int) -> list[memoryview]:
+        """Return where the data of a frame belong, in their order; `arrived` is to follow once they are there.
+
+        Nothing else may come on the stream between the two. Until `arrived` the pages stay stale, whatever they hold.
+
+        Raises:
+            TransferError: The frame does not fit; the attempt cannot go on.
+        """
+        self._check_place(coming.place, stream)
+        self._require_announced(coming.runs)
+        rows: list[tuple[int, int]] = coming.runs.tolist()
+        return [self._data[first * PAGE_SIZE : (first + count) * PAGE_SIZE] for first, count in rows]
+
+    def arrived(self, coming: PagesToCome, stream: int) -> None:
+        """Take an expected frame whose data are in RAM.
+
+        Raises:
+            BadContents: A page does not have its digest; the pages stay stale, and the attempt cannot go on.
+        """
+        self._compare_at_once(coming.runs, coming.digests)
+        self._next_sequence[stream] += 1
+
     def progress(self, stream: int) -> Ack:
         """Return what a stream is told that asks for nothing: how many of its frames are applied."""
         place = Place(self._attempt, self.round or 0, stream, self._next_sequence[stream])
@@ -214,18 +218,11 @@ class IncomingImage:
         """
         if not self.whole:
             raise WrongOrder("Verifying", f"{self.stale_pages} pages stale", "a closed round with no page stale")
-        unverified = self.unverified()
-        different = self._different.count()
-        return VerifyResult(
-            pages_verified=self._verified.count(),
-            pages_mismatched=different,
-            pages_unstated=unverified.count() - different,
-            mismatched=_first_pages(self._different if different else unverified),
-        )
+        return self._proof.result()
 
     def unverified(self) -> DirtyBitmap:
         """Return every page that is not proven equal: it differs, or no digest was stated for it as it is now."""
-        return DirtyBitmap.full(self.pages) - self._verified
+        return self._proof.unproven()
 
     def _check_place(self, place: Place, stream: int) -> None:
         if place.attempt != self._attempt:
@@ -254,16 +251,47 @@ class IncomingImage:
             raise PageOutsideRound(f"Page {int(pages[-1])} is past the block's {self.pages} pages")
         return pages
 
+    def _require_announced(self, runs: Runs) -> None:
+        """Check that the open round still expects the pages of runs: at once where the runs are few."""
+        if len(runs) * LONG_RUN > page_count(runs):
+            self._announced(runs)
+            return
+        rows: list[tuple[int, int]] = runs.tolist()
+        if not all(first + count <= self.pages and self._stale.contains_run(first, count) for first, count in rows):
+            self._announced(runs)  # raises, and names the page
+
     def _apply_pages(self, body: Pages) -> None:
-        pages = self._announced(body.runs)
+        self._require_announced(body.runs)
+        pages = pages_of(body.runs)
         if len(body.runs) == 1:
             start = int(pages[0]) * PAGE_SIZE
             self._data[start : start + len(body.data)] = body.data
         else:
             self._words[pages] = np.frombuffer(body.data, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+        if body.digest_summed and body.digests is not None:
+            self._compare_at_once(body.runs, body.digests)
+            return
         self._arrived(pages)
         if body.digests is not None:
-            self._compare(pages, body.digests)
+            self._proof.compare(pages, body.digests)
+
+    def _compare_at_once(self, runs: Runs, stated: DigestArray) -> None:
+        """Take pages that have just been written and must have these digests, or the message was not what was sent."""
+        pages = pages_of(runs)
+        equal = digests_of_pages(self._words, pages) == stated
+        if not equal.all():
+            page = int(pages[~equal][0])
+            raise BadContents(f"Page {page} came with the digest of other contents")
+        if len(runs) * LONG_RUN > len(pages):
+            self._arrived(pages)
+            self._proof.prove(pages)
+            return
+        for first, count in runs.tolist():
+            self._stale.clear_run(first, count)
+            self._proof.written_run(first, count, proven=True)
+            if self.round:
+                self._came[first : first + count] = self.round
+            self.received_pages += count
 
     def _apply_deltas(self, body: Pages, bases: RoundArray) -> None:
         """Change pages that came before, in the rounds that the source names."""
@@ -279,24 +307,20 @@ class IncomingImage:
             self._words[pages] ^= changes
         self._arrived(pages)
         if body.digests is not None:
-            self._compare(pages, body.digests)
+            self._proof.compare(pages, body.digests)
 
     def _apply_zeros(self, body: Zeros) -> None:
         if len(body.runs) * LONG_RUN > page_count(body.runs):
             self._apply_scattered_zeros(body)
             return
-        runs: list[tuple[int, int]] = body.runs.tolist()
-        if not all(first + count <= self.pages and self._stale.contains_run(first, count) for first, count in runs):
-            self._announced(body.runs)  # raises, and names the page
-        for first, count in runs:
+        self._require_announced(body.runs)
+        for first, count in body.runs.tolist():
             self._zero(first, count)
-            for known in (self._stale, self._verified, self._different):
-                known.clear_run(first, count)
+            self._stale.clear_run(first, count)
+            self._proof.written_run(first, count, proven=body.digested)  # each page was just read as zero, or made so
             came = self._came[first : first + count]
             if came.any():
                 came[:] = 0
-            if body.digested:  # each page was just read as zero, or made so
-                self._verified.set_run(first, count)
             self.received_pages += count
 
     def _apply_scattered_zeros(self, body: Zeros) -> None:
@@ -306,7 +330,7 @@ class IncomingImage:
         self._arrived(pages)
         self._came[pages[self._came[pages] != 0]] = 0
         if body.digested:
-            self._verified.set_pages(pages)
+            self._proof.prove(pages)
 
     def _zero(self, first: int, count: int) -> None:
         for start, length in self._memory_within(first, count):
@@ -319,7 +343,7 @@ class IncomingImage:
         stale = self._stale.contains_pages(pages)
         if stale.any():
             raise PageOutsideRound(f"Digest of page {int(pages[stale][0])}, which has not come yet")
-        self._compare(pages, body.digests)
+        self._proof.compare(pages, body.digests)
 
     def _take(self, record: DeviceRecord, stream: int) -> None:
         if stream != DEVICE_STREAM:
@@ -330,30 +354,13 @@ class IncomingImage:
 
     def _arrived(self, pages: PageIndexes) -> None:
         self._stale.clear_pages(pages)
-        self._verified.clear_pages(pages)
-        self._different.clear_pages(pages)
+        self._proof.written(pages)
         if self.round:
             self._came[pages] = self.round
         self.received_pages += len(pages)
-
-    def _compare(self, pages: PageIndexes, stated: DigestArray) -> None:
-        equal = digests_of_pages(self._words, pages) == stated
-        self._different.clear_pages(pages[equal])
-        self._verified.set_pages(pages[equal])
-        self._verified.clear_pages(pages[~equal])
-        self._different.set_pages(pages[~equal])
 
     def _close_stream(self, stream: int, *, cut: bool) -> None:
         if self._open_streams == {stream} and self._stale and not (self._cut or cut):
             raise RoundIncomplete(f"Round {self.round} ended while {self.stale_pages} announced pages are missing")
         self._open_streams.remove(stream)
         self._cut = self._cut or cut
-
-
-def _first_pages(bitmap: DirtyBitmap) -> tuple[int, ...]:
-    pages: list[int] = []
-    for first, count in bitmap.runs():
-        pages.extend(range(first, first + min(count, _REPORTED_PAGES - len(pages))))
-        if len(pages) == _REPORTED_PAGES:
-            break
-    return tuple(pages)

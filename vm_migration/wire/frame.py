@@ -15,7 +15,7 @@
 
 docs/protocol/frames.md says what each field may hold. One meaning has one encoding: what `decode` accepts, `encode`
 writes in the same bytes. The checksum is xxh3-64 of the payload, seeded by xxh3-64 of the 56 bytes before it, so that
-it covers both.
+it covers both. Of a digest-summed frame it leaves the page data out: the digests, which it covers, are theirs.
 """
 
 import struct
@@ -40,6 +40,7 @@ from vm_migration.transfer.frames import (
     Frame,
     Heartbeat,
     Pages,
+    PagesToCome,
     Place,
     Zeros,
 )
@@ -87,10 +88,12 @@ class Flag(IntFlag):
     """The page data are one Zstandard frame, shorter than they."""
     DELTA = 32
     """The page data are exclusive ors with what came in the rounds that a table names; compressed always."""
+    DIGEST_SUMMED = 64
+    """The checksum leaves the page data to their digests."""
 
 
 _ALLOWED_FLAGS: Final = {
-    Kind.PAGES: (*range(4), *range(8, 12), *range(16, 20), *range(40, 44), *range(48, 52)),
+    Kind.PAGES: (*range(4), *range(8, 12), *range(16, 20), *range(40, 44), *range(48, 52), 66, 67),
     Kind.ZEROS: (1, 3),
     Kind.DIGESTS: (0, 1),
     Kind.BARRIER: (0, 4),
@@ -127,7 +130,8 @@ def encode_parts(frame: Frame) -> list[bytes | memoryview]:
         page_count(runs),
         length,
     )
-    return [fields + _CHECKSUM.pack(_checksum(fields, *payload)), *payload]
+    summed = payload[:-1] if flags & Flag.DIGEST_SUMMED else payload
+    return [fields + _CHECKSUM.pack(_checksum(fields, *summed)), *payload]
 
 
 def payload_length(header: bytes | memoryview) -> int:
@@ -146,6 +150,28 @@ def payload_length(header: bytes | memoryview) -> int:
     return int(length)
 
 
+def head_length(header: bytes | memoryview) -> int | None:
+    """Return how many bytes of a digest-summed frame come before its page data; None of any other frame.
+
+    The header is one whose `payload_length` was asked for; `decode_head` checks the rest of it.
+    """
+    _, kind, flags, *_, count, length = _FIELDS.unpack_from(header)
+    if kind != Kind.PAGES or not flags & Flag.DIGEST_SUMMED:
+        return None
+    return HEADER_BYTES + max(0, int(length) - int(count) * PAGE_SIZE)
+
+
+def decode_head(head: memoryview) -> PagesToCome:
+    """Return what `head_length` bytes of a digest-summed frame say of the data that follow.
+
+    Raises:
+        FrameError: They are not exactly what `encode` writes before the data of some frame.
+    """
+    header = _header(head, _FIELDS.unpack_from(head)[-1])
+    runs, rest = _split_runs(header, head[HEADER_BYTES:], header.count * PAGE_SIZE)
+    return PagesToCome(header.place, runs, np.frombuffer(rest, dtype="<u8"))
+
+
 def decode(message: bytes | memoryview) -> Frame:
     """Return the frame of a message; page data and tables are views into it, not copies.
 
@@ -153,13 +179,13 @@ def decode(message: bytes | memoryview) -> Frame:
         FrameError: The message is not exactly what `encode` writes for some frame.
     """
     view = memoryview(message)
-    header = _header(view)
+    header = _header(view, len(view) - HEADER_BYTES)
     payload = view[HEADER_BYTES:]
     if header.kind in (Kind.BARRIER, Kind.HEARTBEAT, Kind.DEVICE):
         if header.first or header.count or (payload and header.kind is not Kind.DEVICE):
             raise NotCanonical(f"{header.kind.name} frame names pages")
         return Frame(header.place, _pageless(header, payload))
-    runs, rest = _split_runs(header, payload)
+    runs, rest = _split_runs(header, payload, 0)
     return Frame(header.place, _body(header, runs, rest))
 
 
@@ -191,33 +217,34 @@ class _Header:
                 return 0
 
 
-def _header(view: memoryview) -> _Header:
-    """Return what a header says, once its fields and the checksum are known to be right."""
+def _header(view: memoryview, came: int) -> _Header:
+    """Return what a header says, once its fields and the checksum are known to be right; `came`: bytes of payload."""
     if not HEADER_BYTES <= len(view) <= MAX_FRAME:
         raise Truncated(f"Frame of {len(view)} bytes is not within {HEADER_BYTES} and {MAX_FRAME}")
     fields = view[: HEADER_BYTES - _CHECKSUM.size]
     version, kind, flags, number, attempt, stream, block, sequence, first, count, length = _FIELDS.unpack(fields)
     if version != VERSION:
         raise UnknownVersion(f"Frame of version {version}; this program speaks {VERSION}")
-    if length != len(view) - HEADER_BYTES:
-        raise Truncated(f"Frame has {len(view) - HEADER_BYTES} bytes of payload, and says {length}")
+    if length != came or length > MAX_PAYLOAD:
+        raise Truncated(f"Frame has {came} bytes of payload, and says {length}")
     if kind not in _ALLOWED_FLAGS:
         raise UnknownKind(f"Frame of kind {kind}")
     if flags not in _ALLOWED_FLAGS[Kind(kind)]:
         raise UnknownKind(f"{Kind(kind).name} frame with flags {flags}")
     if block:
         raise UnknownKind(f"Frame of RAM block {block}; there is one, number 0")
-    if _CHECKSUM.unpack_from(view, len(fields))[0] != _checksum(fields, view[HEADER_BYTES:]):
+    summed = view[HEADER_BYTES : HEADER_BYTES + length - count * PAGE_SIZE if flags & Flag.DIGEST_SUMMED else None]
+    if _CHECKSUM.unpack_from(view, len(fields))[0] != _checksum(fields, summed):
         raise BadChecksum(f"{Kind(kind).name} frame {sequence} on stream {stream} does not have its checksum")
     return _Header(Kind(kind), flags, Place(UUID(bytes=attempt), number, stream, sequence), first, count)
 
 
-def _split_runs(header: _Header, payload: memoryview) -> tuple[Runs, memoryview]:
-    """Return the runs of a frame, and the payload after their table."""
+def _split_runs(header: _Header, payload: memoryview, to_come: int) -> tuple[Runs, memoryview]:
+    """Return the runs of a frame, and the payload after their table; `to_come` bytes of payload are not there yet."""
     name, first, count = header.kind.name, header.first, header.count
     if header.codec and count > MAX_COMPRESSED_PAGES:
         raise NotCanonical(f"{name} frame of {count} compressed pages; {MAX_COMPRESSED_PAGES} are allowed")
-    table = _table_bytes(header, payload)
+    table = _table_bytes(header, payload, len(payload) + to_come)
     if not header.flags & Flag.RUNS:
         if table:
             raise Truncated(f"{name} frame of {count} pages cannot have {len(payload)} bytes of payload")
@@ -236,10 +263,10 @@ def _split_runs(header: _Header, payload: memoryview) -> tuple[Runs, memoryview]
     return runs, payload[table:]
 
 
-def _table_bytes(header: _Header, payload: memoryview) -> int:
+def _table_bytes(header: _Header, payload: memoryview, length: int) -> int:
     """Return how long a frame's run table must be: what its pages leave, or as many rows as come to them."""
     if header.codec is None:
-        return len(payload) - header.count * header.page_bytes
+        return length - header.count * header.page_bytes
     if not header.flags & Flag.RUNS:
         return 0
     rows = min(len(payload) // _RUN_BYTES, header.count)
@@ -255,7 +282,8 @@ def _body(header: _Header, runs: Runs, rest: memoryview) -> Body:
         return Digests(runs, np.frombuffer(rest, dtype="<u8"))
     table = header.count * _DIGEST_BYTES if header.digested else 0
     if header.codec is None:
-        return Pages(runs, rest[table:], np.frombuffer(rest[:table], dtype="<u8") if header.digested else None)
+        stated = np.frombuffer(rest[:table], dtype="<u8") if header.digested else None
+        return Pages(runs, rest[table:], stated, bool(header.flags & Flag.DIGEST_SUMMED))
     tables = table + (header.count * _BASE_BYTES if header.flags & Flag.DELTA else 0)
     if not 0 < len(rest) - tables < header.count * PAGE_SIZE:
         raise NotCanonical(f"PAGES frame of {header.count} pages has {len(rest) - tables} bytes of compressed data")
@@ -294,6 +322,8 @@ def _page_parts(body: Pages | CompressedPages) -> tuple[int, list[memoryview]]:
     flags, tables = 0, []
     if body.digests is not None:
         flags, tables = Flag.DIGESTED, [body.digests.data.cast("B")]
+    if isinstance(body, Pages) and body.digest_summed:
+        flags |= Flag.DIGEST_SUMMED
     if isinstance(body, CompressedPages):
         flags |= _CODEC_FLAGS[body.codec]
         if body.bases is not None:

@@ -60,6 +60,7 @@ def to_message(frame: Frame) -> bulk_pb2.BulkFrame:
             message.pages.runs.extend(body.runs.reshape(-1).tolist())
             message.pages.digests.extend([] if body.digests is None else body.digests.tolist())
             message.pages.data = bytes(body.data)
+            message.pages.digest_summed = body.digest_summed
         case CompressedPages() as body:
             message.pages.runs.extend(body.runs.reshape(-1).tolist())
             message.pages.digests.extend([] if body.digests is None else body.digests.tolist())
@@ -147,12 +148,16 @@ def _pages(message: bulk_pb2.PageContents) -> Pages | CompressedPages:
     if digests is not None and len(digests) != count:
         raise Truncated(f"Frame of {count} pages has {len(digests)} digests")
     if message.codec != bulk_pb2.PAGE_CODEC_UNSPECIFIED:
+        if message.digest_summed:
+            raise UnknownKind("Compressed pages that are digest-summed")
         return CompressedPages(runs, _codec(message), memoryview(message.data), digests, _bases(message, count))
     if message.bases:
         raise UnknownKind("Deltas that are not compressed")
     if len(message.data) != count * PAGE_SIZE:
         raise Truncated(f"Frame of {count} pages has {len(message.data)} bytes of them")
-    return Pages(runs, memoryview(message.data), digests)
+    if message.digest_summed and digests is None:
+        raise UnknownKind("Digest-summed pages without digests")
+    return Pages(runs, memoryview(message.data), digests, message.digest_summed)
 
 
 def _bases(message: bulk_pb2.PageContents, count: int) -> RoundArray | None:

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evm_migration/api/v1/bulk.proto\x12\x13vm_migration.api.v1\"M\n\tBulkPlace\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x0c\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06stream\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\xf7\x02\n\tBulkFrame\x12-\n\x05place\x18\x01 \x01(\x0b\x32\x1e.vm_migration.api.v1.BulkPlace\x12\x32\n\x05pages\x18\x02 \x01(\x0b\x32!.vm_migration.api.v1.PageContentsH\x00\x12/\n\x05zeros\x18\x03 \x01(\x0b\x32\x1e.vm_migration.api.v1.ZeroPagesH\x00\x12\x33\n\x07\x64igests\x18\x04 \x01(\x0b\x32 .vm_migration.api.v1.PageDigestsH\x00\x12/\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x1c.vm_migration.api.v1.BarrierH\x00\x12\x33\n\theartbeat\x18\x06 \x01(\x0b\x32\x1e.vm_migration.api.v1.HeartbeatH\x00\x12\x33\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32!.vm_migration.api.v1.DeviceRecordH\x00\x42\x06\n\x04\x62ody\"y\n\x0cPageContents\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12-\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x1e.vm_migration.api.v1.PageCodec\x12\r\n\x05\x62\x61ses\x18\x05 \x03(\r\"+\n\tZeroPages\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x10\n\x08\x64igested\x18\x02 \x01(\x08\",\n\x0bPageDigests\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06\"_\n\x0c\x44\x65viceRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.vm_migration.api.v1.DeviceRecordKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x16\n\x07\x42\x61rrier\x12\x0b\n\x03\x63ut\x18\x01 \x01(\x08\"\x0b\n\tHeartbeat\"}\n\x07\x42ulkAck\x12-\n\x05place\x18\x01 \x01(\x0b\x32\x1e.vm_migration.api.v1.BulkPlace\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .vm_migration.api.v1.BulkAckKind\x12\x13\n\x0bstale_pages\x18\x03 \x01(\x04*P\n\tPageCodec\x12\x1a\n\x16PAGE_CODEC_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAGE_CODEC_LZ4\x10\x01\x12\x13\n\x0fPAGE_CODEC_ZSTD\x10\x02*\xb2\x01\n\x10\x44\x65viceRecordKind\x12\"\n\x1e\x44\x45VICE_RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_RECORD_KIND_END\x10\x01\x12\x1c\n\x18\x44\x45VICE_RECORD_KIND_SETUP\x10\x03\x12\x1b\n\x17\x44\x45VICE_RECORD_KIND_DATA\x10\x04\x12#\n\x1f\x44\x45VICE_RECORD_KIND_INITIAL_SENT\x10\x05*\x80\x01\n\x0b\x42ulkAckKind\x12\x1d\n\x19\x42ULK_ACK_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ULK_ACK_KIND_BARRIER\x10\x04\x12\x1b\n\x17\x42ULK_ACK_KIND_HEARTBEAT\x10\x05\x12\x1a\n\x16\x42ULK_ACK_KIND_PROGRESS\x10\x06\x32V\n\x04\x42ulk\x12N\n\nSendFrames\x12\x1e.vm_migration.api.v1.BulkFrame\x1a\x1c.vm_migration.api.v1.BulkAck(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evm_migration/api/v1/bulk.proto\x12\x13vm_migration.api.v1\"M\n\tBulkPlace\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x0c\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06stream\x18\x03 \x01(\r\x12\x10\n\x08sequence\x18\x04 \x01(\x04\"\xf7\x02\n\tBulkFrame\x12-\n\x05place\x18\x01 \x01(\x0b\x32\x1e.vm_migration.api.v1.BulkPlace\x12\x32\n\x05pages\x18\x02 \x01(\x0b\x32!.vm_migration.api.v1.PageContentsH\x00\x12/\n\x05zeros\x18\x03 \x01(\x0b\x32\x1e.vm_migration.api.v1.ZeroPagesH\x00\x12\x33\n\x07\x64igests\x18\x04 \x01(\x0b\x32 .vm_migration.api.v1.PageDigestsH\x00\x12/\n\x07\x62\x61rrier\x18\x05 \x01(\x0b\x32\x1c.vm_migration.api.v1.BarrierH\x00\x12\x33\n\theartbeat\x18\x06 \x01(\x0b\x32\x1e.vm_migration.api.v1.HeartbeatH\x00\x12\x33\n\x06\x64\x65vice\x18\x07 \x01(\x0b\x32!.vm_migration.api.v1.DeviceRecordH\x00\x42\x06\n\x04\x62ody\"\x90\x01\n\x0cPageContents\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12-\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x1e.vm_migration.api.v1.PageCodec\x12\r\n\x05\x62\x61ses\x18\x05 \x03(\r\x12\x15\n\rdigest_summed\x18\x06 \x01(\x08\"+\n\tZeroPages\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x10\n\x08\x64igested\x18\x02 \x01(\x08\",\n\x0bPageDigests\x12\x0c\n\x04runs\x18\x01 \x03(\r\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x06\"_\n\x0c\x44\x65viceRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.vm_migration.api.v1.DeviceRecordKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x16\n\x07\x42\x61rrier\x12\x0b\n\x03\x63ut\x18\x01 \x01(\x08\"\x0b\n\tHeartbeat\"}\n\x07\x42ulkAck\x12-\n\x05place\x18\x01 \x01(\x0b\x32\x1e.vm_migration.api.v1.BulkPlace\x12.\n\x04kind\x18\x02 \x01(\x0e\x32 .vm_migration.api.v1.BulkAckKind\x12\x13\n\x0bstale_pages\x18\x03 \x01(\x04*P\n\tPageCodec\x12\x1a\n\x16PAGE_CODEC_UNSPECIFIED\x10\x00\x12\x12\n\x0ePAGE_CODEC_LZ4\x10\x01\x12\x13\n\x0fPAGE_CODEC_ZSTD\x10\x02*\xb2\x01\n\x10\x44\x65viceRecordKind\x12\"\n\x1e\x44\x45VICE_RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45VICE_RECORD_KIND_END\x10\x01\x12\x1c\n\x18\x44\x45VICE_RECORD_KIND_SETUP\x10\x03\x12\x1b\n\x17\x44\x45VICE_RECORD_KIND_DATA\x10\x04\x12#\n\x1f\x44\x45VICE_RECORD_KIND_INITIAL_SENT\x10\x05*\x80\x01\n\x0b\x42ulkAckKind\x12\x1d\n\x19\x42ULK_ACK_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42ULK_ACK_KIND_BARRIER\x10\x04\x12\x1b\n\x17\x42ULK_ACK_KIND_HEARTBEAT\x10\x05\x12\x1a\n\x16\x42ULK_ACK_KIND_PROGRESS\x10\x06\x32V\n\x04\x42ulk\x12N\n\nSendFrames\x12\x1e.vm_migration.api.v1.BulkFrame\x1a\x1c.vm_migration.api.v1.BulkAck(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vm_migration.api.v1.bulk_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PAGECODEC']._serialized_start=987
-  _globals['_PAGECODEC']._serialized_end=1067
-  _globals['_DEVICERECORDKIND']._serialized_start=1070
-  _globals['_DEVICERECORDKIND']._serialized_end=1248
-  _globals['_BULKACKKIND']._serialized_start=1251
-  _globals['_BULKACKKIND']._serialized_end=1379
+  _globals['_PAGECODEC']._serialized_start=1011
+  _globals['_PAGECODEC']._serialized_end=1091
+  _globals['_DEVICERECORDKIND']._serialized_start=1094
+  _globals['_DEVICERECORDKIND']._serialized_end=1272
+  _globals['_BULKACKKIND']._serialized_start=1275
+  _globals['_BULKACKKIND']._serialized_end=1403
   _globals['_BULKPLACE']._serialized_start=55
   _globals['_BULKPLACE']._serialized_end=132
   _globals['_BULKFRAME']._serialized_start=135
   _globals['_BULKFRAME']._serialized_end=510
-  _globals['_PAGECONTENTS']._serialized_start=512
-  _globals['_PAGECONTENTS']._serialized_end=633
-  _globals['_ZEROPAGES']._serialized_start=635
-  _globals['_ZEROPAGES']._serialized_end=678
-  _globals['_PAGEDIGESTS']._serialized_start=680
-  _globals['_PAGEDIGESTS']._serialized_end=724
-  _globals['_DEVICERECORD']._serialized_start=726
-  _globals['_DEVICERECORD']._serialized_end=821
-  _globals['_BARRIER']._serialized_start=823
-  _globals['_BARRIER']._serialized_end=845
-  _globals['_HEARTBEAT']._serialized_start=847
-  _globals['_HEARTBEAT']._serialized_end=858
-  _globals['_BULKACK']._serialized_start=860
-  _globals['_BULKACK']._serialized_end=985
-  _globals['_BULK']._serialized_start=1381
-  _globals['_BULK']._serialized_end=1467
+  _globals['_PAGECONTENTS']._serialized_start=513
+  _globals['_PAGECONTENTS']._serialized_end=657
+  _globals['_ZEROPAGES']._serialized_start=659
+  _globals['_ZEROPAGES']._serialized_end=702
+  _globals['_PAGEDIGESTS']._serialized_start=704
+  _globals['_PAGEDIGESTS']._serialized_end=748
+  _globals['_DEVICERECORD']._serialized_start=750
+  _globals['_DEVICERECORD']._serialized_end=845
+  _globals['_BARRIER']._serialized_start=847
+  _globals['_BARRIER']._serialized_end=869
+  _globals['_HEARTBEAT']._serialized_start=871
+  _globals['_HEARTBEAT']._serialized_end=882
+  _globals['_BULKACK']._serialized_start=884
+  _globals['_BULKACK']._serialized_end=1009
+  _globals['_BULK']._serialized_start=1405
+  _globals['_BULK']._serialized_end=1491
 # @@protoc_insertion_point(module_scope)

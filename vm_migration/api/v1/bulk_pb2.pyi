@@ -174,10 +174,15 @@ class PageContents(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CODEC_FIELD_NUMBER: _builtins.int
     BASES_FIELD_NUMBER: _builtins.int
+    DIGEST_SUMMED_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """4096 bytes a page; of all pages together, and shorter, where a codec is named"""
     codec: Global___PageCodec.ValueType
     """only to a destination that offers frames-compressed"""
+    digest_summed: _builtins.bool
+    """The destination compares the digests when the pages come, and ends the attempt where one differs. Never with a codec,
+    always with digests, and only to a destination that offers frames-digest-summed.
+    """
     @_builtins.property
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -198,10 +203,11 @@ class PageContents(_message.Message):
         data: _builtins.bytes = ...,
         codec: Global___PageCodec.ValueType = ...,
         bases: _abc.Iterable[_builtins.int] | None = ...,
+        digest_summed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases", b"bases", "codec", b"codec", "data", b"data", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases", b"bases", "codec", b"codec", "data", b"data", "digest_summed", b"digest_summed", "digests", b"digests", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
