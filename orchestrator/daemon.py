@@ -11,6 +11,7 @@ from orchestrator.store.exclusive import only_daemon
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.life import Life
+from vm_migration.daemon.metrics_file import metrics_file
 from vm_migration.errors import InvalidInput
 from vm_migration.link.server import AgentServer, Service
 
@@ -32,7 +33,10 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
         async with surroundings(configuration, DRIVER) as around, AttemptQueue(around, sole=True) as queue:
             servicer = OrchestratorService(queue, around.store)
             service = Service(NAME, partial(add_OrchestratorServicer_to_server, servicer))
-            async with AgentServer(address, configuration.tls_files(), [service]) as server:
+            async with (
+                metrics_file(configuration, "viaduct-orchestrator"),
+                AgentServer(address, configuration.tls_files(), [service]) as server,
+            ):
                 life.ready(address=server.address)
                 await life.stopped()
                 await server.drain()

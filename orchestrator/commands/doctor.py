@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,7 @@ import click
 from rich.console import Console
 
 from orchestrator.diagnosis.bundle import require_new, write_bundle
+from orchestrator.diagnosis.certificates import certificate_findings
 from orchestrator.diagnosis.document import doctor_document
 from orchestrator.diagnosis.examination import examine
 from orchestrator.diagnosis.services import service_findings
@@ -28,8 +30,10 @@ async def doctor(call: Invocation, bundle: Path | None) -> Answer:
         require_new(bundle)
     configuration = call.configuration()
     async with agents_of(configuration) as agents:
-        machines, services = await asyncio.gather(examine(agents), service_findings(configuration))
-    found = machines.with_more(services)
+        machines, services, certificates = await asyncio.gather(
+            examine(agents), service_findings(configuration), certificate_findings(configuration, datetime.now(UTC))
+        )
+    found = machines.with_more((*services, *certificates))
     document = doctor_document(configuration.site.name, found)
     if bundle is not None:
         await asyncio.to_thread(write_bundle, bundle, document, found, configuration, time.time())

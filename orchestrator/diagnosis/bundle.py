@@ -88,6 +88,7 @@ def _configuration(configuration: Configuration) -> dict[str, object]:
         "mqtt": configuration.mqtt,
         "tls": configuration.tls,
         "agent": configuration.agent,
+        "metrics": configuration.metrics,
         "hooks": configuration.hooks,
     }
     told: dict[str, object] = {

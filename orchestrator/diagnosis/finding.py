@@ -32,6 +32,7 @@ class Code(StrEnum):
     STORE_UNUSABLE = "store-unusable"
     ORCHESTRATOR_SILENT = "orchestrator-silent"
     BROKER_UNREACHABLE = "broker-unreachable"
+    CERTIFICATE_EXPIRES = "certificate-expires"
 
 
 @dataclass(frozen=True, slots=True)

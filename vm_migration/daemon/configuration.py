@@ -3,7 +3,7 @@
 ::
 
     --config FILE, or VIADUCT_CONFIG, or /etc/viaduct/viaduct.toml if it is there, or nothing
-    VIADUCT_SITE_NAME=home             overrides  [site] name; so for every key of [site], [mqtt], [tls] and [agent]
+    VIADUCT_SITE_NAME=home             overrides  [site] name; so for every key of the sections below
     VIADUCT_INSECURE=1                 plaintext on loopback, for a site without [tls]
 
 Everything that is wrong is reported at once: file or variable, key, problem, allowed values. Other VIADUCT_* variables
@@ -24,6 +24,7 @@ from vm_migration.daemon.configuration_sections import (
     Document,
     HooksSection,
     HostSection,
+    MetricsSection,
     MqttSection,
     SiteSection,
     TlsSection,
@@ -39,6 +40,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "mqtt": MqttSection,
     "tls": TlsSection,
     "agent": AgentSection,
+    "metrics": MetricsSection,
 }
 VARIABLES: Final = {
     f"VIADUCT_{section}_{key}".upper(): (section, key)
@@ -57,6 +59,7 @@ class Configuration:
     host: Mapping[str, HostSection]
     tls: TlsSection | None
     agent: AgentSection | None
+    metrics: MetricsSection
     hooks: HooksSection
     insecure: bool
 
@@ -112,7 +115,14 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         raise InvalidDocument(faults)
     wanted = insecure or _TRUTH[environment.get("VIADUCT_INSECURE", "").lower()]
     return Configuration(
-        checked.site, checked.mqtt, checked.host, checked.tls, checked.agent, checked.hooks, insecure=wanted
+        checked.site,
+        checked.mqtt,
+        checked.host,
+        checked.tls,
+        checked.agent,
+        checked.metrics,
+        checked.hooks,
+        insecure=wanted,
     )
 
 
@@ -132,7 +142,7 @@ def _overlay(document: dict[str, object], environment: Mapping[str, str]) -> dic
             continue
         table = document.setdefault(section, {})
         if isinstance(table, dict):  # else the section's own fault says enough
-            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir"}
+            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder"}
             table[key] = str(Path(value).absolute()) if is_path and value else value
             origins[f"{section}.{key}"] = variable
     return origins

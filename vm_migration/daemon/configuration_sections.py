@@ -175,6 +175,12 @@ class AgentSection(_Table):
     arrival_patience: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _ARRIVAL_SECONDS
 
 
+class MetricsSection(_Table):
+    """Where daemons leave their metrics, each in a file of its own; nowhere without it."""
+
+    folder: FilePath | None = None
+
+
 class HooksSection(_Table):
     """The site's own commands; `deadline` is each one's, in seconds."""
 
@@ -208,4 +214,5 @@ class Document(_Table):
     host: dict[Name, HostSection] = Field(default_factory=dict)
     tls: TlsSection | None = None
     agent: AgentSection | None = None
+    metrics: MetricsSection = MetricsSection()
     hooks: HooksSection = HooksSection()

@@ -21,6 +21,7 @@ from vm_migration.daemon.custodies import Complain, no_complaint
 from vm_migration.daemon.host_place import HostPlace, own_place
 from vm_migration.daemon.host_service import host_service
 from vm_migration.daemon.life import Life, run
+from vm_migration.daemon.metrics_file import metrics_file
 from vm_migration.daemon.presence import presence
 from vm_migration.daemon.seat import Seat
 from vm_migration.link.server import AgentServer, Service, require_free
@@ -86,6 +87,7 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
         server = await stack.enter_async_context(AgentServer(offer.address, configuration.tls_files(), services))
         stack.push_async_callback(offer.agent.stop)
         await stack.enter_async_context(presence(configuration, place.host, side))
+        await stack.enter_async_context(metrics_file(configuration, f"viaduct-{side}-agent"))
         life.ready(address=server.address, host=place.host)
         await _stopped_or_replaced(life, seat)
         await server.drain()

@@ -78,8 +78,10 @@ def create_authority(folder: Path, site: str) -> Path:
     return folder / "ca.pem"
 
 
-def issue(folder: Path, identity: Identity, addresses: Sequence[str] = ()) -> TlsFiles:
-    """Issue a certificate with the folder's authority and return its three files.
+def issue(
+    folder: Path, identity: Identity, addresses: Sequence[str] = (), now: datetime.datetime | None = None
+) -> TlsFiles:
+    """Issue a certificate with the folder's authority and return its three files; `now` is the clock's where left out.
 
     Addresses are IP addresses or DNS names at which the identity may also be met; its own name, localhost and the
     loopback addresses are always there.
@@ -88,15 +90,15 @@ def issue(folder: Path, identity: Identity, addresses: Sequence[str] = ()) -> Tl
         Refused: The folder holds a certificate of that name; nothing is changed.
         InvalidInput: No authority in the folder, one of another site, or an address that is none.
     """
-    authority, authority_key = _authority(folder)
-    _require_site(authority, identity)
+    signer = _authority(folder)
+    _require_site(signer[0], identity)
     files = TlsFiles(folder / "ca.pem", folder / f"{identity.name}.pem", folder / f"{identity.name}.key")
     if identity.name == "ca" or files.certificate.exists() or files.key.exists():
         raise Refused(
             "certificate-exists", f"{files.certificate} exists already", "Move it away, or choose another name"
         )
     key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _certificate(identity, addresses, key.public_key(), authority, authority_key)
+    certificate = _certificate(identity, addresses, key.public_key(), signer, now)
     _write(files.key, _pem(key), 0o600)
     _write(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return files
@@ -116,10 +118,10 @@ def renew(folder: Path, name: str) -> TlsFiles:
     if before.identity is None:
         raise InvalidInput("no-identity", f"{files.certificate} names nobody", "Issue one: viaduct pki issue")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".renew-") as beside:
-        authority, authority_key = _authority(folder)
-        _require_site(authority, before.identity)
+        signer = _authority(folder)
+        _require_site(signer[0], before.identity)
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(before.identity, before.names, key.public_key(), authority, authority_key)
+        certificate = _certificate(before.identity, before.names, key.public_key(), signer)
         fresh_key, fresh = Path(beside) / files.key.name, Path(beside) / files.certificate.name
         _write(fresh_key, _pem(key), 0o600)
         _write(fresh, certificate.public_bytes(serialization.Encoding.PEM), 0o644)
@@ -154,8 +156,8 @@ def _certificate(
     identity: Identity,
     addresses: Sequence[str],
     public: ec.EllipticCurvePublicKey,
-    authority: x509.Certificate,
-    authority_key: ec.EllipticCurvePrivateKey,
+    signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey],
+    now: datetime.datetime | None = None,
 ) -> x509.Certificate:
     subject = x509.Name(
         [
@@ -167,21 +169,24 @@ def _certificate(
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if identity.role in _SERVES:
         usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    authority, authority_key = signer
+    signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     return (
-        _draft(subject, authority.subject, public)
+        _draft(subject, authority.subject, public, now)
         .add_extension(_alternative_names(identity, addresses), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(signer, critical=False)
+        .add_extension(signed_by, critical=False)
         .sign(authority_key, hashes.SHA256())
     )
 
 
-def _draft(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    start = datetime.datetime.now(datetime.UTC).replace(microsecond=0) - _BACKDATED
+def _draft(
+    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime.datetime | None = None
+) -> x509.CertificateBuilder:
+    start = (now or datetime.datetime.now(datetime.UTC)).replace(microsecond=0) - _BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -1,0 +1,56 @@
+"""A daemon's metrics as a file for Prometheus' node exporter (its textfile collector): no port, nobody to let in.
+
+::
+
+    folder/viaduct-dest-agent.prom    written anew every `EVERY` seconds, and gone when the daemon has ended in order
+
+The certificate's end is that of the files as they lie there now, which every new connection shows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.link.tls import TlsFiles
+from vm_migration.telemetry import logs
+
+EVERY: Final = 15.0
+_log: Final = logs.get(__name__)
+
+
+@asynccontextmanager
+async def metrics_file(configuration: Configuration, process: str) -> AsyncIterator[None]:
+    """Keep the file while the context is entered, where a folder for it is configured."""
+    folder = configuration.metrics.folder
+    if folder is None:
+        yield
+        return
+    path, files = folder / f"{process}.prom", configuration.tls_files()
+    await _write(path, files)
+    task = asyncio.create_task(_keep(path, files), name="metrics file")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with suppress(OSError):
+            path.unlink()
+
+
+async def _keep(path: Path, files: TlsFiles | None) -> None:
+    while True:
+        await asyncio.sleep(EVERY)
+        await _write(path, files)
+
+
+async def _write(path: Path, files: TlsFiles | None) -> None:
+    # Imported where somebody collects only: other daemons start without it.
+    from vm_migration.daemon.metrics_text import write_metrics  # noqa: PLC0415
+
+    try:
+        await asyncio.to_thread(write_metrics, path, files)
+    except OSError as error:  # nobody's machine depends on it
+        _log.warning("metrics not written", path=str(path), reason=error.strerror or str(error))
