@@ -29,6 +29,7 @@ from vm_migration.transfer.convergence import (
     decide,
 )
 from vm_migration.transfer.stall import Boundary, StallWatch
+from vm_migration.transfer.throttle import is_worth_it
 from vmm.memory.quantities import PAGE_SIZE
 
 _SHOW_EVERY: Final = 0.2
@@ -52,8 +53,6 @@ class Precopy:
     ) -> None:
         self._forced = False
         self._stalls = StallWatch()
-        self._throttled: int | None = None
-        """What the machine's process said at the last boundary; None of one that cannot be throttled."""
         self._throttling: Final = throttling
         self._rounds: Final = rounds
         self._custody: Final = custody
@@ -106,12 +105,13 @@ class Precopy:
                 forced=self._forced,
                 unacknowledged=self._rounds.devices.unacknowledged,
                 stalls=self._stalls,
-                throttle_percent=None if self._throttled is None else self._throttling.percent,
+                throttle_percent=self._throttling.vcpus,
+                device_throttle_percent=self._throttling.devices,
             )
             match decide(situation, self._terms.convergence(), costs):
-                case Continue(standstill_ms=standstill, throttle_percent=percent):
+                case Continue(standstill_ms=standstill) as decided:
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
-                    await self._throttle(percent)
+                    await self._throttle(decided, situation.history[-1])
                     if situation.unacknowledged and situation.history[-1].wire_bytes < PAGE_SIZE:
                         await asyncio.sleep(_WAIT_FOR_DEVICES)
                 case SwitchOver(standstill_ms=standstill, forced=forced):
@@ -126,12 +126,13 @@ class Precopy:
         left = self._left_bytes() + self._rounds.devices.left_bytes
         self._stalls = self._stalls.after(Boundary(at_ms, left), self._terms.convergence().profile)
 
-    async def _throttle(self, percent: int) -> None:
-        if percent == self._throttling.percent:
-            return
-        await self._throttling.take(percent)
-        reason = f"sends memory while the machine runs, with {percent} % of its vCPUs' time taken: it does not converge"
-        self._board.show(replace(self._board.progress, reason=reason))
+    async def _throttle(self, decided: Continue, last: RoundMeasurement) -> None:
+        changed = await self._throttling.take(decided.throttle_percent, decided.device_throttle_percent)
+        may_hold = self._terms.convergence().profile.device_maximum > 0
+        of_devices = may_hold and not is_worth_it(last.dirtied_pages, last.dma_dirtied_pages)
+        if changed or (self._stalls.presses and of_devices):
+            reason = self._throttling.reason(of_devices=of_devices)
+            self._board.show(replace(self._board.progress, reason=reason))
 
     def _left_bytes(self) -> int:
         return self._rounds.dirty_pages * PAGE_SIZE
@@ -163,8 +164,13 @@ class Precopy:
 
     async def _show(self, measured: RoundMeasurement) -> None:
         description = await self._custody.port.describe()
-        self._throttled = description.throttle_percent
-        measured = replace(measured, throttle_percent=description.throttle_percent or 0)
+        self._throttling.heard(description)
+        devices = description.device_throttle
+        measured = replace(
+            measured,
+            throttle_percent=description.throttle_percent or 0,
+            device_throttle_percent=0 if devices is None else devices.percent,
+        )
         progress = self._board.progress
         self._board.show(
             replace(

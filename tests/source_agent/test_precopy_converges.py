@@ -21,10 +21,11 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
 from vm_migration.transfer.convergence import RoundMeasurement
 from vmm.memory.quantities import PAGE_SIZE
-from vmm.process.control import THROTTLE_SECONDS, GuestFigures
+from vmm.process.control import THROTTLE_SECONDS, GuestFigures, ThrottledDevices
 
 MB = 1_000_000
 GBIT, FIFTY_MBIT = 118 * MB, 6 * MB
+CARD = ThrottledDevices(percent=0, slowed=("nic0",), at_full_speed=())
 TERMS = Terms(downtime_limit_ms=300, timeout_ms=600_000, force_on_timeout=False)
 
 
@@ -42,9 +43,15 @@ class Model:
     link: Callable[[float], float]
     device_left: int = 0
     throttleable: bool = True
+    holds: ThrottledDevices | None = None
+    """What the machine's process says of its devices, but for the percentage."""
+    exact: bool = True
     percent: int = 0
     until: float = 0.0
     asked: list[int] = field(default_factory=list)
+    device_percent: int = 0
+    devices_until: float = 0.0
+    asked_of_devices: list[int] = field(default_factory=list)
     closed: list[RoundMeasurement] = field(default_factory=list)
     dirty: float = 0.0
     number: int = -1
@@ -56,6 +63,7 @@ class Model:
             left_bytes=self.device_left, unacknowledged=(), total=SimpleNamespace(data_bytes=0)
         )
         self.unhashed_bytes, self.wire_bytes, self.raw_bytes, self.compression = 0, 0, 0, "none"
+        self.remembered = SimpleNamespace(looked_up=0, found=0)
         self.dirty = self.ram
         self.port = self
         self.begun = asyncio.get_running_loop().time()
@@ -81,10 +89,24 @@ class Model:
         self.asked.append(percent)
         self.percent, self.until = percent, self.elapsed + THROTTLE_SECONDS
 
+    async def throttle_devices(self, percent: int) -> None:
+        self.asked_of_devices.append(percent)
+        self.device_percent, self.devices_until = percent, self.elapsed + THROTTLE_SECONDS
+
+    @property
+    def devices_held(self) -> int:
+        return self.device_percent if self.elapsed < self.devices_until else 0
+
     async def describe(self) -> SimpleNamespace:
         held = self.percent if self.elapsed < self.until else 0
+        devices = None if self.holds is None else msgspec.structs.replace(self.holds, percent=self.devices_held)
         figures = GuestFigures(errors=0, jobs_done=0, dirty_bytes_per_s=0.0, dma_bytes_per_s=0.0)
-        return SimpleNamespace(guest=figures, throttle_percent=held if self.throttleable else None)
+        return SimpleNamespace(
+            guest=figures,
+            throttle_percent=held if self.throttleable else None,
+            device_throttle=devices,
+            tracking=SimpleNamespace(exact=self.exact),
+        )
 
     def _carried(self, seconds: float) -> float:
         most = self.pacer.bytes_per_second
@@ -99,7 +121,7 @@ class Model:
             await asyncio.sleep(0.01)
             held = self.percent if self.elapsed < self.until else 0
             cpu += self.cpu_rate * (1 - held / 100) * 0.01
-            dma += self.dma_rate * 0.01
+            dma += self.dma_rate * (1 - self.devices_held / 100) * 0.01
             left -= self._carried(0.01)
             if left <= 0:
                 break
@@ -124,18 +146,25 @@ class Outcome:
     seconds: float
     throttled: list[int]
     """What each round said was taken."""
+    held: list[int]
+    """The same of the devices."""
+    reason: str
+    """What was shown last."""
 
 
 def migrated(
     *, terms: Terms = TERMS, tune: tuple[float, Terms] | None = None, ram: int = 1 << 30, cpu_rate: float = 0.0,
     dma_rate: float = 0.0, span: int = 200 << 20, link: Callable[[float], float] = lambda _: GBIT,
-    device_left: int = 0, throttleable: bool = True,
+    device_left: int = 0, throttleable: bool = True, holds: ThrottledDevices | None = None, exact: bool = True,
 ) -> Outcome:  # fmt: skip
     loop = VirtualLoop(1)
     found: list[Outcome] = []
 
     async def scenario() -> None:
-        model = Model(ram, cpu_rate, dma_rate, span, link, device_left=device_left, throttleable=throttleable)
+        model = Model(
+            ram, cpu_rate, dma_rate, span, link,
+            device_left=device_left, throttleable=throttleable, holds=holds, exact=exact,
+        )  # fmt: skip
         board, custody = ProgressBoard(Progress()), cast("Custody", model)
         throttling = Throttling(custody)
         holding = asyncio.create_task(throttling.hold_on())
@@ -154,6 +183,8 @@ def migrated(
                 standstill,
                 model.elapsed,
                 [measured.throttle_percent for measured in board.progress.rounds.recent],
+                [measured.device_throttle_percent for measured in board.progress.rounds.recent],
+                board.progress.reason,
             )
         )
 
@@ -209,6 +240,57 @@ def test_vcpus_are_left_alone_where_it_is_a_device_that_outruns_the_link() -> No
     outcome = migrated(terms=under("urgent"), cpu_rate=5 * MB, dma_rate=300 * MB)
     assert outcome.standstill_ms is None
     assert outcome.model.asked == []
+
+
+def test_a_device_that_outruns_the_link_is_held_under_urgent_until_it_fits() -> None:
+    outcome = migrated(terms=under("urgent"), cpu_rate=5 * MB, dma_rate=300 * MB, holds=CARD)
+    assert outcome.standstill_ms is not None
+    assert outcome.standstill_ms <= 300
+    steps = list(dict.fromkeys(outcome.model.asked_of_devices))
+    assert steps == [20, 30, 40, 50, 60, 70, 80][: len(steps)]
+    assert outcome.model.asked == [], "vCPUs that write next to nothing keep their time"
+    assert outcome.held[0] == 0
+    assert outcome.held == sorted(outcome.held)
+    assert outcome.held[-1] == steps[-1]
+    assert f"{steps[-1]} % of the time of nic0 taken: it does not converge" in outcome.reason
+
+
+def test_a_device_is_held_for_as_long_as_the_rounds_last() -> None:
+    outcome = migrated(terms=under("urgent"), dma_rate=60 * MB, link=lambda at: GBIT / 8, ram=1 << 28, holds=CARD)
+    first = outcome.model.closed[outcome.held.index(20)]
+    assert first.ms > THROTTLE_SECONDS * 1000
+
+
+@pytest.mark.parametrize("profile", ["gentle", "balanced"])
+def test_no_other_profile_holds_a_device(profile: str) -> None:
+    outcome = migrated(terms=under(profile), cpu_rate=5 * MB, dma_rate=300 * MB, holds=CARD)
+    assert outcome.standstill_ms is None
+    assert outcome.model.asked_of_devices == []
+
+
+def test_a_device_whose_writes_fit_is_not_held_while_vcpus_outrun_the_link() -> None:
+    outcome = migrated(terms=under("urgent"), cpu_rate=300 * MB, dma_rate=20 * MB, holds=CARD)
+    assert outcome.standstill_ms is not None
+    assert outcome.model.asked
+    assert outcome.model.asked_of_devices == []
+
+
+@pytest.mark.parametrize(
+    ("holds", "exact"),
+    [(None, True), (ThrottledDevices(percent=0, slowed=(), at_full_speed=("nic0",)), True), (CARD, False)],
+    ids=["a process of before", "no P2P states", "a tracker that reports all that is mapped"],
+)
+def test_devices_that_cannot_be_held_are_not_asked_and_named(holds: ThrottledDevices | None, *, exact: bool) -> None:
+    outcome = migrated(terms=under("urgent"), cpu_rate=5 * MB, dma_rate=300 * MB, holds=holds, exact=exact)
+    assert outcome.standstill_ms is None
+    assert outcome.model.asked_of_devices == []
+    assert ("nic0 cannot be held" in outcome.reason) is (holds is not None)
+
+
+def test_a_device_that_cannot_be_held_is_named_beside_one_that_is() -> None:
+    holds = ThrottledDevices(percent=0, slowed=("nic0",), at_full_speed=("qat0",))
+    outcome = migrated(terms=under("urgent"), cpu_rate=5 * MB, dma_rate=300 * MB, holds=holds)
+    assert "of the time of nic0 taken: it does not converge, and qat0 cannot be held" in outcome.reason
 
 
 def test_a_machine_whose_process_cannot_throttle_is_not_asked_to() -> None:
