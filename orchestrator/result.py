@@ -206,6 +206,7 @@ def _round(one: types_pb2.Round) -> RoundDocument:
         reference_pages=one.reference_pages,
         held_back_pages=one.held_back_pages,
         throttle_percent=one.throttle_percent,
+        device_throttle_percent=one.device_throttle_percent,
         ended_ms=one.ended_ms,
     )
 

@@ -120,6 +120,7 @@ def round_message(closed: TimedRound) -> types_pb2.Round:
         reference_pages=measured.reference_pages,
         held_back_pages=measured.held_back_pages,
         throttle_percent=measured.throttle_percent,
+        device_throttle_percent=measured.device_throttle_percent,
         ended_ms=closed.ended_ms,
     )
 

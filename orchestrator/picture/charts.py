@@ -114,11 +114,20 @@ def rates_drawing(line: Timeline, limit: float = 0.0, *, tuned: bool = False) ->
 def throttle_drawing(line: Timeline) -> Drawing:
     """Return what share of their time was taken from the vCPUs."""
     steps = _steps(line.stretches, lambda one: float(one.throttle_percent))
-    most = max(value for _, value in steps)
-    described = f"At most {most:.0f} % of the vCPUs' time was taken from them, so that they dirty less."
+    return _share_drawing("throttle", "vCPU throttling", "vCPUs", Line("throttled", "throttle", steps))
+
+
+def held_drawing(line: Timeline) -> Drawing:
+    """Return what share of their time was taken from the devices."""
+    steps = _steps(line.stretches, lambda one: float(one.device_throttle_percent))
+    return _share_drawing("held", "Device throttling", "devices", Line("held", "dma", steps))
+
+
+def _share_drawing(name: str, title: str, whose: str, share: Line) -> Drawing:
+    most = max(value for _, value in share.points)
+    described = f"At most {most:.0f} % of the {whose}' time was taken from them, so that they dirty less."
     marks = (0.0, 25.0, 50.0, 75.0, 100.0)
-    lines = (Line("throttled", "throttle", steps),)
-    return Drawing("throttle", "vCPU throttling", described, lines, marks, lambda value: f"{value:.0f} %")
+    return Drawing(name, title, described, (share,), marks, lambda value: f"{value:.0f} %")
 
 
 def drawn(drawing: Drawing, line: Timeline) -> Element:

@@ -9,7 +9,14 @@ from xml.etree.ElementTree import Element
 
 from orchestrator.attempt import Attempt, Event, Notice, Outcome
 from orchestrator.limits import limits_of
-from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, tail_drawing, throttle_drawing
+from orchestrator.picture.charts import (
+    drawn,
+    held_drawing,
+    rates_drawing,
+    remaining_drawing,
+    tail_drawing,
+    throttle_drawing,
+)
 from orchestrator.picture.markup import node, page_text
 from orchestrator.picture.standstill import Bounds, drawn_standstill
 from orchestrator.picture.style import STYLE
@@ -127,6 +134,8 @@ def _rounds(attempt: Attempt, line: Timeline) -> list[Element]:
     ]
     if line.throttled:
         drawings.append(throttle_drawing(line))
+    if line.devices_held:
+        drawings.append(held_drawing(line))
     return [
         _section(one.title, node("p", _under(one.description, line), class_="soft"), drawn(one, line))
         for one in drawings

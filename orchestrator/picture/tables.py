@@ -28,6 +28,7 @@ def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
     headings = ["round", "began", "took", "dirty", "sent", "zero", "on the wire", "wire", "dirtied"]
     headings += ["by vCPUs", "by DMA"] if line.apart else []
     headings += ["throttled"] if line.throttled else []
+    headings += ["devices held"] if line.devices_held else []
     travelled = [(words, count) for words, count in _WAYS if any(count(one) for one in report.rounds)]
     headings += [words for words, _ in travelled]
     rows: list[list[Cell]] = []
@@ -37,6 +38,7 @@ def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
         row += [rate(one.dirty_bytes_per_s)]
         row += [rate(placed.cpu_rate), rate(placed.dma_rate)] if line.apart else []
         row += [f"{placed.throttle_percent} %"] if line.throttled else []
+        row += [f"{placed.device_throttle_percent} %"] if line.devices_held else []
         row += [str(count(one)) for _, count in travelled]
         rows.append(row)
     caption = "Dirty: left to send when the round began. Sent and zero: pages of 4 KiB."

@@ -27,6 +27,8 @@ class Stretch:
     """Of the dirtied, what the vCPUs wrote; 0 where the agent does not count it apart."""
     dma_rate: float
     throttle_percent: int
+    """Of the vCPUs' time; the other is of the devices'."""
+    device_throttle_percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Timeline:
         """Whether time was taken from the vCPUs."""
         return any(one.throttle_percent for one in self.stretches)
 
+    @property
+    def devices_held(self) -> bool:
+        """Whether time was taken from the devices."""
+        return any(one.device_throttle_percent for one in self.stretches)
+
 
 def timeline(report: source_pb2.AttemptReport) -> Timeline:
     """Lay out the rounds of a report; agents that tell no times tell every round, one after the other."""
@@ -93,6 +100,7 @@ def _stretch(one: types_pb2.Round, begins_ms: float, ends_ms: float) -> Stretch:
         cpu_rate=_rate(one.cpu_dirtied_pages, one.ms),
         dma_rate=_rate(one.dma_dirtied_pages, one.ms),
         throttle_percent=one.throttle_percent,
+        device_throttle_percent=one.device_throttle_percent,
     )
 
 

@@ -163,6 +163,8 @@ def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> T
         table.add_row("devices", "", left_words)
     if rounds and rounds[-1].throttle_percent:
         table.add_row("throttled", "", f"{rounds[-1].throttle_percent} % of the vCPUs' time")
+    if rounds and rounds[-1].device_throttle_percent:
+        table.add_row("held", "", f"{rounds[-1].device_throttle_percent} % of the devices' time")
     if report.expected_downtime_ms and not attempt.ended:
         table.add_row("downtime", "", _downtime(report.expected_downtime_ms, limits_of(attempt).downtime_ms))
     return table

@@ -166,6 +166,18 @@ def test_throttling_is_drawn_where_there_was_some() -> None:
     assert "vCPU throttling" not in Read(page(copying(), [])).text
 
 
+def test_the_holding_of_devices_is_drawn_apart_where_there_was_some() -> None:
+    attempt = copying()
+    assert attempt.report is not None
+    for told in attempt.report.rounds[2:]:
+        told.device_throttle_percent = 30
+    text = Read(page(attempt, [])).text
+    assert "Device throttling" in text
+    assert "At most 30 % of the devices' time was taken from them" in text
+    assert "vCPU throttling" not in text
+    assert "Device throttling" not in Read(page(copying(), [])).text
+
+
 def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None:
     plain = copying()
     assert plain.report is not None

@@ -23,6 +23,7 @@ def closed(number: int) -> RoundMeasurement:
         cpu_dirtied_pages=80,
         dma_dirtied_pages=30,
         throttle_percent=20,
+        device_throttle_percent=30,
     )
 
 
@@ -34,6 +35,7 @@ def test_a_report_of_thirty_thousand_rounds_is_small_and_counts_them_all() -> No
     assert (report.rounds[0].round, report.rounds[-1].round) == (0, 29_999)
     assert (report.rounds[0].ended_ms, report.rounds[-1].ended_ms) == (2.0, 60_000.0)
     assert (report.rounds[0].cpu_dirtied_pages, report.rounds[0].dma_dirtied_pages) == (80, 30)
+    assert (report.rounds[0].throttle_percent, report.rounds[0].device_throttle_percent) == (20, 30)
     assert report.ByteSize() < 40_000
 
 

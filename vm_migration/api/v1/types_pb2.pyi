@@ -349,6 +349,7 @@ class Round(_message.Message):
     HELD_BACK_PAGES_FIELD_NUMBER: _builtins.int
     THROTTLE_PERCENT_FIELD_NUMBER: _builtins.int
     ENDED_MS_FIELD_NUMBER: _builtins.int
+    DEVICE_THROTTLE_PERCENT_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     dirty_pages: _builtins.int
     sent_pages: _builtins.int
@@ -371,6 +372,8 @@ class Round(_message.Message):
     """of the vCPUs' time that was taken from them meanwhile"""
     ended_ms: _builtins.float
     """since the first round began, as time in rounds; 0 from agents that do not tell"""
+    device_throttle_percent: _builtins.int
+    """of the devices' time, in which they started no DMA"""
     def __init__(
         self,
         *,
@@ -390,10 +393,11 @@ class Round(_message.Message):
         held_back_pages: _builtins.int = ...,
         throttle_percent: _builtins.int = ...,
         ended_ms: _builtins.float = ...,
+        device_throttle_percent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_pages", b"compressed_pages", "cpu_dirtied_pages", b"cpu_dirtied_pages", "delta_pages", b"delta_pages", "dirty_bytes_per_s", b"dirty_bytes_per_s", "dirty_pages", b"dirty_pages", "dma_dirtied_pages", b"dma_dirtied_pages", "ended_ms", b"ended_ms", "held_back_pages", b"held_back_pages", "ms", b"ms", "reference_pages", b"reference_pages", "round", b"round", "sent_pages", b"sent_pages", "throttle_percent", b"throttle_percent", "wire_bytes", b"wire_bytes", "wire_bytes_per_s", b"wire_bytes_per_s", "zero_pages", b"zero_pages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compressed_pages", b"compressed_pages", "cpu_dirtied_pages", b"cpu_dirtied_pages", "delta_pages", b"delta_pages", "device_throttle_percent", b"device_throttle_percent", "dirty_bytes_per_s", b"dirty_bytes_per_s", "dirty_pages", b"dirty_pages", "dma_dirtied_pages", b"dma_dirtied_pages", "ended_ms", b"ended_ms", "held_back_pages", b"held_back_pages", "ms", b"ms", "reference_pages", b"reference_pages", "round", b"round", "sent_pages", b"sent_pages", "throttle_percent", b"throttle_percent", "wire_bytes", b"wire_bytes", "wire_bytes_per_s", b"wire_bytes_per_s", "zero_pages", b"zero_pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
