@@ -391,4 +391,4 @@ class Drive:
 
 def _asking(attempt: Attempt) -> str:
     measured = attempt.asked.measure_ms
-    return f"asks both hosts, and measures for {measured} ms what is written" if measured else "asks both hosts"
+    return f"asks both hosts, and measures for {measured / 1000:g} s what it writes" if measured else "asks both hosts"

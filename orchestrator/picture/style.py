@@ -73,7 +73,7 @@ th, td {{ padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }}
 td {{ overflow-wrap: anywhere; }}
 thead th {{ color: var(--soft); font-weight: 500; }}
-tbody th {{ font-weight: 500; }}
+tbody th {{ font-weight: 500; white-space: nowrap; }}
 .number-cell {{ text-align: right; white-space: nowrap; }}
 footer {{ margin-top: 2.5rem; color: var(--soft); font-size: .85rem; }}
 @media print {{ :root {{ color-scheme: light; {_LIGHT} }} svg {{ min-width: 0; }} svg, tr {{ break-inside: avoid; }}

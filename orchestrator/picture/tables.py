@@ -5,12 +5,13 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from orchestrator.attempt import Attempt, Event, Outcome
+from orchestrator.limits import limits_of
 from orchestrator.picture.markup import node
 from orchestrator.picture.standstill import parts_of
 from orchestrator.picture.timeline import Timeline
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
-from orchestrator.result import timestamp
+from orchestrator.result import has_range, timestamp
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 Cell = str | Element
@@ -70,10 +71,20 @@ def prediction_table(attempt: Attempt, closed: int) -> Element | None:
         _prediction("downtime", expected.downtime_ms, expected.downtime_low_ms, expected.downtime_high_ms, downtime),
         ["rounds", str(expected.rounds), "", str(closed) if came is not None else "", ""],
     ]
+    shown = [at for at in range(5) if any(row[at] for row in rows)]
     headings = ["what", "expected", "range", "came", "off by"]
-    if any(row[2] for row in rows):
-        return _table("The range is where nine of ten are to lie.", headings, rows)
-    return _table("", headings[:2] + headings[3:], [row[:2] + row[3:] for row in rows])
+    return _table(
+        _rests_on(attempt, expected), [headings[at] for at in shown], [[row[at] for at in shown] for row in rows]
+    )
+
+
+def _rests_on(attempt: Attempt, expected: types_pb2.Expected) -> str:
+    """Return what a prediction rests on, where its source tells that, and whether it is of other limits."""
+    words = ""
+    if has_range(expected):
+        link, dirtied = rate(expected.link_bytes_per_s), rate(expected.dirty_bytes_per_s)
+        words = f"The range is where nine of ten are to lie. It rests on {link} on the wire, and on {dirtied} dirtied."
+    return f"{words} The limits were tuned since.".strip() if limits_of(attempt).tuned else words
 
 
 def facts_table(attempt: Attempt) -> Element:
@@ -111,7 +122,9 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     rows: list[list[Cell]] = [["memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"]]
     if words := travelled(report):
         rows.append(["travelled", words])
-    rows += [["devices' state", size(report.device_bytes)], ["verified", verified]]
+    rows.append(["devices' state", size(report.device_bytes)])
+    if report.outcome or report.pages_verified:
+        rows.append(["verified", verified])
     if report.HasField("guest"):
         guest = report.guest
         rows.append(["guest", f"{guest.jobs_done} jobs done, {guest.errors} errors"])

@@ -1,5 +1,6 @@
 """What was expected of a migration as people read it, and how far from that it came out. Pure."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from orchestrator.render.quantities import span
@@ -26,6 +27,11 @@ def beside_outcome(expected: types_pb2.Expected, total_ms: float, downtime_ms: f
     """Return what was expected, and how much more or less came."""
     whole = f"{in_all(expected)} in all, {came(expected.total_ms, total_ms)}"
     return f"{whole}; downtime {standing_still(expected)}, {came(expected.downtime_ms, downtime_ms)}"
+
+
+def all_alike(profiles: Sequence[types_pb2.Expected]) -> bool:
+    """Say whether the same is expected under every profile, as people read it."""
+    return len({(each.rounds, in_all(each), standing_still(each), each.converges) for each in profiles}) == 1
 
 
 def came(expected_ms: float, outcome_ms: float) -> str:

@@ -93,11 +93,11 @@ def plain_line(attempt: Attempt) -> str:
     if report is not None and report.rounds and not attempt.ended:
         last = report.rounds[-1]
         words += [
-            f"{rounds_closed(report)} rounds",
+            _rounds(report),
             f"{size(report.remaining_bytes)} to go",
             f"wire {rate(last.wire_bytes_per_s)}",
             f"dirtied {rate(last.dirty_bytes_per_s)}",
-            f"expected downtime {span(report.expected_downtime_ms)} of {span(limits_of(attempt).downtime_ms)}",
+            f"expected downtime {span(report.expected_downtime_ms)}, limit {span(limits_of(attempt).downtime_ms)}",
         ]
     if attempt.reason:
         words.append(attempt.reason)
@@ -137,9 +137,13 @@ def _so_far(attempt: Attempt) -> str:
     """Return rounds and time since the order, as of the last word of the source; before the first there is none."""
     if attempt.report is None:
         return ""
-    closed = rounds_closed(attempt.report)
-    rounds = f"{closed} round{'' if closed == 1 else 's'}, " if closed else ""
+    rounds = f"{_rounds(attempt.report)}, " if attempt.report.rounds else ""
     return f"{rounds}{span(max(0.0, attempt.updated_at - attempt.created_at) * 1000)}"
+
+
+def _rounds(report: source_pb2.AttemptReport) -> str:
+    closed = rounds_closed(report)
+    return f"{closed} round{'' if closed == 1 else 's'}"
 
 
 def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> Table:

@@ -22,7 +22,7 @@ def rate(per_second: float) -> str:
 
 
 def span(milliseconds: float) -> str:
-    """Return a time span for people: `42 ms`, `3.1 s`, `2 m 5 s`; `unknown` for one without an end."""
+    """Return a time span for people: `42 ms`, `3.1 s`, `2 m 5 s`, `10 m`; `unknown` for one without an end."""
     if not math.isfinite(milliseconds):
         return "unknown"
     if milliseconds < 1000:
@@ -30,7 +30,8 @@ def span(milliseconds: float) -> str:
     seconds = milliseconds / 1000
     if seconds < 60:
         return f"{seconds:.1f} s"
-    return f"{int(seconds // 60)} m {int(seconds % 60)} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} m {rest} s" if rest else f"{minutes} m"
 
 
 def _short(value: float, unit: str) -> str:

@@ -4,8 +4,9 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.attempt import Attempt, Notice, Outcome
+from orchestrator.limits import limits_of
 from orchestrator.preflight import Candidate, Preflight
-from orchestrator.render.forecast import beside_outcome, in_all, standing_still
+from orchestrator.render.forecast import all_alike, beside_outcome, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
 from orchestrator.result import has_range, rounds_closed
@@ -67,7 +68,8 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         facts.append(("downtime", f"{span(down.downtime_ms)} ({clock})"))
         facts.append(("", ", ".join(f"{name} {span(value)}" for name, value in parts)))
         if attempt.expected is not None:
-            facts.append(("expected", beside_outcome(attempt.expected, report.total_ms, down.downtime_ms)))
+            words = beside_outcome(attempt.expected, report.total_ms, down.downtime_ms)
+            facts.append(("expected", f"{words}; tuned since" if limits_of(attempt).tuned else words))
     facts.append(("limits", f"downtime {downtime_limit(attempt)}; bandwidth {bandwidth_limit(attempt)}"))
     facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
     if words := travelled(report):
@@ -115,8 +117,10 @@ def _show_expected(console: Console, one: Candidate) -> None:
         f"{span(expected.prepare_ms)} to prepare; downtime {standing_still(expected)}{never}",
         highlight=False,
     )
-    if len(one.profiles) > 1:
+    if len(one.profiles) > 1 and not all_alike(one.profiles):
         _show_profiles(console, one.profiles)
+    elif len(one.profiles) > 1:
+        console.print(f"  the same under {', '.join(each.profile for each in one.profiles)}", highlight=False)
 
 
 def _show_profiles(console: Console, profiles: tuple[types_pb2.Expected, ...]) -> None:

@@ -16,7 +16,7 @@ def travelled(report: source_pb2.AttemptReport) -> str:
         words.append(f"compression {report.compression} in the end")
     hits = delta_hit_rate(report)
     if hits is not None:
-        words.append(f"for deltas {100 * hits:.0f} % of {report.bases_looked_up} pages were remembered")
+        words.append(f"deltas had a base for {100 * hits:.0f} % of {report.bases_looked_up} pages")
     return ", ".join(words)
 
 

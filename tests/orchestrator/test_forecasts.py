@@ -148,6 +148,14 @@ async def test_profiles_are_a_table(viaduct: Run, site: FakeSite) -> None:
     assert "never" not in balanced + urgent
 
 
+async def test_profiles_that_do_not_differ_are_one_line(viaduct: Run, site: FakeSite) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.profiles = [expected(name) for name in ("gentle", "balanced", "urgent")]
+    said = (await viaduct("preflight", "guest", "--to", "host-b")).out
+    assert "the same under gentle, balanced, urgent" in said
+    assert "profile " not in said
+
+
 def test_bounds_are_shown_where_they_are_told() -> None:
     assert in_all(expected("balanced")) == "2.0 s (1.6 s to 3.0 s)"
     assert in_all(types_pb2.Expected(total_ms=900)) == "900 ms"

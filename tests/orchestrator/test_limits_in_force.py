@@ -59,7 +59,7 @@ def test_a_tuned_attempt_shows_what_is_in_force_and_what_was_asked_for() -> None
     assert "bandwidth limit in the end" in drawn
     assert "of at most 500 ms" in drawn
     assert "limit 500 ms" in drawn
-    assert "of 500 ms" in plain_line(under(copying(), 500))
+    assert "limit 500 ms" in plain_line(under(copying(), 500))
 
 
 def test_an_attempt_that_was_not_tuned_shows_its_limits_once() -> None:

@@ -133,6 +133,39 @@ def test_a_range_and_a_bandwidth_limit_are_drawn_where_they_are_known() -> None:
         assert words in told, words
 
 
+def test_what_remains_of_a_round_under_way_is_not_what_the_one_before_left() -> None:
+    """A round that is nearly over would look as if the rounds converged."""
+    attempt = copying(count=2)
+    assert attempt.report is not None
+    last = attempt.report.rounds[-1]
+    left = round(last.dirty_bytes_per_s * last.ms / 1000)
+    attempt.report.remaining_bytes = 4096
+    assert timeline(attempt.report).left_bytes == pytest.approx(left, abs=1)
+    attempt.report.remaining_bytes = 2 * left  # pages that were held back count, too
+    assert timeline(attempt.report).left_bytes == 2 * left
+    last.dirty_bytes_per_s, attempt.report.remaining_bytes = 0, 0
+    assert timeline(attempt.report).left_bytes == 0
+
+
+def test_an_open_page_has_no_column_of_outcomes_and_no_verification() -> None:
+    texts = {name: Read(page(attempt, [])).text for name, attempt in (("open", copying()), ("ended", completed()))}
+    for words in ("off by", "differ, by"):
+        assert words in texts["ended"], words
+        assert words not in texts["open"], words
+
+
+def test_a_prediction_says_what_it_rests_on_and_that_its_limits_were_tuned() -> None:
+    attempt = completed()
+    assert "rests on" not in Read(page(attempt, [])).text  # of a source of 0.1.0
+    assert attempt.expected is not None
+    assert attempt.report is not None
+    attempt.expected.total_low_ms, attempt.expected.total_high_ms = 3000, 5000
+    attempt.expected.link_bytes_per_s, attempt.expected.dirty_bytes_per_s = 100 << 20, 60 << 20
+    assert "It rests on 100 MiB/s on the wire, and on 60.0 MiB/s dirtied." in Read(page(attempt, [])).text
+    attempt.report.downtime_limit_ms = 900
+    assert "The limits were tuned since." in Read(page(attempt, [])).text
+
+
 def test_what_comes_after_a_large_first_round_has_a_scale_of_its_own() -> None:
     tail = "Memory left to send, from the second round on"
     assert tail in Read(page(copying(count=6), [])).text
@@ -193,7 +226,7 @@ def test_how_pages_travelled_is_told_where_they_did_not_go_as_they_are() -> None
         "held back",
         "815",
         "over direct, 3.0 GiB of pages were sent, compression zstd in the end",
-        "for deltas 75 % of 400 pages were remembered",
+        "deltas had a base for 75 % of 400 pages",
     ):
         assert words in after, words
         assert words not in before, words
@@ -245,6 +278,10 @@ def test_rounds_of_an_agent_that_tells_no_times_lie_where_others_do() -> None:
 
 def test_a_span_that_nobody_knows_has_a_word() -> None:
     assert span(float("inf")) == "unknown"
+
+
+def test_whole_minutes_have_no_seconds() -> None:
+    assert [span(ms) for ms in (60_000, 61_000, 600_000)] == ["1 m", "1 m 1 s", "10 m"]
     assert re.search("expected downtime", Read(page(_unmeasured(), [])).text)
 
 

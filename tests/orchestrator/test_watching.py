@@ -119,7 +119,7 @@ def test_each_phase_gets_a_line_and_a_long_one_gets_one_now_and_then() -> None:
     begun = lines.next(copying(), 5.0)
     assert begun is not None
     assert "5 rounds" in begun
-    assert "expected downtime 142 ms of 300 ms" in begun
+    assert "expected downtime 142 ms, limit 300 ms" in begun
     assert lines.next(replace(copying(), reason="asks again"), 9.9) is None
     assert "asks again" in (lines.next(replace(copying(), reason="asks again"), 10.0) or "")
     assert lines.next(replace(completed(), phase=Phase.COMPLETED), 10.1) is not None
