@@ -6,7 +6,6 @@ is not sent), `round-N` (in the middle of round N), `pausing` (after the last ha
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from lab.cases import cases_of
 from vfio_host.interface.numbers import LEAF_SIZES
-from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
+from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, parse_toml, read_toml
 from vmm.assembly.specification import (
     MachineSpecification,
     Name,
@@ -135,6 +134,8 @@ class Scenario:
         return self.document.name
 
 
+MAX_CASES: Final = 100
+"""Of one file."""
 SHIPPED: Final = Path(__file__).parent / "scenarios"
 
 
@@ -153,11 +154,7 @@ def parse_scenario(text: str, name: str) -> Scenario:
     Raises:
         InvalidDocument: With every fault at once.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidDocument([Fault(name, "", f"Not TOML: {error}", "")]) from None
-    return check_scenario(document, name)
+    return check_scenario(parse_toml(text.encode(), name), name)
 
 
 def check_scenarios(document: Mapping[str, object], name: str) -> tuple[Scenario, ...]:
@@ -168,6 +165,9 @@ def check_scenarios(document: Mapping[str, object], name: str) -> tuple[Scenario
     """
     found: list[Scenario] = []
     faults: list[Fault] = []
+    cases = document.get("case")
+    if isinstance(cases, list) and len(cases) > MAX_CASES:
+        raise InvalidDocument([Fault(name, "case", f"{len(cases)} cases", f"at most {MAX_CASES}")])
     for case, each in cases_of(document):
         try:
             found.append(check_scenario(each, f"{name} {case}".strip()))

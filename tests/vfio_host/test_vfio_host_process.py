@@ -215,7 +215,18 @@ def test_a_group_keeps_its_container_until_its_device_is_closed(host: HostProces
     root.close()
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", struct.pack("<I", 5) + b"hello", struct.pack("<I", 0)])
+NO_TEXT = calls.encode(calls.Batch((calls.Open(path="/dev/qat0"),))).replace(b"qat0", b"\xff\xff\xff\xff")
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xff\xff\xff",
+        struct.pack("<I", 5) + b"hello",
+        struct.pack("<I", 0),
+        struct.pack("<I", len(NO_TEXT)) + NO_TEXT,
+    ],
+)
 def test_a_malformed_message_costs_its_own_channel_only(host: HostProcess, garbage: bytes) -> None:
     good, bad = host.connect(), host.connect()
     iommu = good.open(DEV_IOMMU)

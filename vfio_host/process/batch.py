@@ -81,6 +81,7 @@ def answer(
 
     Raises:
         msgspec.DecodeError: The body is no batch, or one of too many calls; nothing was done.
+        UnicodeDecodeError: The body is no batch: it has text that is none. Nothing was done.
     """
     try:
         batch = calls.batch_decoder.decode(body)

@@ -110,8 +110,8 @@ class HostLoop:
     def _ready(self, descriptor: int, events: int) -> None:
         try:
             self._exchange(self._served[descriptor], events)
-        except (ChannelError, msgspec.DecodeError) as error:
-            if isinstance(error, msgspec.DecodeError):
+        except (ChannelError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            if not isinstance(error, ChannelError):
                 sys.stderr.write(f"A client sent what is no batch of calls: {error}\n")
             self._drop(descriptor)
 

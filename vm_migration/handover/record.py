@@ -105,4 +105,7 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes) -> Record:
     """Read what `encode` wrote; raises msgspec.DecodeError for anything else, a newer version's fields included."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:  # which msgspec lets through, of bytes that are no text
+        raise msgspec.DecodeError(str(error)) from error

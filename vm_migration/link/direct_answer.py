@@ -50,7 +50,7 @@ def read_answer(wire: DirectWire) -> bytes | None:
     _rest(wire, text)
     try:
         told = msgspec.json.decode(text, type=_Refusal)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise AttemptFailed("bad-answer", f"A refusal that is none came: {error}", "Look at its log") from None
     raise error_of_kind(told.kind, told.code, told.message, told.hint)
 

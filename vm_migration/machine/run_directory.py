@@ -76,7 +76,7 @@ class MachineDirectory:
         """Return which processes the machine is, or None when it never came up."""
         try:
             return msgspec.json.decode((self.path / INSTANCE_FILE).read_bytes(), type=Instance)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def write_instance(self, instance: Instance) -> None:

@@ -168,7 +168,7 @@ class SoftwareMachine:
                     _exchanged(channel, self._attached)  # where it is refused, so is any command that follows
             channel.set_deadline(deadline)
             return _exchanged(channel, request)
-        except (ChannelError, msgspec.DecodeError) as error:
+        except (ChannelError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._disconnect()
             raise MachineGone(f"Machine at {self._path} does not answer: {error}") from error
 

@@ -5,16 +5,24 @@
     InvalidDocument    the document cannot be used; `faults` says why, one entry a key
 """
 
+import re
 import tomllib
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union, get_args, get_origin
+from typing import Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+MAX_DOCUMENT: Final = 1 << 20
+"""Bytes of a document."""
+MAX_DEPTH: Final = 24
+"""Tables and lists in each other."""
+_PART: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+"""
+_DEEP_KEY: Final = re.compile(rf"(?<![\w-])(?:{_PART}){{{MAX_DEPTH},}}")
+"""tomllib takes memory by the square of a dotted key's parts."""
 _EXPECTED_TYPE = {
     "string_type": "text in quotes",
     "int_type": "a whole number",
@@ -62,16 +70,50 @@ def read_toml(path: Path) -> dict[str, object]:
     """Read a TOML file.
 
     Raises:
-        InvalidDocument: The file cannot be read, or is not TOML.
+        InvalidDocument: The file cannot be read, is not TOML, or is larger or deeper than any that a person writes.
     """
     try:
         with path.open("rb") as file:
-            document: dict[str, object] = tomllib.load(file)
+            data = file.read(MAX_DOCUMENT + 1)
     except OSError as error:
         raise InvalidDocument([Fault(str(path), "", f"Cannot be read: {error.strerror}", "")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidDocument([Fault(str(path), "", f"Not TOML: {error}", "")]) from None
+    return parse_toml(data, str(path))
+
+
+def parse_toml(data: bytes, file: str) -> dict[str, object]:
+    """Read TOML; `file` is the name that its faults carry.
+
+    Raises:
+        InvalidDocument: It is not TOML, or larger or deeper than any that a person writes.
+    """
+    if len(data) > MAX_DOCUMENT:
+        raise InvalidDocument([Fault(file, "", "Too large", f"at most {MAX_DOCUMENT} bytes")])
+    try:
+        text = data.decode()
+        if _DEEP_KEY.search(text):
+            raise InvalidDocument([_too_deep(file)])
+        document: dict[str, object] = tomllib.loads(text)
+    except ValueError as error:  # TOML's own kind, text that is none, and numbers that Python does not read
+        raise InvalidDocument([Fault(file, "", f"Not TOML: {error}", "")]) from None
+    except RecursionError:
+        raise InvalidDocument([_too_deep(file)]) from None
+    if _is_deep(document):
+        raise InvalidDocument([_too_deep(file)])
     return document
+
+
+def _too_deep(file: str) -> Fault:
+    return Fault(file, "", "Tables or lists lie too deep in each other", f"at most {MAX_DEPTH} deep")
+
+
+def _is_deep(document: object) -> bool:
+    level: list[object] = [document]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [value for value in level if isinstance(value, dict | list)]
+        if not inner:
+            return False
+        level = [each for value in inner for each in (value.values() if isinstance(value, dict) else value)]
+    return True
 
 
 def faults_of(error: ValidationError, file: str, model: type[BaseModel] | None = None) -> tuple[Fault, ...]:
@@ -116,6 +158,8 @@ def _shown(value: object) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a number without end"  # which Python refuses to write out
     text = repr(value) if not isinstance(value, str) else f'"{value}"'
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -124,7 +168,7 @@ def _keys_at(model: type[BaseModel] | None, location: Sequence[int | str]) -> li
     for part in location:
         if model is None:
             return []
-        if isinstance(part, str):
+        if isinstance(part, str) and part in model.model_fields:  # else it is a key that whoever wrote it chose
             model = _model_in(model.model_fields[part].annotation)
     return [] if model is None else list(model.model_fields)
 

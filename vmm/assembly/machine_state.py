@@ -53,7 +53,7 @@ def decode(data: bytes) -> MachineState:
     """
     try:
         state = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidState(f"Machine state cannot be read: {error}") from error
     if state.version != STATE_FORMAT:
         raise InvalidState(f"Machine state has format {state.version}; this version reads {STATE_FORMAT}")

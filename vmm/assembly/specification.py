@@ -11,13 +11,12 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, ValidationError
 from pydantic_core import PydanticCustomError
 
-from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
+from vmm.assembly.document_faults import MAX_DOCUMENT, Fault, InvalidDocument, faults_of, read_toml
 from vmm.assembly.quantity_text import RATES_ALLOWED, SIZES_ALLOWED, parse_rate, parse_size
 from vmm.assembly.specification_conflicts import conflicts
 from vmm.rules import Rules, RuleSet
 
 _MAX_QUANTITY: Final = 1 << 63
-_MAX_DOCUMENT: Final = 1 << 20
 _NAME_ALLOWED: Final = "letters, digits and - _ . up to 63, first a letter or digit"
 _ADDRESS_ALLOWED: Final = '"00:SS.F", slot SS from 01 to 1f, function F from 0 to 7'
 
@@ -224,8 +223,8 @@ def parse_specification(data: bytes) -> MachineSpecification:
         InvalidDocument: With every fault at once.
     """
     source = "specification"
-    if len(data) > _MAX_DOCUMENT:
-        raise InvalidDocument([Fault(source, "", f"{len(data)} bytes", f"at most {_MAX_DOCUMENT} bytes")])
+    if len(data) > MAX_DOCUMENT:
+        raise InvalidDocument([Fault(source, "", f"{len(data)} bytes", f"at most {MAX_DOCUMENT} bytes")])
     try:
         document: object = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -207,6 +207,8 @@ class VtdDriver:
             owners = {(domain.devfn, DomainKind(domain.kind)) for domain in loaded.domains}
         except (msgspec.MsgspecError, ValueError) as error:
             raise DriverStateRefused("Bytes are not a state of the VT-d driver") from error
+        if msgspec.msgpack.encode(loaded) != state:
+            raise DriverStateRefused("State of the VT-d driver is not in its canonical form")
         if (loaded.version, loaded.scalable, loaded.levels) != (_STATE_VERSION, self._scalable, self._levels):
             raise DriverStateRefused("State is of a VT-d driver of another mode, address width or version")
         pages = [domain.root for domain in loaded.domains] + list(loaded.pool.free)

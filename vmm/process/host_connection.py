@@ -62,7 +62,7 @@ class SocketDescriptor:
             self._channel.send(calls.encode(Batch(tuple(made))), descriptors)
             body, received = self._channel.receive()
             answers = calls.answers_decoder.decode(body).answers
-        except (ChannelError, msgspec.DecodeError) as error:
+        except (ChannelError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HostGone(f"Host process does not answer: {error}") from error
         if len(answers) != len(made):
             close_all(received)

@@ -115,7 +115,7 @@ class MachineServer:
             body, descriptors = channel.receive()
             close_all(descriptors)
             request = control.request_decoder.decode(body)
-        except (ChannelError, msgspec.DecodeError):
+        except (ChannelError, msgspec.DecodeError, UnicodeDecodeError):
             self._drop(channel)
             return
         reply, given = self._commands.serve(self._channels[channel], request)

@@ -8,9 +8,10 @@ from tests.vm_migration.handover.journal_life import MACHINE, OWNER, confirm
 from vm_migration.handover import ownership
 from vm_migration.handover.journal import Journal, read_last
 from vm_migration.handover.journal_errors import JournalUnreadable
+from vm_migration.handover.journal_format import line
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"not a journal\n"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"not a journal\n", line(b'{"machine":"\xff"}')])
 def test_a_missing_empty_or_strange_file_is_unreadable_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(JournalUnreadable):
         Journal.open(tmp_path, MACHINE)

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from vfio_host.interface.channel import ChannelClosed, connect
 from vfio_host.interface.configuration import DeviceConfiguration, HostConfiguration
 from vm_migration.machine import launch as launching
 from vm_migration.machine.launch import launch, take_away
@@ -20,8 +21,16 @@ from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, Machine
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, lives
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.guest.console import GuestAction
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.process.control import HOLD, SPECIFICATION_FILE, THROTTLE_SECONDS
+from vmm.process.control import (
+    CONTROL_SOCKET,
+    HOLD,
+    SPECIFICATION_FILE,
+    THROTTLE_SECONDS,
+    GuestCommand,
+    encode,
+)
 
 MIB = 1 << 20
 
@@ -209,12 +218,27 @@ async def test_an_incoming_machine_refuses_what_is_no_state_and_does_not_run_it(
     port = SoftwareMachine(target.path)
     try:
         await port.attach(1, 1)
-        with pytest.raises(MachineRefused, match="cannot be read"):
-            await port.load(b"nonsense", 1)
+        for nonsense in (b"nonsense", b"\x95\x02\x93\xa5\xff"):
+            with pytest.raises(MachineRefused, match="cannot be read"):
+                await port.load(nonsense, 1)
         assert (await port.describe()).run_state == "incoming"
     finally:
         await take_away(target, port)
         await port.close()
+
+
+async def test_a_request_that_is_no_text_costs_its_own_connection_only(
+    machine: SoftwareMachine, directory: MachineDirectory
+) -> None:
+    request = encode(GuestCommand(action=GuestAction.QUIET, device="qat0")).replace(b"qat0", b"\xff\xff\xff\xff")
+    stranger = connect(directory.path / CONTROL_SOCKET, 10.0)
+    try:
+        stranger.send(request)
+        with pytest.raises(ChannelClosed):
+            stranger.receive()
+    finally:
+        stranger.close()
+    assert (await machine.describe()).run_state == "running"
 
 
 async def test_sigterm_ends_a_machine_that_waits_and_its_host_process_follows(tmp_path: Path) -> None:
