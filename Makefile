@@ -1,7 +1,7 @@
 # The way into this project: `make demo` shows it, `make test` tests it, `make check` is what CI runs.
 #
 # PYTHON names the interpreter that .venv is made from; ARGS is handed on to the command behind demo, test, lab,
-# bench, faults and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
+# bench, faults, fuzz and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab check format lint types architecture generated model bench faults proto lock clean set-up set-up-dev
+.PHONY: help demo test lab check format lint types architecture generated model bench faults fuzz proto lock clean set-up set-up-dev
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ bench:  ## the measured comparisons, as a table and JSON
 faults:  ## kill, freeze and cut off real processes and simulated ones; writes the table of docs/reliability.md
 	@$(PYTHON) tools/set_up.py dev test
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz:  ## search for bytes that a parser cannot bear (ARGS="--seconds 600 bulk_frame" searches one for longer)
+	@$(PYTHON) tools/set_up.py tools
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 proto: set-up-dev  ## generate vm_migration/api from proto/
 	$(BIN)/python tools/generate_api.py

@@ -1,8 +1,9 @@
 """Make .venv from the locked versions, and see to the system packages that a task needs.
 
-usage: python3 tools/set_up.py run | dev [PURPOSE]
+usage: python3 tools/set_up.py run | dev | tools [PURPOSE]
 
-`run` installs what the programs need (requirements.lock), `dev` also what their tests need (requirements-dev.lock).
+`run` installs what the programs need (requirements.lock), `dev` also what their tests need (requirements-dev.lock), and
+`tools` also what searches for faults and looks at what is shipped (requirements-tools.lock).
 PURPOSE names lines of tools/system-packages.txt. Only the standard library is used: this runs before anything is
 installed. A checkout whose .venv is up to date is left alone. Everything said goes to stderr.
 """
@@ -18,7 +19,11 @@ from typing import Final, NoReturn
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ENVIRONMENT: Final = ROOT / ".venv"
-LOCKS: Final = {"run": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
+LOCKS: Final = {
+    "run": ROOT / "requirements.lock",
+    "dev": ROOT / "requirements-dev.lock",
+    "tools": ROOT / "requirements-tools.lock",
+}
 """What each level installs; a later level holds all of the earlier ones."""
 OLD_CLIENT: Final = ROOT / "tests" / "asyncio-mqtt.lock"
 """The MQTT client under its old name, which tests use from .venv/asyncio-mqtt, beside the environment proper."""
@@ -82,7 +87,7 @@ def make_environment() -> None:
 
 def locked(level: str) -> str:
     """Return what identifies a level's contents: its locks and the project's own metadata."""
-    files = [LOCKS[level], ROOT / "pyproject.toml", *([OLD_CLIENT] if level == "dev" else [])]
+    files = [LOCKS[level], ROOT / "pyproject.toml", *([OLD_CLIENT] if level != "run" else [])]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -98,7 +103,7 @@ def install(level: str) -> None:
     pip = (ENVIRONMENT / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "-qq", "install")
     run(*pip, "--require-hashes", "--only-binary", ":all:", "-r", LOCKS[level])
     run(*pip, "--no-deps", "--no-build-isolation", "-e", ROOT)
-    if level == "dev":
+    if level != "run":
         aside = ("--upgrade", "--target", ENVIRONMENT / "asyncio-mqtt")
         run(*pip, "--require-hashes", "--no-deps", "--no-build-isolation", *aside, "-r", OLD_CLIENT)
     (ENVIRONMENT / f"installed-{level}").write_text(locked(level))

@@ -6,6 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-tools.lock", "tests/asyncio-mqtt.lock"]
 ENTRY = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;\\]+)(?P<rest>.*(?:\n    --hash=.*)+)", re.MULTILINE)
 
 
@@ -14,7 +15,12 @@ def locked(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements.lock", ["build"]), ("requirements-dev.lock", ["build", "dev"])]
+    ("lock", "extras"),
+    [
+        ("requirements.lock", ["build"]),
+        ("requirements-dev.lock", ["build", "dev"]),
+        ("requirements-tools.lock", ["build", "dev", "tools"]),
+    ],
 )
 def test_a_lock_holds_what_the_project_asks_for(root: Path, lock: str, extras: list[str]) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -29,7 +35,7 @@ def test_a_lock_holds_what_the_project_asks_for(root: Path, lock: str, extras: l
     assert unmet == [], "run 'make lock'"
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock", "tests/asyncio-mqtt.lock"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_names_versions_and_hashes_and_nothing_else(root: Path, lock: str) -> None:
     rest = ENTRY.sub("", (root / lock).read_text())
     assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
