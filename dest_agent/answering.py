@@ -6,7 +6,9 @@ asked for still come. They come whatever the stream waits for here, a machine th
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
 from typing import Final, Protocol
 
 from vm_migration.transfer.frames import Ack
@@ -33,32 +35,47 @@ async def answered(
     Raises:
         MigrationError: What `take` raises; the stream is over.
     """
-    if tells:
-        yield attempt.progress(stream)
-    step = _next(attempt, messages, stream)
-    try:
-        while True:
-            await asyncio.wait((step,), timeout=PROGRESS_EVERY if tells else None)
-            if not step.done():
-                yield attempt.progress(stream)
-                continue
-            answer = step.result()
-            if answer is None:
-                return
-            step = _next(attempt, messages, stream)
-            yield answer
-    finally:
-        step.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await step
 
-
-def _next(attempt: Arrival, messages: AsyncIterator[bytes | memoryview], stream: int) -> "asyncio.Task[Ack | None]":
-    async def take() -> Ack | None:
+    async def next_answer() -> Ack | None:
         async for message in messages:
             answer = await attempt.take(message, stream)
             if answer is not None:
                 return answer
         return None
 
-    return asyncio.create_task(take(), name=f"frames of stream {stream}")
+    async with aclosing(told(partial(attempt.progress, stream), next_answer, tells=tells)) as answers:
+        async for answer in answers:
+            yield answer
+
+
+async def told(
+    progress: Callable[[], Ack], next_answer: Callable[[], Coroutine[None, None, Ack | None]], *, tells: bool
+) -> AsyncGenerator[Ack, None]:
+    """Yield what a stream's frames ask for, and where it `tells` also how far it is.
+
+    Args:
+        progress: Says how far it is.
+        next_answer: Takes frames until one asks for an answer, and returns that; None at the stream's end.
+        tells: Answer of its own accord as well, from the start on.
+
+    Raises:
+        MigrationError: What either raises; the stream is over.
+    """
+    if tells:
+        yield progress()
+    step = asyncio.create_task(next_answer(), name="frames of a bulk stream")
+    try:
+        while True:
+            await asyncio.wait((step,), timeout=PROGRESS_EVERY if tells else None)
+            if not step.done():
+                yield progress()
+                continue
+            answer = step.result()
+            if answer is None:
+                return
+            step = asyncio.create_task(next_answer(), name="frames of a bulk stream")
+            yield answer
+    finally:
+        step.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await step

@@ -12,12 +12,13 @@ import asyncio
 import socket
 from collections.abc import Coroutine
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
-from dest_agent.answering import answered
+from dest_agent.answering import told
 from dest_agent.direct_stream import DirectStream
 from dest_agent.letting_in import Arrivals, let_in
-from vm_migration.errors import MigrationError, Refused
+from vm_migration.errors import MigrationError, Refused, Unauthorised
 from vm_migration.link.address import join_address, refuse_plaintext
 from vm_migration.link.authorisation import authorise
 from vm_migration.link.boundary import outward
@@ -25,6 +26,7 @@ from vm_migration.link.direct_hello import Hello
 from vm_migration.link.direct_tls import ServerContexts
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Identity
+from vm_migration.link.refusals import note_refusal
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import logs
 
@@ -101,7 +103,7 @@ class DirectListener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, _ = await loop.sock_accept(listening)
+                connection, where = await loop.sock_accept(listening)
             except OSError as error:  # no descriptor is free, say; those that are open go on
                 _log.warning("direct stream not accepted", reason=str(error))
                 await asyncio.sleep(_OUT_OF_DESCRIPTORS)
@@ -110,9 +112,9 @@ class DirectListener:
                 _log.warning("direct stream not accepted", reason="too many say nothing")
                 connection.close()
                 continue
-            self._waiting.add(self._spawn(self._serve(connection), "direct stream"))
+            self._waiting.add(self._spawn(self._serve(connection, join_address(*where[:2])), "direct stream"))
 
-    async def _serve(self, connection: socket.socket) -> None:
+    async def _serve(self, connection: socket.socket, address: str) -> None:
         try:
             stream = DirectStream(self._wire(connection))
         except OSError as error:  # it has gone already
@@ -120,7 +122,9 @@ class DirectListener:
             _log.info("direct stream ended", reason=str(error))
             return
         try:
-            await self._served(stream)
+            await self._served(stream, address)
+        except Unauthorised as error:
+            note_refusal(error, _METHOD, None, address)
         except MigrationError as error:
             _log.warning("direct stream refused", code=error.code, reason=error.message)
         except OSError as error:
@@ -135,14 +139,17 @@ class DirectListener:
         context = self._contexts.context()
         return DirectWire(context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
 
-    async def _served(self, stream: DirectStream) -> None:
+    async def _served(self, stream: DirectStream, address: str) -> None:
         hello, identity = await stream.greeted(HELLO_SECONDS)
         try:
             await self._take(stream, hello, identity)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001  # as at the boundary of gRPC: it must not leave with its text
-            await stream.refuse(outward(error, _METHOD))
+            told = outward(error, _METHOD)
+            if isinstance(told, Unauthorised):
+                note_refusal(told, _METHOD, identity, address)
+            await stream.refuse(told)
 
     async def _take(self, stream: DirectStream, hello: Hello, identity: Identity | None) -> None:
         if self._contexts is not None:
@@ -150,10 +157,9 @@ class DirectListener:
         name = None if identity is None else identity.name
         arriving = let_in(self._arrivals, str(hello.attempt), name, hello.ticket, hello.stream)
         self._waiting.difference_update({asyncio.current_task()})
-        async with (
-            aclosing(stream.messages()) as messages,
-            aclosing(answered(arriving, messages, hello.stream, tells=hello.tells)) as answers,
-        ):
+        progress = partial(arriving.progress, hello.stream)
+        next_answer = partial(stream.next_answer, arriving, hello.stream)
+        async with aclosing(told(progress, next_answer, tells=hello.tells)) as answers:
             async for answer in answers:
                 await stream.answer(answer)
 

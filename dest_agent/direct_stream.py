@@ -1,16 +1,12 @@
-"""One direct stream as it comes in: its hello, its frames, what it is answered, and why it is ended.
-
-Frames of pages, which are written to RAM before the next one is asked for, come into two rooms in turn: one is filled
-by a thread while the loop applies the other. Every other frame has memory of its own, for what it holds may be kept.
-"""
+"""One direct stream as it comes in: its hello, its frames, what it is answered, and why it is ended."""
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
-from vm_migration.errors import AttemptFailed, MigrationError
+from dest_agent.direct_frames import FrameTaker, take_frames
+from vm_migration.errors import MigrationError
 from vm_migration.link.direct_answer import encode_refusal
 from vm_migration.link.direct_hello import HELLO_BYTES, Hello, decode_hello
 from vm_migration.link.direct_threads import DirectThreads
@@ -19,11 +15,17 @@ from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Identity
 from vm_migration.transfer.frames import Ack
 from vm_migration.wire.ack import encode_ack
-from vm_migration.wire.errors import WireError
-from vm_migration.wire.frame import HEADER_BYTES, MAX_FRAME, Kind, payload_length
+from vm_migration.wire.frame import MAX_FRAME
 
 _LINGER: Final = 1.0
 """Seconds in which a peer may read why its stream was ended."""
+
+
+class DirectArrival(FrameTaker, Protocol):
+    """An arrival whose frames a thread takes: dest_agent.incoming_attempt.IncomingAttempt."""
+
+    async def settle(self, answer: Ack | None, stream: int) -> None:
+        """Pass device state on that came on a stream; all of it before an answer is given."""
 
 
 class DirectStream:
@@ -31,6 +33,8 @@ class DirectStream:
 
     def __init__(self, wire: DirectWire) -> None:
         self._threads: Final = DirectThreads(wire)
+        self._room: memoryview | None = None
+        """Made once the stream is let in."""
 
     async def greeted(self, seconds: float) -> tuple[Hello, Identity | None]:
         """Return what the peer says first and who it is; without TLS it is nobody.
@@ -41,26 +45,23 @@ class DirectStream:
         """
         return await self._threads.begin(partial(_greeted, self._threads.wire, time.monotonic() + seconds))
 
-    async def messages(self) -> AsyncGenerator[memoryview, None]:
-        """Yield the frames as they come; each is looked at only until the next is asked for.
+    async def next_answer(self, arrival: DirectArrival, stream: int) -> Ack | None:
+        """Take frames until one asks for an answer, and return that; None where the peer ended the stream.
 
         Raises:
-            AttemptFailed: What came is longer than any frame, or of another version.
+            MigrationError: What came is no frame, or not the one that must come next.
             OSError: The connection broke.
         """
-        wire, rooms = self._threads.wire, [memoryview(bytearray(MAX_FRAME)) for _ in range(2)]
-        coming, turn = self._threads.begin(partial(read_frame, wire, rooms[0])), 0
+        wire = self._threads.wire
+        if self._room is None:
+            self._room = memoryview(bytearray(MAX_FRAME))
         while True:
-            try:
-                message = await coming
-            except WireError as error:
-                text = f"Destination refused a frame: {error}"
-                raise AttemptFailed("bad-frame", text, "The machine goes on at its source") from None
-            if message is None:
-                return
-            turn = 1 - turn
-            coming = self._threads.begin(partial(read_frame, wire, rooms[turn]))
-            yield message
+            stop = await self._threads.begin(partial(take_frames, wire, arrival, stream, self._room))
+            if stop.ended:
+                return None
+            await arrival.settle(stop.answer, stream)
+            if stop.answer is not None:
+                return stop.answer
 
     async def answer(self, ack: Ack) -> None:
         """Write one answer.
@@ -79,26 +80,6 @@ class DirectStream:
     def close(self) -> None:
         """End the connection, and whatever waits on it."""
         self._threads.close()
-
-
-def read_frame(wire: DirectWire, room: memoryview) -> memoryview | None:
-    """Wait for the next frame and return it, where it may lie in `room`; None where the peer ended the stream.
-
-    Raises:
-        FrameError: Its header is not one; nothing was made ready for what it says.
-        OSError: The connection broke.
-    """
-    header = room[:HEADER_BYTES]
-    if not wire.read_exactly(header):
-        return None
-    length = payload_length(header)
-    message = room[: HEADER_BYTES + length]
-    if header[1] != Kind.PAGES:
-        message = memoryview(bytearray(HEADER_BYTES + length))
-        message[:HEADER_BYTES] = header
-    if length and not wire.read_exactly(message[HEADER_BYTES:]):
-        raise ConnectionResetError("Closed in the middle of a frame")
-    return message.toreadonly()
 
 
 def _greeted(wire: DirectWire, deadline: float) -> tuple[Hello, Identity | None]:

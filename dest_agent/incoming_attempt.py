@@ -1,12 +1,14 @@
 """One machine that is arriving: its image, its streams, its ticket.
 
-The image takes frames on the agent's loop, a frame at a time, so that its checks and its writes are one step. The
-devices' state goes on to the machine's process in batches, one of which is on its way while the next one comes; then
-its stream waits, and so does its source.
+The image takes frames one at a time, whichever thread brings them, so that its checks and what they lead to are one
+step; only the data of pages that are known to be expected are written meanwhile (`expect`). The devices' state goes on
+to the machine's process in batches, one of which is on its way while the next one comes; then its stream waits, and so
+does its source.
 """
 
 import asyncio
 import hmac
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +23,7 @@ from vm_migration.handover.record import Record
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.transfer.errors import TransferError
-from vm_migration.transfer.frames import DEVICE_STREAM, Ack
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack, PagesToCome
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.transfer.verified_pages import VerifyResult
 from vm_migration.wire.bitmap_codec import decode_bitmap
@@ -69,7 +71,10 @@ class IncomingAttempt:
         self.prepare_ms = 0.0
         self.launch_ms = 0.0
         """Of it, until the machine's processes were there; the rest is its memory."""
-        self.heard = asyncio.get_running_loop().time()
+        self._loop: Final = asyncio.get_running_loop()
+        self._turn: Final = threading.Lock()
+        """Whoever asks or changes the image has it, for as long as one frame takes."""
+        self.heard = self._loop.time()
         """When anything was heard of its source, in seconds of the loop's clock."""
         self.asked: FinishRequest | None = None
         self.finished: Finished | None = None
@@ -112,17 +117,19 @@ class IncomingAttempt:
             AttemptFailed: It does not follow from what came before, or the machine's process has ended; the attempt
                 cannot go on.
         """
-        self.heard = asyncio.get_running_loop().time()
+        self.heard = self._loop.time()
         self._require_process()
         if self.custody.record.whole:
             raise Refused("already-whole", "The last round is over here; what came is not written again")
         try:
-            self._filling().open_round(number, decode_bitmap(self._filling().pages, bitmap))
+            announced = decode_bitmap(self._filling().pages, bitmap)
+            with self._turn:
+                self._filling().open_round(number, announced)
         except (TransferError, WireError, ValueError) as error:
             refusal = _bad("round", error)
         else:
             return
-        raise refusal  # without a cause: see `take`
+        raise refusal  # without a cause: see `apply`
 
     async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
         """Take one message of a bulk stream; what an answer speaks of is in RAM and in the machine's devices.
@@ -131,11 +138,65 @@ class IncomingAttempt:
             AttemptFailed: It is not the frame that must come next, or the machine refused what it said of a device;
                 the attempt cannot go on.
         """
-        self.heard = asyncio.get_running_loop().time()
-        answer = self._apply(message, stream)
+        answer = self.apply(message, stream)
+        await self.settle(answer, stream)
+        return answer
+
+    async def settle(self, answer: Ack | None, stream: int) -> None:
+        """Pass device state on that came on a stream; before an answer is given, all of it, and into the devices.
+
+        Raises:
+            AttemptFailed: The machine refused it; the attempt cannot go on.
+        """
         if stream == DEVICE_STREAM:
             await self._pass_on(all_of_it=answer is not None)
-        return answer
+
+    def apply(self, message: bytes | memoryview, stream: int) -> Ack | None:
+        """Take one message on any thread; its answer is given once it is settled.
+
+        Raises:
+            AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
+        """
+        self.heard = self._loop.time()
+        try:
+            with self._turn:
+                return self._filling().apply(decode(message), stream)
+        except (TransferError, WireError) as error:
+            refusal = _bad("frame", error)
+        # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
+        raise refusal
+
+    def expect(self, coming: PagesToCome, stream: int) -> list[memoryview]:
+        """Return where data that are still to be read belong; the caller releases the views. On any thread.
+
+        Raises:
+            AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
+        """
+        self.heard = self._loop.time()
+        try:
+            with self._turn:
+                return self._filling().expect(coming, stream)
+        except TransferError as error:
+            refusal = _bad("frame", error)
+        raise refusal  # without a cause: see `apply`
+
+    def arrived(self, coming: PagesToCome, stream: int) -> None:
+        """Take an expected frame whose data are in RAM, on any thread.
+
+        Raises:
+            AttemptFailed: The data do not have their digests; the attempt cannot go on.
+        """
+        try:
+            with self._turn:
+                self._filling().arrived(coming, stream)
+                return
+        except TransferError as error:
+            refusal = _bad("frame", error)
+        raise refusal  # without a cause: see `apply`
+
+    def wants_loop(self, stream: int) -> bool:
+        """Say whether so much device state has come on a stream that it is worth a message to the machine."""
+        return stream == DEVICE_STREAM and self._filling().device_bytes_waiting >= _BATCH
 
     def progress(self, stream: int) -> Ack:
         """Return how far a stream has come.
@@ -143,15 +204,8 @@ class IncomingAttempt:
         Raises:
             Refused: It is not arriving any more.
         """
-        return self._filling().progress(stream)
-
-    def _apply(self, message: bytes | memoryview, stream: int) -> Ack | None:
-        try:
-            return self._filling().apply(decode(message), stream)
-        except (TransferError, WireError) as error:
-            refusal = _bad("frame", error)
-        # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
-        raise refusal
+        with self._turn:
+            return self._filling().progress(stream)
 
     async def _pass_on(self, *, all_of_it: bool) -> None:
         """Give the machine the records that came, once they are worth a message, or before an answer is given."""
@@ -167,7 +221,7 @@ class IncomingAttempt:
             )
         else:
             return
-        raise refusal  # without a cause, and from a frame that knows no image: see `_apply`
+        raise refusal  # without a cause, and from a frame that knows no image: see `apply`
 
     async def finish(
         self,

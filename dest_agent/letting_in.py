@@ -6,9 +6,10 @@ The certificate answers who somebody is, the ticket that he may send the pages o
 from typing import Protocol
 
 from dest_agent.answering import Arrival
+from dest_agent.direct_stream import DirectArrival
 
 
-class Arriving(Arrival, Protocol):
+class Arriving(Arrival, DirectArrival, Protocol):
     """An arrival that knows who may send to it: dest_agent.incoming_attempt.IncomingAttempt."""
 
     def require_source(self, name: str | None) -> None:

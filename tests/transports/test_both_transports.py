@@ -57,7 +57,10 @@ async def refused_to_write(far: FarEnd, *parts: bytes | memoryview) -> Migration
 
 @pytest.mark.parametrize("transport", ["grpc", "direct"])
 @pytest.mark.parametrize("secured", [True, False], ids=["tls", "plain"])
-async def test_pages_arrive_as_they_were_over_several_streams(tmp_path: Path, transport: str, secured: bool) -> None:
+@pytest.mark.parametrize("summed", [True, False], ids=["digest-summed", "summed"])
+async def test_pages_arrive_as_they_were_over_several_streams(
+    tmp_path: Path, transport: str, secured: bool, summed: bool
+) -> None:
     pages = random_pages(PAGES)
     shares = [DirtyBitmap.full(PAGES), DirtyBitmap(PAGES)]
     for page in (*range(0, PAGES, 7), *range(400, 900)):
@@ -66,7 +69,8 @@ async def test_pages_arrive_as_they_were_over_several_streams(tmp_path: Path, tr
     async with far_end(tmp_path, transport, secured=secured) as far, asyncio.timeout(LONG):
         async with far.streams(count=STREAMS) as lanes:
             parts = [
-                lane.frames.round(0, pages, share, digested=True) for lane, share in zip(lanes, shares, strict=True)
+                lane.frames.round(0, pages, share, digested=True, digest_summed=summed)
+                for lane, share in zip(lanes, shares, strict=True)
             ]
             left = await asyncio.gather(*(lane.send(part) for lane, part in zip(lanes, parts, strict=True)))
             assert min(left) == 0
@@ -133,6 +137,21 @@ async def test_a_damaged_frame_ends_the_stream(far: FarEnd) -> None:
     assert "checksum" in error.message
 
 
+async def test_pages_that_are_not_their_digests_end_the_stream_and_nothing_holds_the_ram(far: FarEnd) -> None:
+    attempt = UUID(far.arrival.custody.record.attempt)
+    frames = OutgoingStream(attempt, 0)
+    frames.heartbeat(0)
+    frame = next(
+        frames.round(0, random_pages(PAGES), DirtyBitmap.full(PAGES), digested=True, digest_summed=True).pages()
+    )
+    message = bytearray(encode(frame))
+    message[-1] ^= 1
+    error = await refused_to_write(far, bytes(message))
+    assert (type(error), error.code) == (AttemptFailed, "bad-frame")
+    assert "digest" in error.message
+    assert far.arrival.stale_pages == PAGES
+
+
 async def test_a_header_that_says_more_than_a_frame_may_have_ends_the_stream(far: FarEnd) -> None:
     attempt = UUID(far.arrival.custody.record.attempt)
     message = bytearray(encode(Frame(Place(attempt, 0, 0, 1), Heartbeat())))
@@ -169,13 +188,13 @@ async def test_a_pulled_cable_is_noticed_though_nothing_is_closed(far: FarEnd, s
             async with asyncio.timeout(LONG), far.streams() as (lane,):
                 await lane.alive()
                 cable.pull()
+                while sending:  # what is written is never read: in the end it is not taken either
+                    await lane.send(OutgoingStream(UUID(int=0), 0).round(0, pages, DirtyBitmap.full(PAGES)))
                 await asyncio.Event().wait()
         (error,) = ended
         assert (type(error), error.code) == (AttemptFailed, "stream-stalled")
 
 
-                while sending:  # what is written is never read: in the end it is not taken either
-                    await lane.send(OutgoingStream(UUID(int=0), 0).round(0, pages, DirtyBitmap.full(PAGES)))
 async def test_a_destination_that_ends_ends_its_streams(far: FarEnd) -> None:
     with an_end() as ended:
         async with asyncio.timeout(LONG), far.streams() as (lane,):

@@ -14,9 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, TypeVar
 
 Buffer = bytes | bytearray | memoryview
+_MOST_BUFFERS: Final = 1024
+"""IOV_MAX of Linux."""
 _Result = TypeVar("_Result")
 
 _KEEPALIVE: Final = (
@@ -71,6 +74,29 @@ class DirectWire:
             got += count
         return True
 
+    def fill(self, places: Sequence[memoryview]) -> None:
+        """Fill buffers, one behind the other; of what is made of them here nothing is kept.
+
+        Raises:
+            OSError: The connection broke, or was closed before all were full.
+        """
+        left = deque(place[:] for place in places if len(place))
+        try:
+            while left:
+                got = self._insist(partial(self._receive, left), select.POLLIN, None)
+                if not got:
+                    raise ConnectionResetError("Closed in the middle of a message")
+                while left and got >= len(left[0]):
+                    full = left.popleft()
+                    got -= len(full)
+                    full.release()
+                if got:
+                    with left[0] as begun:
+                        left[0] = begun[got:]
+        finally:
+            for each in left:
+                each.release()
+
     def write(self, parts: Sequence[Buffer], deadline: float | None = None) -> None:
         """Write a message that is given in parts; the last one, which is the long one, is not copied here."""
         if self._secured and len(parts) > 2:  # each part is a TLS record of its own, at least
@@ -110,6 +136,11 @@ class DirectWire:
 
     def _send(self, left: deque[memoryview]) -> int:
         return self._connection.send(left[0]) if self._secured else self._connection.sendmsg(left)
+
+    def _receive(self, left: deque[memoryview]) -> int:
+        if self._secured:
+            return self._connection.recv_into(left[0])
+        return self._connection.recvmsg_into(list(islice(left, _MOST_BUFFERS)))[0]
 
     def _insist(self, act: Callable[[], _Result], event: int, deadline: float | None) -> _Result:
         while True:
