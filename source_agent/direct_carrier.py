@@ -1,12 +1,16 @@
 """A bulk stream over a connection of its own, under TLS 1.3: docs/protocol/direct.md.
 
-A frame is sealed and written by a thread while the loop makes the next one; one frame is under way at a time.
+A thread seals and writes frames one after the other while the loop makes the next ones; a few may wait for it, so that
+neither waits for the other at every frame.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -24,6 +28,8 @@ from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Role
 from vm_migration.link.tls import TlsFiles
 
+_MOST_WAITING: Final = 4
+"""Messages that are taken and not written yet, the one that is being written among them."""
 _TLS_HINT: Final = "Compare both with viaduct pki show: same authority, valid today, named as configured"
 _HINT: Final = "Check the address, that its agent runs, and that no firewall is between"
 
@@ -34,15 +40,52 @@ class DirectCarrier:
     def __init__(self, threads: DirectThreads, peer: str) -> None:
         self._threads: Final = threads
         self._peer: Final = peer
-        self._writing: asyncio.Future[None] | None = None
+        self._loop: Final = asyncio.get_running_loop()
+        self._waiting: Final[deque[tuple[bytes | memoryview, ...]]] = deque()
+        self._turn: Final = threading.Lock()
+        self._writing = False
+        """A thread is at work, and looks once more at what waits before it ends."""
+        self._broken = False
+        self._room: Final = asyncio.Event()
+        self._room.set()
 
     async def write(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Take a message once the one before is written."""
-        if self._writing is not None:
-            await asyncio.wait((self._writing,))
-            if self._writing.exception() is not None:
+        """Take a message once there is room for it to wait."""
+        await self._room.wait()
+        with self._turn:
+            if self._broken:
                 raise Unsent
-        self._writing = self._threads.begin(partial(self._threads.wire.write, tuple(parts)))
+            self._waiting.append(tuple(parts))
+            if len(self._waiting) >= _MOST_WAITING:
+                self._room.clear()
+            begins, self._writing = not self._writing, True
+        if begins:
+            self._threads.begin(self._write_all)
+
+    def _write_all(self) -> None:
+        """Write what waits until nothing does; in a thread."""
+        while True:
+            with self._turn:
+                if not self._waiting:
+                    self._writing = False
+                    return
+                parts = self._waiting[0]
+            try:
+                self._threads.wire.write(parts)
+            except OSError:
+                with self._turn:
+                    self._broken = True
+                self._make_room()
+                return
+            with self._turn:
+                was_full = len(self._waiting) >= _MOST_WAITING
+                self._waiting.popleft()
+            if was_full:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(self._room.set)
 
     async def read(self) -> bytes | None:
         """Return the peer's next answer; None where it closed the stream."""
