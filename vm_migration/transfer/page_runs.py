@@ -28,6 +28,8 @@ def runs_of(pages: Pages) -> Runs:
     """Return the runs of ascending, distinct pages."""
     if len(pages) == 0:
         return NO_RUNS
+    if int(pages[-1]) - int(pages[0]) == len(pages) - 1:
+        return np.array([(pages[0], len(pages))], dtype=np.uint32)
     starts = np.concatenate(([0], np.flatnonzero(np.diff(pages) != 1) + 1))
     runs = np.empty((len(starts), 2), dtype=np.uint32)
     runs[:, 0] = pages[starts]
