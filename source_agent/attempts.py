@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Final
 
 from source_agent.doubts import Doubts
-from source_agent.expectation import decided_with
 from source_agent.holdings import Holdings
 from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.surroundings import Surroundings
@@ -58,7 +57,7 @@ class Attempts:
         """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""
         record = custody.record
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
-        around = replace(around, fixed_standstill_ms=decided_with(self.track_record.fixed_ms(record.peer)))
+        around = replace(around, fixed_standstill_ms=self.track_record.fixed_ms(record.peer))
         attempt = OutgoingAttempt(custody, terms, around, self._holdings, self._doubts)
         while len(self._attempts) >= _KEPT:
             oldest = next((key for key, each in self._attempts.items() if not each.open), None)

@@ -85,7 +85,9 @@ def estimate(specification: MachineSpecification, description: Description, term
         each = NOTHING_SAVED if terms.compression == "none" else known.pages_per_wire
         link = link.at_most(each.times(terms.max_bandwidth_bytes_per_s))
     inputs = _inputs(specification, description, terms, known, link)
-    costs = StandstillCosts(decided_with(known.fixed_ms), description.device_state_bytes, known.hash_bytes_per_s)
+    costs = StandstillCosts(
+        decided_with(known.fixed_ms, terms.downtime_limit_ms), description.device_state_bytes, known.hash_bytes_per_s
+    )
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
     took_ms = standstill.standstill_ms + inputs.fixed_ms.likely - costs.fixed_ms
@@ -100,12 +102,16 @@ def estimate(specification: MachineSpecification, description: Description, term
     )
 
 
-def decided_with(fixed_ms: Range | None) -> float:
+def decided_with(fixed_ms: Range | None, limit_ms: float) -> float:
     """Return what a standstill takes beside its work, in milliseconds, as the decision to stop counts it.
 
-    What it took of late, but no less than the least that it ever takes; the assumed one before the first attempt.
+    What it took of late, but no less than the least that it ever takes, and not more than a third of the limit where
+    that is more than what is assumed before the first attempt: one attempt on hosts that had too much to do must not
+    keep all later ones from moving.
     """
-    return FIXED_STANDSTILL_MS if fixed_ms is None else max(fixed_ms.likely, ASSUMED_FIXED_MS.low)
+    if fixed_ms is None:
+        return FIXED_STANDSTILL_MS
+    return max(ASSUMED_FIXED_MS.low, min(fixed_ms.likely, max(FIXED_STANDSTILL_MS, limit_ms / 3)))
 
 
 def _inputs(

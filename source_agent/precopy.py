@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from source_agent.expectation import ASSUMED_RATE
+from source_agent.expectation import ASSUMED_RATE, decided_with
 from source_agent.progress import ProgressBoard
 from source_agent.rounds import Rounds
 from source_agent.terms import Terms
@@ -19,7 +19,6 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
 from vm_migration.machine.port import MachineGone
 from vm_migration.transfer.convergence import (
-    FIXED_STANDSTILL_MS,
     Continue,
     Fail,
     RoundMeasurement,
@@ -28,6 +27,7 @@ from vm_migration.transfer.convergence import (
     SwitchOver,
     decide,
 )
+from vm_migration.transfer.ranges import Range
 from vm_migration.transfer.stall import Boundary, StallWatch
 from vm_migration.transfer.throttle import is_worth_it
 from vmm.memory.quantities import PAGE_SIZE
@@ -49,7 +49,7 @@ class Precopy:
         hash_bytes_per_s: float,
         *,
         throttling: Throttling,
-        fixed_standstill_ms: float = FIXED_STANDSTILL_MS,
+        fixed_standstill_ms: Range | None = None,
     ) -> None:
         self._forced = False
         self._stalls = StallWatch()
@@ -97,7 +97,8 @@ class Precopy:
         while True:
             await self._one_round()
             self._note_boundary(elapsed_ms())
-            costs = StandstillCosts(self._fixed_standstill_ms, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
+            fixed_ms = decided_with(self._fixed_standstill_ms, self._terms.downtime_limit_ms)
+            costs = StandstillCosts(fixed_ms, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
             situation = Situation(
                 history=self._board.progress.rounds.recent,
                 unhashed_bytes=self._rounds.unhashed_bytes,

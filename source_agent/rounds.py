@@ -1,14 +1,17 @@
 """The rounds: harvest, announce, send pages, send device state, barrier; and once more when the guest stands still.
 
 A round can be cut: its pages are no longer sent, what was not sent stays unsent, and the barrier says so. The last
-round, with the guest stopped, cannot. Where a stream has nothing else to send for a second, it sends a heartbeat.
+round, with the guest stopped, cannot. Pages that are dirty again before their turn wait for a later round, which cuts
+one too (vm_migration.transfer.hot_pages). Where a stream has nothing else to send for a second, it sends a heartbeat.
 
 Order of a round, on which nothing lost rests: the harvest is taken first, the kernel's witness is read after it, the
 pages are read after both. A page written between harvest and witness is in the next harvest, and its digest, which the
-witness took away, is told again with it.
+witness took away, is told again with it. A harvest within a round (source_agent.dirty_log) reads no witness: the one at
+its end takes away the digests of pages that were written after they were sent.
 """
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -17,14 +20,15 @@ from source_agent.bulk_stream import BulkStream
 from source_agent.compressing import Compressing
 from source_agent.destination_link import DestinationLink
 from source_agent.device_flow import Batches, DeviceFlow
+from source_agent.dirty_log import DirtyLog
 from source_agent.pacing import Pacer
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import AttemptFailed
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
+from vm_migration.transfer.hot_pages import WaitingPages
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.transfer.sent_pages import SentPages
 from vm_migration.transfer.unsent import UnsentSet
@@ -58,6 +62,7 @@ class RoundCounts:
     zero_pages: int = 0
     compressed_pages: int = 0
     delta_pages: int = 0
+    held_back_pages: int = 0
 
 
 class Rounds:
@@ -104,6 +109,7 @@ class Rounds:
         self._verify: Final = verify
         self._unsent: Final = UnsentSet(ram.pages)
         self._stated: Final = StatedDigests(ram.pages)
+        self._dirty_log: Final = DirtyLog(machine, self._unsent, ram.pages)
         self._last_harvest_ns = loop_ns()
         self._holes: DirtyBitmap | None = None
         self._cut: Final = asyncio.Event()
@@ -169,6 +175,7 @@ class Rounds:
             ms=(now - started_ns) / 1e6,
             dirtied_pages=dirtied,
             unsent_pages=unsent,
+            held_back_pages=counts.held_back_pages,
             cpu_dirtied_pages=harvest.cpu.count(),
             dma_dirtied_pages=harvest.dma.count(),
         )
@@ -204,11 +211,9 @@ class Rounds:
         return "witness" if self.witnessed else "full"
 
     async def _harvest(self) -> Harvest:
-        """Take what was written since the last harvest."""
-        harvest: Harvest = await self._machine.harvest()
-        if harvest.failure is not None:
-            raise AttemptFailed("dirty-query-failed", harvest.failure, "The machine goes on at its source; try again")
-        self._unsent.harvest(harvest.cpu | harvest.dma)
+        """Take what was written since the last harvest; return all that was since the round before."""
+        await self._dirty_log.take()
+        harvest = self._dirty_log.closed()
         if not self.witnessed:
             return harvest
         written = await self._machine.report_writes()
@@ -232,8 +237,14 @@ class Rounds:
         digested = self._verify != "none" and self.witnessed
         holes = self._holes_for(opened.bitmap, reread=announced is not None)
         remembered = self._bases_for(opened.number)
+        waiting = self._dirty_log.opened(opened.bitmap) if devices is Devices.AT_WORK else None
+        over = asyncio.Event()
         parts: list[OutgoingRound] = []
+        sharing: list[asyncio.Task[None]] = []
         async with asyncio.TaskGroup() as group:
+            if waiting is not None:
+                watching = self._dirty_log.watch(waiting, over, lambda: self.can_cut)
+                group.create_task(watching, name="pages that are dirty again")
             batches: Batches = asyncio.Queue(1)
             if devices is not Devices.NONE:
                 reading = self.devices.read(batches, to_end=devices is Devices.STOPPED)
@@ -248,12 +259,16 @@ class Rounds:
                     digest_summed=self.can_sum_by_digests,
                     announced=announced if stream.stream == 0 else None,
                     remembered=remembered,
+                    waiting=waiting,
                 )
                 carried = devices if stream.stream == DEVICE_STREAM else Devices.NONE
-                group.create_task(
-                    self._send_share(bulk, part, batches, carried, cut), name=f"bulk stream {stream.stream}"
-                )
+                sending = self._send_share(bulk, part, batches, carried, cut, waiting=waiting)
+                sharing.append(group.create_task(sending, name=f"bulk stream {stream.stream}"))
                 parts.append(part)
+            await asyncio.wait(sharing)
+            over.set()
+        if waiting is not None:
+            self.counts.held_back_pages = waiting.left_pages
         if digested:
             sent = opened.bitmap
             for part in parts:
@@ -264,14 +279,36 @@ class Rounds:
         return self.counts
 
     async def _send_share(
-        self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
+        self,
+        bulk: BulkStream,
+        part: OutgoingRound,
+        batches: Batches,
+        devices: Devices,
+        cut: asyncio.Event,
+        *,
+        waiting: WaitingPages | None,
     ) -> None:
         if self.bulk_started_ns == 0:
             self.bulk_started_ns = loop_ns()
+        self._compressing[bulk].begin()
+        await self._send_pages(bulk, part, part.pages(), cut)
+        if waiting is not None and waiting.any and part.sent_pages and self.can_cut and not cut.is_set():
+            await self._dirty_log.look(waiting)
+        await self._send_pages(bulk, part, part.waited(), cut)
+        if devices is not Devices.NONE:
+            await self._send_devices(bulk, part, batches, devices, cut)
+        ack = await (await bulk.ask(part.barrier()))
+        if devices is not Devices.STOPPED:
+            self.pages_applied_ns = loop_ns()
+        self._unsent.acknowledge(ack.place.round, ack.place.stream, part.unsent)
+        self.bulk_ended_ns = loop_ns()
+
+    async def _send_pages(
+        self, bulk: BulkStream, part: OutgoingRound, frames: Iterator[Frame], cut: asyncio.Event
+    ) -> None:
         compressing = self._compressing[bulk]
-        compressing.begin()
-        sent, zeros, deltas = 0, 0, 0
-        for frame in () if cut.is_set() else part.pages():
+        sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
+        for frame in () if cut.is_set() else frames:
             made = await compressing.made(frame, still=self._still, offered=self.can_compress)
             await self._send_frame(bulk, made, part, cut)
             compressing.sent(made, still=self._still)
@@ -284,13 +321,6 @@ class Rounds:
             sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
             if cut.is_set():  # here alone: a frame that was made must be sent
                 break
-        if devices is not Devices.NONE:
-            await self._send_devices(bulk, part, batches, devices, cut)
-        ack = await (await bulk.ask(part.barrier()))
-        if devices is not Devices.STOPPED:
-            self.pages_applied_ns = loop_ns()
-        self._unsent.acknowledge(ack.place.round, ack.place.stream, part.unsent)
-        self.bulk_ended_ns = loop_ns()
 
     async def _send_devices(
         self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event

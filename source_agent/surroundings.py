@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.tls import TlsFiles
-from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS
+from vm_migration.transfer.ranges import Range
 
 BeforeHandoff = Callable[[], Awaitable[None]]
 
@@ -29,7 +29,7 @@ class Surroundings:
     hash_bytes_per_s: float
     boot_id: str
     channels: OpenChannel = open_channel
-    fixed_standstill_ms: float = FIXED_STANDSTILL_MS
-    """What a standstill takes beside its work."""
+    fixed_standstill_ms: Range | None = None
+    """What a standstill took beside its work of late; None where that is not known."""
     wall: Callable[[], float] = time.time
     """Seconds since 1970, for what must outlive a boot."""

@@ -95,9 +95,18 @@ def test_a_limit_of_bandwidth_carries_more_pages_where_they_became_less_on_the_w
 
 
 def test_the_decision_counts_what_a_standstill_took_of_late_and_never_less_than_the_least() -> None:
-    assert decided_with(None) == FIXED_STANDSTILL_MS
-    assert decided_with(Range(20, 25, 30)) == 25
-    assert decided_with(Range(0, 0, 5)) == ASSUMED_FIXED_MS.low
+    assert decided_with(None, 300) == FIXED_STANDSTILL_MS
+    assert decided_with(Range(20, 25, 30), 300) == 25
+    assert decided_with(Range(0, 0, 5), 300) == ASSUMED_FIXED_MS.low
+    assert decided_with(Range(80, 90, 99), 300) == 90
+
+
+def test_a_standstill_that_once_took_long_does_not_keep_later_attempts_from_moving() -> None:
+    once = replace(KNOWN, fixed_ms=Range.exactly(5000))
+    for limit in (60, 150, 300, 900):
+        found = expected(terms=msgspec.structs.replace(TERMS, downtime_limit_ms=limit), known=once)
+        assert found.blockers == ()
+        assert found.profiles["balanced"].downtime_ms.likely > 4900, "which is said all the same"
 
 
 def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:

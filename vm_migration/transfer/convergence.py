@@ -98,7 +98,7 @@ class RoundMeasurement:
     delta_pages: int = 0
     reference_pages: int = 0
     held_back_pages: int = 0
-    """Pages that are dirty in every round of late, and were left for a later one."""
+    """Pages that were dirty again before their turn, and were left for a later round."""
     throttle_percent: int = 0
     """Of the vCPUs' time, what was taken from them while the round ran."""
     device_throttle_percent: int = 0

@@ -24,6 +24,13 @@ from vmm.memory.dirty_bitmap import DirtyBitmap, Pages
 
 _AREA_WORDS: Final = 8
 """Words of 64 pages each: an area of 2 MiB."""
+FIRST_LOOK_MS: Final = 50.0
+"""After a round has begun; a shorter one is not worth it."""
+_LONGEST_REST_MS: Final = 2000.0
+_LOOKING: Final = 0.05
+"""The share of the time that looks may take."""
+_WORTH_A_LOOK: Final = 64
+"""Pages: a quarter of a MiB that need not be sent is about what a look costs."""
 BUSY: Final = 8
 """Dirtied pages of an area from which on all of it is late."""
 
@@ -45,12 +52,14 @@ class WaitingPages:
         """Whether any page waits."""
         return self._any
 
-    def notice(self, written: DirtyBitmap) -> None:
-        """Take what was written since the round's harvest, or since this was called last."""
-        if written:
+    def notice(self, written: DirtyBitmap) -> int:
+        """Take what was written since the round's harvest, or later; return how many pages of it were not known."""
+        noticed = (written - self._again).count()
+        if noticed:
             self._again.merge(written)
             self._late.merge(busy_areas(self._again))
             self._any = True
+        return noticed
 
     def at_once(self, pages: Pages) -> Pages:
         """Return those of the pages that do not wait."""
@@ -78,6 +87,15 @@ class HotPages:
         """Take what was dirtied while a round ran."""
         self.hot = self._dirtied & dirtied
         self._dirtied = dirtied
+
+
+def rest_ms(last_ms: float, *, took_ms: float, noticed: int) -> float:
+    """Return how long to wait until writes are looked for again, after a look that took so long and noticed so many.
+
+    A look that noticed little is followed by the next one after twice the time; looks take a twentieth of it at most.
+    """
+    rest = FIRST_LOOK_MS if noticed >= _WORTH_A_LOOK else min(2 * last_ms, _LONGEST_REST_MS)
+    return max(rest, took_ms / _LOOKING)
 
 
 def busy_areas(dirtied: DirtyBitmap) -> DirtyBitmap:

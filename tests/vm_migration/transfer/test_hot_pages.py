@@ -146,11 +146,13 @@ def test_pages_that_are_written_all_the_time_are_not_sent_again_while_there_is_e
     hot = {1, 5, 9}
     often = iter([({*hot, 20 + at % 20}, True) for at in range(1000)])
     moving = Moving(Guest(often), 1, None)
-    moving.round(still=False)
-    before = moving.target.copy()
-    for _ in range(2):
+    for _ in range(2):  # in which it is seen that they are
         moving.round(still=False)
-        assert (moving.target[sorted(hot)] == before[sorted(hot)]).all()
+    before = moving.target.copy()
+    sent = moving.sent
+    moving.round(still=False)
+    assert moving.sent > sent
+    assert (moving.target[sorted(hot)] == before[sorted(hot)]).all()
     moving.round(still=True)
     assert (moving.target == moving.guest.words).all()
 
