@@ -51,6 +51,28 @@ async def test_a_forced_source_cuts_no_round_short_that_goes_to_an_older_destina
         await require_alone(mixed_site, created.machine, "host-a")
 
 
+async def test_a_source_that_hears_of_no_profile_and_measures_nothing_is_named(
+    mixed_site: MixedSite, agents: Agents, older: Version
+) -> None:
+    mixed_site.a_is_older(older)
+    async with machine(mixed_site, agents, specification("unheard-of")) as created:
+        words = ("migrate", "unheard-of", "--to", "host-b", "--downtime-limit", "2s", "--json")
+        modest = await viaduct(mixed_site, NEWER, *words, "--dry-run", "--profile", "gentle", "--measure", "0s")
+        assert modest.exit_code == 0, modest.err
+        assert "profile-unheard" not in modest.out
+        assert "dirty-rate-assumed" not in modest.out
+        moved = await viaduct(mixed_site, NEWER, *words, "--profile", "urgent")
+        assert moved.exit_code == 0, moved.err
+        warnings = moved.document["warnings"]
+        assert isinstance(warnings, list)
+        told = {each["code"]: each["message"] for each in warnings}
+        assert "host-a" in told["profile-unheard"]
+        assert "host-a" in told["dirty-rate-assumed"]
+        limits = {"downtime_limit_ms": 2000, "max_bandwidth_bytes_per_s": None, "tuned": False}
+        assert (moved.document["limits"], moved.document["delta_hit_rate"]) == (limits, None)
+        await require_alone(mixed_site, created.machine, "host-b")
+
+
 def require_two_lines(ended: Ended, exit_code: int, words: str) -> None:
     """Check that a command said in one line why, and in another what to do."""
     assert ended.exit_code == exit_code, ended
