@@ -16,6 +16,7 @@ from dest_agent.restart import Restart
 from dest_agent.sequences import Sequences
 from dest_agent.settling import end, take_over
 from dest_agent.sources import Sources
+from dest_agent.speaking import require_speaker
 from dest_agent.taking import Taking, insist
 from dest_agent.vigil import Vigil
 from vm_migration.api.v1 import destination_pb2, types_pb2
@@ -144,19 +145,19 @@ class DestAgent:
             raise Refused("not-arriving", f"Attempt {attempt} is not arriving at {self.host}", "Ask for its state")
         return arriving
 
-    async def hear(self, key: AttemptKey, sequence: int) -> None:
-        """Take note of how far the journal of an attempt's source was when it made a call; 0 is not told.
+    async def hear(self, key: AttemptKey, sequence: int, speaker: str | None = None) -> None:
+        """Take note of how far the journal of an attempt's source was when it, `speaker`, made a call; 0 is not told.
 
         Raises:
             Stale: It was further before: it has been put back, and nothing that its agent says may be acted on.
+            Unauthorised: Who speaks is not the source.
         """
-        if not sequence:
-            return
         arriving = self._holdings.arriving.get(key.attempt)
         try:
             record = await self._holdings.last(key.machine) if arriving is None else arriving.custody.record
         except JournalUnreadable:
             return
+        require_speaker(record, key, speaker)
         with self._telling(key):
             self._sequences.check(key.attempt, sequence, record)
 

@@ -105,9 +105,8 @@ class DestinationService(DestinationServicer):
         self, request: destination_pb2.HandoffRequest, context: Context
     ) -> destination_pb2.HandoffResponse:
         """Activate on the secret."""
-        del context
         key = attempt_key(request.key)
-        await self._agent.hear(key, request.key.sequence)
+        await self._agent.hear(key, request.key.sequence, _host(context))
         return await self._agent.hand_off(key, request.pause, request.secret)
 
     async def DescribeIncoming(
@@ -121,7 +120,6 @@ class DestinationService(DestinationServicer):
         self, request: destination_pb2.DiscardRequest, context: Context
     ) -> destination_pb2.IncomingReport:
         """Give an arrival up on the source's proof."""
-        del context
         key = attempt_key(request.key)
         try:
             proof = decode(request.proof_record.encode())
@@ -129,7 +127,7 @@ class DestinationService(DestinationServicer):
             raise InvalidInput(
                 "bad-proof", f"Proof is no journal record: {error}", "Send the source's record"
             ) from error
-        await self._agent.hear(key, request.key.sequence)
+        await self._agent.hear(key, request.key.sequence, _host(context))
         return self._agent.report(await self._agent.discard(key, proof), key)
 
     async def NoteRetired(
@@ -137,12 +135,12 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.IncomingReport:
         """Record that the former source retired its copy, or that somebody vouches for it."""
         identity = peer_identity(context)
-        if request.fenced_by and identity is not None and identity.role is Role.HOST:
+        if request.fenced_by and identity is not None and identity.role is not Role.OPERATOR:
             raise Unauthorised(
                 "role", f"{identity.uri} cannot vouch that a host is off", "viaduct recover --fenced HOST"
             )
         key = attempt_key(request.key)
-        await self._agent.hear(key, request.key.sequence)
+        await self._agent.hear(key, request.key.sequence, _host(context))
         return self._agent.report(await self._agent.note_retired(key, fenced_by=request.fenced_by), key)
 
     async def Recover(self, request: types_pb2.MachineName, context: Context) -> destination_pb2.IncomingReport:
@@ -182,6 +180,12 @@ def _metadata(context: Context) -> dict[str, str | bytes]:
 def _name(context: Context) -> str | None:
     identity = peer_identity(context)
     return None if identity is None else identity.name
+
+
+def _host(context: Context) -> str | None:
+    """Return which host calls; None where it is a driver, or nobody in particular on loopback."""
+    identity = peer_identity(context)
+    return identity.name if identity is not None and identity.role is Role.HOST else None
 
 
 def _ordinal(text: str) -> int:

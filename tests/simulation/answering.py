@@ -62,7 +62,7 @@ def over_simulation(scenario: Scenario) -> None:
     @asynccontextmanager
     async def serve(act: Act, silent: bool) -> AsyncIterator[Peer]:
         process = Process("host-b/dest")
-        endpoint = Endpoint("host-b", process, SITE)
+        endpoint = Endpoint("host-b", process, site="")
         endpoint.register(services(act, silent=silent))
         network.endpoints[ADDRESS] = endpoint
         caller = Caller(network, "host-a", Process("host-a"), Identity(SITE, Role.HOST, "host-a"))

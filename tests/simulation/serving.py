@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from tests.simulation.virtual_loop import Process
-from vm_migration.link.authorisation import authorise
+from vm_migration.link.authorisation import authorise, authorise_nobody_in_particular
 from vm_migration.link.boundary import Boundary
 from vm_migration.link.identity import Identity
 from vm_migration.link.server import Service
@@ -81,6 +81,9 @@ class CallContext:
     def invocation_metadata(self) -> Metadata:
         return self.metadata
 
+    def peer(self) -> str:
+        return f"simulated:{self.caller.name}"
+
     def set_code(self, code: grpc.StatusCode) -> None:
         """What a generated servicer says before it raises: the boundary tells that by itself."""
 
@@ -94,7 +97,7 @@ class CallContext:
 
 @dataclass
 class Endpoint:
-    """One address at which a process serves."""
+    """One address at which a process serves; without a site, anybody, as a plaintext server does."""
 
     host: str
     process: Process
@@ -103,7 +106,7 @@ class Endpoint:
     _handlers: dict[str, Handler | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._boundary = Boundary(partial(authorise, self.site))
+        self._boundary = Boundary(partial(authorise, self.site) if self.site else authorise_nobody_in_particular)
 
     def register(self, services: Sequence[Service]) -> None:
         for service in services:

@@ -14,6 +14,7 @@ from tests.system.command import viaduct
 from tests.system.site import Site
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import AttemptFailed, MigrationError, Refused, Unauthorised
+from vm_migration.handover.record import encode
 from vm_migration.transfer.outgoing import OutgoingStream
 
 
@@ -114,6 +115,31 @@ async def test_another_host_of_the_site_is_not_the_source(site: Site, agents: Ag
             with pytest.raises(Unauthorised, match="host-c is not the source"):
                 await other.finish(destination_pb2.FinishRequest(key=attempt.key, pause=1), 5.0)
             assert (await _refusal(other, attempt, attempt.prepared.ticket)).code == "wrong-source"
+            with pytest.raises(Unauthorised, match="host-c is not the source"):
+                await other.handoff(destination_pb2.HandoffRequest(key=attempt.key, pause=1, secret=bytes(32)))
+            proof = destination_pb2.DiscardRequest(key=attempt.key, proof_record=_last_at_source(site, attempt))
+            with pytest.raises(Unauthorised, match="host-c is not the source"):
+                await other.discard(proof)
+            with pytest.raises(Unauthorised, match="host-c is not the source"):
+                await other.note_retired(destination_pb2.NoteRetiredRequest(key=attempt.key))
+        assert site.written() == before
+
+
+async def test_an_orchestrator_gives_no_operator_s_word(site: Site, agents: Agents) -> None:
+    async with begun(site, agents, "unvouched") as attempt, site.agents("orchestrator") as orchestrator:
+        await attempt.prepare()
+        before = site.written()
+        word = types_pb2.TakeRequest(key=attempt.key, highest_seen=9, fenced="host-a", reason="nobody's word")
+        for refused in (
+            orchestrator.take_at_source("host-a", word),
+            orchestrator.take_at_destination("host-b", word),
+            orchestrator.note_retired(
+                "host-b", destination_pb2.NoteRetiredRequest(key=attempt.key, fenced_by="nobody's word")
+            ),
+        ):
+            with pytest.raises(Unauthorised) as caught:
+                await refused
+            assert caught.value.code == "role"
         assert site.written() == before
 
 
@@ -154,6 +180,12 @@ async def test_type1_is_refused_until_it_is_forced_and_its_standstill_allowed(si
         report = await migrated(agents, created.machine, "host-a", "host-b", policy(limit_ms=max(needed, 3000)))
         require_whole(report)
         await works(site, "host-b", created.machine, report.guest.jobs_done)
+
+
+def _last_at_source(site: Site, attempt: Attempt) -> str:
+    record = site.record(attempt.source, attempt.key.machine)
+    assert record is not None
+    return encode(record.public()).decode()
 
 
 async def _refusal(source: DestinationLink, attempt: Attempt, ticket: bytes, *, offers: bool = False) -> MigrationError:

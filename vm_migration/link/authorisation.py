@@ -1,8 +1,9 @@
-"""Which role may make which call: one table, deny by default.
+"""Which role may make which call: one table, deny by default. docs/security.md shows it, generated from here.
 
 The certificate answers who somebody is; that a host may send the pages of this one attempt is the ticket's to say.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from vm_migration.errors import Unauthorised
@@ -10,66 +11,87 @@ from vm_migration.link.identity import Identity, Role
 
 _API: Final = "/vm_migration.api.v1."
 _EVERYBODY: Final = frozenset(Role)
-_READERS: Final = _EVERYBODY
+_READERS: Final = frozenset({Role.ORCHESTRATOR, Role.OPERATOR, Role.VIEWER})
 _DRIVERS: Final = frozenset({Role.ORCHESTRATOR, Role.OPERATOR})
 _OPERATORS: Final = frozenset({Role.OPERATOR})
 """A copy that may miss writes runs on a person's word only."""
-_DRIVERS_AND_HOSTS: Final = _DRIVERS | {Role.HOST}
 _HOSTS: Final = frozenset({Role.HOST})
 
-_METHODS: Final[dict[str, frozenset[Role]]] = {
-    f"{_API}Host/DescribeHost": _READERS,
-    f"{_API}Host/ListCustodies": _READERS,
-    f"{_API}Machines/ListMachines": _READERS,
-    f"{_API}Machines/GetMachine": _READERS,
-    f"{_API}Machines/CreateMachine": _DRIVERS,
-    f"{_API}Machines/PauseMachine": _DRIVERS,
-    f"{_API}Machines/ResumeMachine": _DRIVERS,
-    f"{_API}Machines/DestroyMachine": _DRIVERS,
-    f"{_API}Machines/MeasureDirtyRate": _DRIVERS,  # the machine is held meanwhile, and runs slower
-    f"{_API}Source/CheckOutgoing": _READERS,
-    f"{_API}Source/GetAttempt": _READERS,
-    f"{_API}Source/Watch": _READERS,
-    f"{_API}Source/Begin": _DRIVERS,
-    f"{_API}Source/Start": _DRIVERS,
-    f"{_API}Source/Cancel": _DRIVERS,
-    f"{_API}Source/Force": _DRIVERS,
-    f"{_API}Source/Tune": _DRIVERS,
-    f"{_API}Source/DescribeOutgoing": _READERS,
-    f"{_API}Source/Recover": _DRIVERS,
-    f"{_API}Source/Take": _OPERATORS,
-    f"{_API}Destination/CheckIncoming": _READERS,
-    f"{_API}Destination/DescribeIncoming": _READERS,
-    f"{_API}Destination/Prepare": _DRIVERS,
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who may make a call, whether it changes anything, and what must hold beside the role, for the page."""
+
+    roles: frozenset[Role]
+    changes: bool = True
+    also: str = ""
+
+
+_ANY_HOST: Final = "any host: recovery asks all of them"
+_SOURCE: Final = "a host: the attempt's source"
+_READ: Final = Rule(_READERS, changes=False)
+_DRIVE: Final = Rule(_DRIVERS)
+
+RULES: Final[dict[str, Rule]] = {
+    f"{_API}Host/DescribeHost": Rule(_EVERYBODY, changes=False),
+    f"{_API}Host/ListCustodies": _READ,
+    f"{_API}Machines/ListMachines": _READ,
+    f"{_API}Machines/GetMachine": _READ,
+    f"{_API}Machines/CreateMachine": _DRIVE,
+    f"{_API}Machines/PauseMachine": _DRIVE,
+    f"{_API}Machines/ResumeMachine": _DRIVE,
+    f"{_API}Machines/DestroyMachine": _DRIVE,
+    f"{_API}Machines/MeasureDirtyRate": _DRIVE,  # the machine is held meanwhile, and runs slower
+    f"{_API}Source/CheckOutgoing": Rule(_READERS, changes=False, also="with a measurement: who may MeasureDirtyRate"),
+    f"{_API}Source/GetAttempt": _READ,
+    f"{_API}Source/Watch": _READ,
+    f"{_API}Source/Begin": _DRIVE,
+    f"{_API}Source/Start": _DRIVE,
+    f"{_API}Source/Cancel": _DRIVE,
+    f"{_API}Source/Force": _DRIVE,
+    f"{_API}Source/Tune": _DRIVE,
+    f"{_API}Source/DescribeOutgoing": Rule(_EVERYBODY, changes=False, also=_ANY_HOST),
+    f"{_API}Source/Recover": _DRIVE,
+    f"{_API}Source/Take": Rule(_OPERATORS, also="`recover --fenced`"),
+    f"{_API}Destination/CheckIncoming": _READ,
+    f"{_API}Destination/DescribeIncoming": Rule(_EVERYBODY, changes=False, also=_ANY_HOST),
+    f"{_API}Destination/Prepare": _DRIVE,
     # The source agent's, beside the pages.
-    f"{_API}Destination/OpenRound": _HOSTS,
-    f"{_API}Destination/Finish": _HOSTS,
+    f"{_API}Destination/OpenRound": Rule(_HOSTS, also=_SOURCE),
+    f"{_API}Destination/Finish": Rule(_HOSTS, also=_SOURCE),
     # The source's, or the orchestrator's when the two hosts cannot reach each other.
-    f"{_API}Destination/Handoff": _DRIVERS_AND_HOSTS,
-    f"{_API}Destination/Discard": _DRIVERS_AND_HOSTS,
-    f"{_API}Destination/NoteRetired": _DRIVERS_AND_HOSTS,
-    f"{_API}Destination/Recover": _DRIVERS,
-    f"{_API}Destination/Take": _OPERATORS,
+    f"{_API}Destination/Handoff": Rule(_DRIVERS | _HOSTS, also=f"the handover's secret; {_SOURCE}"),
+    f"{_API}Destination/Discard": Rule(_DRIVERS | _HOSTS, also=f"proof of its end; {_SOURCE}"),
+    f"{_API}Destination/NoteRetired": Rule(_DRIVERS | _HOSTS, also=f"{_SOURCE}; in its place: an operator only"),
+    f"{_API}Destination/Recover": _DRIVE,
+    f"{_API}Destination/Take": Rule(_OPERATORS, also="`recover --fenced`"),
+    f"{_API}Bulk/Send": Rule(_HOSTS, also=f"{_SOURCE}, its ticket, each stream once; direct streams too"),
     # The orchestrator's daemon.
-    f"{_API}Orchestrator/ListAttempts": _READERS,
-    f"{_API}Orchestrator/GetAttempt": _READERS,
-    f"{_API}Orchestrator/WatchAttempt": _READERS,
-    f"{_API}Orchestrator/SubmitMigration": _DRIVERS,
-    f"{_API}Orchestrator/CancelAttempt": _DRIVERS,
-    f"{_API}Orchestrator/ForceAttempt": _DRIVERS,
-    f"{_API}Orchestrator/TuneAttempt": _DRIVERS,
+    f"{_API}Orchestrator/ListAttempts": _READ,
+    f"{_API}Orchestrator/GetAttempt": _READ,
+    f"{_API}Orchestrator/WatchAttempt": _READ,
+    f"{_API}Orchestrator/SubmitMigration": _DRIVE,
+    f"{_API}Orchestrator/CancelAttempt": _DRIVE,
+    f"{_API}Orchestrator/ForceAttempt": _DRIVE,
+    f"{_API}Orchestrator/TuneAttempt": _DRIVE,
 }
-_SERVICES: Final[dict[str, frozenset[Role]]] = {
-    f"{_API}Bulk": _HOSTS,
-    "/grpc.health.v1.Health": _EVERYBODY,
-    "/grpc.reflection.v1alpha.ServerReflection": _EVERYBODY,
+SERVICES: Final[dict[str, Rule]] = {
+    "/grpc.health.v1.Health": Rule(_EVERYBODY, changes=False),
+    "/grpc.reflection.v1alpha.ServerReflection": Rule(_EVERYBODY, changes=False),
 }
+"""Services all of whose calls have one rule."""
+_NOBODY: Final = Rule(frozenset())
+
+
+def rule_of(method: str) -> Rule:
+    """Return the rule of a method, given as `/package.Service/Method`; one that has none is nobody's."""
+    service, _, _ = method.rpartition("/")
+    return RULES.get(method, SERVICES.get(service, _NOBODY))
 
 
 def permitted(role: Role, method: str) -> bool:
-    """Return whether a role may call a method, given as `/package.Service/Method`."""
-    service, _, _ = method.rpartition("/")
-    return role in _METHODS.get(method, _SERVICES.get(service, frozenset()))
+    """Return whether a role may call a method."""
+    return role in rule_of(method).roles
 
 
 def authorise(site: str, method: str, peer: Identity | None) -> None:

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple, TypeVar, cast
 import grpc
 import grpc.aio
 
-from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unreachable
+from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
 from vm_migration.link.identity import Identity, peer_identity
+from vm_migration.link.refusals import note_refusal
 from vm_migration.link.status import to_status
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
@@ -92,15 +93,20 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _passage(self, method: str, context: _Context) -> AsyncIterator[None]:
+        peer: Identity | None = None
         try:
-            self._guard(method, peer_identity(context))
+            peer = peer_identity(context)
+            self._guard(method, peer)
             yield
         except grpc.aio.AbortError:
             raise
         except NotImplementedError:  # what a generated servicer does for a call that is not overridden
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not leave with its text
-            await context.abort(*to_status(outward(error, method)))
+            told = outward(error, method)
+            if isinstance(told, Unauthorised):
+                note_refusal(told, method, peer, context.peer())
+            await context.abort(*to_status(told))
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from vm_migration.link.server import AgentServer
 async def test_a_name_is_resolved_once(site: Site) -> None:
     async with AgentServer("localhost:0", site.issue("host", "host-b"), services()) as server:
         assert server.address == f"localhost:{server.port}"
-        assert await check(server.address, site.issue("host", "host-a"))
+        assert await check(server.address, site.issue("orchestrator", "main"))
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -69,7 +69,7 @@ async def test_health_turns_while_draining(site: Site) -> None:
         await server.drain()
         for name in ("", DESTINATION):
             assert await health_of(channel, name) == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert await check(server.address, site.issue("host", "host-a"))  # what is under way can end
+        assert await check(server.address, site.issue("orchestrator", "main"))  # what is under way can end
 
 
 async def test_reflection_lists_the_services() -> None:

@@ -22,7 +22,7 @@ from vm_migration.link.tls import TlsFiles
 
 async def test_mutual_tls_tells_who_calls(site: Site) -> None:
     async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services()) as server:
-        assert await check(server.address, site.issue("host", "host-a")) == "viaduct://home/host/host-a"
+        assert await check(server.address, site.issue("orchestrator", "main")) == "viaduct://home/orchestrator/main"
         assert await check(server.address, site.issue("viewer", "vera")) == "viaduct://home/viewer/vera"
 
 

@@ -36,7 +36,7 @@ def pem(files: TlsFiles) -> str:
 
 
 async def test_a_new_connection_sees_the_new_certificate_and_an_open_one_goes_on(site: Site) -> None:
-    files, client = site.issue("host", "host-b"), site.issue("host", "host-a")
+    files, client = site.issue("host", "host-b"), site.issue("orchestrator", "main")
     async with (
         AgentServer("127.0.0.1:0", files, services(silent=True)) as server,
         open_channel(server.address, client, "host-b") as channel,
@@ -46,14 +46,14 @@ async def test_a_new_connection_sees_the_new_certificate_and_an_open_one_goes_on
         assert await asyncio.to_thread(shown, server.address, client) == pem(files)
         before = pem(files)
         renew(site.folder, "host-b")
-        renew(site.folder, "host-a")
+        renew(site.folder, "main")
         assert pem(files) != before
         assert await asyncio.to_thread(shown, server.address, client) == pem(files)
-        assert await check(server.address, client) == "viaduct://home/host/host-a"
+        assert await check(server.address, client) == "viaduct://home/orchestrator/main"
         assert await next_of(watching) == 2
         old = DestinationStub(channel).CheckIncoming  # a call on the connection of before
         answer = await call(old, destination.CheckIncomingRequest(), peer=PEER, deadline=10)
-        assert answer.blockers[0].message == "viaduct://home/host/host-a"
+        assert answer.blockers[0].message == "viaduct://home/orchestrator/main"
         watching.cancel()
 
 
@@ -86,7 +86,7 @@ async def test_another_authority_beside_the_old_one_is_trusted_from_the_next_con
 ) -> None:
     """How an authority is replaced: both are trusted, everybody is issued anew, the old one goes."""
     create_authority(tmp_path / "next", "home")
-    stranger = issue(tmp_path / "next", Identity("home", Role.HOST, "host-a"))
+    stranger = issue(tmp_path / "next", Identity("home", Role.VIEWER, "vera"))
     both = tmp_path / "both.pem"
     both.write_bytes((site.folder / "ca.pem").read_bytes() + (tmp_path / "next" / "ca.pem").read_bytes())
     caller = TlsFiles(both, stranger.certificate, stranger.key)
@@ -95,7 +95,7 @@ async def test_another_authority_beside_the_old_one_is_trusted_from_the_next_con
         assert isinstance(await refusal(server.address, caller), Unreachable)
         both.replace(files.ca)
         both.write_bytes(files.ca.read_bytes())
-        assert await check(server.address, caller) == "viaduct://home/host/host-a"
+        assert await check(server.address, caller) == "viaduct://home/viewer/vera"
 
 
 def test_only_what_has_changed_is_read_again(site: Site) -> None:
