@@ -4,6 +4,7 @@ The look compares both hosts' memory byte by byte at the release: the source sta
 loaded everything and does not run. It goes past the agents, through the memory files that the machine processes hold.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -51,14 +52,18 @@ class ForgetfulMachine(WatchedMachine):
     missed: int | None = None
 
     async def harvest(self) -> Harvest:
+        arrived = await asyncio.to_thread(arrived_pages, self.copy)
         harvest = await super().harvest()
         while self.missed is None:
-            # What is in the second harvest and not in the first was written after the round had gone with it.
+            # What is in the second harvest and not in the first, and had arrived before that one, was written after it
+            # was sent; this is the first round, in which nothing is sent twice.
+            before = await asyncio.to_thread(arrived_pages, self.copy)
             later = await super().harvest()
-            only_later = (later.cpu - harvest.cpu) - harvest.dma
+            only_later = ((later.cpu - harvest.cpu) - harvest.dma) & arrived
             harvest = Harvest(harvest.cpu | later.cpu, harvest.dma | later.dma, harvest.failure or later.failure)
-            if only_later:
+            if only_later and self.missed is None:  # two looks of one round may be under way
                 self.missed = int(only_later.indexes()[0])
+            arrived = before
         forgotten = DirtyBitmap(harvest.cpu.pages)
         forgotten.set_run(self.missed, 1)
         return Harvest(harvest.cpu - forgotten, harvest.dma - forgotten, harvest.failure)
@@ -139,6 +144,13 @@ async def _requirements(agent: SourceAgent, machine: str) -> types_pb2.Requireme
     )
     answer = await SourceService(agent).CheckOutgoing(request, None)  # type: ignore[arg-type]  # it looks at no context
     return answer.requirements
+
+
+def arrived_pages(copy: Path) -> DirtyBitmap:
+    """Return the pages of a memory file, zero in the beginning, that hold something."""
+    with copy.open("rb") as file:
+        words = np.fromfile(file, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+    return DirtyBitmap.from_pages(len(words), np.flatnonzero(words.any(axis=1)))
 
 
 def differing_pages(own: Path, copy: Path) -> list[int]:
