@@ -63,6 +63,8 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     require_measurable(order.asked.measure_ms)
     if order.retries > MOST_RETRIES:
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
+    if order.destination != ANY:
+        around.agents.require(order.destination)
     machine = resolve(order.machine, await survey(around.agents))
     if await settle_earlier(around, machine):
         machine = resolve(machine.machine, await survey(around.agents))
@@ -70,7 +72,6 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     if destination == ANY or check:
         found = await preflight(around.agents, machine, destination, order.policy, by_host=order.asked.by_host)
         destination = _destination(order, found)
-    around.agents.require(destination)
     attempt = _draft(around, order, machine, destination)
     if found is not None and found.chosen is None:
         attempt = _refused(attempt, found)

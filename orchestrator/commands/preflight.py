@@ -9,7 +9,7 @@ from orchestrator.attempt import Asked, Notice
 from orchestrator.commands.options import PolicyOptions, asked_of, measure_option, policy_of, policy_options
 from orchestrator.inventory import resolve, survey
 from orchestrator.policy import MigrationPolicy, require_offered
-from orchestrator.preflight import Preflight, preflight_document
+from orchestrator.preflight import ANY, Preflight, preflight_document
 from orchestrator.preflight import preflight as ask_both
 from orchestrator.render.summary import show_preflight
 from orchestrator.site import agents_of
@@ -52,6 +52,8 @@ async def preflight_answer(
 ) -> Answer:
     """Ask both sides and return the answer; exit code 3 when no destination passes."""
     async with agents_of(configuration) as agents:
+        if destination != ANY:
+            agents.require(destination)
         status = resolve(machine, await survey(agents))
         found = await ask_both(agents, status, destination, policy, measure_ms=asked.measure_ms, by_host=asked.by_host)
 

@@ -30,6 +30,8 @@ def require_writable(path: Path, mark: str) -> None:
         hint = "Make it, or name another file"
         raise Refused("no-folder", f"There is no folder {path.absolute().parent}", hint)
     try:
+        if path.is_dir():
+            raise Refused("file-exists", f"{path} is a folder", "Name a file in it")
         if path.exists() and not _is_report(path, mark):
             raise Refused("file-exists", f"{path} exists already and is no report", "Name another file, or remove it")
     except OSError as error:

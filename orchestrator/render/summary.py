@@ -20,9 +20,10 @@ def show_result(console: Console, attempt: Attempt) -> None:
     outcome = attempt.outcome
     style = _STYLE.get(outcome, "red") if outcome is not None else "cyan"
     words = outcome.value if outcome is not None else f"open: {attempt.phase}"
-    console.print(f"[bold]{attempt.name}[/bold]  {attempt.source} -> {attempt.destination}  [{style}]{words}[/{style}]")
+    way = f"{attempt.source} -> {attempt.destination}".strip()  # an order without a row has no source
+    console.print(f"[bold]{attempt.name}[/bold]  {way}  [{style}]{words}[/{style}]")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("attempt", f"{attempt.attempt}, epoch {attempt.epoch}")
+    table.add_row("attempt", f"{attempt.attempt}, epoch {attempt.epoch}" if attempt.epoch else attempt.attempt)
     for name, text in _facts(attempt):
         table.add_row(name, text)
     console.print(table)

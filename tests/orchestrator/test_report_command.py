@@ -89,7 +89,7 @@ async def test_any_other_file_is_left_alone(desk: Desk) -> None:
         assert (exit_code, out, desk.page.read_text()) == (3, "", text)
         assert "exists already and is no report" in err
     exit_code, _, err = await desk.says("1111", "--html", str(desk.folder))
-    assert (exit_code, "exists already" in err) == (3, True)
+    assert (exit_code, "is a folder" in err) == (3, True)
 
 
 @pytest.mark.parametrize(

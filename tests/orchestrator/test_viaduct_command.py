@@ -168,6 +168,7 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["migrate", "guest", "--to", "host-b", "--detach"], "viaduct orchestrator"),
         (["migrate", "nobody", "--to", "host-b"], "nobody"),
         (["migrate", "guest", "--to", "host-z"], "host-z"),
+        (["preflight", "nobody", "--to", "host-z"], "host-z"),
         (["machine", "create", "nowhere.toml", "--host", "host-a"], "nowhere.toml"),
         (["machine", "show", "nobody"], "nobody"),
         (["show", "12345678"], "12345678"),

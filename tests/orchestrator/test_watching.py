@@ -136,3 +136,12 @@ def test_what_is_no_terminal_or_a_dumb_one_gets_lines_where_they_are_asked_for(
             progress.update(copying("[bold]guest"))
         assert out.getvalue().startswith("[bold]guest host-a -> host-b: pre-copy") if lines else not out.getvalue()
         assert "\x1b" not in out.getvalue()
+
+
+def test_an_order_that_got_no_row_names_neither_a_source_nor_an_epoch() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as captured:
+        show_result(console, replace(waiting(), source="", epoch=0))
+    said = captured.get()
+    assert "qat-guest  -> host-b" in said
+    assert "epoch" not in said
