@@ -39,8 +39,9 @@ types: set-up-dev  ## mypy --strict over programs, tests and tools
 architecture: set-up-dev  ## who may import whom
 	$(BIN)/lint-imports
 
-generated: set-up-dev  ## is vm_migration/api what proto/ generates?
+generated: set-up-dev  ## is vm_migration/api what proto/ generates, and the table of docs/security.md what the code says?
 	$(BIN)/python tools/generate_api.py --check
+	$(BIN)/python tools/generate_security.py --check
 
 model:  ## is the handover right under every fault? (ARGS=--long searches further)
 	@$(PYTHON) tools/set_up.py dev model
@@ -58,8 +59,9 @@ fuzz:  ## search for bytes that a parser cannot bear (ARGS="--seconds 600 bulk_f
 	@$(PYTHON) tools/set_up.py tools
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-proto: set-up-dev  ## generate vm_migration/api from proto/
+proto: set-up-dev  ## generate vm_migration/api from proto/, and the table of docs/security.md
 	$(BIN)/python tools/generate_api.py
+	$(BIN)/python tools/generate_security.py
 
 lock: set-up-dev  ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
 	tools/lock.sh $(ARGS)

@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.recovery.course import act_on, close, go_on, plan_without
 from orchestrator.recovery.document import recover_document
 from orchestrator.recovery.request import Request, require_right
-from orchestrator.recovery.vouching import may_ask, refusal, require_vouched
+from orchestrator.recovery.vouching import may_ask, refusal, require_operator, require_vouched
 from orchestrator.render.recovery import LiveWords, show_plan, show_recovery
 from orchestrator.site import agents_of
 from vm_migration.command_line.invocation import Answer, Invocation, answering
@@ -40,7 +40,8 @@ async def recover(
     """Settle what crashes left open; exit code 6 when something stays unresolved."""
     request = Request(fenced, journal, machine, tuple(dict.fromkeys(also_off)), may_miss_writes, yes)
     configuration = call.configuration()
-
+    if fenced is not None:
+        require_operator(configuration.tls_files())
     words = LiveWords(call.err)
     async with agents_of(configuration) as agents:
         require_right(request, agents.hosts)

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 from orchestrator.recovery.fenced_word import Word
-from vm_migration.errors import Refused
+from vm_migration.errors import Refused, Unauthorised
+from vm_migration.link.identity import Role
+from vm_migration.link.tls import TlsFiles
 
 
 def may_ask(stdin: TextIO, stderr: TextIO) -> bool:
@@ -73,3 +75,16 @@ async def _line(descriptor: int) -> str:
         return await typed
     finally:
         loop.remove_reader(descriptor)
+
+
+def require_operator(files: TlsFiles | None) -> None:
+    """Accept an operator's certificate, before anything is asked or done; plaintext on loopback has no identities.
+
+    Raises:
+        Unauthorised: It is of another role: an orchestrator vouches for nobody.
+        InvalidInput: The TLS files are unusable.
+    """
+    identity = None if files is None else files.load().identity
+    if identity is not None and identity.role is not Role.OPERATOR:
+        hint = "Use an operator's certificate in [tls]: viaduct pki issue NAME --role operator"
+        raise Unauthorised("role", f"{identity.uri} cannot vouch that a host is off", hint)
