@@ -29,6 +29,12 @@ def beside_outcome(expected: types_pb2.Expected, total_ms: float, downtime_ms: f
     return f"{whole}; downtime {standing_still(expected)}, {came(expected.downtime_ms, downtime_ms)}"
 
 
+def foretold(expected: types_pb2.Expected) -> str:
+    """Return what is expected of an attempt that has no outcome to be told beside it."""
+    never = "; it may never fit the limit" if has_range(expected) and not expected.converges else ""
+    return f"{in_all(expected)} in all; downtime {standing_still(expected)}{never}"
+
+
 def all_alike(profiles: Sequence[types_pb2.Expected]) -> bool:
     """Say whether the same is expected under every profile, as people read it."""
     return len({(each.rounds, in_all(each), standing_still(each), each.converges) for each in profiles}) == 1

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.limits import limits_of
+from orchestrator.render.forecast import in_all
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
 from orchestrator.result import percent_of, rounds_closed
@@ -169,6 +170,8 @@ def _figures(attempt: Attempt, report: source_pb2.AttemptReport, bars: str) -> T
         table.add_row("throttled", "", f"{rounds[-1].throttle_percent} % of the vCPUs' time")
     if rounds and rounds[-1].device_throttle_percent:
         table.add_row("held", "", f"{rounds[-1].device_throttle_percent} % of the devices' time")
+    if attempt.expected is not None and not attempt.ended:
+        table.add_row("expected", "", f"{in_all(attempt.expected)} in all")
     if report.expected_downtime_ms and not attempt.ended:
         table.add_row("downtime", "", _downtime(report.expected_downtime_ms, limits_of(attempt).downtime_ms))
     return table

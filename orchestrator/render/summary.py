@@ -6,7 +6,7 @@ from rich.table import Table
 from orchestrator.attempt import Attempt, Notice, Outcome
 from orchestrator.limits import limits_of
 from orchestrator.preflight import Candidate, Preflight
-from orchestrator.render.forecast import all_alike, beside_outcome, in_all, standing_still
+from orchestrator.render.forecast import all_alike, beside_outcome, foretold, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
 from orchestrator.result import has_range, rounds_closed
@@ -71,6 +71,8 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
         if attempt.expected is not None:
             words = beside_outcome(attempt.expected, report.total_ms, down.downtime_ms)
             facts.append(("expected", f"{words}; tuned since" if limits_of(attempt).tuned else words))
+    elif attempt.expected is not None:
+        facts.append(("expected", foretold(attempt.expected)))
     facts.append(("limits", f"downtime {downtime_limit(attempt)}; bandwidth {bandwidth_limit(attempt)}"))
     facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
     if words := travelled(report):

@@ -5,7 +5,7 @@ import pytest
 from orchestrator.agents import Agents
 from orchestrator.policy import MigrationPolicy, Profile
 from orchestrator.preflight import Candidate, preflight, preflight_document
-from orchestrator.render.forecast import beside_outcome, came, in_all
+from orchestrator.render.forecast import beside_outcome, came, foretold, in_all
 from orchestrator.result import expected_document
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_viaduct_command import Run, config, viaduct
@@ -159,6 +159,12 @@ async def test_profiles_that_do_not_differ_are_one_line(viaduct: Run, site: Fake
 def test_bounds_are_shown_where_they_are_told() -> None:
     assert in_all(expected("balanced")) == "2.0 s (1.6 s to 3.0 s)"
     assert in_all(types_pb2.Expected(total_ms=900)) == "900 ms"
+
+
+def test_an_attempt_without_an_outcome_tells_what_was_expected_of_it() -> None:
+    assert foretold(expected("balanced")) == "2.0 s (1.6 s to 3.0 s) in all; downtime 120 ms (90 ms to 180 ms)"
+    assert foretold(expected("gentle", converges=False)).endswith("; it may never fit the limit")
+    assert foretold(types_pb2.Expected(total_ms=900, downtime_ms=120)) == "900 ms in all; downtime 120 ms"
 
 
 def test_an_outcome_is_told_beside_what_was_expected() -> None:

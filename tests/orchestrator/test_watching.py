@@ -34,6 +34,7 @@ def test_a_picture_tells_rates_apart_the_devices_and_the_downtime_against_its_li
     for words in (
         *("pre-copy", "5 rounds", "to go", "wire", "dirtied", ": CPU ", ", DMA "),
         *("8.0 KiB moved, 4.0 KiB left", "30 % of the vCPUs' time", "142 ms expected, within the limit of 300 ms"),
+        "4.0 s in all",
     ):
         assert words in text, words
     slow = copying()
