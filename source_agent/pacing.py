@@ -4,19 +4,34 @@ import asyncio
 import contextlib
 from typing import Final
 
-_BURST_SECONDS: Final = 0.05
+from vm_migration.transfer.frames import MAX_PAYLOAD
+from vmm.memory.quantities import PAGE_SIZE
+
+_BURST_SECONDS: Final = 0.02
+_FRAME_SECONDS: Final = 0.02
+"""Of the bandwidth, what a frame of each stream may hold, all of them together."""
+_LEAST_PAYLOAD: Final = PAGE_SIZE + 16
+"""One page, with its run and its digest."""
 _LOOK_EVERY: Final = 0.1
 """Seconds after which whoever waits looks whether the bandwidth has changed."""
 _NOTHING: Final = 1e-6
 """Seconds that are not worth a wait."""
 
 
+def frame_payload(bytes_per_second: int, streams: int) -> int:
+    """Return the largest payload with which a frame of each stream together take 20 ms; one page always fits."""
+    if not bytes_per_second:
+        return MAX_PAYLOAD
+    return max(_LEAST_PAYLOAD, min(MAX_PAYLOAD, int(bytes_per_second * _FRAME_SECONDS / streams)))
+
+
 class Pacer:
     """Spends bytes no faster than `bytes_per_second`, which may change at any time; 0 does not limit.
 
-    In any time, what is sent is at most the bandwidth times that time, a burst of 50 ms of it, and one frame for each
-    stream: a frame is sent first and waited for then. Whoever waits under a bandwidth that has changed goes on under
-    the new one within a tenth of a second.
+    In any time, what is sent is at most the bandwidth times that time, a burst of 20 ms of it, and one frame for each
+    stream: a frame is sent first and waited for then. With frames of at most `frame_payload` that is within 5 % over
+    any second, where a page of each stream is less than 20 ms of the bandwidth. Whoever waits under a bandwidth that
+    has changed goes on under the new one within a tenth of a second.
     """
 
     def __init__(self) -> None:

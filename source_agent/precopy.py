@@ -65,7 +65,7 @@ class Precopy:
     def tune(self, terms: Terms) -> None:
         """Work under changed terms from now on."""
         self._terms = terms
-        self._rounds.pacer.bytes_per_second = terms.max_bandwidth_bytes_per_s
+        self._rounds.limit(terms.max_bandwidth_bytes_per_s)
 
     def force(self) -> None:
         """Come to the end at once, also in the middle of a round, as far as the destination lets one be cut."""

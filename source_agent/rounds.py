@@ -21,7 +21,7 @@ from source_agent.compressing import Compressing
 from source_agent.destination_link import DestinationLink
 from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.dirty_log import DirtyLog
-from source_agent.pacing import Pacer
+from source_agent.pacing import Pacer, frame_payload
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
@@ -29,7 +29,7 @@ from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
 from vm_migration.transfer.hot_pages import WaitingPages
-from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
+from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream, pages_per_frame
 from vm_migration.transfer.sent_pages import SentPages
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
@@ -115,6 +115,12 @@ class Rounds:
         self._cut: Final = asyncio.Event()
         self._still = False
         """The guest stands still."""
+
+    def limit(self, bytes_per_second: int) -> None:
+        """Hold all streams together to a bandwidth from now on; 0 does not limit."""
+        self.pacer.bytes_per_second = bytes_per_second
+        for stream, _ in self._lanes:
+            stream.pages_per_frame = pages_per_frame(frame_payload(bytes_per_second, len(self._lanes)))
 
     def cut(self) -> None:
         """Send no more pages until the guest stands still: end the round that is open, and send none in others."""

@@ -1,16 +1,20 @@
 """A bandwidth is kept within five percent, over all streams, and a new one holds within a second; in virtual time."""
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from source_agent.pacing import Pacer
+from source_agent.pacing import Pacer, frame_payload
 from tests.simulation.virtual_loop import VirtualLoop
+from vm_migration.transfer.frames import MAX_PAYLOAD
+from vm_migration.transfer.outgoing import pages_per_frame
 
-BURST_SECONDS = 0.05
+BURST_SECONDS = 0.02
 HEARTBEAT = 1.0
 FRAME = 1 << 18
 
@@ -31,6 +35,14 @@ class Wire:
             size = frames[at % len(frames)]
             at += 1
             self.sent.append((loop.time(), size))
+            self.pacer.spend(size)
+            while not await self.pacer.ready(HEARTBEAT, unless=self.never):
+                pass
+
+    async def frames(self, sizes: list[int]) -> None:
+        """Send these frames and no more."""
+        for size in sizes:
+            self.sent.append((asyncio.get_running_loop().time(), size))
             self.pacer.spend(size)
             while not await self.pacer.ready(HEARTBEAT, unless=self.never):
                 pass
@@ -87,6 +99,43 @@ def test_over_ten_seconds_a_bandwidth_is_kept_within_five_percent(rate: int, str
         assert abs(wire.between(begin, begin + 10.0) / (10.0 * rate) - 1) <= 0.05
 
     in_virtual_time(scenario)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(4 * 50 * 4200, 1 << 30),
+    st.integers(1, 4),
+    st.lists(st.tuples(st.floats(0.001, 0.3), st.integers(1, 30)), min_size=1, max_size=8),
+)
+def test_no_window_of_a_second_carries_five_percent_more_than_the_bandwidth(
+    rate: int, streams: int, rounds: list[tuple[float, int]]
+) -> None:
+    """Small late rounds too: each is some frames of each stream, and then nothing until the barrier is answered."""
+
+    async def scenario() -> None:
+        pacer = Pacer()
+        pacer.bytes_per_second = rate
+        wire = Wire(pacer)
+        frame = frame_payload(rate, streams)
+        for answered_after, frames in rounds:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(streams):
+                    group.create_task(wire.frames([frame] * frames))
+            await asyncio.sleep(answered_after)
+        times, sizes = [at for at, _ in wire.sent], [size for _, size in wire.sent]
+        up_to = [0, *accumulate(sizes)]
+        for begin, first in enumerate(times):
+            assert up_to[bisect_left(times, first + 1.0)] - up_to[begin] <= 1.05 * rate
+
+    in_virtual_time(scenario)
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 16))
+def test_a_frame_has_room_for_a_page_and_none_is_larger_than_frames_may_be(rate: int, streams: int) -> None:
+    payload = frame_payload(rate, streams)
+    assert 1 <= pages_per_frame(payload) <= pages_per_frame(MAX_PAYLOAD)
+    assert payload == MAX_PAYLOAD or rate
+    assert payload * streams <= max(0.02 * rate, streams * 4112) or not rate
 
 
 def test_who_waits_under_a_low_bandwidth_goes_on_under_a_higher_one_within_a_second() -> None:

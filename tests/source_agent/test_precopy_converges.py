@@ -76,6 +76,9 @@ class Model:
     def dirty_pages(self) -> int:
         return int(self.dirty) // PAGE_SIZE
 
+    def limit(self, bytes_per_second: int) -> None:
+        self.pacer.bytes_per_second = bytes_per_second
+
     def cut(self) -> None:
         pass
 

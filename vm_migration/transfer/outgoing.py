@@ -50,6 +50,7 @@ from vmm.vfio.device_records import DeviceRecord
 
 _TABLE_BYTES: Final = 16
 """At most a run and a digest go with each page."""
+_MOST_PAGES: Final = MAX_PAYLOAD // (PAGE_SIZE + _TABLE_BYTES)
 _DELTA_CODEC: Final = Codec.LZ4
 """Three quarters of a delta are zeros, and mostly nearly all: the quicker codec makes little of them too."""
 _DELTA_COMPRESSOR: Final = Compressor()
@@ -199,8 +200,8 @@ class OutgoingRound:
                     zero_count += len(found)
                 if not batch.room:
                     yield from self._sent(batch)
-                    batch = _Batch(capacity)
-                if zero_count > MAX_ZERO_PAGES - capacity:
+                    batch = _Batch(self._stream.pages_per_frame)
+                if zero_count > MAX_ZERO_PAGES - _MOST_PAGES:
                     yield Zeros(runs_of(np.concatenate(zeros)), self._digested)
                     zeros, zero_count = [], 0
         if batch.count:
@@ -219,7 +220,8 @@ class OutgoingStream:
     """One stream of an attempt; its frames are numbered in the order in which they are made, and sent so."""
 
     def __init__(self, attempt: UUID, stream: int, *, payload_bytes: int = MAX_PAYLOAD) -> None:
-        self.pages_per_frame: Final = pages_per_frame(payload_bytes)
+        self.pages_per_frame = pages_per_frame(payload_bytes)
+        """Of pages as they are; may be changed, from the next frame on."""
         self.stream: Final = stream
         self.sequence = 0
         self._attempt = attempt

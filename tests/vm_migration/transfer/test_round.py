@@ -113,6 +113,15 @@ def test_long_runs_travel_as_one_and_scattered_pages_gathered() -> None:
     assert scattered.runs.tolist() == [[9, 1], [11, 1], [13, 1], [15, 1]]
 
 
+def test_frames_become_smaller_from_the_next_on() -> None:
+    sending = stream()
+    frames = sending.round(0, memory(), bitmap_of(*range(20))).pages()
+    found = [next(frames)]
+    sending.pages_per_frame = 1
+    counts = [page_count(each.body.runs) for each in (*found, *frames) if isinstance(each.body, Pages)]
+    assert counts == [4] + [1] * 16
+
+
 def test_room_that_zero_pages_leave_is_filled() -> None:
     source = memory()
     source[0:10:2] = 0
