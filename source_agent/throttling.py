@@ -54,7 +54,8 @@ class Throttling:
             await self._custody.port.throttle(vcpus)
             self._vcpus = vcpus
         if devices != self._devices:
-            await self._custody.port.throttle_devices(devices)
+            if self.devices is not None:  # all may have refused meanwhile: nobody is held then
+                await self._custody.port.throttle_devices(devices)
             self._devices = devices
         return before != (vcpus, devices)
 

@@ -146,7 +146,8 @@ _POLICY = (
         type=click.Choice(["gentle", "balanced", "urgent"]),
         default="balanced",
         show_default=True,
-        help="What may be taken from the guest's vCPUs where it does not converge: nothing, half of their time, 90 %.",
+        help="What may be taken from the guest's vCPUs where it does not converge: nothing, half of their time, 90 %;"
+        " urgent holds devices, too, where nothing else helps.",
     ),
     click.option(
         "--transport",

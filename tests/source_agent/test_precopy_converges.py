@@ -199,8 +199,8 @@ def migrated(
     return found[0]
 
 
-def under(profile: str) -> Terms:
-    return msgspec.structs.replace(TERMS, profile=profile)
+def under(profile: str, *, timeout_ms: int = TERMS.timeout_ms) -> Terms:
+    return msgspec.structs.replace(TERMS, profile=profile, timeout_ms=timeout_ms)
 
 
 def test_a_guest_that_the_link_outruns_is_moved_unthrottled_under_every_profile() -> None:
@@ -266,7 +266,7 @@ def test_a_device_is_held_for_as_long_as_the_rounds_last() -> None:
 
 @pytest.mark.parametrize("profile", ["gentle", "balanced"])
 def test_no_other_profile_holds_a_device(profile: str) -> None:
-    outcome = migrated(terms=under(profile), cpu_rate=5 * MB, dma_rate=300 * MB, holds=CARD)
+    outcome = migrated(terms=under(profile, timeout_ms=120_000), cpu_rate=5 * MB, dma_rate=300 * MB, holds=CARD)
     assert outcome.standstill_ms is None
     assert outcome.model.asked_of_devices == []
 
@@ -284,7 +284,8 @@ def test_a_device_whose_writes_fit_is_not_held_while_vcpus_outrun_the_link() -> 
     ids=["a process of before", "no P2P states", "a tracker that reports all that is mapped"],
 )
 def test_devices_that_cannot_be_held_are_not_asked_and_named(holds: ThrottledDevices | None, *, exact: bool) -> None:
-    outcome = migrated(terms=under("urgent"), cpu_rate=5 * MB, dma_rate=300 * MB, holds=holds, exact=exact)
+    terms = under("urgent", timeout_ms=60_000)
+    outcome = migrated(terms=terms, cpu_rate=5 * MB, dma_rate=300 * MB, holds=holds, exact=exact)
     assert outcome.standstill_ms is None
     assert outcome.model.asked_of_devices == []
     assert ("nic0 cannot be held" in outcome.reason) is (holds is not None)

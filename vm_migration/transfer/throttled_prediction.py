@@ -3,8 +3,9 @@
 Profiles differ in nothing else, so where pre-copy converges all of them take the same. Where it stalls, the throttle
 rises by steps (vm_migration.transfer.throttle), the first one once nothing was gained for the profile's patience, each
 further one after a window of the stall (vm_migration.transfer.stall). A throttled vCPU does the same in a longer time;
-a device does not. The least step at which the forecast converges is the one that is waited for; where none does,
-nothing that the profile allows is enough, and the attempt ends with its timeout.
+a device does not. What the holding of devices (`device_maximum`) would gain nobody can tell before it was tried: it is
+left out, and the outcome may be better. The least step at which the forecast converges is the one that is waited for;
+where none does, nothing that the profile allows is enough, and the attempt ends with its timeout.
 """
 
 from collections.abc import Iterator

@@ -9,8 +9,8 @@ A vCPU that is throttled is only not scheduled, and keeps 10 ms of each period (
 ends of a slice are calls of the host's driver to the device, for which a real one takes up to some milliseconds: so a
 period is longer, and a device keeps a fifth of it at least. What waits in a device's queue it does when it works
 again, and catches up; only what found no place in the queue was never begun: for that too a slice must be long. It is
-no longer than 160 ms because a TCP connection of the guest takes a packet for lost after 200 (Linux, TCP_RTO_MIN),
-and sends it again to a card that stands; a driver's patience with a command is of seconds.
+no longer than 160 ms because a TCP connection of the guest takes a packet for lost after 200 at the earliest (Linux,
+TCP_RTO_MIN), and would send it again to a card that stands; a driver's patience with a command is of seconds.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """Devices whose DMA is held for slices of time: how much less they dirty, and that the guest lives with it."""
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -7,8 +8,11 @@ import pytest
 
 from lab.rehearsal.side import Side, assembled_side, boot
 from lab.scenario import Scenario, check_scenario
+from vfio_host.interface.calls import SetDeviceState
 from vfio_host.interface.numbers import DeviceState
 from vmm.guest.pacing import SECOND
+from vmm.vfio.device import VfioDevice
+from vmm.vfio.host_port import HostCallFailed
 from vmm.vfio.quiesce_slices import MOST_PERCENT, PERIOD_NS
 
 Device = Mapping[str, object]
@@ -101,3 +105,56 @@ def test_a_device_writes_nothing_in_its_slice_while_the_vcpus_go_on(device: Devi
         assert side.machine.devices[0].device.state in (DeviceState.PRE_COPY_P2P, DeviceState.RUNNING_P2P)
         assert found.cpu.count() > 0
         assert found.dma.count() == 0
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, device: VfioDevice, *states: DeviceState) -> None:
+    """Let a device refuse some states from here on."""
+    obeys = device.set_state
+
+    def set_state(state: DeviceState) -> None:
+        if state in states:
+            raise HostCallFailed(SetDeviceState(state=state), errno.EBUSY)
+        obeys(state)
+
+    monkeypatch.setattr(device, "set_state", set_state)
+
+
+def test_a_migration_goes_on_when_a_device_refuses_to_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    with leaving(CARD) as side:
+        machine = side.machine
+        first = machine.read_device_data(1 << 20).records
+        with monkeypatch.context() as until_the_stop:
+            refusing(until_the_stop, machine.devices[0].device, DeviceState.PRE_COPY_P2P)
+            take(side, MOST_PERCENT)
+            assert dma_pages(side, 1000) > 1000
+            (told,) = machine.take_failures()
+            assert "dev0 is throttled no more" in told
+            assert machine.device_throttle.at_full_speed == ("dev0",)
+        later = machine.read_device_data(1 << 20).records
+        machine.stop(for_attempt=True)
+        found = machine.read_device_data(8 << 20)
+        assert first
+        assert later
+        assert found.complete
+        machine.start()
+        side.world.wake()
+        side.world.run_for(500)
+        assert machine.report().errors == 0
+
+
+def test_a_device_that_lost_its_pre_copy_ends_the_attempt_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with leaving(CARD) as side:
+        machine = side.machine
+        take(side, MOST_PERCENT)
+        with monkeypatch.context() as meanwhile:
+            refusing(meanwhile, machine.devices[0].device, DeviceState.PRE_COPY)
+            side.world.run_for(2 * PERIOD_NS / 1e6)
+        assert machine.devices[0].device.state is DeviceState.RUNNING
+        with pytest.raises(HostCallFailed, match="EBUSY"):
+            machine.read_device_data(1 << 20)
+        machine.stop_tracking()
+        side.world.run_for(500)
+        assert machine.report().errors == 0
+        machine.start_tracking()
+        assert machine.read_device_data(1 << 20).records
+        assert dma_pages(side, 500) > 500

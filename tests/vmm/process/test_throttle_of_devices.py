@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from lab.rehearsal.side import Side, assembled_side, boot
-from tests.vmm.assembly.test_devices_slowed_down import ACCELERATOR, CARD, dma_pages, scenario
+from tests.vmm.assembly.test_devices_slowed_down import Device, dma_pages, scenario
 from vfio_host.interface.numbers import DeviceState
 from vmm.process import commands as served
 from vmm.process import control
@@ -13,6 +13,8 @@ from vmm.process.commands import Commands, Controller
 from vmm.process.description import Identity, boot_id
 from vmm.vfio.quiesce_slices import MOST_PERCENT, PERIOD_NS
 
+CARD: Device = {"model": "nic", "dma_rate": "1MiB/s"}
+ACCELERATOR: Device = {"model": "qat", "dma_rate": "1MiB/s"}
 WORKING = (DeviceState.RUNNING, DeviceState.PRE_COPY)
 MOST = control.ThrottleDevices(percent=MOST_PERCENT)
 
