@@ -69,7 +69,7 @@ svg text.limit-text {{ fill: var(--bad); }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 caption {{ text-align: left; font-size: .85rem; padding-bottom: .2rem; }}
-th, td {{ padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top;
+th, td {{ padding: .15rem .6rem .15rem 0; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--rule); }}
 td {{ overflow-wrap: anywhere; }}
 thead th {{ color: var(--soft); font-weight: 500; }}

@@ -84,6 +84,7 @@ def _rests_on(attempt: Attempt, expected: types_pb2.Expected) -> str:
     if has_range(expected):
         link, dirtied = rate(expected.link_bytes_per_s), rate(expected.dirty_bytes_per_s)
         words = f"The range is where nine of ten are to lie. It rests on {link} on the wire, and on {dirtied} dirtied."
+        words += "" if expected.converges else " It was expected that it may never fit the limit."
     return f"{words} The limits were tuned since.".strip() if limits_of(attempt).tuned else words
 
 
@@ -123,7 +124,7 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     if words := travelled(report):
         rows.append(["travelled", words])
     rows.append(["devices' state", size(report.device_bytes)])
-    if report.outcome or report.pages_verified:
+    if report.pages_verified or report.pages_mismatched:
         rows.append(["verified", verified])
     if report.HasField("guest"):
         guest = report.guest

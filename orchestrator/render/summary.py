@@ -77,9 +77,9 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
     facts.append(("memory", f"{size(report.ram_bytes)}, {size(report.wire_bytes)} on the wire"))
     if words := travelled(report):
         facts.append(("travelled", words))
-    facts.append(
-        ("verified", f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by}")
-    )
+    if report.pages_verified or report.pages_mismatched:
+        told = f"{report.pages_verified} pages, {report.pages_mismatched} differ, by {report.verified_by or 'none'}"
+        facts.append(("verified", told))
     if report.HasField("guest"):
         guest = report.guest
         rates = f"CPU {rate(guest.dirty_bytes_per_s)}, DMA {rate(guest.dma_bytes_per_s)}"

@@ -161,7 +161,11 @@ def test_a_prediction_says_what_it_rests_on_and_that_its_limits_were_tuned() -> 
     assert attempt.report is not None
     attempt.expected.total_low_ms, attempt.expected.total_high_ms = 3000, 5000
     attempt.expected.link_bytes_per_s, attempt.expected.dirty_bytes_per_s = 100 << 20, 60 << 20
-    assert "It rests on 100 MiB/s on the wire, and on 60.0 MiB/s dirtied." in Read(page(attempt, [])).text
+    told = Read(page(attempt, [])).text
+    assert "It rests on 100 MiB/s on the wire, and on 60.0 MiB/s dirtied." in told
+    assert "may never fit the limit" in told
+    attempt.expected.converges = True
+    assert "may never fit the limit" not in Read(page(attempt, [])).text
     attempt.report.downtime_limit_ms = 900
     assert "The limits were tuned since." in Read(page(attempt, [])).text
 
