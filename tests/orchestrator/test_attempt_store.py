@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.attempt import ENDS, Attempt, Fault, IllegalPhase, Notice, Outcome, Phase, may_follow
+from orchestrator.attempt import ENDS, Asked, Attempt, Fault, IllegalPhase, Notice, Outcome, Phase, may_follow
 from orchestrator.policy import MigrationPolicy
 from orchestrator.store import schema
 from orchestrator.store.claim import CLAIM_SECONDS, claimed
@@ -47,6 +47,7 @@ def test_what_is_written_is_read_back_whole(path: Path) -> None:
         warnings=(Notice("slow-link", "The link is slow"),),
         expected=types_pb2.Expected(total_ms=12.5, rounds=3),
         report=source_pb2.AttemptReport(phase="begun", ram_bytes=1 << 40, rounds=[types_pb2.Round(round=1)]),
+        asked=Asked(measure_ms=250, by_host=True),
     )
     with Store(path) as store:
         store.open_attempt(row)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from orchestrator.attempt import Attempt, Fault, Notice, Outcome, Phase
+from orchestrator.attempt import Asked, Attempt, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.policy import MigrationPolicy
 from orchestrator.store.store import Ownership, Store
 from source_agent.terms import encode as encode_terms
@@ -82,6 +82,8 @@ def full_row(number: int, phase: Phase) -> Attempt:
         driver="orchestrator",
         heartbeat=2.0,
         cancel_requested=True,
+        retry=Retry(left=1, earlier=("attempt-0",), anywhere=True),
+        asked=Asked(measure_ms=250, by_host=True),
     )
 
 
