@@ -52,6 +52,25 @@ async def require_as_it_was(site: Site, uuid: str, jobs: int, ended: Ended) -> N
     assert site.states("host-b", uuid) in ([], ["PREPARED", "DISCARDED"])
 
 
+async def test_a_cancel_while_writes_are_measured_leaves_the_machine_to_whoever_asks_next(
+    site: Site, agents: Agents
+) -> None:
+    async with machine(site, agents, specification("measured")) as created:
+        jobs = await works(site, "host-a", created.machine)
+        words = ("migrate", "measured", "--to", "host-b", "--measure", "10s", "--json")
+        async with running(site, *words) as driving:
+            async with asyncio.timeout(DEADLINE):
+                while "preflight" not in (await viaduct(site, "list")).out:
+                    pass
+            driving.send_signal(signal.SIGINT)
+            ended = await finished(driving)
+        assert (ended.exit_code, ended.document["outcome"], ended.document["epoch"]) == (5, "cancelled", 0), ended.err
+        found = await agents.measure_dirty_rate("host-a", created.machine, 100)
+        assert found.pages > 0
+        await works(site, "host-a", created.machine, jobs)
+        assert site.states("host-a", created.machine) == ["OWNER"]
+
+
 @pytest.mark.parametrize("point", ["before_prepare", "before_handoff", "before_ready"])
 async def test_a_cancel_while_a_hook_runs_ends_the_hook_and_the_attempt(point: str) -> None:
     async with (
