@@ -46,8 +46,8 @@ def decoded(data: bytes) -> QatState:
     if not 0 <= state.first <= state.answered <= state.submitted or min(state.errors, state.own_errors) < 0:
         raise ProgressRefused("Counters of the accelerator's driver contradict each other")
     numbers = [slab.number for slab in state.slabs]
-    worked_on = list(range(state.answered // JOBS_PER_SLAB, -(-state.submitted // JOBS_PER_SLAB)))
-    allowed = [worked_on, []] if state.answered == state.submitted else [worked_on]
-    if numbers not in allowed or len(numbers) > OPEN_SLABS or (numbers and state.rings is None):
+    worked_on = range(state.answered // JOBS_PER_SLAB, -(-state.submitted // JOBS_PER_SLAB))
+    right = numbers == list(worked_on[: OPEN_SLABS + 1]) or (not numbers and state.answered == state.submitted)
+    if not right or len(numbers) > OPEN_SLABS or (numbers and state.rings is None):
         raise ProgressRefused("Open slabs of the accelerator's driver do not match its jobs in flight")
     return state
