@@ -70,7 +70,7 @@ class DestinationService(DestinationServicer):
     async def _bulk_address(self, transport: str) -> str:
         if transport in ("", "grpc"):
             return self._bulk
-        if transport != "direct" or self._direct is None:
+        if transport not in ("direct", "sealed") or self._direct is None:
             text = f"Bulk streams cannot travel by {transport[:80]!r} to this host"
             raise Refused("transport-not-offered", text, "Use --transport grpc")
         return await self._direct.address()

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vm_migration.errors import AttemptFailed
-from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.direct_wire import Wire
+from vm_migration.link.sealing import NotSealed
 from vm_migration.transfer.frames import Ack, PagesToCome
 from vm_migration.wire.errors import WireError
 from vm_migration.wire.frame import HEADER_BYTES, Kind, decode_head, head_length, payload_length
@@ -45,7 +46,7 @@ class Stop:
     """The peer ended the stream."""
 
 
-def take_frames(wire: DirectWire, taker: FrameTaker, stream: int, room: memoryview) -> Stop:
+def take_frames(wire: Wire, taker: FrameTaker, stream: int, room: memoryview) -> Stop:
     """Take a stream's frames until one asks for an answer, brings device state that is worth a message, or it ends.
 
     Args:
@@ -68,13 +69,13 @@ def take_frames(wire: DirectWire, taker: FrameTaker, stream: int, room: memoryvi
             answer = taker.apply(_whole(wire, room, length), stream)
             if answer is not None or taker.wants_loop(stream):
                 return Stop(answer)
-    except WireError as error:
+    except (WireError, NotSealed) as error:
         text = f"Destination refused a frame: {error}"
         raise AttemptFailed("bad-frame", text, "The machine goes on at its source") from None
     return Stop(ended=True)
 
 
-def _take_pages(wire: DirectWire, taker: FrameTaker, stream: int, head: memoryview) -> None:
+def _take_pages(wire: Wire, taker: FrameTaker, stream: int, head: memoryview) -> None:
     _rest(wire, head[HEADER_BYTES:])
     coming = decode_head(head)
     places = taker.expect(coming, stream)
@@ -86,7 +87,7 @@ def _take_pages(wire: DirectWire, taker: FrameTaker, stream: int, head: memoryvi
     taker.arrived(coming, stream)
 
 
-def _whole(wire: DirectWire, room: memoryview, length: int) -> memoryview:
+def _whole(wire: Wire, room: memoryview, length: int) -> memoryview:
     """Return a message whose header has come, in memory of its own unless it is of pages: others may be kept."""
     message = room[: HEADER_BYTES + length]
     if room[1] != Kind.PAGES:
@@ -96,6 +97,6 @@ def _whole(wire: DirectWire, room: memoryview, length: int) -> memoryview:
     return message.toreadonly()
 
 
-def _rest(wire: DirectWire, into: memoryview) -> None:
+def _rest(wire: Wire, into: memoryview) -> None:
     if len(into) and not wire.read_exactly(into):
         raise ConnectionResetError("Closed in the middle of a frame")

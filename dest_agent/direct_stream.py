@@ -6,13 +6,15 @@ from functools import partial
 from typing import Final, Protocol
 
 from dest_agent.direct_frames import FrameTaker, take_frames
-from vm_migration.errors import MigrationError
+from vm_migration.errors import MigrationError, Unauthorised
 from vm_migration.link.direct_answer import encode_refusal
 from vm_migration.link.direct_hello import HELLO_BYTES, Hello, decode_hello
 from vm_migration.link.direct_threads import DirectThreads
 from vm_migration.link.direct_tls import identity_of
-from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.direct_wire import DirectWire, Wire
 from vm_migration.link.identity import Identity
+from vm_migration.link.sealed_wire import SealedWire
+from vm_migration.link.sealing import SECRET_BYTES
 from vm_migration.transfer.frames import Ack
 from vm_migration.wire.ack import encode_ack
 from vm_migration.wire.frame import MAX_FRAME
@@ -32,6 +34,7 @@ class DirectStream:
     """One connection from its accepting to its end; `close` must be called."""
 
     def __init__(self, wire: DirectWire) -> None:
+        self._wire: Final = wire
         self._threads: Final = DirectThreads(wire)
         self._room: memoryview | None = None
         """Made once the stream is let in."""
@@ -43,7 +46,12 @@ class DirectStream:
             Unauthorised: It says no hello, or its certificate names nobody.
             OSError: It is silent for so long, has no certificate of the site, or has gone.
         """
-        return await self._threads.begin(partial(_greeted, self._threads.wire, time.monotonic() + seconds))
+        deadline = time.monotonic() + seconds
+        hello, identity, secret = await self._threads.begin(partial(_greeted, self._wire, deadline))
+        if secret:
+            self._wire.leave_tls()
+            self._threads.wire = SealedWire(self._wire, secret, is_source=False)
+        return hello, identity
 
     async def next_answer(self, arrival: DirectArrival, stream: int) -> Ack | None:
         """Take frames until one asks for an answer, and return that; None where the peer ended the stream.
@@ -82,15 +90,23 @@ class DirectStream:
         self._threads.close()
 
 
-def _greeted(wire: DirectWire, deadline: float) -> tuple[Hello, Identity | None]:
+def _greeted(wire: DirectWire, deadline: float) -> tuple[Hello, Identity | None, bytes]:
+    """Return what the peer says first, who it is, and the secret that it seals with from here on, where it does."""
     wire.handshake(deadline)
     identity = identity_of(wire.connection)
-    message = memoryview(bytearray(HELLO_BYTES))
+    hello = decode_hello(_read(wire, HELLO_BYTES, deadline))
+    if hello.sealed and identity is None:
+        raise Unauthorised("plaintext-secret", "A sealed stream's secret came in plaintext", "Configure [tls]")
+    return hello, identity, bytes(_read(wire, SECRET_BYTES, deadline)) if hello.sealed else b""
+
+
+def _read(wire: DirectWire, count: int, deadline: float) -> memoryview:
+    message = memoryview(bytearray(count))
     if not wire.read_exactly(message, deadline):
-        raise ConnectionResetError("Closed before it said anything")
-    return decode_hello(message), identity
+        raise ConnectionResetError("Closed before it said who it is")
+    return message
 
 
-def _said(wire: DirectWire, message: bytes, deadline: float) -> None:
+def _said(wire: Wire, message: bytes, deadline: float) -> None:
     wire.write((message,), deadline)
     wire.drain(deadline)

@@ -11,7 +11,7 @@ from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 
 OnTimeout = Literal["cancel", "force"]
 Profile = Literal["gentle", "balanced", "urgent"]
-Transport = Literal["grpc", "direct"]
+Transport = Literal["grpc", "direct", "sealed"]
 Compression = Literal["auto", "none", "lz4", "zstd"]
 Verify = Literal["auto", "full", "none"]
 MOST_STREAMS: Final = 16

@@ -12,7 +12,7 @@ from source_agent.direct_carrier import direct_carrier
 from source_agent.grpc_carrier import grpc_carrier
 from source_agent.pulse import STALL
 from source_agent.sequences import SeenSequence
-from source_agent.terms import DIRECT, GRPC
+from source_agent.terms import GRPC, SEALED
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub
@@ -76,11 +76,11 @@ class DestinationLink:
         Somebody listens to each: one that is over or dead ends the context's body, whatever it waits for.
 
         Raises:
-            MigrationError: Direct streams were asked for, and the destination offers none or cannot be reached so.
+            MigrationError: Another transport was asked for, and the destination offers none or cannot be reached so.
             ExceptionGroup: Of what the streams, or the body, failed with.
         """
-        if self._transport == DIRECT:
-            await self._require_direct()
+        if self._transport != GRPC:
+            await self._require_offered()
         async with AsyncExitStack() as stack:
             streams = []
             for ordinal in range(count):
@@ -93,16 +93,16 @@ class DestinationLink:
                     each.cancel()
 
     def _carrier(self, ticket: bytes, ordinal: int) -> AbstractAsyncContextManager[Carrier]:
-        if self._transport == DIRECT:
-            hello = Hello(UUID(self._attempt), ordinal, ticket)
-            peer = f"{self._host} ({self._bulk}, direct)"
+        if self._transport != GRPC:
+            hello = Hello(UUID(self._attempt), ordinal, ticket, sealed=self._transport == SEALED)
+            peer = f"{self._host} ({self._bulk}, {self._transport})"
             return direct_carrier(self._bulk, self._tls, self._host, hello, peer)
         channel = self._channels(self._bulk, self._tls, self._host)
         return grpc_carrier(channel, self._attempt, ticket, ordinal, self.peer)
 
-    async def _require_direct(self) -> None:
-        if DIRECT not in await self._features():
-            text = f"{self.peer} takes no direct streams in"
+    async def _require_offered(self) -> None:
+        if self._transport not in await self._features():
+            text = f"{self.peer} takes no {self._transport} streams in"
             raise Refused("transport-not-offered", text, "Use --transport grpc, or update that host")
 
     async def features(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ neither waits for the other at every frame.
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import ssl
 import threading
@@ -18,7 +19,7 @@ from typing import Final
 
 from source_agent.bulk_stream import Unsent
 from source_agent.pulse import STALL
-from vm_migration.errors import MigrationError, Unauthorised, Unreachable
+from vm_migration.errors import InvalidInput, MigrationError, Unauthorised, Unreachable
 from vm_migration.link.address import refuse_plaintext, split_address
 from vm_migration.link.direct_answer import read_answer
 from vm_migration.link.direct_hello import Hello, encode_hello
@@ -26,11 +27,14 @@ from vm_migration.link.direct_threads import DirectThreads
 from vm_migration.link.direct_tls import client_context, identity_of
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Role
+from vm_migration.link.sealed_wire import SealedWire
+from vm_migration.link.sealing import SECRET_BYTES
 from vm_migration.link.tls import TlsFiles
 
 _MOST_WAITING: Final = 4
 """Messages that are taken and not written yet, the one that is being written among them."""
 _TLS_HINT: Final = "Compare both with viaduct pki show: same authority, valid today, named as configured"
+_SEALED_HINT: Final = "Configure [tls], or use --transport direct"
 _HINT: Final = "Check the address, that its agent runs, and that no firewall is between"
 
 
@@ -106,16 +110,26 @@ async def direct_carrier(
     """Keep a stream open to a direct listener's address for the length of the context; `host` must be who listens.
 
     Raises:
+        InvalidInput: It is to be sealed, and there is no TLS to agree on a secret.
         MigrationError: Nobody listens there, or somebody else.
     """
     if tls is None:
         refuse_plaintext(address)
-    message = encode_hello(hello)
+        if hello.sealed:
+            raise InvalidInput(
+                "sealed-without-tls", "Sealed streams need TLS, which carries their secret", _SEALED_HINT
+            )
+    secret = secrets.token_bytes(SECRET_BYTES) if hello.sealed else b""
+    message = encode_hello(hello) + secret
     deadline = time.monotonic() + STALL
-    threads = DirectThreads(DirectWire(await _connected(address, tls, host, peer)))
+    wire = DirectWire(await _connected(address, tls, host, peer))
+    threads = DirectThreads(wire)
     try:
         try:
-            await threads.begin(partial(_introduced, threads.wire, tls, host, message, deadline))
+            await threads.begin(partial(_introduced, wire, tls, host, message, deadline))
+            if secret:
+                wire.leave_tls()
+                threads.wire = SealedWire(wire, secret, is_source=True)
         except OSError as error:
             raise _unreachable(peer, error) from None
         yield DirectCarrier(threads, peer)

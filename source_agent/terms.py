@@ -18,6 +18,7 @@ COMPRESSIONS: Final = ("auto", "none", "lz4", "zstd")
 MAX_STREAMS: Final = 16
 GRPC: Final = "grpc"
 DIRECT: Final = "direct"
+SEALED: Final = "sealed"
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +72,8 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         wrong.append("on_timeout must be CANCEL or FORCE")
     if policy.verify not in VERIFY_NAMES:
         wrong.append("verify must be AUTO, FULL or NONE")
-    if policy.transport not in ("", GRPC, DIRECT):
-        wrong.append(f"transport {policy.transport!r} is not one of this version's: {GRPC}, {DIRECT}")
+    if policy.transport not in ("", GRPC, DIRECT, SEALED):
+        wrong.append(f"transport {policy.transport!r} is not one of this version's: {GRPC}, {DIRECT}, {SEALED}")
     if policy.compression not in ("", *COMPRESSIONS):
         wrong.append(f"compression {policy.compression!r} is not one of this version's: {', '.join(COMPRESSIONS)}")
     if policy.profile not in ("", *PROFILES):

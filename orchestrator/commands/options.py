@@ -151,9 +151,10 @@ _POLICY = (
     ),
     click.option(
         "--transport",
-        type=click.Choice(["grpc", "direct"]),
+        type=click.Choice(["grpc", "direct", "sealed"]),
         show_default="as configured for the destination, else grpc",
-        help="How memory travels: over gRPC, or over connections of its own under TLS 1.3.",
+        help="How memory travels: over gRPC, or over connections of its own under TLS 1.3; sealed: with whole frames"
+        " sealed by keys agreed on there.",
     ),
     click.option("--streams", type=click.IntRange(1, MOST_STREAMS), default=1, show_default=True),
     click.option(

@@ -64,7 +64,7 @@ class FarEnd:
     image: PageWords
     direct: DirectListener
     identities: dict[str, TlsFiles] = field(default_factory=dict)
-    features: tuple[str, ...] = ("direct",)
+    features: tuple[str, ...] = ("direct", "sealed")
     control: str = ""
     bulk: str = ""
 
@@ -149,7 +149,7 @@ async def far_end(folder: Path, transport: str, *, secured: bool = True) -> Asyn
         try:
             async with AgentServer("127.0.0.1:0", identities.get("host-b"), services, grace=0.0) as server:
                 far.control = server.address
-                far.bulk = await far.direct.address() if transport == "direct" else server.address
+                far.bulk = await far.direct.address() if transport != "grpc" else server.address
                 try:
                     yield far
                 finally:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,12 +13,19 @@ import pytest
 
 from dest_agent import direct_listener
 from dest_agent.direct_listener import DirectListener
-from source_agent.direct_carrier import direct_carrier
+from source_agent.direct_carrier import DirectCarrier, direct_carrier
 from tests.dest_agent.arrivals import A
 from tests.fakes.far_end import TICKET, FarEnd, an_end, far_end
 from vm_migration.errors import InvalidInput, Refused, Unauthorised, Unreachable
 from vm_migration.link.address import split_address
 from vm_migration.link.direct_hello import HELLO_BYTES, Hello, decode_hello, encode_hello
+from vm_migration.link.direct_tls import client_context
+from vm_migration.link.sealed_wire import SealedWire
+from vm_migration.link.sealing import TAG_BYTES, Direction, Opener, Sealer, sealed_length
+from vm_migration.transfer.frames import AckKind
+from vm_migration.transfer.outgoing import OutgoingStream
+from vm_migration.wire.ack import ACK_BYTES, decode_ack
+from vm_migration.wire.frame import encode
 
 LONG = 20.0
 HELLO = Hello(UUID(A), 0, TICKET)
@@ -173,6 +181,34 @@ async def test_plaintext_is_spoken_on_loopback_only(far: FarEnd) -> None:
     assert refusal.value.code == "plaintext-refused"
 
 
+async def test_a_secret_is_neither_told_nor_taken_in_plaintext(plain: FarEnd) -> None:
+    sealed = Hello(UUID(A), 0, TICKET, sealed=True)
+    with pytest.raises(InvalidInput) as refusal:
+        async with direct_carrier(plain.bulk, None, "host-b", sealed, "host-b"):
+            raise AssertionError("It was told")
+    assert refusal.value.code == "sealed-without-tls"
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    writer.write(encode_hello(sealed) + bytes(32))
+    assert await ends(reader) == b""
+    writer.close()
+    await let_in(plain)
+
+
+async def test_a_record_of_a_sealed_stream_that_was_changed_ends_it(tmp_path: Path) -> None:
+    async with far_end(tmp_path, "sealed") as far:
+        with an_end() as ended:
+            async with asyncio.timeout(LONG), far.streams() as (lane,):
+                await lane.alive()
+                carrier = lane.bulk._carrier
+                assert isinstance(carrier, DirectCarrier)
+                wire = carrier._threads.wire
+                assert isinstance(wire, SealedWire)
+                wire._bare.write((struct.pack("<I", 40) + bytes(40),))
+                await asyncio.Event().wait()
+        assert [error.code for error in ended] == ["bad-frame"]
+        assert "sealed record" in ended[0].message
+
+
 async def test_an_address_of_no_interface_is_refused(far: FarEnd) -> None:
     with pytest.raises(Refused) as refusal:
         await DirectListener(far, "192.0.2.1", far.identities["host-b"]).address()
@@ -180,7 +216,7 @@ async def test_an_address_of_no_interface_is_refused(far: FarEnd) -> None:
 
 
 def test_a_hello_comes_back_as_it_was_and_nothing_else_is_one() -> None:
-    for hello in (HELLO, Hello(UUID(A), 15, TICKET, tells=False)):
+    for hello in (HELLO, Hello(UUID(A), 15, TICKET, tells=False), Hello(UUID(A), 1, TICKET, sealed=True)):
         assert decode_hello(encode_hello(hello)) == hello
     message = encode_hello(HELLO)
     for changed in (message[:-1], message + b"\0", b"X" + message[1:]):
@@ -188,7 +224,7 @@ def test_a_hello_comes_back_as_it_was_and_nothing_else_is_one() -> None:
             decode_hello(changed)
     for place in (4, 5, 6, 28):  # version, flags, and both that are reserved
         wrong = bytearray(message)
-        wrong[place] ^= 2
+        wrong[place] ^= 4
         with pytest.raises(Unauthorised):
             decode_hello(bytes(wrong))
     assert "ticket" not in repr(HELLO)
@@ -199,3 +235,31 @@ async def test_two_that_are_the_first_at_once_are_told_one_port(plain: FarEnd) -
     first, second = await asyncio.gather(listener.address(), listener.address())
     await listener.close()
     assert first == second
+
+
+async def test_what_comes_below_tls_in_one_piece_with_its_last_record_is_not_lost(tmp_path: Path) -> None:
+    secret, sealed = bytes(range(32)), Hello(UUID(A), 0, TICKET, sealed=True)
+    async with far_end(tmp_path, "sealed") as far, asyncio.timeout(LONG):
+        context = client_context(far.identities["host-a"])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="host-b")
+        reader, writer = await asyncio.open_connection(*split_address(far.bulk))
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(1 << 16))
+        tls.write(encode_hello(sealed) + secret)
+        question = encode(OutgoingStream(UUID(A), 0).heartbeat(0))
+        room = memoryview(bytearray(1000))
+        writer.write(outgoing.read() + Sealer(secret, Direction.TO_DESTINATION).seal(question, room))
+        opener, kinds = Opener(secret, Direction.TO_SOURCE), []
+        while AckKind.HEARTBEAT not in kinds:
+            length = await reader.readexactly(4)
+            answer = bytearray(sealed_length(length, ACK_BYTES))
+            opener.open(length, await reader.readexactly(ACK_BYTES + TAG_BYTES), memoryview(answer))
+            kinds.append(decode_ack(bytes(answer)).kind)
+        assert kinds[0] is AckKind.PROGRESS
+        writer.close()

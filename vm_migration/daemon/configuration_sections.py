@@ -128,10 +128,14 @@ class SiteSection(_Table):
 
 
 class MqttSection(_Table):
-    """How to get into the broker; TLS files that are not given here are those of [tls]."""
+    """How to get into the broker; TLS files that are not given here are those of [tls].
+
+    The password is here, or alone in a file, such as a credential that the service manager hands over.
+    """
 
     user: str | None = None
     password: str | None = Field(default=None, repr=False)
+    password_file: FilePath | None = None
     ca: FilePath | None = None
     certificate: FilePath | None = None
     key: FilePath | None = None
@@ -146,7 +150,7 @@ class HostSection(_Table):
     source: Address
     dest: Address
     bulk: Annotated[str, _text(_bulk, _BULK_ALLOWED)] | None = None
-    transport: Literal["grpc", "direct"] | None = None
+    transport: Literal["grpc", "direct", "sealed"] | None = None
 
     @property
     def bulk_host(self) -> str:
@@ -173,6 +177,12 @@ class AgentSection(_Table):
     run_dir: FilePath = Path("/run/viaduct")
     memory_budget: Annotated[int, _text(lambda value, _: parse_size(value), SIZES_ALLOWED)]
     arrival_patience: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _ARRIVAL_SECONDS
+
+
+class AuditSection(_Table):
+    """Where calls that change something are written down; without it, where the daemon keeps its journals or store."""
+
+    file: FilePath | None = None
 
 
 class MetricsSection(_Table):
@@ -214,5 +224,6 @@ class Document(_Table):
     host: dict[Name, HostSection] = Field(default_factory=dict)
     tls: TlsSection | None = None
     agent: AgentSection | None = None
+    audit: AuditSection = AuditSection()
     metrics: MetricsSection = MetricsSection()
     hooks: HooksSection = HooksSection()

@@ -15,6 +15,7 @@ FEATURES: Final = (
     "frames-delta",
     "frames-digest-summed",
     "direct",
+    "sealed",
 )
 """Offered by the destination, chosen by the source."""
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from vm_migration.errors import AttemptFailed, MigrationError
-from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.direct_wire import Wire
 from vm_migration.link.status import error_of_kind, kind_of_error
 from vm_migration.wire.ack import ACK_BYTES
 
@@ -33,7 +33,7 @@ def encode_refusal(error: MigrationError) -> bytes:
     return _HEAD.pack(_REFUSAL, 0, len(text)) + text
 
 
-def read_answer(wire: DirectWire) -> bytes | None:
+def read_answer(wire: Wire) -> bytes | None:
     """Wait for the next answer; None where the peer closed the stream.
 
     Raises:
@@ -55,6 +55,6 @@ def read_answer(wire: DirectWire) -> bytes | None:
     raise error_of_kind(told.kind, told.code, told.message, told.hint)
 
 
-def _rest(wire: DirectWire, into: memoryview) -> None:
+def _rest(wire: Wire, into: memoryview) -> None:
     if len(into) and not wire.read_exactly(into):
         raise ConnectionResetError("Closed in the middle of an answer")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from vm_migration.link.direct_wire import DirectWire
+from vm_migration.link.direct_wire import Wire
 
 _Result = TypeVar("_Result")
 
@@ -13,8 +13,9 @@ _Result = TypeVar("_Result")
 class DirectThreads:
     """Runs what waits on a wire beside the loop; `close` ends all of it."""
 
-    def __init__(self, wire: DirectWire) -> None:
-        self.wire: Final = wire
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        """What is worked on; one that goes on with its connection may take its place while no thread is at work."""
         self._threads: Final = ThreadPoolExecutor(2, thread_name_prefix="direct-stream")
 
     def begin(self, act: Callable[[], _Result]) -> "asyncio.Future[_Result]":

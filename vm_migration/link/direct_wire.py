@@ -1,8 +1,8 @@
 """A connected socket that carries a direct stream's bytes, under TLS or, on loopback, without.
 
 One thread may read while another writes. OpenSSL lets one thread at a time work on a connection (openssl-threads(7)),
-so they take turns; nobody waits for the network while it is his turn. Both wait in the kernel and hold no lock of the
-interpreter meanwhile, nor while bytes are copied or sealed.
+so under TLS they take turns; nobody waits for the network while it is his turn. Both wait in the kernel and hold no
+lock of the interpreter meanwhile, nor while bytes are copied or sealed.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 Buffer = bytes | bytearray | memoryview
 _MOST_BUFFERS: Final = 1024
@@ -38,6 +38,28 @@ and is capped by net.core.wmem_max, which is smaller.
 """
 
 
+class Wire(Protocol):
+    """What a direct stream's threads work on: DirectWire, or vm_migration.link.sealed_wire.SealedWire below its TLS."""
+
+    def read_exactly(self, into: memoryview, deadline: float | None = None) -> bool:
+        """Fill a buffer; False where the peer had closed the connection before the first byte."""
+
+    def fill(self, places: Sequence[memoryview]) -> None:
+        """Fill buffers, one behind the other; of what is made of them here nothing is kept."""
+
+    def write(self, parts: Sequence[Buffer], deadline: float | None = None) -> None:
+        """Write a message that is given in parts."""
+
+    def drain(self, deadline: float) -> None:
+        """Say that nothing more is written, and read what still comes until the peer closes too, or the deadline."""
+
+    def shut(self) -> None:
+        """End the connection; threads that read or write come back with an error or an end at once."""
+
+    def close(self) -> None:
+        """Free the socket; no thread may use it any more."""
+
+
 class DirectWire:
     """Reads and writes whole messages; every deadline is on time.monotonic's clock, None: as long as it takes.
 
@@ -50,12 +72,20 @@ class DirectWire:
         for level, option, value in _KEEPALIVE:
             connection.setsockopt(level, option, value)
         self._connection: Final = connection
-        self._secured: Final = isinstance(connection, ssl.SSLSocket)
+        self._secured = isinstance(connection, ssl.SSLSocket)
         self._turn: Final = threading.Lock()
+
+    def leave_tls(self) -> None:
+        """Read and write below TLS from here on; neither end may have more to say in it.
+
+        That is so once hands are shaken and no session tickets are sent. OpenSSL reads a record at a time, so that what
+        the peer writes below TLS behind its last record was not taken out of the kernel.
+        """
+        self._secured = False
 
     def handshake(self, deadline: float) -> None:
         """Agree on keys, and learn who the peer is; nothing is done without TLS."""
-        if isinstance(self._connection, ssl.SSLSocket):
+        if self._secured and isinstance(self._connection, ssl.SSLSocket):
             self._insist(self._connection.do_handshake, select.POLLIN, deadline)
 
     def read_exactly(self, into: memoryview, deadline: float | None = None) -> bool:
@@ -66,7 +96,7 @@ class DirectWire:
         """
         got = 0
         while got < len(into):
-            count = self._insist(partial(self._connection.recv_into, into[got:]), select.POLLIN, deadline)
+            count = self._insist(partial(self._receive_into, into[got:]), select.POLLIN, deadline)
             if not count and got:
                 raise ConnectionResetError("Closed in the middle of a message")
             if not count:
@@ -135,16 +165,24 @@ class DirectWire:
         return self._connection
 
     def _send(self, left: deque[memoryview]) -> int:
-        return self._connection.send(left[0]) if self._secured else self._connection.sendmsg(left)
+        # Of socket.socket and not the object's own: those of an SSLSocket are TLS's.
+        return self._connection.send(left[0]) if self._secured else socket.socket.sendmsg(self._connection, left)
 
     def _receive(self, left: deque[memoryview]) -> int:
         if self._secured:
             return self._connection.recv_into(left[0])
-        return self._connection.recvmsg_into(list(islice(left, _MOST_BUFFERS)))[0]
+        return socket.socket.recvmsg_into(self._connection, list(islice(left, _MOST_BUFFERS)))[0]
+
+    def _receive_into(self, into: memoryview) -> int:
+        if self._secured:
+            return self._connection.recv_into(into)
+        return socket.socket.recv_into(self._connection, into)
 
     def _insist(self, act: Callable[[], _Result], event: int, deadline: float | None) -> _Result:
         while True:
             try:
+                if not self._secured:
+                    return act()
                 with self._turn:
                     return act()
             except ssl.SSLWantReadError:
