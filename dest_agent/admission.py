@@ -12,6 +12,7 @@ from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineGone
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine_state import STATE_FORMAT
+from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Observation
 
@@ -33,7 +34,8 @@ class Admission:
             found.append(Observation(code="version", message=text))
         left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._hypervisor, but=self._promised)
         if requirements.ram_bytes > left:
-            text = f"{self._host} has {left} bytes left of its memory budget; {requirements.ram_bytes} are needed"
+            text = f"{self._host} has {format_size(max(0, left))} left of its memory budget; "
+            text += f"{format_size(requirements.ram_bytes)} are needed"
             found.append(Observation(code="no-memory", message=text))
         for place in self._hypervisor.all():
             same_id = str(place.machine) == requirements.machine

@@ -14,6 +14,7 @@ from vm_migration.handover.record import Record
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.port import LaunchFailed
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
+from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import MachineSpecification
 
 
@@ -121,5 +122,6 @@ class Machines:
     def _require_room(self, size: int) -> None:
         used = self._holdings.memory_in_use()
         if used + size > self._memory_budget:
-            text = f"{self._host} has {self._memory_budget - used} bytes left of its memory budget; {size} are needed"
+            left = format_size(max(0, self._memory_budget - used))
+            text = f"{self._host} has {left} left of its memory budget; {format_size(size)} are needed"
             raise Refused("no-memory", text, "Raise [agent] memory_budget, or move a machine away")

@@ -33,6 +33,12 @@ def test_a_machine_that_fits(tmp_path: Path) -> None:
     assert codes(Admission("host-b", SoftwareHypervisor(tmp_path), 64 * MIB), asked()) == []
 
 
+def test_sizes_are_told_as_people_write_them(tmp_path: Path) -> None:
+    for budget, left in ((48 * MIB, "48MiB"), (-MIB, "0B")):
+        (found,) = Admission("host-b", SoftwareHypervisor(tmp_path), budget).check(asked())
+        assert found.message == f"host-b has {left} left of its memory budget; 64MiB are needed"
+
+
 def test_everything_that_speaks_against_it_is_said_at_once(tmp_path: Path) -> None:
     with arriving(tmp_path, State.READY) as machine:
         admission = Admission("host-b", machine.hypervisor, 100 * MIB)
