@@ -5,10 +5,12 @@ from functools import partial
 from typing import Final
 
 from orchestrator.api import NAME, OrchestratorService
+from orchestrator.audit_place import audit_place
 from orchestrator.service import AttemptQueue
 from orchestrator.site import store_path, surroundings
 from orchestrator.store.exclusive import only_daemon
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
+from vm_migration.daemon.audit_file import audit_file
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.life import Life
 from vm_migration.daemon.metrics_file import metrics_file
@@ -34,8 +36,9 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
             servicer = OrchestratorService(queue, around.store)
             service = Service(NAME, partial(add_OrchestratorServicer_to_server, servicer))
             async with (
+                audit_file(audit_place(configuration, os.environ), "viaduct-orchestrator") as audit,
                 metrics_file(configuration, "viaduct-orchestrator"),
-                AgentServer(address, configuration.tls_files(), [service]) as server,
+                AgentServer(address, configuration.tls_files(), [service], audit=audit.write) as server,
             ):
                 life.ready(address=server.address)
                 await life.stopped()

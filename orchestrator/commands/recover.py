@@ -1,22 +1,32 @@
 """`viaduct recover`: everybody goes on now; with `--fenced HOST`, also without a host that is off for good."""
 
+import os
 import sys
 import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
 
+from orchestrator.audit_place import audit_place
 from orchestrator.recovery.course import act_on, close, go_on, plan_without
 from orchestrator.recovery.document import recover_document
+from orchestrator.recovery.fenced_word import Plan
 from orchestrator.recovery.request import Request, require_right
-from orchestrator.recovery.vouching import may_ask, refusal, require_operator, require_vouched
+from orchestrator.recovery.steps import Step
+from orchestrator.recovery.vouching import may_ask, person, refusal, require_operator, require_vouched, vouched
+from orchestrator.recovery.written_word import WrittenWord
 from orchestrator.render.recovery import LiveWords, show_plan, show_recovery
 from orchestrator.site import agents_of
 from vm_migration.command_line.invocation import Answer, Invocation, answering
+from vm_migration.daemon.audit_file import audit_file
+from vm_migration.daemon.configuration import Configuration
 
 UNRESOLVED: Final = 6
+Written = Callable[[Sequence[Step]], None]
 
 
 @click.command("recover")
@@ -40,8 +50,7 @@ async def recover(
     """Settle what crashes left open; exit code 6 when something stays unresolved."""
     request = Request(fenced, journal, machine, tuple(dict.fromkeys(also_off)), may_miss_writes, yes)
     configuration = call.configuration()
-    if fenced is not None:
-        require_operator(configuration.tls_files())
+    who = "" if fenced is None else require_operator(configuration.tls_files())
     words = LiveWords(call.err)
     async with agents_of(configuration) as agents:
         require_right(request, agents.hosts)
@@ -53,8 +62,11 @@ async def recover(
             if planning.plan.acts:
                 show_plan(call.err, planning.plan, planning.word)
                 await _require_vouched(fenced, yes=yes)
-            with words:
-                recovered = await act_on(agents, request, planning, words.say, time.time())
+            now = time.time()
+            async with _written(configuration, who, vouched(planning.word, now), planning.plan) as written:
+                with words:
+                    recovered = await act_on(agents, request, planning, words.say, now)
+                written(recovered.outcome.steps)
     with words:
         words.say("closes the attempts that nobody drives")
         outcome = await close(configuration, recovered)
@@ -73,3 +85,15 @@ async def _require_vouched(host: str, *, yes: bool) -> None:
     if not may_ask(sys.stdin, sys.stderr):
         raise refusal(host)
     await require_vouched(host)
+
+
+@asynccontextmanager
+async def _written(configuration: Configuration, who: str, word: str, plan: Plan) -> AsyncIterator[Written]:
+    """Have the word in the audit log before anything is done on it; what is yielded writes down what came of it."""
+    if not plan.acts:
+        yield lambda _: None
+        return
+    async with audit_file(audit_place(configuration, os.environ), "viaduct") as file:
+        log = WrittenWord(file.write, who, person(), word)
+        log.given(plan.steps)
+        yield lambda steps: log.done(plan.steps, steps)

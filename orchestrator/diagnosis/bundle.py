@@ -88,6 +88,7 @@ def _configuration(configuration: Configuration) -> dict[str, object]:
         "mqtt": configuration.mqtt,
         "tls": configuration.tls,
         "agent": configuration.agent,
+        "audit": configuration.audit,
         "metrics": configuration.metrics,
         "hooks": configuration.hooks,
     }

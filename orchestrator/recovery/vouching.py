@@ -14,6 +14,7 @@ from typing import TextIO
 from orchestrator.recovery.fenced_word import Word
 from vm_migration.errors import Refused, Unauthorised
 from vm_migration.link.identity import Role
+from vm_migration.link.refusals import NOBODY
 from vm_migration.link.tls import TlsFiles
 
 
@@ -47,10 +48,11 @@ def vouched(word: Word, now: float) -> str:
     off = ", ".join((word.fenced, *word.also_off))
     missing = ", writes may be missing" if word.may_miss_writes else ""
     when = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    return f"{_person()} at {when}: {off} off{missing}"
+    return f"{person()} at {when}: {off} off{missing}"
 
 
-def _person() -> str:
+def person() -> str:
+    """Return who runs this, and where, as the system knows them."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name
@@ -77,8 +79,10 @@ async def _line(descriptor: int) -> str:
         loop.remove_reader(descriptor)
 
 
-def require_operator(files: TlsFiles | None) -> None:
-    """Accept an operator's certificate, before anything is asked or done; plaintext on loopback has no identities.
+def require_operator(files: TlsFiles | None) -> str:
+    """Accept an operator's certificate, before anything is asked or done, and return whose it is.
+
+    Plaintext on loopback has no identities.
 
     Raises:
         Unauthorised: It is of another role: an orchestrator vouches for nobody.
@@ -88,3 +92,4 @@ def require_operator(files: TlsFiles | None) -> None:
     if identity is not None and identity.role is not Role.OPERATOR:
         hint = "Use an operator's certificate in [tls]: viaduct pki issue NAME --role operator"
         raise Unauthorised("role", f"{identity.uri} cannot vouch that a host is off", hint)
+    return NOBODY if identity is None else identity.uri

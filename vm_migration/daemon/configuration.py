@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from vm_migration.daemon.broker_url import Broker, BrokerTls, parse_broker
 from vm_migration.daemon.configuration_sections import (
     AgentSection,
+    AuditSection,
     Document,
     HooksSection,
     HostSection,
@@ -40,6 +41,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "mqtt": MqttSection,
     "tls": TlsSection,
     "agent": AgentSection,
+    "audit": AuditSection,
     "metrics": MetricsSection,
 }
 VARIABLES: Final = {
@@ -59,6 +61,7 @@ class Configuration:
     host: Mapping[str, HostSection]
     tls: TlsSection | None
     agent: AgentSection | None
+    audit: AuditSection
     metrics: MetricsSection
     hooks: HooksSection
     insecure: bool
@@ -120,6 +123,7 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         checked.host,
         checked.tls,
         checked.agent,
+        checked.audit,
         checked.metrics,
         checked.hooks,
         insecure=wanted,
@@ -142,7 +146,7 @@ def _overlay(document: dict[str, object], environment: Mapping[str, str]) -> dic
             continue
         table = document.setdefault(section, {})
         if isinstance(table, dict):  # else the section's own fault says enough
-            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder"}
+            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder", "file"}
             table[key] = str(Path(value).absolute()) if is_path and value else value
             origins[f"{section}.{key}"] = variable
     return origins

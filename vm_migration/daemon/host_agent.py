@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from vfio_host.interface.large_buffers import keep_large_buffers
+from vm_migration.daemon.audit_file import AUDIT_LOG, audit_file
 from vm_migration.daemon.configuration import Configuration, load
 from vm_migration.daemon.custodies import Complain, no_complaint
 from vm_migration.daemon.host_place import HostPlace, own_place
@@ -84,7 +85,11 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     seat.take()
     await offer.agent.recover()
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(AgentServer(offer.address, configuration.tls_files(), services))
+        log = configuration.audit.file or place.state_dir / AUDIT_LOG
+        audit = await stack.enter_async_context(audit_file(log, f"viaduct-{side}-agent"))
+        server = await stack.enter_async_context(
+            AgentServer(offer.address, configuration.tls_files(), services, audit=audit.write)
+        )
         stack.push_async_callback(offer.agent.stop)
         await stack.enter_async_context(presence(configuration, place.host, side))
         await stack.enter_async_context(metrics_file(configuration, f"viaduct-{side}-agent"))

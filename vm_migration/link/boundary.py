@@ -1,19 +1,23 @@
 """Where a call enters a daemon: who may make it, and how its failure leaves.
 
-Every call passes here once. A MigrationError leaves as vm_migration.link.status says, and what a machine's process did
-as the kind that tells the caller what to do about it. Anything else is our own fault: it is logged here and leaves
-without its text, which may hold what the peer must not see.
+Every call passes here once, and one that changes something is written down as it leaves (vm_migration.link.audit). A
+MigrationError leaves as vm_migration.link.status says, and what a machine's process did as the kind that tells the
+caller what to do about it. Anything else is our own fault: it is logged here and leaves without its text, which may
+hold what the peer must not see.
 """
 
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
+from vm_migration.link.audit import Audit, entry_of, no_audit
+from vm_migration.link.authorisation import rule_of
 from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.refusals import note_refusal
 from vm_migration.link.status import to_status
@@ -46,11 +50,31 @@ class _Handler(NamedTuple):
     stream_stream: object
 
 
+@dataclass(slots=True)
+class _Call:
+    """One call on its way through."""
+
+    method: str
+    request: object
+    context: _Context
+    audit: Audit
+    peer: Identity | None = None
+    answer: object = None
+
+    def ended(self, error: BaseException | None) -> None:
+        """Write down how it ended, before its answer leaves."""
+        if self.audit is not no_audit:
+            address = self.context.peer()
+            self.audit(entry_of(self.method, self.peer, address, request=self.request, answer=self.answer, error=error))
+
+
 class Boundary(grpc.aio.ServerInterceptor):
     """The one interceptor of a server."""
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, guard: Guard, audit: Audit = no_audit) -> None:
+        """Take who lets calls through, and who writes down those that change something."""
+        self._guard: Final = guard
+        self._audit: Final = audit
 
     async def intercept_service(
         self,
@@ -69,44 +93,53 @@ class Boundary(grpc.aio.ServerInterceptor):
         request = "stream" if handler.request_streaming else "unary"
         shape = f"{request}_{'stream' if handler.response_streaming else 'unary'}"
         function: object = getattr(handler, shape)
+        audit = self._audit if rule_of(method).changes and not handler.request_streaming else no_audit
         guarded: object
         if inspect.isasyncgenfunction(function):
-            guarded = self._generator(cast("_Generator", function), method)
+            guarded = self._generator(cast("_Generator", function), method, audit)
         else:
-            guarded = self._coroutine(cast("_Function", function), method)
+            guarded = self._coroutine(cast("_Function", function), method, audit)
         return type(handler)(**{**handler._asdict(), shape: guarded})
 
-    def _coroutine(self, function: _Function, method: str) -> _Function:
+    def _coroutine(self, function: _Function, method: str, audit: Audit) -> _Function:
         async def guarded(request: object, context: _Context) -> object:
-            async with self._passage(method, context):
-                return await function(request, context)
+            async with self._passage(_Call(method, request, context, audit)) as call:
+                call.answer = await function(request, context)
+                return call.answer
 
         return guarded
 
-    def _generator(self, function: _Generator, method: str) -> _Generator:
+    def _generator(self, function: _Generator, method: str, audit: Audit) -> _Generator:
         async def guarded(request: object, context: _Context) -> AsyncGenerator[object, None]:
-            async with self._passage(method, context), contextlib.aclosing(function(request, context)) as answers:
+            call = _Call(method, request, context, audit)
+            async with self._passage(call), contextlib.aclosing(function(request, context)) as answers:
                 async for answer in answers:
                     yield answer
 
         return guarded
 
     @contextlib.asynccontextmanager
-    async def _passage(self, method: str, context: _Context) -> AsyncIterator[None]:
-        peer: Identity | None = None
+    async def _passage(self, call: _Call) -> AsyncIterator[_Call]:
         try:
-            peer = peer_identity(context)
-            self._guard(method, peer)
-            yield
+            call.peer = peer_identity(call.context)
+            self._guard(call.method, call.peer)
+            yield call
         except grpc.aio.AbortError:
             raise
-        except NotImplementedError:  # what a generated servicer does for a call that is not overridden
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
+        except NotImplementedError as error:  # what a generated servicer does for a call that is not overridden
+            call.ended(error)
+            await call.context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not leave with its text
-            told = outward(error, method)
+            told = outward(error, call.method)
+            call.ended(told)
             if isinstance(told, Unauthorised):
-                note_refusal(told, method, peer, context.peer())
-            await context.abort(*to_status(told))
+                note_refusal(told, call.method, call.peer, call.context.peer())
+            await call.context.abort(*to_status(told))
+        except BaseException as error:  # the caller has gone, or this process ends
+            call.ended(error)
+            raise
+        else:
+            call.ended(None)
 
 
 def innermost(error: BaseException) -> BaseException:

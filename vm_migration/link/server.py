@@ -22,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from vm_migration.errors import InternalError, InvalidInput, Refused
 from vm_migration.link.address import join_address, refuse_plaintext, split_address
+from vm_migration.link.audit import Audit, no_audit
 from vm_migration.link.authorisation import authorise, authorise_nobody_in_particular
 from vm_migration.link.boundary import Boundary, Guard
 from vm_migration.link.channel import SERVER_OPTIONS
@@ -40,12 +41,24 @@ class Service:
 class AgentServer:
     """Serves while the context is entered."""
 
-    def __init__(self, address: str, tls: TlsFiles | None, services: Sequence[Service], *, grace: float = 5.0) -> None:
-        """Describe the server; `address` is `host:port`, port 0 takes a free one; `grace` is in seconds."""
+    def __init__(
+        self,
+        address: str,
+        tls: TlsFiles | None,
+        services: Sequence[Service],
+        *,
+        grace: float = 5.0,
+        audit: Audit = no_audit,
+    ) -> None:
+        """Describe the server; `address` is `host:port`, port 0 takes a free one; `grace` is in seconds.
+
+        `audit` is told of every call that changes something, before its answer leaves.
+        """
         self._configured = address
         self._tls = tls
         self._services = tuple(services)
         self._grace = grace
+        self._audit = audit
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._address = ""
@@ -97,7 +110,7 @@ class AgentServer:
         await self._announce(serving=False)
 
     def _draft(self, guard: Guard) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[Boundary(guard)], options=SERVER_OPTIONS)
+        server = grpc.aio.server(interceptors=[Boundary(guard, self._audit)], options=SERVER_OPTIONS)
         for service in self._services:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -27,4 +27,5 @@ class Count:
 REFUSED_CALLS: Final = Count(
     "viaduct_refused_calls", "Calls that were refused for who made them", "method", "role", "code"
 )
-ALL: Final = (REFUSED_CALLS,)
+LOST_AUDIT_LINES: Final = Count("viaduct_lost_audit_lines", "Lines of the audit log that could not be written")
+ALL: Final = (REFUSED_CALLS, LOST_AUDIT_LINES)

@@ -4,6 +4,8 @@ What is expected is written out once more, by hand: a row of the table that is c
 """
 
 import contextlib
+import io
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -12,7 +14,6 @@ from typing import Final
 
 import grpc
 import grpc.aio
-import pytest
 
 from tests.vm_migration.link.answering_agent import BULK, Site, bulk_echo
 from vm_migration.api.v1 import destination_pb2, machine_pb2, orchestrator_pb2, source_pb2
@@ -31,6 +32,7 @@ from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
 from vm_migration.link.server import AgentServer, Service
 from vm_migration.link.tls import TlsFiles
+from vm_migration.telemetry import logs
 from vm_migration.telemetry.counts import REFUSED_CALLS
 
 EVERYBODY: Final = "host orchestrator operator viewer"
@@ -137,9 +139,9 @@ def test_every_call_of_the_contract_is_named_here_and_in_the_table() -> None:
     assert {f"{API}{name}" for name in ALLOWED} == set(METHODS) == set(RULES)
 
 
-async def test_every_call_is_refused_to_all_but_those_who_may_make_it(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_every_call_is_refused_to_all_but_those_who_may_make_it(site: Site, tmp_path: Path) -> None:
+    log = io.StringIO()
+    logs.configure("test", stream=log)
     before, refused, let_in = sum(REFUSED_CALLS.read().values()), 0, 0
     async with everybody(site, tmp_path / "other") as channels:
         for name, roles in ALLOWED.items():
@@ -154,10 +156,12 @@ async def test_every_call_is_refused_to_all_but_those_who_may_make_it(
         assert await answered(channels["stranger"], f"{API}Host/DescribeHost") is grpc.StatusCode.UNAVAILABLE
     assert refused + let_in == len(Role) * len(METHODS)
     assert sum(REFUSED_CALLS.read().values()) == before + refused
-    log = capsys.readouterr()
-    told = [line for line in (log.out + log.err).splitlines() if "call refused" in line]
+    told = [json.loads(line) for line in log.getvalue().splitlines() if '"call refused"' in line]
     assert len(told) == refused
-    assert all("viaduct://home/" in line and "127.0.0.1" in line for line in told)
+    for line in told:
+        who = Identity.parse(line["peer"])
+        assert who.role not in ALLOWED[line["method"].removeprefix(API)].split()
+        assert "127.0.0.1" in line["address"]
 
 
 async def test_what_is_not_a_call_of_the_contract_is_nobody_s(site: Site, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Who changed what: one entry for each call that changes something, however it ended.
+
+What a call was about is read from its request, and from its answer where that knows more (an epoch that was drawn, the
+UUID of a machine that was named). Streams of pages have no entries: their attempt's Prepare, rounds and Finish do.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+from google.protobuf.message import Message
+
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+from vm_migration.link.identity import Identity
+from vm_migration.link.refusals import NOBODY
+
+Outcome = Literal["begun", "done", "refused", "failed", "abandoned"]
+"""About to be done; done; refused before it was; failed, or not known; the caller went before the answer."""
+FENCED: Final = "recover --fenced"
+"""What stands in the place of a call where a command does something by itself, on an operator's word."""
+_LONGEST: Final = 256
+"""Letters of one field: what a peer sends must not fill the disk."""
+_API: Final = "/vm_migration.api.v1."
+_DETAILS: Final = ("fenced", "reason", "fenced_by", "destination")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One call; `who` as its certificate says, `detail` an operator's word or a destination. No secret is in it."""
+
+    who: str
+    address: str
+    call: str
+    machine: str
+    attempt: str
+    epoch: int
+    term: int
+    detail: str
+    outcome: Outcome
+    code: str = ""
+
+    @property
+    def word(self) -> bool:
+        """Whether it is an operator's word on which a machine starts."""
+        vouched = self.call == "Destination/NoteRetired" and bool(self.detail)
+        return vouched or self.call == FENCED or self.call.endswith("/Take")
+
+
+Audit = Callable[[Entry], None]
+
+
+def no_audit(_entry: Entry) -> None:
+    """Keep nothing."""
+
+
+def entry_of(
+    method: str, peer: Identity | None, address: str, *, request: object, answer: object, error: BaseException | None
+) -> Entry:
+    """Return the entry of a call that has ended; `error` None: well."""
+    said = [message for message in (answer, request) if isinstance(message, Message)]
+    outcome, code = _outcome(error)
+    return Entry(
+        who=NOBODY if peer is None else peer.uri,
+        address=address,
+        call=method.removeprefix(_API),
+        machine=_text(said, "machine"),
+        attempt=_text(said, "attempt"),
+        epoch=_number(said, "epoch"),
+        term=_number(said, "term"),
+        detail=": ".join(found for name in _DETAILS if (found := _text(said[-1:], name))),
+        outcome=outcome,
+        code=code,
+    )
+
+
+def _outcome(error: BaseException | None) -> tuple[Outcome, str]:
+    if error is None:
+        return "done", ""
+    if isinstance(error, NotImplementedError):
+        return "refused", "not-offered"
+    if isinstance(error, MigrationError):
+        refused = isinstance(error, InvalidInput | Refused) and not isinstance(error, Unreachable)
+        return ("refused" if refused else "failed"), error.code
+    return ("failed", "internal") if isinstance(error, Exception) else ("abandoned", "")
+
+
+def _text(messages: list[Message], name: str) -> str:
+    return next((str(value)[:_LONGEST] for value in _values(messages, name) if isinstance(value, str) and value), "")
+
+
+def _number(messages: list[Message], name: str) -> int:
+    return next((value for value in _values(messages, name) if isinstance(value, int) and value), 0)
+
+
+def _values(messages: list[Message], name: str) -> list[object]:
+    """Return a field's values, first of each message's key, where it has one, then of the message itself."""
+    found: list[object] = []
+    for message in messages:
+        key: object = getattr(message, "key", None)
+        holders = (key, getattr(message, "status", None), message)
+        found += [getattr(holder, name) for holder in holders if isinstance(holder, Message) and hasattr(holder, name)]
+    return found
