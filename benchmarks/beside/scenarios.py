@@ -44,6 +44,7 @@ class OurMode:
 IDLE: Final = GuestLoad()
 GRPC: Final = OurMode()
 DIRECT: Final = OurMode("direct")
+SEALED: Final = OurMode("sealed")
 UNVERIFIED: Final = OurMode(verify="none")
 UNCOMPRESSED: Final = OurMode(compression="none")
 PLAIN: Final = QemuMode()
@@ -97,7 +98,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="loopback-tls", link="loopback", size=2 * GIB, content="incompressible", tls=True,
-        ours=(GRPC, DIRECT), peers=SECURED,
+        ours=(GRPC, DIRECT, SEALED), peers=SECURED,
     ),
     Scenario(
         name="gigabit-booted", link="1 Gbit/s", size=2 * GIB, content="booted", tls=True,
