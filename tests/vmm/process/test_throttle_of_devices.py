@@ -1,8 +1,11 @@
 """Time taken from devices: who may ask for it, and that every device works again whatever becomes of who asked."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lab.rehearsal.side import Side, assembled_side, boot
 from tests.vmm.assembly.test_devices_slowed_down import Device, dma_pages, scenario
@@ -185,3 +188,45 @@ def test_a_share_of_the_devices_time_that_is_none_is_refused(running: Served, pe
     controller = running.leaving()
     assert isinstance(running.asked(controller, control.ThrottleDevices(percent=percent)), control.Refusal)
     assert running.taken() == 0
+
+
+EVENTS = st.one_of(
+    st.builds(control.ThrottleDevices, percent=st.sampled_from([0, 50, MOST_PERCENT])),
+    st.builds(control.StartTracking, reason=st.sampled_from(["migration", "dirty-rate"])),
+    st.builds(control.Pause, for_attempt=st.booleans()),
+    st.sampled_from([control.StopTracking(), control.Run(epoch=1), "another attaches", "the connection closes"]),
+    st.integers(1, PERIOD_NS // 1_000_000),
+)
+
+
+def test_no_order_of_requests_leaves_a_device_held_of_whose_time_nothing_is_taken(running: Served) -> None:
+    numbers = itertools.count(1)
+
+    @given(st.lists(EVENTS, max_size=20))
+    @settings(max_examples=100, deadline=None)
+    def walk(events: list[control.AnyRequest | str | int]) -> None:
+        controller = running.attached(next(numbers))
+        running.asked(controller, control.StopTracking())
+        running.asked(controller, control.Run(epoch=1))
+        for event in events:
+            match event:
+                case int():
+                    running.side.world.run_for(event)
+                case "another attaches":
+                    controller = running.attached(next(numbers))
+                case "the connection closes":
+                    running.commands.left(controller)
+                case control.Request():
+                    running.asked(controller, event)
+            if not isinstance(event, int | control.ThrottleDevices | control.Run):
+                assert running.taken() == 0
+            states = running.states()
+            if not running.side.machine.running:
+                assert set(states) <= {DeviceState.STOP, DeviceState.STOP_COPY}
+                assert running.taken() == 0
+            elif not running.taken():
+                assert set(states) in ({DeviceState.RUNNING}, {DeviceState.PRE_COPY})
+        assert running.side.machine.report().errors == 0
+        assert running.side.machine.device_throttle.lost is None
+
+    walk()
