@@ -41,6 +41,9 @@ def test_a_picture_tells_rates_apart_the_devices_and_the_downtime_against_its_li
     assert slow.report is not None
     slow.report.expected_downtime_ms = 301.0
     assert "301 ms expected, over the limit of 300 ms" in shown(slow)
+    assert "of the devices' time" not in shown(slow)
+    slow.report.rounds[-1].device_throttle_percent = 40
+    assert "40 % of the devices' time" in shown(slow)
 
 
 @pytest.mark.parametrize("attempt", [waiting(), copying(), copying(throttle=99), completed(count=40)])
