@@ -10,7 +10,6 @@ Everything that is wrong is reported at once: file or variable, key, problem, al
 are left alone: hooks get some (vm_migration.daemon.hooks), and may call `viaduct` themselves.
 """
 
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +29,9 @@ from vm_migration.daemon.configuration_sections import (
     SiteSection,
     TlsSection,
 )
+from vm_migration.daemon.secret_file import MODES_ALLOWED, open_to_others, read_secret
 from vm_migration.errors import InvalidInput
-from vm_migration.link.address import split_address
+from vm_migration.link.address import is_loopback, split_address
 from vm_migration.link.tls import TlsFiles
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
 
@@ -81,7 +81,11 @@ class Configuration:
         return TlsFiles(self.tls.ca, self.tls.certificate, self.tls.key)
 
     def broker(self) -> Broker | None:
-        """Return the site's broker, or None where status is not published."""
+        """Return the site's broker, or None where status is not published.
+
+        Raises:
+            InvalidInput: The password's file, which could be read when the configuration was, cannot any more.
+        """
         if self.site.mqtt is None:
             return None
         mine = self.tls
@@ -90,7 +94,8 @@ class Configuration:
             certificate=self.mqtt.certificate or (mine.certificate if mine else None),
             key=self.mqtt.key or (mine.key if mine else None),
         )
-        return parse_broker(self.site.mqtt, user=self.mqtt.user, password=self.mqtt.password, tls=tls)
+        password = self.mqtt.password if self.mqtt.password_file is None else read_secret(self.mqtt.password_file)
+        return parse_broker(self.site.mqtt, user=self.mqtt.user, password=password, tls=tls)
 
 
 def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = False) -> Configuration:
@@ -146,7 +151,7 @@ def _overlay(document: dict[str, object], environment: Mapping[str, str]) -> dic
             continue
         table = document.setdefault(section, {})
         if isinstance(table, dict):  # else the section's own fault says enough
-            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder", "file"}
+            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder", "file", "password_file"}
             table[key] = str(Path(value).absolute()) if is_path and value else value
             origins[f"{section}.{key}"] = variable
     return origins
@@ -161,9 +166,9 @@ def _open_secret(file: Path | None, document: Mapping[str, object], origins: Map
     mqtt = document.get("mqtt")
     if file is None or "mqtt.password" in origins or not isinstance(mqtt, dict) or "password" not in mqtt:
         return
-    mode = stat.S_IMODE(file.stat().st_mode)
-    if mode & (stat.S_IRWXO | stat.S_IWGRP):
-        yield Fault(str(file), "mqtt.password", f"Everybody can read this file (mode {mode:04o})", "mode 0600 or 0640")
+    wrong = open_to_others(file)
+    if wrong is not None:
+        yield Fault(str(file), "mqtt.password", wrong, MODES_ALLOWED)
 
 
 def _conflicts(document: Document, file: str) -> Iterator[Fault]:
@@ -177,9 +182,29 @@ def _conflicts(document: Document, file: str) -> Iterator[Fault]:
             if address in taken and split_address(address)[1] != 0:
                 yield Fault(file, key, f"{address} is also {taken[address]}", "an address of its own")
             taken[address] = key
-    if (document.mqtt.certificate is None) != (document.mqtt.key is None):
-        yield Fault(file, "mqtt.key", "A certificate and its key come together", "")
-    if document.mqtt.password is not None and document.mqtt.user is None:
-        yield Fault(file, "mqtt.user", "A password without a user", "")
+    yield from _broker_conflicts(document.site.mqtt, document.mqtt, file)
     if document.hooks.deadline <= 0:
         yield Fault(file, "hooks.deadline", "No time at all", "above 0")
+
+
+def _broker_conflicts(url: str | None, mqtt: MqttSection, file: str) -> Iterator[Fault]:
+    """Yield what is wrong with how the broker is met, secrets that others can read among it."""
+    if (mqtt.certificate is None) != (mqtt.key is None):
+        yield Fault(file, "mqtt.key", "A certificate and its key come together", "")
+    if mqtt.key is not None and mqtt.key.exists() and (wrong := open_to_others(mqtt.key)) is not None:
+        yield Fault(file, "mqtt.key", f"{mqtt.key}: {wrong}", MODES_ALLOWED)
+    if mqtt.password is None and mqtt.password_file is None:
+        return
+    secret = "mqtt.password" if mqtt.password_file is None else "mqtt.password_file"
+    if mqtt.user is None:
+        yield Fault(file, "mqtt.user", "A password without a user", "")
+    if mqtt.password is not None and mqtt.password_file is not None:
+        yield Fault(file, "mqtt.password_file", "The password is given twice", "password or password_file")
+    elif mqtt.password_file is not None:
+        try:
+            read_secret(mqtt.password_file)
+        except InvalidInput as error:
+            yield Fault(file, "mqtt.password_file", error.message, error.hint)
+    broker = None if url is None else parse_broker(url)
+    if broker is not None and broker.tls is None and not is_loopback(broker.host):
+        yield Fault(file, secret, f"It would travel to {broker} for all to read", "a broker at mqtts://")

@@ -18,6 +18,8 @@ from vm_migration.daemon.mqtt_version import ANSWER_SECONDS, BrokerGone, Version
 from vm_migration.daemon.publication import Publication
 
 OLD_NAME: Final = importlib.util.find_spec("aiomqtt") is None
+if TYPE_CHECKING:
+    from paho.mqtt.reasoncodes import ReasonCode
 if TYPE_CHECKING or not OLD_NAME:
     import aiomqtt
 else:
@@ -32,6 +34,9 @@ class Connection:
     def __init__(self, client: "aiomqtt.Client", version: Version) -> None:
         self._client = client
         self.version = version
+        self.refusal = ""
+        """Why the broker did not take a publication, where it said so (MQTT 5, 3.4.2.1); empty until then."""
+        self._hear_refusals()
 
     async def publish(self, publication: Publication, seconds: int | None = None) -> None:
         """Hand a message to the broker; with QoS 1, return when it has said that it has it.
@@ -51,6 +56,19 @@ class Connection:
                 properties=properties,
                 timeout=ANSWER_SECONDS,
             )
+
+    def _hear_refusals(self) -> None:
+        if OLD_NAME:
+            return  # what is under the old name hands no reasons on
+        paho = self._client._client  # noqa: SLF001  # aiomqtt drops the reason that a broker gives
+        told = paho.on_publish
+
+        def heard(client: object, userdata: object, mid: int, reason: "ReasonCode", properties: object) -> None:
+            if reason.is_failure:
+                self.refusal = str(reason)
+            told(client, userdata, mid, reason, properties)  # type: ignore[arg-type, call-arg, misc]
+
+        paho.on_publish = heard
 
     async def lost(self) -> None:
         """Wait until the connection is lost.

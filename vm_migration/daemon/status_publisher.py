@@ -78,6 +78,7 @@ class StatusPublisher:
         self._progress: OrderedDict[str, Publication] = OrderedDict()
         self._progress_sent: dict[str, float] = {}
         self._expiring: OrderedDict[str, Publication] = OrderedDict()
+        self._told: mqtt.Connection | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -216,6 +217,9 @@ class StatusPublisher:
             while len(self._expiring) > _TOPICS_TO_CLEAR:  # those dropped are cleared at a later connect
                 self._expiring.popitem(last=False)
         await connection.publish(publication, seconds)
+        if connection.refusal and self._told is not connection:
+            self._told = connection  # once: whoever may not publish this may not publish its like
+            _log.warning("publication refused", topic=publication.topic, reason=connection.refusal)
 
     def _seconds_to_next(self) -> float | None:
         """Return when something is due that nobody will wake us for."""

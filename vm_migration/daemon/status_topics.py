@@ -19,30 +19,31 @@ class Topics:
 
     def orchestrator(self, orchestrator: str) -> str:
         """Where an orchestrator, or a CLI that drives, says that it is there."""
-        return f"{self._prefix}/orchestrator/{_level(orchestrator)}/status"
+        return f"{self.prefix}/orchestrator/{_level(orchestrator)}/status"
 
     def agent(self, host: str, side: Side) -> str:
         """Where an agent says that it is there."""
-        return f"{self._prefix}/agent/{_level(host)}/{side}/status"
+        return f"{self.prefix}/agent/{_level(host)}/{side}/status"
 
     def state(self, attempt: str) -> str:
         """The whole state of an attempt, retained."""
-        return f"{self._prefix}/migration/{_level(attempt)}/state"
+        return f"{self.prefix}/migration/{_level(attempt)}/state"
 
     def progress(self, attempt: str) -> str:
         """How far an attempt is, at most once a second."""
-        return f"{self._prefix}/migration/{_level(attempt)}/progress"
+        return f"{self.prefix}/migration/{_level(attempt)}/progress"
 
     def event(self, attempt: str) -> str:
         """Every transition of an attempt."""
-        return f"{self._prefix}/migration/{_level(attempt)}/event"
+        return f"{self.prefix}/migration/{_level(attempt)}/event"
 
     def owner(self, machine: str) -> str:
         """Which host owns a machine, retained."""
-        return f"{self._prefix}/machine/{_level(machine)}/owner"
+        return f"{self.prefix}/machine/{_level(machine)}/owner"
 
     @property
-    def _prefix(self) -> str:
+    def prefix(self) -> str:
+        """What every topic of the site begins with."""
         return f"viaduct/v1/{self.site}"
 
 

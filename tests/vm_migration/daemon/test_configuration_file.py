@@ -1,5 +1,6 @@
 """viaduct.toml and VIADUCT_*: what is right is read, what is wrong is told all at once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,7 @@ def test_without_certificates_plaintext_must_be_asked_for(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("mode", "refused"), [(0o644, True), (0o604, True), (0o600, False), (0o640, False)])
 def test_a_file_with_a_password_is_not_for_everybody(tmp_path: Path, mode: int, refused: bool) -> None:
-    path = write(tmp_path, '[site]\nmqtt = "mqtt://broker"\n[mqtt]\nuser = "anna"\npassword = "swordfish"', mode)
+    path = write(tmp_path, '[site]\nmqtt = "mqtts://broker"\n[mqtt]\nuser = "anna"\npassword = "swordfish"', mode)
     if refused:
         with pytest.raises(InvalidDocument) as caught:
             load(path, {})
@@ -193,15 +194,93 @@ def test_a_file_with_a_password_is_not_for_everybody(tmp_path: Path, mode: int, 
         configuration = load(path, {})
         broker = configuration.broker()
         assert broker is not None
-        assert (broker.user, broker.password, broker.port) == ("anna", "swordfish", 1883)
+        assert (broker.user, broker.password, broker.port) == ("anna", "swordfish", 8883)
         assert "swordfish" not in repr(configuration) + repr(broker)
 
 
 def test_a_password_from_the_environment_needs_no_private_file(tmp_path: Path) -> None:
-    text = '[site]\nmqtt = "mqtt://broker"\n[mqtt]\nuser = "anna"'
+    text = '[site]\nmqtt = "mqtts://broker"\n[mqtt]\nuser = "anna"'
     broker = read(tmp_path, text, {"VIADUCT_MQTT_PASSWORD": "swordfish"}).broker()
     assert broker is not None
     assert broker.password == "swordfish"  # noqa: S105  # the test's own
+
+
+def secret_at(folder: Path, contents: bytes, mode: int = 0o400) -> Path:
+    path = folder / "mqtt-password"
+    path.write_bytes(contents)
+    path.chmod(mode)
+    return path
+
+
+def test_a_password_may_lie_alone_in_a_file(tmp_path: Path) -> None:
+    secret_at(tmp_path, b"swordfish\n")
+    text = '[site]\nmqtt = "mqtts://broker"\n[mqtt]\nuser = "anna"\npassword_file = "mqtt-password"'
+    configuration = load(write(tmp_path, text, 0o644), {})  # the configuration itself holds no secret
+    broker = configuration.broker()
+    assert broker is not None
+    assert (broker.user, broker.password) == ("anna", "swordfish")
+    assert "swordfish" not in repr(configuration) + repr(broker)
+    elsewhere = {"VIADUCT_MQTT_PASSWORD_FILE": str(tmp_path / "mqtt-password")}
+    named = load(write(tmp_path, text.rpartition("\n")[0]), elsewhere).broker()
+    assert named is not None
+    assert named.password == broker.password
+
+
+@pytest.mark.parametrize(
+    ("contents", "mode", "problem"),
+    [
+        (b"swordfish", 0o644, "Everybody can read this file (mode 0644)"),
+        (b"swordfish", 0o602, "Everybody can read this file (mode 0602)"),
+        (b"swordfish", 0o620, "Everybody can read this file (mode 0620)"),
+        (b"", 0o600, "does not hold one line of text"),
+        (b"sword\nfish\n", 0o600, "does not hold one line of text"),
+        (b"\xff\xfe", 0o600, "does not hold one line of text"),
+        (b"s" * 5000, 0o600, "does not hold one line of text"),
+    ],
+)
+def test_a_secret_s_file_that_others_can_read_or_that_holds_none_is_refused(
+    tmp_path: Path, contents: bytes, mode: int, problem: str
+) -> None:
+    secret_at(tmp_path, contents, mode)
+    text = '[site]\nmqtt = "mqtts://broker"\n[mqtt]\nuser = "anna"\npassword_file = "mqtt-password"'
+    found = faults(tmp_path, text)
+    assert list(found) == ["mqtt.password_file"]
+    assert problem in found["mqtt.password_file"].problem
+    assert "fish" not in str(found)
+
+
+def test_a_secret_that_is_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
+    text = '[site]\nmqtt = "mqtts://broker"\n[mqtt]\nuser = "anna"\npassword_file = "mqtt-password"'
+    assert "No such file" in faults(tmp_path, text)["mqtt.password_file"].problem
+    os.mkfifo(tmp_path / "mqtt-password", 0o600)
+    assert "is no file" in faults(tmp_path, text)["mqtt.password_file"].problem
+    (tmp_path / "mqtt-password").unlink()
+    secret_at(tmp_path, b"swordfish")
+    twice = faults(tmp_path, text + '\npassword = "swordfish"')["mqtt.password_file"]
+    assert twice.problem == "The password is given twice"
+
+
+@pytest.mark.parametrize("where", ["broker", "10.0.0.9", "localhost.example.org"])
+def test_a_password_travels_under_tls_or_not_at_all(tmp_path: Path, where: str) -> None:
+    text = f'[site]\nmqtt = "mqtt://{where}"\n[mqtt]\nuser = "anna"\npassword = "swordfish"'
+    (fault,) = faults(tmp_path, text).values()
+    assert (fault.key, fault.allowed) == ("mqtt.password", "a broker at mqtts://")
+    assert "swordfish" not in str(fault)
+
+
+@pytest.mark.parametrize("where", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_password_may_travel_in_plaintext_within_this_machine(tmp_path: Path, where: str) -> None:
+    text = f'[site]\nmqtt = "mqtt://{where}"\n[mqtt]\nuser = "anna"\npassword = "swordfish"'
+    assert load(write(tmp_path, text, 0o600), {}).broker() is not None
+
+
+def test_a_key_for_the_broker_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broker.key").write_text("a key")
+    (tmp_path / "broker.key").chmod(0o644)
+    text = '[site]\nmqtt = "mqtts://broker"\n[mqtt]\ncertificate = "broker.pem"\nkey = "broker.key"'
+    assert "Everybody can read" in faults(tmp_path, text)["mqtt.key"].problem
+    (tmp_path / "broker.key").chmod(0o600)
+    assert read(tmp_path, text).broker() is not None
 
 
 def test_a_password_in_the_broker_s_url_is_refused_without_repeating_it(tmp_path: Path) -> None:
