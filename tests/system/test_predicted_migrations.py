@@ -59,15 +59,22 @@ async def test_a_working_machine_is_measured_and_told_about_under_each_profile(s
 async def test_a_result_says_what_was_expected_and_the_way_back_rests_on_the_way_there(
     site: Site, agents: Agents
 ) -> None:
-    async with machine(site, agents, specification("foretold")):
+    async with machine(site, agents, specification("foretold")) as created:
+        await works(site, "host-a", created.machine)
         attempt, words = "", ("--downtime-limit", "2s", "--json")
-        for source, to in (("host-a", "host-b"), ("host-b", "host-a"), ("host-a", "host-b")):
-            ended = await viaduct(site, "migrate", "foretold", "--to", to, *words)
+        for source, to, window in (
+            ("host-a", "host-b", "0s"),
+            ("host-b", "host-a", "500ms"),
+            ("host-a", "host-b", "500ms"),
+        ):
+            ended = await viaduct(site, "migrate", "foretold", "--to", to, "--measure", window, *words)
             assert (ended.exit_code, ended.document["source"]) == (0, source), ended.err
             expected = inner(ended.document, "expected")
             assert number(expected, "total_low_ms") <= number(expected, "total_ms")
             assert expected["profile"] == "balanced"
             attempt = str(ended.document["attempt"])
+            assert 0 < number(expected, "dirty_bytes_per_s") < 64 * MIB * 4
+            assert "dirty-rate-assumed" not in codes(ended.document)
         shown = (await viaduct(site, "show", attempt)).out
         assert "expected" in shown
         assert "came" in shown
