@@ -22,6 +22,7 @@ _TIME_MARKS: Final = 8
 _MARKS: Final = 4
 _FEW_ROUNDS: Final = 4
 _DWARFED: Final = 0.25
+_FAR_ABOVE: Final = 2.0
 
 Point = tuple[float, float]
 
@@ -92,7 +93,8 @@ def tail_drawing(line: Timeline) -> Drawing | None:
 def rates_drawing(line: Timeline, limit: float = 0.0, *, tuned: bool = False) -> Drawing:
     """Return how fast the link carried memory, and how fast vCPUs and devices dirtied it, below a limit if any.
 
-    Of a limit that was tuned, the last value is drawn: since when it holds is not told.
+    Of a limit that was tuned, the last value is drawn: since when it holds is not told. One far above all rates would
+    flatten them, and is told in words.
     """
     lines = [Line("on the wire", "wire", _steps(line.stretches, lambda one: one.wire_rate))]
     if line.shrunk:
@@ -105,9 +107,12 @@ def rates_drawing(line: Timeline, limit: float = 0.0, *, tuned: bool = False) ->
     most = max(value for one in lines for _, value in one.points)
     told = ", ".join(f"{one.label} at most {rate(max(value for _, value in one.points))}" for one in lines)
     described = f"Bytes a second in each round: {told}."
-    if limit:
-        label = "bandwidth limit in the end" if tuned else "bandwidth limit"
+    label = "limit in the end" if tuned else "bandwidth limit"
+    if limit > most * _FAR_ABOVE:
+        described += f" The {label} is {rate(limit)}."
+    elif limit:
         lines.append(Line(label, "bound", ((0.0, limit), (line.length_ms, limit))))
+        most = max(most, limit)
     return Drawing("rates", "Rates", described, tuple(lines), byte_ticks(most, _MARKS), rate)
 
 

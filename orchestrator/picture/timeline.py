@@ -82,18 +82,18 @@ def timeline(report: source_pb2.AttemptReport) -> Timeline:
     return Timeline(
         stretches=tuple(stretches),
         closed=rounds_closed(report),
-        left_bytes=max(report.remaining_bytes, _dirtied_bytes(report)),
+        left_bytes=_left_bytes(report),
         shrunk=any(one.compressed_pages or one.delta_pages or one.reference_pages for one in report.rounds),
         stopped=report.HasField("downtime") and len(stretches) > 1,
     )
 
 
-def _dirtied_bytes(report: source_pb2.AttemptReport) -> int:
+def _left_bytes(report: source_pb2.AttemptReport) -> int:
     """Return what the last round left to a next one: what remains of that, if it is under way, is less already."""
-    if not report.rounds:
-        return 0
+    if not report.rounds or report.outcome == "completed":
+        return report.remaining_bytes
     last = report.rounds[-1]
-    return int(_finite(last.dirty_bytes_per_s) * _finite(last.ms) / 1000)
+    return max(report.remaining_bytes, int(_finite(last.dirty_bytes_per_s) * _finite(last.ms) / 1000))
 
 
 def _stretch(one: types_pb2.Round, begins_ms: float, ends_ms: float) -> Stretch:

@@ -56,7 +56,7 @@ def test_a_tuned_attempt_shows_what_is_in_force_and_what_was_asked_for() -> None
     for text in (said(tuned), page(tuned, [])):
         assert all(each in text for each in words)
     drawn = page(tuned, [])
-    assert "bandwidth limit in the end" in drawn
+    assert "limit in the end" in drawn
     assert "of at most 500 ms" in drawn
     assert "limit 500 ms" in drawn
     assert "limit 500 ms" in plain_line(under(copying(), 500))
@@ -66,4 +66,4 @@ def test_an_attempt_that_was_not_tuned_shows_its_limits_once() -> None:
     plain = under(completed(), 300, MIB, asked_bandwidth=MIB)
     assert "limits" in said(plain)
     assert "tuned" not in said(plain) + page(plain, [])
-    assert "bandwidth limit in the end" not in page(plain, [])
+    assert "limit in the end" not in page(plain, [])

@@ -133,6 +133,19 @@ def test_a_range_and_a_bandwidth_limit_are_drawn_where_they_are_known() -> None:
         assert words in told, words
 
 
+def test_a_limit_far_above_all_rates_is_told_and_does_not_flatten_them() -> None:
+    report = copying().report
+    assert report is not None
+    line = timeline(report)
+    most = max(one.wire_rate for one in line.stretches)
+    near, far = rates_drawing(line, 1.9 * most), rates_drawing(line, 2.1 * most, tuned=True)
+    assert near.lines[-1].label == "bandwidth limit"
+    assert 1.0 * most < near.marks[-1] <= 1.9 * most
+    assert "bandwidth limit" not in {each.label for each in far.lines}
+    assert "The limit in the end is" in far.description
+    assert far.marks == rates_drawing(line).marks
+
+
 def test_what_remains_of_a_round_under_way_is_not_what_the_one_before_left() -> None:
     """A round that is nearly over would look as if the rounds converged."""
     attempt = copying(count=2)
@@ -143,7 +156,7 @@ def test_what_remains_of_a_round_under_way_is_not_what_the_one_before_left() -> 
     assert timeline(attempt.report).left_bytes == pytest.approx(left, abs=1)
     attempt.report.remaining_bytes = 2 * left  # pages that were held back count, too
     assert timeline(attempt.report).left_bytes == 2 * left
-    last.dirty_bytes_per_s, attempt.report.remaining_bytes = 0, 0
+    attempt.report.remaining_bytes, attempt.report.outcome = 0, "completed"
     assert timeline(attempt.report).left_bytes == 0
 
 
