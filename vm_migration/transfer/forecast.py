@@ -2,7 +2,8 @@
 
 Round 0 sends the bytes that hold data; each round dirties what guest and devices write in its time (`dirty rate x its
 time` up to what they reach, or the growth that was measured: vm_migration.transfer.dirtying), and that is the next
-round. The forecast stops where `convergence.decide` would: both ask `is_time`. A container whose tracker reports every
+round. Pages that are dirty again before their turn take no time where they wait (vm_migration.transfer.round_time). The
+forecast stops where `convergence.decide` would: both ask `is_time`. A container whose tracker reports every
 mapped page dirty, always (type1, semantics 3.3), never gets below its mapped size: no round helps, and the standstill
 is computed from that size.
 """
@@ -13,6 +14,7 @@ from typing import Final
 
 from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, fits_limit, is_time, shrinks
 from vm_migration.transfer.dirtying import Growth
+from vm_migration.transfer.round_time import round_ms
 from vmm.memory.quantities import PAGE_SIZE
 
 _LIMIT_MARGIN: Final = 1.25
@@ -39,6 +41,8 @@ class Workload:
     """Mapped bytes of containers whose tracker reports everything dirty for ever."""
     unhashed_bytes: int = 0
     """What must be hashed at the pause beside what is sent; see StandstillCosts."""
+    pages_wait: bool = False
+    """Whether pages that are dirty again before their turn are left for a later round."""
     growth: Growth | None = None
     """How what is dirty grows, where that was measured; else at the rate up to the span."""
 
@@ -47,6 +51,30 @@ class Workload:
         if self.growth is not None:
             return self.growth.after(ms)
         return min(self.dirty_bytes_per_s * ms / 1000, self.dirty_span_bytes)
+
+    def first_ms(self, announced_bytes: float, rate_bytes_per_s: float) -> float:
+        """Return how long the first round takes, which announces so many bytes."""
+        span = float(self.dirty_span_bytes if self.growth is None else self.growth.span_bytes)
+        if not self.pages_wait or span <= 0:
+            return announced_bytes * 1000 / rate_bytes_per_s
+        late = min(announced_bytes, span)
+        return round_ms(announced_bytes, late, lambda ms: late * (1 - self.written_after(ms) / span), rate_bytes_per_s)
+
+    def later_ms(
+        self, announced_bytes: float, before_ms: float, rate_bytes_per_s: float, since: "Workload | None" = None
+    ) -> float:
+        """Return how long a round takes that announces what was written in the one before, which took so long.
+
+        `since` is the load while it runs, where that is another one.
+        """
+        if not self.pages_wait:
+            return announced_bytes * 1000 / rate_bytes_per_s
+        during = since or self
+
+        def clean(ms: float) -> float:
+            return self.written_after(before_ms + ms) - during.written_after(ms)
+
+        return round_ms(announced_bytes, announced_bytes, clean, rate_bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +151,11 @@ def expected(
     rate = max(rate_bytes_per_s, MIN_RATE)
     elapsed_ms = prepare_ms
     sent = float(max(workload.data_bytes, workload.always_dirty_bytes))
-    rounds = 1
+    rounds, took_ms = 1, 0.0
     while True:  # ends: each further round is shorter by a fifth, and less than a page is nothing
-        round_ms = sent * 1000 / rate
-        elapsed_ms += round_ms
-        left = left_after(workload, round_ms)
+        took_ms = workload.later_ms(sent, took_ms, rate) if rounds > 1 else workload.first_ms(sent, rate)
+        elapsed_ms += took_ms
+        left = left_after(workload, took_ms)
         standstill_ms = costs.standstill_ms(left, workload.unhashed_bytes, rate)
         shrinking = shrinks(sent, left)
         if is_time(standstill_ms, policy.downtime_limit_ms, shrinking=shrinking):

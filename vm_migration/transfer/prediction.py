@@ -52,6 +52,7 @@ class Inputs:
             dirty_span_bytes=round(growth.span_bytes),
             always_dirty_bytes=self.always_dirty_bytes,
             unhashed_bytes=self.unhashed_bytes,
+            pages_wait=True,
             growth=growth,
         )
 
@@ -137,16 +138,22 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
     least, most = (float(max(each.data_bytes, each.always_dirty_bytes)) for each in (light, heavy))
     early = inputs.prepare_ms.low + inputs.around_ms.low
     late = inputs.prepare_ms.high + inputs.around_ms.high
-    rounds = 1
+    rounds, shortest, longest = 1, 0.0, 0.0
     while True:  # ends: each further round's upper bound is smaller by a fifth, and less than a page is nothing
-        early += least * 1000 / fast
-        late += most * 1000 / slow
-        left = (left_after(light, least * 1000 / fast), left_after(heavy, most * 1000 / slow))
+        if rounds == 1:
+            shortest, longest = heavy.first_ms(least, fast), light.first_ms(most, slow)
+        else:  # what is clean lies between the least that was written less the most since, and the reverse
+            shortest = light.later_ms(least, shortest, fast, since=heavy)
+            longest = heavy.later_ms(most, longest, slow, since=light)
+        early += shortest
+        late += longest
+        left = (left_after(light, shortest), left_after(heavy, longest))
         best = costs.standstill_ms(left[0], unhashed, fast)
         worst = costs.standstill_ms(left[1], unhashed, slow)
-        # The share that is left: at worst of the least that is sent, at best of the most.
+        # The share that is left: at worst of the least that is sent, none of which waits; at best of the most, of
+        # which half does.
         surely_shrinks = left[0] > 0 and shrinks(least, left_after(heavy, least * 1000 / slow))
-        may_shrink = left[1] > 0 and left_after(light, most * 1000 / fast) <= most * (1 - SHRINKS_BY)
+        may_shrink = left[1] > 0 and left_after(light, most * 500 / fast) <= most * (1 - SHRINKS_BY)
         if is_time(best, limit, shrinking=surely_shrinks):
             yield _End(rounds + 1, (early, late), (best, min(worst, limit)), converges=True)
         if (not surely_shrinks and not fits_limit(worst, limit)) or late >= policy.timeout_ms:

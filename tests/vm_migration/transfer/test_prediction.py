@@ -131,15 +131,11 @@ def test_who_knows_less_says_a_wider_range(known: Inputs, less: float) -> None:
     assert within(predicted(known, POLICY, COSTS), predicted(wider, POLICY, COSTS))
 
 
-@given(loads, st.floats(1, 4), st.floats(1, 4))
+@given(loads, st.floats(1, 4))
 @settings(max_examples=150)
-def test_more_to_move_takes_no_less_where_as_many_rounds_do_it(known: Inputs, heavier: float, larger: float) -> None:
+def test_more_to_move_takes_no_less_where_as_many_rounds_do_it(known: Inputs, larger: float) -> None:
     known = replace(known, dirtying=load(known.dirtying.bytes_per_s, known.dirtying.likely.span_bytes, 0.0))
-    more = replace(
-        known,
-        data_bytes=Range.exactly(known.data_bytes.likely * larger),
-        dirtying=load(known.dirtying.bytes_per_s * heavier, known.dirtying.likely.span_bytes, 0.0),
-    )
+    more = replace(known, data_bytes=Range.exactly(known.data_bytes.likely * larger))
     less, much = predicted(known, POLICY, COSTS), predicted(more, POLICY, COSTS)
     assume(less.rounds.likely == much.rounds.likely)
     assert less.total_ms.likely <= much.total_ms.likely * (1 + 1e-9)
