@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -28,6 +28,9 @@ from vm_migration.link.boundary import Boundary, Guard
 from vm_migration.link.channel import SERVER_OPTIONS
 from vm_migration.link.renewal import Renewal, server_credentials
 from vm_migration.link.tls import TlsFiles
+from vm_migration.telemetry import logs
+
+_log: Final = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class AgentServer:
             refuse_plaintext(self._configured)
             server = self._draft(authorise_nobody_in_particular)
             port = _bound(self._configured, server.add_insecure_port)
+            _log.warning("plaintext: whoever has a user on this host may do everything", address=self._configured)
         else:
             renewal = Renewal(self._tls)
             server = self._draft(functools.partial(authorise, renewal.material.identity.site))

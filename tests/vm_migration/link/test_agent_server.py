@@ -1,5 +1,7 @@
 """Where an agent's server listens, and what it says of itself."""
 
+import io
+
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
@@ -10,6 +12,7 @@ from tests.vm_migration.link.answering_agent import DESTINATION, Site, check, se
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.link.channel import open_channel
 from vm_migration.link.server import AgentServer
+from vm_migration.telemetry import logs
 
 
 async def test_a_name_is_resolved_once(site: Site) -> None:
@@ -47,6 +50,15 @@ async def test_plaintext_off_loopback_is_refused(address: str) -> None:
     assert caught.value.code == "plaintext-refused"
     with pytest.raises(InvalidInput):
         open_channel(address, None, "host-b")
+
+
+async def test_plaintext_is_said_aloud(site: Site) -> None:
+    log = io.StringIO()
+    logs.configure("test", stream=log)
+    async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services()):
+        assert "plaintext" not in log.getvalue()
+    async with AgentServer("127.0.0.1:0", None, services()):
+        assert '"plaintext: ' in log.getvalue()
 
 
 async def health_of(channel: grpc.aio.Channel, service: str) -> int:
