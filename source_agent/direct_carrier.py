@@ -9,12 +9,11 @@ import contextlib
 import secrets
 import socket
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from queue import SimpleQueue
 from typing import Final
 
 from source_agent.bulk_stream import Unsent
@@ -39,57 +38,50 @@ _HINT: Final = "Check the address, that its agent runs, and that no firewall is 
 
 
 class DirectCarrier:
-    """One connection whose hello is written; `peer` names host and address for people."""
+    """One connection whose hello is written; `peer` names host and address for people. `close` must be called."""
 
     def __init__(self, threads: DirectThreads, peer: str) -> None:
         self._threads: Final = threads
         self._peer: Final = peer
         self._loop: Final = asyncio.get_running_loop()
-        self._waiting: Final[deque[tuple[bytes | memoryview, ...]]] = deque()
-        self._turn: Final = threading.Lock()
-        self._writing = False
-        """A thread is at work, and looks once more at what waits before it ends."""
+        self._queue: Final[SimpleQueue[tuple[bytes | memoryview, ...] | None]] = SimpleQueue()
+        self._taken = 0
+        self._written = 0
         self._broken = False
         self._room: Final = asyncio.Event()
-        self._room.set()
+        self._wants_room = False
+        threads.begin(self._write_all)
 
     async def write(self, parts: Sequence[bytes | memoryview]) -> None:
         """Take a message once there is room for it to wait."""
-        await self._room.wait()
-        with self._turn:
-            if self._broken:
-                raise Unsent
-            self._waiting.append(tuple(parts))
-            if len(self._waiting) >= _MOST_WAITING:
-                self._room.clear()
-            begins, self._writing = not self._writing, True
-        if begins:
-            self._threads.begin(self._write_all)
+        while self._taken - self._written >= _MOST_WAITING and not self._broken:
+            self._room.clear()
+            self._wants_room = True
+            if self._taken - self._written >= _MOST_WAITING and not self._broken:  # nor has there been any since
+                await self._room.wait()
+        if self._broken:
+            raise Unsent
+        self._taken += 1
+        self._queue.put(tuple(parts))
+
+    def close(self) -> None:
+        """End the connection and what works on it; what waits is not written."""
+        self._threads.wire.shut()
+        self._queue.put(None)
+        self._threads.close()
 
     def _write_all(self) -> None:
-        """Write what waits until nothing does; in a thread."""
-        while True:
-            with self._turn:
-                if not self._waiting:
-                    self._writing = False
-                    return
-                parts = self._waiting[0]
+        """Write what is taken, one after the other, until the end; in a thread."""
+        while (parts := self._queue.get()) is not None:
             try:
                 self._threads.wire.write(parts)
             except OSError:
-                with self._turn:
-                    self._broken = True
-                self._make_room()
-                return
-            with self._turn:
-                was_full = len(self._waiting) >= _MOST_WAITING
-                self._waiting.popleft()
-            if was_full:
-                self._make_room()
-
-    def _make_room(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            self._loop.call_soon_threadsafe(self._room.set)
+                self._broken = True
+            self._written += 1
+            if self._wants_room:
+                self._wants_room = False
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                    self._loop.call_soon_threadsafe(self._room.set)
 
     async def read(self) -> bytes | None:
         """Return the peer's next answer; None where it closed the stream."""
@@ -132,9 +124,14 @@ async def direct_carrier(
                 threads.wire = SealedWire(wire, secret, is_source=True)
         except OSError as error:
             raise _unreachable(peer, error) from None
-        yield DirectCarrier(threads, peer)
-    finally:
+        carrier = DirectCarrier(threads, peer)
+    except BaseException:
         threads.close()
+        raise
+    try:
+        yield carrier
+    finally:
+        carrier.close()
 
 
 async def _connected(address: str, tls: TlsFiles | None, host: str, peer: str) -> socket.socket:
