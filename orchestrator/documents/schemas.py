@@ -14,6 +14,7 @@ import msgspec
 
 from orchestrator.documents import listings, recovery
 from orchestrator.documents.migration import MigrationDocument
+from vm_migration.daemon.audit_file import Line
 
 GROUP: Final = "viaduct.documents"
 
@@ -39,6 +40,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.error.v1": listings.ErrorDocument,
     "viaduct.doctor.v1": recovery.DoctorDocument,
     "viaduct.recover.v1": recovery.RecoverDocument,
+    "viaduct.audit.v1": Line,
     **_added(),
 }
 

@@ -36,12 +36,14 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOF
 _log: Final = logs.get(__name__)
 
 
-class Line(Entry, frozen=True, kw_only=True):
-    """One line; times are RFC 3339 in UTC."""
-
+class _Stamped(msgspec.Struct, frozen=True, kw_only=True):
     schema: Literal["viaduct.audit.v1"] = "viaduct.audit.v1"
     time: str
     process: str
+
+
+class Line(Entry, _Stamped, frozen=True, kw_only=True):
+    """One line; times are RFC 3339 in UTC."""
 
 
 class AuditFile:
