@@ -2,9 +2,9 @@
 
 ::
 
-    {"schema":"viaduct.audit.v1","time":"2026-01-02T03:04:05.678901Z","process":"viaduct-dest-agent",
-     "who":"viaduct://home/operator/anna","address":"ipv4:10.0.0.9:51234","call":"Destination/Take","machine":"...",
-     "attempt":"...","epoch":7,"term":1,"detail":"...","outcome":"done","code":""}
+    {"who":"viaduct://home/operator/anna","address":"ipv4:10.0.0.9:51234","call":"Destination/Take","machine":"...",
+     "attempt":"...","epoch":7,"term":1,"detail":"...","outcome":"done","code":"","schema":"viaduct.audit.v1",
+     "time":"2026-01-02T03:04:05.678901Z","process":"viaduct-dest-agent"}
 
 A line is one write(2), before the call's answer leaves: a crash of the process loses none, and both agents of a host
 may share a file. The disk has it within `FLUSH_SECONDS`, an operator's word before the answer. Who cannot write goes
@@ -36,14 +36,12 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOF
 _log: Final = logs.get(__name__)
 
 
-class _Stamped(msgspec.Struct, frozen=True, kw_only=True):
+class Line(Entry, frozen=True, kw_only=True):
+    """One line; times are RFC 3339 in UTC."""
+
     schema: Literal["viaduct.audit.v1"] = "viaduct.audit.v1"
     time: str
     process: str
-
-
-class Line(Entry, _Stamped, frozen=True, kw_only=True):
-    """One line; times are RFC 3339 in UTC."""
 
 
 class AuditFile:

@@ -24,7 +24,7 @@ _API: Final = "/vm_migration.api.v1."
 _DETAILS: Final = ("fenced", "reason", "fenced_by", "destination")
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True):
     """One call; `who` as its certificate says, `detail` an operator's word or a destination. No secret is in it."""
 
     who: str
