@@ -9,7 +9,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab check format lint types architecture generated model bench faults fuzz proto lock clean set-up set-up-dev
+.PHONY: help demo test lab check format lint types architecture generated model bench faults fuzz sbom audit proto lock clean set-up set-up-dev
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,16 @@ faults:  ## kill, freeze and cut off real processes and simulated ones; writes t
 fuzz:  ## search for bytes that a parser cannot bear (ARGS="--seconds 600 bulk_frame" searches one for longer)
 	@$(PYTHON) tools/set_up.py tools
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+sbom:  ## write what is shipped as CycloneDX into dist/, and its licences into docs/licences.md
+	@$(PYTHON) tools/set_up.py tools
+	@$(BIN)/python -m tools.shipped
+	@$(BIN)/python -m tools.sbom
+
+audit:  ## ask the package registry for advisories on every locked package; fails too where it does not answer
+	@$(PYTHON) tools/set_up.py tools
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		-r requirements.lock -r requirements-dev.lock -r requirements-tools.lock -r tests/asyncio-mqtt.lock $(ARGS)
 
 proto: set-up-dev  ## generate vm_migration/api from proto/, and the table of docs/security.md
 	$(BIN)/python tools/generate_api.py
