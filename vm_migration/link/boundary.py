@@ -23,6 +23,7 @@ from vm_migration.link.refusals import note_refusal
 from vm_migration.link.status import to_status
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.counts import LOST_AUDIT_LINES
 
 Guard = Callable[[str, Identity | None], None]
 """Raises Unauthorised when an identity may not call a method; None stands for a plaintext peer."""
@@ -62,10 +63,15 @@ class _Call:
     answer: object = None
 
     def ended(self, error: BaseException | None) -> None:
-        """Write down how it ended, before its answer leaves."""
-        if self.audit is not no_audit:
+        """Write down how it ended, before its answer leaves; what it did stands, whatever becomes of the line."""
+        if self.audit is no_audit:
+            return
+        try:
             address = self.context.peer()
             self.audit(entry_of(self.method, self.peer, address, request=self.request, answer=self.answer, error=error))
+        except Exception as fault:  # noqa: BLE001  # a fault of ours in writing must not undo the answer
+            LOST_AUDIT_LINES.add()
+            _log.error("audit line not written", method=self.method, exc_info=fault)
 
 
 class Boundary(grpc.aio.ServerInterceptor):

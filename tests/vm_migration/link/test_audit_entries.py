@@ -20,6 +20,7 @@ from vm_migration.link.call import call
 from vm_migration.link.channel import open_channel
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.server import AgentServer, Service
+from vm_migration.telemetry.counts import LOST_AUDIT_LINES
 
 ANNA = Identity("home", Role.OPERATOR, "anna")
 MACHINE, ATTEMPT = "7c1f0f10-0000-4000-8000-000000000001", "7c1f0f10-0000-4000-8000-000000000002"
@@ -139,6 +140,21 @@ async def test_calls_over_the_link_are_written_down_before_they_are_answered(sit
         ("Source/Cancel", "abandoned", ""),
     ]
     assert all(one.address.startswith("ipv4:127.0.0.1:") for one in written)
+
+
+async def test_a_line_that_cannot_be_written_takes_no_answer_back(site: Site) -> None:
+    def broken(_entry: Entry) -> None:
+        raise KeyError("swordfish")
+
+    before = sum(LOST_AUDIT_LINES.read().values())
+    taking, holding = Taking(), Holding()  # type: ignore[abstract]  # the other calls are answered UNIMPLEMENTED
+    host = site.issue("host", "host-b")
+    async with (
+        AgentServer("127.0.0.1:0", host, services(taking, holding), audit=broken) as server,
+        open_channel(server.address, site.issue("operator", "anna"), "host-b") as channel,
+    ):
+        await call(DestinationStub(channel).Take, types_pb2.TakeRequest(key=KEY), peer=PEER, deadline=10)
+    assert sum(LOST_AUDIT_LINES.read().values()) == before + 1
 
 
 async def _take(channel: grpc.aio.Channel) -> None:
