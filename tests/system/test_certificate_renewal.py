@@ -1,15 +1,30 @@
 """Certificates are renewed while a machine moves: nobody is restarted, and nothing fails."""
 
 import asyncio
+import json
 
 import pytest
 
 from orchestrator.agents import Agents
-from tests.system.attempts import endless, machine, migrated, policy, require_whole, specification, started, works
-from tests.system.command import viaduct
+from tests.system.attempts import (
+    endless,
+    in_the_middle,
+    machine,
+    migrated,
+    policy,
+    require_whole,
+    specification,
+    started,
+    works,
+)
+from tests.system.command import finished, running, viaduct
+from tests.system.orchestrated import orchestrated
 from tests.system.site import Site
 from tests.vm_migration.link.answering_agent import shown
+from vm_migration.daemon.audit_file import AUDIT_LOG
 from vm_migration.link.pki import renew
+
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 
 
 @pytest.mark.parametrize("transport", ["grpc", "direct"])
@@ -30,3 +45,27 @@ async def test_certificates_are_renewed_during_a_migration(site: Site, agents: A
         assert site.agent_pids() == pids
         require_whole(await migrated(agents, created.machine, "host-b", "host-a", policy(transport=transport)))
         await works(site, "host-a", created.machine)
+
+
+async def test_an_orchestrator_s_certificate_is_renewed_while_it_drives(site: Site, agents: Agents) -> None:
+    async with machine(site, agents, specification("driven")) as created:
+        with orchestrated(site) as made:
+            words = ("migrate", "driven", "--to", "host-b", *ENDLESS, "--json")
+            async with running(site, *words, config=made.operator) as asking:
+                await in_the_middle(agents, "host-a", created.machine)
+                for name in site.identities:
+                    renew(site.folder / "pki", name)
+                attempt = (await agents.get_machine("host-a", created.machine)).attempt
+                said = await viaduct(site, "force", attempt, "--json", config=made.operator)
+                assert said.exit_code == 0, said.err
+                moved = await finished(asking)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+            text = (made.store.parent / AUDIT_LOG).read_text()
+        told = [
+            (line["who"], line["call"], line["attempt"], line["outcome"]) for line in map(json.loads, text.splitlines())
+        ]
+        operator = "viaduct://test/operator/operator"
+        assert told == [
+            (operator, f"Orchestrator/{call}", attempt, "done") for call in ("SubmitMigration", "ForceAttempt")
+        ]
+        await works(site, "host-b", created.machine)
