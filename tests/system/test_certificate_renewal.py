@@ -27,7 +27,7 @@ from vm_migration.link.pki import renew
 ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 
 
-@pytest.mark.parametrize("transport", ["grpc", "direct"])
+@pytest.mark.parametrize("transport", ["grpc", "direct", "sealed"])
 async def test_certificates_are_renewed_during_a_migration(site: Site, agents: Agents, transport: str) -> None:
     async with machine(site, agents, specification(f"renewed-{transport}")) as created:
         attempt = await started(agents, created.machine, "host-a", "host-b", endless(transport=transport))
