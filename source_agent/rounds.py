@@ -315,6 +315,7 @@ class Rounds:
         compressing = self._compressing[bulk]
         sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
         for frame in () if cut.is_set() else frames:
+            part.digest_summed = self.can_sum_by_digests  # of the next one: it may have become known meanwhile
             made = await compressing.made(frame, still=self._still, offered=self.can_compress)
             await self._send_frame(bulk, made, part, cut)
             compressing.sent(made, still=self._still)

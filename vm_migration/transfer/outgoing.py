@@ -101,7 +101,8 @@ class OutgoingRound:
         self._holes = holes
         self._announced = announced
         self._digested = digested
-        self._digest_summed = digested and digest_summed
+        self.digest_summed = digest_summed
+        """Whether pages that go as they are, with digests, are left out of the checksum; counts from the next frame on."""
         self._remembered = remembered
         self._waiting = waiting
         self._left = dirty.copy()
@@ -211,7 +212,7 @@ class OutgoingRound:
 
     def _sent(self, batch: "_Batch") -> Iterator[Body]:
         if self._remembered is None:
-            yield batch.body(digested=self._digested, digest_summed=self._digest_summed)
+            yield batch.body(digested=self._digested, digest_summed=self._digested and self.digest_summed)
         else:
             yield from batch.bodies(self._remembered, self._number, digested=self._digested)
 
