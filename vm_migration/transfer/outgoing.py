@@ -102,7 +102,7 @@ class OutgoingRound:
         self._announced = announced
         self._digested = digested
         self.digest_summed = digest_summed
-        """Whether pages that go as they are, with digests, are left out of the checksum; counts from the next frame on."""
+        """Pages that go as they are, with digests, are left out of the checksum; counts from the next frame on."""
         self._remembered = remembered
         self._waiting = waiting
         self._left = dirty.copy()
