@@ -22,6 +22,8 @@ from typing import Final
 MAX_MESSAGE: Final = 64 << 20
 MAX_DESCRIPTORS: Final = 32
 _HEADER: Final = struct.Struct("<I")
+_CREDENTIALS: Final = struct.Struct("=iII")
+"""struct ucred: process, user, group."""
 
 
 class ChannelError(Exception):
@@ -174,6 +176,13 @@ def connect(path: Path, deadline: float) -> Channel:
         connection.close()
         raise ChannelClosed(f"Nobody listens at {path}: {error}") from error
     return Channel(connection)
+
+
+def same_user(connection: socket.socket) -> bool:
+    """Tell whether the peer of a local connection runs as this process's user, or as root (SO_PEERCRED, unix(7))."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(credentials)
+    return user in (0, os.geteuid())
 
 
 def listen(path: Path, backlog: int = 16) -> socket.socket:

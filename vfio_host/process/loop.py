@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from vfio_host.devices.hardware import NEVER
-from vfio_host.interface.channel import ChannelError
+from vfio_host.interface.channel import ChannelError, same_user
 from vfio_host.process.batch import answer
 from vfio_host.process.connection import Connection
 from vfio_host.process.host import Host
@@ -94,6 +94,9 @@ class HostLoop:
     def _accept(self, _descriptor: int, _events: int) -> None:
         with contextlib.suppress(OSError):  # the client has gone again, or there are no descriptors for now
             connection, _ = self._listener.accept()
+            if not same_user(connection):
+                connection.close()
+                return
             self._had_connection = True
             self._serve(connection, self._host.connect())
 

@@ -136,6 +136,7 @@ class RunDirectory:
             FileExistsError: The machine has one already.
         """
         self._machines.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._machines.chmod(0o700)  # whoever made it before: sockets that command machines lie in it
         directory = self.of(machine)
         directory.path.mkdir(mode=0o700)
         return directory

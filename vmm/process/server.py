@@ -7,7 +7,6 @@ stands still for longer on behalf of one.
 
 import os
 import selectors
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from vfio_host.interface.channel import Channel, ChannelError, close_all, listen
+from vfio_host.interface.channel import Channel, ChannelError, close_all, listen, same_user
 from vmm.process import control
 from vmm.process.commands import Commands, Controller
 
@@ -102,7 +101,7 @@ class MachineServer:
             connection, _ = self._listener.accept()
         except OSError:  # nobody is there any more, or no descriptor is left: the guest goes on all the same
             return
-        if len(self._channels) >= _CONNECTIONS or not _same_user(connection):
+        if len(self._channels) >= _CONNECTIONS or not same_user(connection):
             connection.close()
             return
         connection.settimeout(_PEER_DEADLINE)
@@ -128,9 +127,3 @@ class MachineServer:
         self._selector.unregister(channel.fileno())
         channel.close()
         self._commands.left(self._channels.pop(channel))
-
-
-def _same_user(connection: socket.socket) -> bool:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    user = int.from_bytes(credentials[4:8], "little")
-    return user in (0, os.geteuid())
