@@ -19,7 +19,6 @@ def outrun() -> types_pb2.Policy:
 async def test_a_guest_that_does_not_converge_is_throttled_and_arrives_whole(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("outrun", **GUEST)) as created:
         uuid = created.machine
-        await works(site, "host-a", uuid)
         attempt = await started(agents, uuid, "host-a", "host-b", outrun())
         report = await attempt.until(lambda told: "of its vCPUs' time taken: it does not converge" in told.reason)
         assert not any(each.throttle_percent for each in report.rounds), "not before it has stalled"
