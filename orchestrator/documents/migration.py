@@ -56,7 +56,7 @@ class RoundDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compressed_pages: int  # of the sent ones, how they travelled; the rest went as they are
     delta_pages: int
     reference_pages: int
-    held_back_pages: int  # dirty in every round of late, and left for a later one
+    held_back_pages: int  # dirty again before their turn, and left for a later one
     throttle_percent: int  # of the vCPUs' time that was taken from them meanwhile
     device_throttle_percent: int  # the same of the devices, whose DMA was held
     ended_ms: float  # since the first round began, as time in rounds

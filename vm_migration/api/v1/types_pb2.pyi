@@ -367,7 +367,7 @@ class Round(_message.Message):
     delta_pages: _builtins.int
     reference_pages: _builtins.int
     held_back_pages: _builtins.int
-    """dirty in every round of late, and left for a later one"""
+    """dirty again before their turn, and left for a later one"""
     throttle_percent: _builtins.int
     """of the vCPUs' time that was taken from them meanwhile"""
     ended_ms: _builtins.float
