@@ -1,18 +1,33 @@
-"""What is done about a call that is refused to somebody for who he is: it is written to the log, and counted."""
+"""What is done about a call that is refused to somebody for who he is: it is written to the log, and counted.
 
+Each peer has so many lines at once and one a second from then on, so that who is refused cannot fill the disk. The next
+line says how many were `withheld`; the count has all of them.
+"""
+
+import time
 from typing import Final
 
 from vm_migration.errors import Unauthorised
 from vm_migration.link.identity import Identity
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.allowance import Allowance
 from vm_migration.telemetry.counts import REFUSED_CALLS
 
 NOBODY: Final = "nobody"
+LINES_AT_ONCE: Final = 100
+LINES_PER_SECOND: Final = 1.0
 _log: Final = logs.get(__name__)
+_lines = Allowance(LINES_AT_ONCE, LINES_PER_SECOND)
 
 
 def note_refusal(error: Unauthorised, method: str, peer: Identity | None, address: str) -> None:
     """Log and count a refusal; `peer` None showed no certificate, or one that names nobody."""
     REFUSED_CALLS.add(method, NOBODY if peer is None else peer.role, error.code)
     who = NOBODY if peer is None else peer.uri
-    _log.warning("call refused", method=method, peer=who, address=address, code=error.code, reason=error.message)
+    withheld = _lines.take(who, time.monotonic())
+    if withheld is None:
+        return
+    more: dict[str, object] = {"withheld": withheld} if withheld else {}
+    _log.warning(
+        "call refused", method=method, peer=who, address=address, code=error.code, reason=error.message, **more
+    )
