@@ -38,7 +38,13 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
             async with (
                 audit_file(audit_place(configuration, os.environ), "viaduct-orchestrator") as audit,
                 metrics_file(configuration, "viaduct-orchestrator"),
-                AgentServer(address, configuration.tls_files(), [service], audit=audit.write) as server,
+                AgentServer(
+                    address,
+                    configuration.tls_files(),
+                    [service],
+                    audit=audit.write,
+                    limits=configuration.server_limits(),
+                ) as server,
             ):
                 life.ready(address=server.address)
                 await life.stopped()

@@ -24,6 +24,7 @@ from vm_migration.daemon.configuration_sections import (
     Document,
     HooksSection,
     HostSection,
+    LimitsSection,
     MetricsSection,
     MqttSection,
     SiteSection,
@@ -32,6 +33,7 @@ from vm_migration.daemon.configuration_sections import (
 from vm_migration.daemon.secret_file import MODES_ALLOWED, open_to_others, read_secret
 from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
+from vm_migration.link.server_limits import ServerLimits
 from vm_migration.link.tls import TlsFiles
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read_toml
 
@@ -63,6 +65,7 @@ class Configuration:
     agent: AgentSection | None
     audit: AuditSection
     metrics: MetricsSection
+    limits: LimitsSection
     hooks: HooksSection
     insecure: bool
 
@@ -79,6 +82,10 @@ class Configuration:
                 "no-tls", "No certificate is configured", "Add [tls] to viaduct.toml; on loopback: VIADUCT_INSECURE=1"
             )
         return TlsFiles(self.tls.ca, self.tls.certificate, self.tls.key)
+
+    def server_limits(self) -> ServerLimits:
+        """Return what a server of this process takes on."""
+        return ServerLimits(self.limits.connections, self.limits.handshake, self.limits.calls)
 
     def broker(self) -> Broker | None:
         """Return the site's broker, or None where status is not published.
@@ -130,6 +137,7 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         checked.agent,
         checked.audit,
         checked.metrics,
+        checked.limits,
         checked.hooks,
         insecure=wanted,
     )

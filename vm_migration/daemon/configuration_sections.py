@@ -13,6 +13,7 @@ from vm_migration.daemon.hooks import HookPoint
 from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
 from vm_migration.link.identity import NAME_ALLOWED, is_name
+from vm_migration.link.server_limits import USUAL
 from vmm.assembly.quantity_text import DURATIONS_ALLOWED, SIZES_ALLOWED, parse_duration, parse_size
 
 _ADDRESS_ALLOWED: Final = "host:port"
@@ -191,6 +192,14 @@ class MetricsSection(_Table):
     folder: FilePath | None = None
 
 
+class LimitsSection(_Table):
+    """What a daemon's server takes on: see vm_migration.link.server_limits."""
+
+    connections: Annotated[int, Field(ge=16, le=65536)] = USUAL.connections
+    handshake: Annotated[float, _text(_seconds, DURATIONS_ALLOWED), Field(ge=0.1, le=120)] = USUAL.handshake
+    calls: Annotated[int, Field(ge=16, le=65536)] = USUAL.calls
+
+
 class HooksSection(_Table):
     """The site's own commands; `deadline` is each one's, in seconds."""
 
@@ -226,4 +235,5 @@ class Document(_Table):
     agent: AgentSection | None = None
     audit: AuditSection = AuditSection()
     metrics: MetricsSection = MetricsSection()
+    limits: LimitsSection = LimitsSection()
     hooks: HooksSection = HooksSection()

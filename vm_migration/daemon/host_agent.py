@@ -88,7 +88,13 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
         log = configuration.audit.file or place.state_dir / AUDIT_LOG
         audit = await stack.enter_async_context(audit_file(log, f"viaduct-{side}-agent"))
         server = await stack.enter_async_context(
-            AgentServer(offer.address, configuration.tls_files(), services, audit=audit.write)
+            AgentServer(
+                offer.address,
+                configuration.tls_files(),
+                services,
+                audit=audit.write,
+                limits=configuration.server_limits(),
+            )
         )
         stack.push_async_callback(offer.agent.stop)
         await stack.enter_async_context(presence(configuration, place.host, side))

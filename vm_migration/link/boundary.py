@@ -20,6 +20,7 @@ from vm_migration.link.audit import Audit, entry_of, no_audit
 from vm_migration.link.authorisation import rule_of
 from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.refusals import note_refusal
+from vm_migration.link.server_limits import USUAL, OpenCalls
 from vm_migration.link.status import to_status
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
@@ -77,10 +78,11 @@ class _Call:
 class Boundary(grpc.aio.ServerInterceptor):
     """The one interceptor of a server."""
 
-    def __init__(self, guard: Guard, audit: Audit = no_audit) -> None:
-        """Take who lets calls through, and who writes down those that change something."""
+    def __init__(self, guard: Guard, audit: Audit = no_audit, most_calls: int = USUAL.calls) -> None:
+        """Take who lets calls through, who writes down those that change something, and how many a peer may have."""
         self._guard: Final = guard
         self._audit: Final = audit
+        self._open: Final = OpenCalls(most_calls)
 
     async def intercept_service(
         self,
@@ -129,7 +131,8 @@ class Boundary(grpc.aio.ServerInterceptor):
         try:
             call.peer = peer_identity(call.context)
             self._guard(call.method, call.peer)
-            yield call
+            with self._open.counted(call.peer):
+                yield call
         except grpc.aio.AbortError:
             raise
         except NotImplementedError as error:  # what a generated servicer does for a call that is not overridden

@@ -25,8 +25,8 @@ from vm_migration.link.address import join_address, refuse_plaintext, split_addr
 from vm_migration.link.audit import Audit, no_audit
 from vm_migration.link.authorisation import authorise, authorise_nobody_in_particular
 from vm_migration.link.boundary import Boundary, Guard
-from vm_migration.link.channel import SERVER_OPTIONS
 from vm_migration.link.renewal import Renewal, server_credentials
+from vm_migration.link.server_limits import USUAL, ServerLimits, own_descriptors, server_options
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import logs
 
@@ -52,6 +52,7 @@ class AgentServer:
         *,
         grace: float = 5.0,
         audit: Audit = no_audit,
+        limits: ServerLimits = USUAL,
     ) -> None:
         """Describe the server; `address` is `host:port`, port 0 takes a free one; `grace` is in seconds.
 
@@ -62,6 +63,7 @@ class AgentServer:
         self._services = tuple(services)
         self._grace = grace
         self._audit = audit
+        self._limits = limits
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
         self._address = ""
@@ -114,7 +116,8 @@ class AgentServer:
         await self._announce(serving=False)
 
     def _draft(self, guard: Guard) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[Boundary(guard, self._audit)], options=SERVER_OPTIONS)
+        boundary = Boundary(guard, self._audit, self._limits.calls)
+        server = grpc.aio.server(interceptors=[boundary], options=server_options(self._limits, own_descriptors()))
         for service in self._services:
             service.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

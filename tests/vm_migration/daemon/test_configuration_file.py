@@ -9,6 +9,7 @@ from vm_migration.daemon.broker_url import Broker, BrokerTls
 from vm_migration.daemon.configuration import VARIABLES, Configuration, load
 from vm_migration.daemon.hooks import HookPoint
 from vm_migration.errors import InvalidInput
+from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.tls import TlsFiles
 from vmm.assembly.document_faults import Fault, InvalidDocument
 
@@ -306,6 +307,14 @@ def test_keys_that_contradict_each_other(tmp_path: Path) -> None:
     )
     assert set(found) == {"host.host-a.dest", "agent.host", "mqtt.key", "hooks.deadline"}
     assert found["agent.host"].allowed == "host-a"
+
+
+def test_limits_are_as_usual_where_nothing_is_said(tmp_path: Path) -> None:
+    assert read(tmp_path, CONTRACT).server_limits() == USUAL
+    some = read(tmp_path, '[limits]\nconnections = 64\nhandshake = "300ms"')
+    assert some.server_limits() == ServerLimits(64, 0.3, USUAL.calls)
+    found = faults(tmp_path, '[limits]\nconnections = 0\nhandshake = "10m"\ncalls = "many"\nstreams = 3')
+    assert set(found) == {"limits.connections", "limits.handshake", "limits.calls", "limits.streams"}
 
 
 def test_hook_commands_are_words_not_shell(tmp_path: Path) -> None:
