@@ -30,7 +30,7 @@ from vm_migration.transfer.digests import StatedDigests
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
 from vm_migration.transfer.hot_pages import WaitingPages
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream, pages_per_frame
-from vm_migration.transfer.sent_pages import SentPages
+from vm_migration.transfer.sent_pages import SentPages, memory_for
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -103,7 +103,7 @@ class Rounds:
         self._link: Final = link
         self._lanes: Final = lanes
         self._compressing: Final = {bulk: Compressing(compression) for _, bulk in lanes}
-        self.remembered: Final = SentPages()
+        self.remembered: Final = SentPages(memory_for(ram.size))
         """What was sent of pages that are sent again, and how often that was at hand."""
         self._key: Final = key
         self._verify: Final = verify

@@ -23,8 +23,9 @@ from vm_migration.transfer.frames import RoundArray
 from vmm.memory.dirty_bitmap import Pages
 from vmm.memory.quantities import PAGE_SIZE
 
-MEMORY: Final = 64 << 20
-"""Bytes that are remembered, unless told otherwise; they take no memory before that."""
+MOST_MEMORY: Final = 256 << 20
+"""Bytes that are remembered at most; they take memory once pages are sent again."""
+_SHARE: Final = 4
 _CHANGED_WORDS: Final = 128
 """Words of 512 that may have changed in a page whose delta is worth sending: a quarter, so that it becomes shorter."""
 _NOBODY: Final = -1
@@ -42,10 +43,15 @@ class Deltas:
     """The rounds in which those were sent."""
 
 
+def memory_for(ram_bytes: int) -> int:
+    """Return how many bytes are remembered of a machine's RAM: a quarter, as long as that is not too much."""
+    return max(PAGE_SIZE, min(MOST_MEMORY, ram_bytes // _SHARE))
+
+
 class SentPages:
     """The pages of one attempt, over all its streams: a page may travel on another one each round."""
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, memory: int = MOST_MEMORY) -> None:
         slots = memory // PAGE_SIZE
         self.looked_up = 0
         self.found = 0

@@ -12,7 +12,7 @@ from vm_migration.transfer.errors import WrongBase
 from vm_migration.transfer.frames import Codec, CompressedPages, Frame, Pages
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
-from vm_migration.transfer.sent_pages import SentPages
+from vm_migration.transfer.sent_pages import SentPages, memory_for
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.frame import decode, encode
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -191,3 +191,8 @@ def _packed(changes: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> bytes:
     from vm_migration.transfer.codecs import Compressor
 
     return Compressor().compressed(Codec.LZ4, changes.data.cast("B"))
+
+
+def test_what_is_remembered_is_a_quarter_of_ram_and_not_too_much() -> None:
+    assert [memory_for(size << 20) for size in (64, 1024, 1 << 20)] == [16 << 20, 256 << 20, 256 << 20]
+    assert memory_for(4096) == 4096
