@@ -26,6 +26,8 @@ from vmm.memory.quantities import PAGE_SIZE
 MOST_MEMORY: Final = 256 << 20
 """Bytes that are remembered at most; they take memory once pages are sent again."""
 _SHARE: Final = 4
+_SMALL: Final = 64 << 20
+"""Bytes up to which a machine may be remembered as a whole."""
 _CHANGED_WORDS: Final = 128
 """Words of 512 that may have changed in a page whose delta is worth sending: a quarter, so that it becomes shorter."""
 _NOBODY: Final = -1
@@ -44,8 +46,8 @@ class Deltas:
 
 
 def memory_for(ram_bytes: int) -> int:
-    """Return how many bytes are remembered of a machine's RAM: a quarter, as long as that is not too much."""
-    return max(PAGE_SIZE, min(MOST_MEMORY, ram_bytes // _SHARE))
+    """Return how many bytes are remembered of a machine's RAM: a quarter of it, but neither little nor too much."""
+    return max(min(ram_bytes, _SMALL), min(MOST_MEMORY, ram_bytes // _SHARE))
 
 
 class SentPages:
