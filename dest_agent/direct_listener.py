@@ -3,13 +3,14 @@
 ::
 
     accepted -> hands shaken, hello read, within 5 s -> a host of the site? its ticket? -> frames and answers
-       '-> refused at once while 32 others have not come that far
+       '-> while 32 others have not come that far, one of them makes way: dest_agent.waiting
 
 A peer that is refused before its hello is not answered: nothing is known of what it understands.
 """
 
 import asyncio
 import socket
+import time
 from collections.abc import Coroutine
 from contextlib import aclosing
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Final
 from dest_agent.answering import told
 from dest_agent.direct_stream import DirectStream
 from dest_agent.letting_in import Arrivals, let_in
+from dest_agent.waiting import MOST_WAITING, makes_way
 from vm_migration.errors import MigrationError, Refused, Unauthorised
 from vm_migration.link.address import join_address, refuse_plaintext
 from vm_migration.link.authorisation import authorise
@@ -29,15 +31,16 @@ from vm_migration.link.identity import Identity
 from vm_migration.link.refusals import note_refusal
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.allowance import Allowance
 
 HELLO_SECONDS: Final = 5.0
 """In which a connection must have said which stream it is."""
-MOST_WAITING: Final = 32
-"""Connections that have not said it yet."""
 _METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
 """The call that a direct stream stands for: who may make that one may open a stream."""
 _BACKLOG: Final = 64
 _OUT_OF_DESCRIPTORS: Final = 1.0
+_LINES_AT_ONCE: Final = 20
+_LINES_PER_SECOND: Final = 0.2
 _log: Final = logs.get(__name__)
 
 
@@ -52,7 +55,9 @@ class DirectListener:
         self._contexts: ServerContexts | None = None
         self._listening: socket.socket | None = None
         self._binding: Final = asyncio.Lock()
-        self._waiting: Final[set[asyncio.Task[None]]] = set()
+        self._waiting: Final[dict[asyncio.Task[None], str]] = {}
+        """Those that have not said what they are, and the hosts that they come from; the oldest first."""
+        self._lines: Final = Allowance(_LINES_AT_ONCE, _LINES_PER_SECOND)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
     async def address(self) -> str:
@@ -108,27 +113,40 @@ class DirectListener:
                 _log.warning("direct stream not accepted", reason=str(error))
                 await asyncio.sleep(_OUT_OF_DESCRIPTORS)
                 continue
-            if len(self._waiting) >= MOST_WAITING:
-                _log.warning("direct stream not accepted", reason="too many say nothing")
-                connection.close()
-                continue
-            self._waiting.add(self._spawn(self._serve(connection, join_address(*where[:2])), "direct stream"))
+            self._make_room(where[0])
+            serving = self._spawn(self._serve(connection, join_address(*where[:2])), "direct stream")
+            self._waiting[serving] = where[0]
+
+    def _make_room(self, newcomer: str) -> None:
+        gone = makes_way(list(self._waiting.values()), newcomer, MOST_WAITING)
+        if gone is None:
+            return
+        task = list(self._waiting)[gone]
+        self._tell("direct stream let go", address=self._waiting.pop(task), reason="others come, and it says nothing")
+        task.cancel()
+
+    def _tell(self, event: str, **fields: str) -> None:
+        """Warn of what anybody on the network can bring about, and not without end."""
+        withheld = self._lines.take(event, time.monotonic())
+        if withheld is not None:
+            more: dict[str, object] = {"withheld": withheld} if withheld else {}
+            _log.warning(event, **fields, **more)
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
         try:
             stream = DirectStream(self._wire(connection))
         except OSError as error:  # it has gone already
             connection.close()
-            _log.info("direct stream ended", reason=str(error))
+            self._tell("direct stream ended", reason=str(error))
             return
         try:
             await self._served(stream, address)
         except Unauthorised as error:
             note_refusal(error, _METHOD, None, address)
         except MigrationError as error:
-            _log.warning("direct stream refused", code=error.code, reason=error.message)
+            self._tell("direct stream refused", code=error.code, reason=error.message)
         except OSError as error:
-            _log.info("direct stream ended", reason=str(error))
+            self._tell("direct stream ended", reason=str(error))
         finally:
             stream.close()
 
@@ -156,16 +174,21 @@ class DirectListener:
             authorise(self._contexts.site, _METHOD, identity)
         name = None if identity is None else identity.name
         arriving = let_in(self._arrivals, str(hello.attempt), name, hello.ticket, hello.stream)
-        self._waiting.difference_update({asyncio.current_task()})
+        self._let_in()
         progress = partial(arriving.progress, hello.stream)
         next_answer = partial(stream.next_answer, arriving, hello.stream)
         async with aclosing(told(progress, next_answer, tells=hello.tells)) as answers:
             async for answer in answers:
                 await stream.answer(answer)
 
+    def _let_in(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._waiting.pop(task, None)
+
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(self._waiting.discard)
+        task.add_done_callback(lambda done: self._waiting.pop(done, None))
         return task

@@ -88,14 +88,22 @@ async def test_what_is_no_hello_is_not_answered(plain: FarEnd, first: bytes) -> 
 async def test_only_so_many_wait_at_a_time(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_listener, "MOST_WAITING", 2)
     waiting = [await asyncio.open_connection(*split_address(plain.bulk)) for _ in range(2)]
-    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
-    assert await ends(reader) == b""
-    for _, each in (*waiting, (reader, writer)):
+    waiting.append(await asyncio.open_connection(*split_address(plain.bulk)))
+    assert await ends(waiting[0][0]) == b""
+    assert len(plain.direct._waiting) == 2
+    for _, each in waiting:
         each.close()
     async with asyncio.timeout(LONG):
         while plain.direct._waiting:  # noqa: ASYNC110 - their end has no event
             await asyncio.sleep(0.01)
     await let_in(plain)
+
+
+async def test_hundreds_that_say_nothing_keep_nobody_out(far: FarEnd) -> None:
+    silent = [await asyncio.open_connection(*split_address(far.bulk)) for _ in range(200)]
+    await let_in(far)
+    for _, each in silent:
+        each.close()
 
 
 async def test_a_stream_that_was_let_in_waits_no_longer(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
