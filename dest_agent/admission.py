@@ -16,6 +16,9 @@ from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Observation
 
+MOST_STREAMS: Final = 16
+"""Of one attempt; a source asks for as many at most."""
+
 
 class Admission:
     """The host's memory budget, and the names that are taken."""
@@ -77,6 +80,17 @@ def specification_in(requirements: types_pb2.Requirements) -> MachineSpecificati
         text = f"{requirements.ram_bytes} bytes are asked for, the specification has {specification.memory.size}"
         raise InvalidInput("invalid-requirements", text)
     return specification
+
+
+def streams_in(asked: int) -> int:
+    """Return for how many streams room is made, of as many as a driver asks for; 0, which is not said, is one.
+
+    Raises:
+        InvalidInput: They are too many.
+    """
+    if asked > MOST_STREAMS:
+        raise InvalidInput("invalid-requirements", f"{asked} streams are asked for; {MOST_STREAMS} may be")
+    return max(1, asked)
 
 
 def _name_in(place: MachinePlace) -> str:

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import msgspec
 
+from dest_agent.admission import streams_in
 from dest_agent.agent import DestAgent
 from dest_agent.answering import answered
 from dest_agent.direct_listener import DirectListener
@@ -55,6 +56,7 @@ class DestinationService(DestinationServicer):
     ) -> destination_pb2.PrepareResponse:
         """Make ready for an attempt."""
         del context
+        streams_in(request.streams)
         bulk = await self._bulk_address(request.transport)  # first, so that what is refused has done nothing
         attempt = await self._agent.prepare(attempt_key(request.key), request)
         touch_ms = attempt.prepare_ms - attempt.launch_ms

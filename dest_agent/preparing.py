@@ -12,6 +12,7 @@ import secrets
 from typing import Final
 from uuid import UUID
 
+from dest_agent.admission import streams_in
 from dest_agent.incoming_attempt import IncomingAttempt
 from dest_agent.settling import free
 from vm_migration.api.v1 import destination_pb2, types_pb2
@@ -141,7 +142,7 @@ async def _brought_up(
             ram,
             request.source,
             secrets.token_bytes(32),
-            streams=max(1, request.streams),
+            streams=streams_in(request.streams),
             full=request.verify == types_pb2.VERIFY_MODE_FULL,
         )
         attempt.launch_ms = launched_ms

@@ -1,17 +1,21 @@
 """What does not fit is refused before anything is allocated, and no memory is promised twice."""
 
 from pathlib import Path
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
 
-from dest_agent.admission import Admission, specification_in
+from dest_agent.admission import MOST_STREAMS, Admission, specification_in, streams_in
+from dest_agent.agent import DestAgent
+from dest_agent.destination_service import DestinationService
 from tests.dest_agent.arrivals import MIB, SPECIFICATION, arriving, requirements
 from tests.fakes.fake_machine import MACHINE
-from vm_migration.api.v1 import types_pb2
+from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.states import State
+from vm_migration.link.served import Context
 from vm_migration.machine.run_directory import RunDirectory
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.assembly.machine_state import STATE_FORMAT
@@ -79,3 +83,15 @@ def test_a_specification_is_read_again_here() -> None:
     with pytest.raises(InvalidInput) as caught:
         specification_in(broken)
     assert caught.value.code == "invalid-specification"
+
+
+def test_room_is_made_for_as_many_streams_as_a_source_may_have() -> None:
+    assert [streams_in(asked) for asked in (0, 1, MOST_STREAMS)] == [1, 1, MOST_STREAMS]
+
+
+@pytest.mark.parametrize("asked", [MOST_STREAMS + 1, (1 << 32) - 1])
+async def test_more_streams_are_refused_before_anything_is_done(asked: int) -> None:
+    service = DestinationService(cast("DestAgent", None), "", "")
+    with pytest.raises(InvalidInput) as refused:
+        await service.Prepare(destination_pb2.PrepareRequest(streams=asked), cast("Context", None))
+    assert str(asked) in refused.value.message
