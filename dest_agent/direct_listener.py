@@ -2,9 +2,11 @@
 
 ::
 
-    accepted -> hands shaken, hello read, within 5 s -> a host of the site? its ticket? -> frames and answers
-       '-> while 32 others have not come that far, one of them makes way: dest_agent.waiting
+    accepted -> says anything -> hands shaken, hello read -> a host of the site? its ticket? -> frames and answers
+    |          1024 at most     32 at most                |
+    '-------------------- within 5 s ---------------------'
 
+Of more than that, one makes way (dest_agent.waiting). Who has said nothing costs a descriptor, and no thread.
 A peer that is refused before its hello is not answered: nothing is known of what it understands.
 """
 
@@ -19,7 +21,7 @@ from typing import Final
 from dest_agent.answering import told
 from dest_agent.direct_stream import DirectStream
 from dest_agent.letting_in import Arrivals, let_in
-from dest_agent.waiting import MOST_WAITING, makes_way
+from dest_agent.waiting import WaitingRoom
 from vm_migration.errors import MigrationError, Refused, Unauthorised
 from vm_migration.link.address import join_address, refuse_plaintext
 from vm_migration.link.authorisation import authorise
@@ -29,15 +31,21 @@ from vm_migration.link.direct_tls import ServerContexts
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Identity
 from vm_migration.link.refusals import note_refusal
+from vm_migration.link.server_limits import own_descriptors
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import logs
 from vm_migration.telemetry.allowance import Allowance
+from vm_migration.telemetry.counts import CONNECTIONS, IDENTIFIED_CONNECTIONS
 
 HELLO_SECONDS: Final = 5.0
 """In which a connection must have said which stream it is."""
+MOST_SILENT: Final = 1024
+"""Connections that have said nothing at all; never more than a quarter of the descriptors."""
+MOST_SPEAKING: Final = 32
+"""Connections that have begun to say which stream they are."""
 _METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
 """The call that a direct stream stands for: who may make that one may open a stream."""
-_BACKLOG: Final = 64
+_BACKLOG: Final = 1024
 _OUT_OF_DESCRIPTORS: Final = 1.0
 _LINES_AT_ONCE: Final = 20
 _LINES_PER_SECOND: Final = 0.2
@@ -55,8 +63,8 @@ class DirectListener:
         self._contexts: ServerContexts | None = None
         self._listening: socket.socket | None = None
         self._binding: Final = asyncio.Lock()
-        self._waiting: Final[dict[asyncio.Task[None], str]] = {}
-        """Those that have not said what they are, and the hosts that they come from; the oldest first."""
+        self._silent: Final = WaitingRoom(max(1, min(MOST_SILENT, own_descriptors() // 4)))
+        self._speaking: Final = WaitingRoom(MOST_SPEAKING)
         self._lines: Final = Allowance(_LINES_AT_ONCE, _LINES_PER_SECOND)
         self._tasks: Final[set[asyncio.Task[None]]] = set()
 
@@ -113,17 +121,15 @@ class DirectListener:
                 _log.warning("direct stream not accepted", reason=str(error))
                 await asyncio.sleep(_OUT_OF_DESCRIPTORS)
                 continue
-            self._make_room(where[0])
-            serving = self._spawn(self._serve(connection, join_address(*where[:2])), "direct stream")
-            self._waiting[serving] = where[0]
+            CONNECTIONS.add("direct")
+            serving = self._spawn(self._serve(connection, where[0], join_address(*where[:2])), "direct stream")
+            self._enter(self._silent, serving, where[0])
+            await asyncio.sleep(0)  # a flood must not keep the loop, and one that makes way must have begun
 
-    def _make_room(self, newcomer: str) -> None:
-        gone = makes_way(list(self._waiting.values()), newcomer, MOST_WAITING)
-        if gone is None:
-            return
-        task = list(self._waiting)[gone]
-        self._tell("direct stream let go", address=self._waiting.pop(task), reason="others come, and it says nothing")
-        task.cancel()
+    def _enter(self, room: WaitingRoom, task: "asyncio.Task[None]", host: str) -> None:
+        gone = room.enter(task, host)
+        if gone:
+            self._tell("direct stream let go", address=gone, reason="others come, and it does not say what it is")
 
     def _tell(self, event: str, **fields: str) -> None:
         """Warn of what anybody on the network can bring about, and not without end."""
@@ -132,15 +138,21 @@ class DirectListener:
             more: dict[str, object] = {"withheld": withheld} if withheld else {}
             _log.warning(event, **fields, **more)
 
-    async def _serve(self, connection: socket.socket, address: str) -> None:
+    async def _serve(self, connection: socket.socket, host: str, address: str) -> None:
+        by = time.monotonic() + HELLO_SECONDS
         try:
+            await _spoken(connection, HELLO_SECONDS)
+            self._speaks(host)
             stream = DirectStream(self._wire(connection))
-        except OSError as error:  # it has gone already
+        except OSError as error:  # silent for too long, or gone already
             connection.close()
             self._tell("direct stream ended", reason=str(error))
             return
+        except BaseException:  # it makes way, or this listener ends
+            connection.close()
+            raise
         try:
-            await self._served(stream, address)
+            await self._served(stream, address, by - time.monotonic())
         except Unauthorised as error:
             note_refusal(error, _METHOD, None, address)
         except MigrationError as error:
@@ -157,8 +169,10 @@ class DirectListener:
         context = self._contexts.context()
         return DirectWire(context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False))
 
-    async def _served(self, stream: DirectStream, address: str) -> None:
-        hello, identity = await stream.greeted(HELLO_SECONDS)
+    async def _served(self, stream: DirectStream, address: str, seconds: float) -> None:
+        hello, identity = await stream.greeted(seconds)
+        if identity is not None:
+            IDENTIFIED_CONNECTIONS.add("direct")
         try:
             await self._take(stream, hello, identity)
         except OSError:
@@ -174,21 +188,47 @@ class DirectListener:
             authorise(self._contexts.site, _METHOD, identity)
         name = None if identity is None else identity.name
         arriving = let_in(self._arrivals, str(hello.attempt), name, hello.ticket, hello.stream)
-        self._let_in()
+        self._left_waiting()
         progress = partial(arriving.progress, hello.stream)
         next_answer = partial(stream.next_answer, arriving, hello.stream)
         async with aclosing(told(progress, next_answer, tells=hello.tells)) as answers:
             async for answer in answers:
                 await stream.answer(answer)
 
-    def _let_in(self) -> None:
+    def _speaks(self, host: str) -> None:
         task = asyncio.current_task()
         if task is not None:
-            self._waiting.pop(task, None)
+            self._silent.leave(task)
+            self._enter(self._speaking, task, host)
+
+    def _left_waiting(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._speaking.leave(task)
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda done: self._waiting.pop(done, None))
+        task.add_done_callback(self._silent.leave)
+        task.add_done_callback(self._speaking.leave)
         return task
+
+
+async def _spoken(connection: socket.socket, seconds: float) -> None:
+    """Wait until the peer has said anything, or has ended the connection.
+
+    Raises:
+        TimeoutError: It did neither for so many seconds.
+    """
+    loop = asyncio.get_running_loop()
+    heard = asyncio.Event()
+    connection.setblocking(False)
+    loop.add_reader(connection, heard.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await heard.wait()
+    except TimeoutError:
+        raise TimeoutError("Nothing came in time") from None
+    finally:
+        loop.remove_reader(connection)

@@ -85,18 +85,38 @@ async def test_what_is_no_hello_is_not_answered(plain: FarEnd, first: bytes) -> 
     await let_in(plain)
 
 
-async def test_only_so_many_wait_at_a_time(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_listener, "MOST_WAITING", 2)
+async def test_of_those_that_say_nothing_the_longest_waiting_makes_way(plain: FarEnd) -> None:
+    plain.direct._silent.most = 2
     waiting = [await asyncio.open_connection(*split_address(plain.bulk)) for _ in range(2)]
     waiting.append(await asyncio.open_connection(*split_address(plain.bulk)))
     assert await ends(waiting[0][0]) == b""
-    assert len(plain.direct._waiting) == 2
+    assert len(plain.direct._silent) == 2
     for _, each in waiting:
         each.close()
-    async with asyncio.timeout(LONG):
-        while plain.direct._waiting:  # noqa: ASYNC110 - their end has no event
-            await asyncio.sleep(0.01)
+    await none_waits(plain)
     await let_in(plain)
+
+
+async def test_those_that_say_nothing_take_no_place_of_those_that_speak(plain: FarEnd) -> None:
+    plain.direct._speaking.most = 2
+    silent = [await asyncio.open_connection(*split_address(plain.bulk)) for _ in range(5)]
+    begun = [await asyncio.open_connection(*split_address(plain.bulk)) for _ in range(3)]
+    for _, writer in begun:
+        writer.write(encode_hello(HELLO)[:1])
+        async with asyncio.timeout(LONG):
+            while not len(plain.direct._speaking):  # noqa: ASYNC110 - a byte's coming has no event
+                await asyncio.sleep(0.01)
+    assert await ends(begun[0][0]) == b""
+    assert (len(plain.direct._silent), len(plain.direct._speaking)) == (5, 2)
+    for _, each in (*silent, *begun):
+        each.close()
+    await none_waits(plain)
+
+
+async def none_waits(far: FarEnd) -> None:
+    async with asyncio.timeout(LONG):
+        while len(far.direct._silent) or len(far.direct._speaking):  # noqa: ASYNC110 - their end has no event
+            await asyncio.sleep(0.01)
 
 
 async def test_hundreds_that_say_nothing_keep_nobody_out(far: FarEnd) -> None:
@@ -106,8 +126,8 @@ async def test_hundreds_that_say_nothing_keep_nobody_out(far: FarEnd) -> None:
         each.close()
 
 
-async def test_a_stream_that_was_let_in_waits_no_longer(plain: FarEnd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct_listener, "MOST_WAITING", 1)
+async def test_a_stream_that_was_let_in_waits_no_longer(plain: FarEnd) -> None:
+    plain.direct._silent.most = plain.direct._speaking.most = 1
     async with asyncio.timeout(LONG), plain.streams() as (lane,):
         await lane.alive()
         reader, writer = await asyncio.open_connection(*split_address(plain.bulk))

@@ -85,7 +85,8 @@ class Configuration:
 
     def server_limits(self) -> ServerLimits:
         """Return what a server of this process takes on."""
-        return ServerLimits(self.limits.connections, self.limits.handshake, self.limits.calls)
+        said = self.limits
+        return ServerLimits(said.connections, said.handshake, said.calls, said.calls_per_second)
 
     def broker(self) -> Broker | None:
         """Return the site's broker, or None where status is not published.

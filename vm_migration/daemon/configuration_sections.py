@@ -198,6 +198,7 @@ class LimitsSection(_Table):
     connections: Annotated[int, Field(ge=16, le=65536)] = USUAL.connections
     handshake: Annotated[float, _text(_seconds, DURATIONS_ALLOWED), Field(ge=0.1, le=120)] = USUAL.handshake
     calls: Annotated[int, Field(ge=16, le=65536)] = USUAL.calls
+    calls_per_second: Annotated[int, Field(ge=1, le=65536)] = USUAL.calls_per_second
 
 
 class HooksSection(_Table):

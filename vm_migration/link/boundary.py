@@ -18,13 +18,15 @@ import grpc.aio
 from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
 from vm_migration.link.audit import Audit, entry_of, no_audit
 from vm_migration.link.authorisation import rule_of
+from vm_migration.link.connections import CallingConnections
 from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.refusals import note_refusal
-from vm_migration.link.server_limits import USUAL, OpenCalls
+from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.status import to_status
+from vm_migration.link.turnstile import Turnstile
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
-from vm_migration.telemetry.counts import LOST_AUDIT_LINES
+from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS, LOST_AUDIT_LINES
 
 Guard = Callable[[str, Identity | None], None]
 """Raises Unauthorised when an identity may not call a method; None stands for a plaintext peer."""
@@ -62,10 +64,12 @@ class _Call:
     audit: Audit
     peer: Identity | None = None
     answer: object = None
+    looked_at: bool = False
+    """Its turn has come."""
 
     def ended(self, error: BaseException | None) -> None:
         """Write down how it ended, before its answer leaves; what it did stands, whatever becomes of the line."""
-        if self.audit is no_audit:
+        if self.audit is no_audit or not self.looked_at:
             return
         try:
             address = self.context.peer()
@@ -78,11 +82,12 @@ class _Call:
 class Boundary(grpc.aio.ServerInterceptor):
     """The one interceptor of a server."""
 
-    def __init__(self, guard: Guard, audit: Audit = no_audit, most_calls: int = USUAL.calls) -> None:
+    def __init__(self, guard: Guard, audit: Audit = no_audit, limits: ServerLimits = USUAL) -> None:
         """Take who lets calls through, who writes down those that change something, and how many a peer may have."""
         self._guard: Final = guard
         self._audit: Final = audit
-        self._open: Final = OpenCalls(most_calls)
+        self._turnstile: Final = Turnstile(limits)
+        self._connections: Final = CallingConnections()
 
     async def intercept_service(
         self,
@@ -130,8 +135,11 @@ class Boundary(grpc.aio.ServerInterceptor):
     async def _passage(self, call: _Call) -> AsyncIterator[_Call]:
         try:
             call.peer = peer_identity(call.context)
-            self._guard(call.method, call.peer)
-            with self._open.counted(call.peer):
+            if call.peer is not None and self._connections.is_first(call.context.peer()):
+                IDENTIFIED_CONNECTIONS.add("calls")
+            async with self._turnstile.passing(call.peer):
+                call.looked_at = True
+                self._guard(call.method, call.peer)
                 yield call
         except grpc.aio.AbortError:
             raise

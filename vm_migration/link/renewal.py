@@ -18,6 +18,7 @@ import grpc
 from vm_migration.errors import InvalidInput
 from vm_migration.link.tls import Stamp, TlsFiles, TlsMaterial
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.counts import CONNECTIONS
 
 _log: Final = logs.get(__name__)
 _Configuration = grpc.ServerCertificateConfiguration
@@ -79,6 +80,7 @@ def server_credentials(renewal: Renewal) -> grpc.ServerCredentials:
     """Return credentials that require a certificate of the authority from every client, and follow the files."""
 
     def fetch() -> _Configuration | None:  # by a thread of gRPC's, before each handshake
+        CONNECTIONS.add("calls")
         renewed = renewal.renewed()
         return None if renewed is None else _configuration(renewed)
 

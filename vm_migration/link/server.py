@@ -27,6 +27,7 @@ from vm_migration.link.authorisation import authorise, authorise_nobody_in_parti
 from vm_migration.link.boundary import Boundary, Guard
 from vm_migration.link.renewal import Renewal, server_credentials
 from vm_migration.link.server_limits import USUAL, ServerLimits, own_descriptors, server_options
+from vm_migration.link.sparing_audit import SparingAudit
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import logs
 
@@ -62,7 +63,7 @@ class AgentServer:
         self._tls = tls
         self._services = tuple(services)
         self._grace = grace
-        self._audit = audit
+        self._audit = audit if audit is no_audit else SparingAudit(audit)
         self._limits = limits
         self._health = health.aio.HealthServicer()
         self._server: grpc.aio.Server | None = None
@@ -116,7 +117,7 @@ class AgentServer:
         await self._announce(serving=False)
 
     def _draft(self, guard: Guard) -> grpc.aio.Server:
-        boundary = Boundary(guard, self._audit, self._limits.calls)
+        boundary = Boundary(guard, self._audit, self._limits)
         server = grpc.aio.server(interceptors=[boundary], options=server_options(self._limits, own_descriptors()))
         for service in self._services:
             service.register(server)

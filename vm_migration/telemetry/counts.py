@@ -1,5 +1,6 @@
 """What this process has counted since it started. vm_migration.daemon.metrics_file tells it to whoever collects."""
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -14,18 +15,38 @@ class Count:
         self.about: Final = about
         self.labels: Final = labels
         self._counted: Final[Counter[tuple[str, ...]]] = Counter()
+        self._lock: Final = threading.Lock()
 
     def add(self, *values: str) -> None:
-        """Count one more; the values in the labels' order."""
-        self._counted[values] += 1
+        """Count one more, from any thread; the values in the labels' order."""
+        with self._lock:
+            self._counted[values] += 1
 
     def read(self) -> Mapping[tuple[str, ...], int]:
         """Return what was counted, by the labels' values."""
-        return dict(self._counted)
+        with self._lock:
+            return dict(self._counted)
 
 
 REFUSED_CALLS: Final = Count(
     "viaduct_refused_calls", "Calls that were refused for who made them", "method", "role", "code"
 )
 LOST_AUDIT_LINES: Final = Count("viaduct_lost_audit_lines", "Lines of the audit log that could not be written")
-ALL: Final = (REFUSED_CALLS, LOST_AUDIT_LINES)
+WITHHELD_AUDIT_LINES: Final = Count(
+    "viaduct_withheld_audit_lines", "Lines of refused calls that the audit log was spared, of peers that have many"
+)
+TURNED_AWAY_CALLS: Final = Count(
+    "viaduct_turned_away_calls", "Calls that were not looked at, because their peer had too many", "role"
+)
+CONNECTIONS: Final = Count("viaduct_connections", "Connections under TLS that came, whoever made them", "listener")
+IDENTIFIED_CONNECTIONS: Final = Count(
+    "viaduct_identified_connections", "Connections that showed a certificate and asked for something", "listener"
+)
+ALL: Final = (
+    REFUSED_CALLS,
+    LOST_AUDIT_LINES,
+    WITHHELD_AUDIT_LINES,
+    TURNED_AWAY_CALLS,
+    CONNECTIONS,
+    IDENTIFIED_CONNECTIONS,
+)

@@ -311,8 +311,8 @@ def test_keys_that_contradict_each_other(tmp_path: Path) -> None:
 
 def test_limits_are_as_usual_where_nothing_is_said(tmp_path: Path) -> None:
     assert read(tmp_path, CONTRACT).server_limits() == USUAL
-    some = read(tmp_path, '[limits]\nconnections = 64\nhandshake = "300ms"')
-    assert some.server_limits() == ServerLimits(64, 0.3, USUAL.calls)
+    some = read(tmp_path, '[limits]\nconnections = 64\nhandshake = "300ms"\ncalls_per_second = 7')
+    assert some.server_limits() == ServerLimits(64, 0.3, USUAL.calls, 7)
     found = faults(tmp_path, '[limits]\nconnections = 0\nhandshake = "10m"\ncalls = "many"\nstreams = 3')
     assert set(found) == {"limits.connections", "limits.handshake", "limits.calls", "limits.streams"}
 
