@@ -28,6 +28,7 @@ from vm_migration.transfer.errors import (
     OutOfSequence,
     PageOutsideRound,
     RoundIncomplete,
+    TransferError,
     WrongAttempt,
     WrongBase,
     WrongOrder,
@@ -200,9 +201,15 @@ class IncomingImage:
         """Take an expected frame whose data are in RAM.
 
         Raises:
-            BadContents: A page does not have its digest; the pages stay stale, and the attempt cannot go on.
+            TransferError: A page does not have its digest, or came on another stream meanwhile; the pages are stale, for
+                what came there was written over, and the attempt cannot go on.
         """
-        self._compare_at_once(coming.runs, coming.digests)
+        try:
+            self._require_announced(coming.runs)
+            self._compare_at_once(coming.runs, coming.digests)
+        except TransferError:
+            self._written_over(coming.runs)
+            raise
         self._next_sequence[stream] += 1
 
     def progress(self, stream: int) -> Ack:
@@ -358,6 +365,12 @@ class IncomingImage:
         if self.round:
             self._came[pages] = self.round
         self.received_pages += len(pages)
+
+    def _written_over(self, runs: Runs) -> None:
+        """Take back that pages came, and what is proven of them."""
+        pages = pages_of(runs)
+        self._stale.set_pages(pages)
+        self._proof.written(pages)
 
     def _close_stream(self, stream: int, *, cut: bool) -> None:
         if self._open_streams == {stream} and self._stale and not (self._cut or cut):
