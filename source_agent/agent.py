@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from source_agent.attempts import Attempts, MakeSurroundings
+from source_agent.attempts import MOST_OPEN, Attempts, MakeSurroundings
 from source_agent.doubts import CONTRADICTION, Doubts
 from source_agent.elsewhere import Elsewhere
 from source_agent.ending import bring_to_owed
@@ -48,6 +48,7 @@ class SourceAgent:
         hash_bytes_per_s: float,
         surroundings: MakeSurroundings,
         elsewhere: Elsewhere | None = None,
+        most_attempts: int = MOST_OPEN,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Describe the agent; `elsewhere` are the other hosts of its site, `wall` tells seconds since 1970."""
@@ -56,7 +57,7 @@ class SourceAgent:
         self.holdings: Final = Holdings(journals, hypervisor)
         self.doubts: Final = Doubts()
         self.machines: Final = Machines(host, self.holdings, memory_budget, self.doubts)
-        self._attempts: Final = Attempts(self.holdings, self.doubts, surroundings)
+        self._attempts: Final = Attempts(self.holdings, self.doubts, surroundings, most_attempts)
         self._restarting: Final = Restarting(self.holdings, self._attempts, self.doubts, elsewhere)
         self._wall: Final = wall
         self._stopping = False
@@ -87,6 +88,10 @@ class SourceAgent:
             raise Refused("stopping", f"The source agent of {self.host} is being stopped", "Ask again in a moment")
         if destination == self.host:
             raise Refused("same-host", f"Machine is on {self.host} already", "Choose another destination")
+        with self._attempts.beginning():
+            return await self._begun(key, destination, terms)
+
+    async def _begun(self, key: AttemptKey, destination: str, terms: Terms) -> OutgoingAttempt:
         self.doubts.require_none(key.machine)
         holding = await self.holdings.look(self.holdings.hypervisor.of(machine_uuid(key.machine)))
         terms = msgspec.structs.replace(terms, began_at=self._wall())

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +18,8 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.states import State
 from vm_migration.telemetry import logs
 
+MOST_OPEN: Final = 16
+"""Attempts at a time."""
 _KEPT: Final = 64
 _STOP_PATIENCE: Final = 5.0
 _TELL_PATIENCE: Final = 2.0
@@ -31,7 +34,11 @@ MakeSurroundings = Callable[[str, str, int], Surroundings]
 class Attempts:
     """Keeps the open ones, and the last of those that ended."""
 
-    def __init__(self, holdings: Holdings, doubts: Doubts, surroundings: MakeSurroundings) -> None:
+    def __init__(
+        self, holdings: Holdings, doubts: Doubts, surroundings: MakeSurroundings, most_open: int = MOST_OPEN
+    ) -> None:
+        self._most_open: Final = most_open
+        self._beginning = 0
         self.track_record: Final = TrackRecord()
         self._holdings: Final = holdings
         self._doubts: Final = doubts
@@ -52,6 +59,22 @@ class Attempts:
     def name_of(self, attempt: str) -> str:
         """Return the name of the machine that an attempt moves."""
         return self._names.get(attempt, "")
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Keep a place for an attempt that is being opened; what an earlier life left open needs none.
+
+        Raises:
+            Refused: Too many are open.
+        """
+        if self._beginning + sum(each.open for each in self) >= self._most_open:
+            text = f"{self._most_open} attempts are open at this host already"
+            raise Refused("too-many-attempts", text, "Wait for one to end, or raise [limits] attempts")
+        self._beginning += 1
+        try:
+            yield
+        finally:
+            self._beginning -= 1
 
     def admit(self, custody: Custody, terms: Terms, name: str) -> OutgoingAttempt:
         """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""

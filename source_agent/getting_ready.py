@@ -191,7 +191,4 @@ class GettingReady:
 async def _ask_features(link: DestinationLink, rounds: Rounds) -> None:
     """Learn, beside the rounds, what the destination offers: nobody waits for it."""
     features = await link.features()
-    rounds.can_cut = "cut-rounds" in features
-    rounds.can_compress = "frames-compressed" in features
-    rounds.can_delta = "frames-delta" in features
-    rounds.can_sum_by_digests = "frames-digest-summed" in features
+    rounds.offered.learn(features)

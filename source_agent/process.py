@@ -35,6 +35,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         journals=Journals(place.state_dir / "journal"),
         hypervisor=hypervisor,
         memory_budget=place.memory_budget,
+        most_attempts=configuration.limits.attempts,
         hash_bytes_per_s=hash_bytes_per_s,
         surroundings=_surroundings(configuration, place, hash_bytes_per_s, hypervisor.boot_id),
         elsewhere=Elsewhere(

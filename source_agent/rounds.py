@@ -11,35 +11,30 @@ its end takes away the digests of pages that were written after they were sent.
 """
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from source_agent.bulk_stream import BulkStream
-from source_agent.compressing import Compressing
 from source_agent.destination_link import DestinationLink
 from source_agent.device_flow import Batches, DeviceFlow
 from source_agent.dirty_log import DirtyLog
+from source_agent.offered import Offered
 from source_agent.pacing import Pacer, frame_payload
+from source_agent.page_flow import HEARTBEAT_AFTER, PageFlow, RoundCounts
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Harvest, MachinePort
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.digests import StatedDigests
-from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack
 from vm_migration.transfer.hot_pages import WaitingPages
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream, pages_per_frame
 from vm_migration.transfer.sent_pages import SentPages, memory_for
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio.device_records import DeviceRecord
-
-_HEARTBEAT_AFTER: Final = 1.0
-"""Seconds without a frame after which a stream sends a heartbeat."""
 
 
 class Devices(Enum):
@@ -51,18 +46,6 @@ class Devices(Enum):
     """Take all that is left."""
     NONE = auto()
     """Nothing: it was read to its end, or travels on another stream."""
-
-
-@dataclass(slots=True)
-class RoundCounts:
-    """What one round has moved so far."""
-
-    pages: int = 0
-    sent_pages: int = 0
-    zero_pages: int = 0
-    compressed_pages: int = 0
-    delta_pages: int = 0
-    held_back_pages: int = 0
 
 
 class Rounds:
@@ -80,16 +63,7 @@ class Rounds:
         compression: str = "none",
     ) -> None:
         self.number = -1
-        self.can_cut = False
-        """The destination is known to let a round end before its pages have come."""
-        self.can_compress = False
-        """The destination is known to take compressed pages."""
-        self.can_delta = False
-        """The destination is known to take deltas."""
-        self.can_sum_by_digests = False
-        """The destination is known to take pages whose digests stand for them in the checksum."""
-        self.raw_bytes = 0
-        """Bytes of the pages that were sent, before anything made them fewer."""
+        self.offered: Final = Offered()
         self.bulk_started_ns = 0
         self.bulk_ended_ns = 0
         self.counts = RoundCounts()
@@ -102,7 +76,7 @@ class Rounds:
         self._ram: Final = ram
         self._link: Final = link
         self._lanes: Final = lanes
-        self._compressing: Final = {bulk: Compressing(compression) for _, bulk in lanes}
+        self._flows: Final = [PageFlow(bulk, compression, self.pacer, self.offered) for _, bulk in lanes]
         self.remembered: Final = SentPages(memory_for(ram.size))
         """What was sent of pages that are sent again, and how often that was at hand."""
         self._key: Final = key
@@ -124,8 +98,13 @@ class Rounds:
 
     def cut(self) -> None:
         """Send no more pages until the guest stands still: end the round that is open, and send none in others."""
-        if self.can_cut:
+        if self.offered.cut_rounds:
             self._cut.set()
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the pages that were sent so far, before anything made them fewer."""
+        return sum(flow.raw_bytes for flow in self._flows)
 
     @property
     def wire_bytes(self) -> int:
@@ -135,7 +114,8 @@ class Rounds:
     @property
     def compression(self) -> str:
         """The codec of the frame that was compressed last, by the first stream that has compressed any, or none."""
-        return next((each.last.name.lower() for each in self._compressing.values() if each.last is not None), "none")
+        codecs = (flow.compressing.last for flow in self._flows)
+        return next((codec.name.lower() for codec in codecs if codec is not None), "none")
 
     @property
     def dirty_pages(self) -> int:
@@ -249,26 +229,26 @@ class Rounds:
         sharing: list[asyncio.Task[None]] = []
         async with asyncio.TaskGroup() as group:
             if waiting is not None:
-                watching = self._dirty_log.watch(waiting, over, lambda: self.can_cut)
+                watching = self._dirty_log.watch(waiting, over, lambda: self.offered.cut_rounds)
                 group.create_task(watching, name="pages that are dirty again")
             batches: Batches = asyncio.Queue(1)
             if devices is not Devices.NONE:
                 reading = self.devices.read(batches, to_end=devices is Devices.STOPPED)
                 group.create_task(reading, name="device state")
-            for (stream, bulk), share in zip(self._lanes, opened.shares, strict=True):
+            for (stream, _), flow, share in zip(self._lanes, self._flows, opened.shares, strict=True):
                 part = stream.round(
                     opened.number,
                     self._ram.words,
                     share,
                     holes=holes,
                     digested=digested,
-                    digest_summed=self.can_sum_by_digests,
+                    digest_summed=self.offered.digest_summed,
                     announced=announced if stream.stream == 0 else None,
                     remembered=remembered,
                     waiting=waiting,
                 )
                 carried = devices if stream.stream == DEVICE_STREAM else Devices.NONE
-                sending = self._send_share(bulk, part, batches, carried, cut, waiting=waiting)
+                sending = self._send_share(flow, part, batches, carried, cut, waiting=waiting)
                 sharing.append(group.create_task(sending, name=f"bulk stream {stream.stream}"))
                 parts.append(part)
             await asyncio.wait(sharing)
@@ -286,7 +266,7 @@ class Rounds:
 
     async def _send_share(
         self,
-        bulk: BulkStream,
+        flow: PageFlow,
         part: OutgoingRound,
         batches: Batches,
         devices: Devices,
@@ -296,56 +276,36 @@ class Rounds:
     ) -> None:
         if self.bulk_started_ns == 0:
             self.bulk_started_ns = loop_ns()
-        self._compressing[bulk].begin()
-        await self._send_pages(bulk, part, part.pages(), cut)
-        if waiting is not None and waiting.any and part.sent_pages and self.can_cut and not cut.is_set():
+        flow.compressing.begin()
+        await flow.send(part, part.bodies(), self.counts, cut, still=self._still)
+        if waiting is not None and waiting.any and part.sent_pages and self.offered.cut_rounds and not cut.is_set():
             await self._dirty_log.look(waiting)
-        await self._send_pages(bulk, part, part.waited(), cut)
+        await flow.send(part, part.waited_bodies(), self.counts, cut, still=self._still)
         if devices is not Devices.NONE:
-            await self._send_devices(bulk, part, batches, devices, cut)
-        ack = await (await bulk.ask(part.barrier()))
+            await self._send_devices(flow, part, batches, devices, cut)
+        ack = await (await flow.bulk.ask(part.barrier()))
         if devices is not Devices.STOPPED:
             self.pages_applied_ns = loop_ns()
         self._unsent.acknowledge(ack.place.round, ack.place.stream, part.unsent)
         self.bulk_ended_ns = loop_ns()
 
-    async def _send_pages(
-        self, bulk: BulkStream, part: OutgoingRound, frames: Iterator[Frame], cut: asyncio.Event
-    ) -> None:
-        compressing = self._compressing[bulk]
-        sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
-        for frame in () if cut.is_set() else frames:
-            part.digest_summed = self.can_sum_by_digests  # of the next one: it may have become known meanwhile
-            made = await compressing.made(frame, still=self._still, offered=self.can_compress)
-            await self._send_frame(bulk, made, part, cut)
-            compressing.sent(made, still=self._still)
-            self.raw_bytes += (part.sent_pages - sent) * PAGE_SIZE
-            self.counts.sent_pages += part.sent_pages - sent
-            if isinstance(made.body, CompressedPages):
-                self.counts.compressed_pages += part.sent_pages - sent
-            self.counts.zero_pages += part.zero_pages - zeros
-            self.counts.delta_pages += part.delta_pages - deltas
-            sent, zeros, deltas = part.sent_pages, part.zero_pages, part.delta_pages
-            if cut.is_set():  # here alone: a frame that was made must be sent
-                break
-
     async def _send_devices(
-        self, bulk: BulkStream, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
+        self, flow: PageFlow, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
     ) -> None:
         async with asyncio.TaskGroup() as group:
             if devices is Devices.STOPPED:
-                answer = await bulk.ask(part.heartbeat())
+                answer = await flow.bulk.ask(part.heartbeat())
                 group.create_task(self._await_pages(answer), name="pages applied")
-            while (records := await self._next_records(bulk, part, batches)) is not None:
+            while (records := await self._next_records(flow.bulk, part, batches)) is not None:
                 for record in records:
-                    await self._send_frame(bulk, part.device(record), part, cut)
+                    await flow.send_frame(part.device(record), part, cut)
 
     async def _next_records(
         self, bulk: BulkStream, part: OutgoingRound, batches: Batches
     ) -> tuple[DeviceRecord, ...] | None:
         while True:
             try:
-                async with asyncio.timeout(_HEARTBEAT_AFTER):
+                async with asyncio.timeout(HEARTBEAT_AFTER):
                     return await batches.get()
             except TimeoutError:
                 await bulk.send(part.heartbeat())
@@ -355,16 +315,9 @@ class Rounds:
         await answer
         self.pages_applied_ns = loop_ns()
 
-    async def _send_frame(self, bulk: BulkStream, frame: Frame, part: OutgoingRound, cut: asyncio.Event) -> None:
-        before = bulk.wire_bytes
-        await bulk.send(frame)
-        self.pacer.spend(bulk.wire_bytes - before)
-        while not await self.pacer.ready(_HEARTBEAT_AFTER, unless=cut):
-            await bulk.send(part.heartbeat())
-
     def _bases_for(self, number: int) -> SentPages | None:
         """Return what a round's deltas are made against; None where none are made, and then nothing is remembered."""
-        if number and self.can_delta and all(each.deltas_pay for each in self._compressing.values()):
+        if number and self.offered.deltas and all(flow.compressing.deltas_pay for flow in self._flows):
             return self.remembered
         self.remembered.clear()
         return None

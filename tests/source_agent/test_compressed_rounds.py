@@ -3,20 +3,21 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 import msgspec
 import numpy as np
 import pytest
 
-from source_agent.compressing import Compressing
+from source_agent.compressing import AHEAD, Compressing
 from source_agent.progress import Phase
 from tests.fakes.receiving_destination import ReceivingDestination, receiving
 from tests.simulation.virtual_loop import VirtualLoop
 from tests.source_agent.departures import TERMS, A
 from tests.source_agent.journeys import MANY_PAGES, departing, running
 from vm_migration.daemon.host_facts import FEATURES
-from vm_migration.transfer.frames import Codec, CompressedPages, Frame, Heartbeat, Pages, Place
+from vm_migration.loop_clock import loop_ns
+from vm_migration.transfer.codecs import Decompressor
+from vm_migration.transfer.frames import Codec, CompressedPages, Heartbeat, Pages
 from vm_migration.transfer.page_runs import runs_of
 from vmm.memory.quantities import PAGE_SIZE
 
@@ -65,52 +66,62 @@ async def test_nothing_is_compressed_where_it_is_not_offered_or_not_wanted(
         assert shown.wire_bytes > shown.raw_bytes == MANY_PAGES * PAGE_SIZE
 
 
-def frame_of(data: bytes) -> Frame:
-    runs = runs_of(np.arange(len(data) // PAGE_SIZE))
-    return Frame(Place(UUID(A), 0, 0, 0), Pages(runs, memoryview(data)))
+def pages_of_bytes(data: bytes) -> Pages:
+    return Pages(runs_of(np.arange(len(data) // PAGE_SIZE)), memoryview(data))
 
 
 async def test_a_frame_that_no_codec_makes_shorter_goes_as_it_is() -> None:
     compressing = Compressing("zstd")
     compressing.begin()
-    frame = frame_of(np.random.default_rng(1).bytes(64 * PAGE_SIZE))
-    assert await compressing.made(frame, still=False, offered=True) is frame
+    body = pages_of_bytes(np.random.default_rng(1).bytes(64 * PAGE_SIZE))
+    codec = compressing.codec_for(body, still=False, offered=True)
+    assert codec is Codec.ZSTD
+    assert (await compressing.made(body, codec)).body is body
     assert compressing.last is None
-    heartbeat = replace(frame, body=Heartbeat())
-    assert await compressing.made(heartbeat, still=False, offered=True) is heartbeat
+    assert compressing.codec_for(Heartbeat(), still=False, offered=True) is None
+    assert compressing.codec_for(body, still=False, offered=False) is None
 
 
-async def test_a_compressed_frame_keeps_its_place_runs_and_digests() -> None:
+async def test_a_compressed_frame_keeps_its_runs_and_digests() -> None:
     compressing = Compressing("lz4")
     compressing.begin()
     digests = np.arange(4, dtype=np.uint64)
-    frame = frame_of(bytes(range(256)) * 64)
-    body = frame.body
-    assert isinstance(body, Pages)
-    frame = replace(frame, body=replace(body, digests=digests))
-    made = await compressing.made(frame, still=True, offered=True)
-    assert made.place == frame.place
-    assert isinstance(made.body, CompressedPages)
-    assert (made.body.codec, made.body.page_bytes) == (Codec.LZ4, 4 * PAGE_SIZE)
-    assert made.body.runs is body.runs
-    assert made.body.digests is digests
+    body = replace(pages_of_bytes(bytes(range(256)) * 64), digests=digests)
+    made = (await compressing.made(body, compressing.codec_for(body, still=True, offered=True))).body
+    assert isinstance(made, CompressedPages)
+    assert (made.codec, made.page_bytes) == (Codec.LZ4, 4 * PAGE_SIZE)
+    assert made.runs is body.runs
+    assert made.digests is digests
+
+
+async def test_several_frames_are_with_a_codec_at_once_and_each_is_its_own() -> None:
+    compressing = Compressing("zstd")
+    bodies = [pages_of_bytes(bytes([number]) * 4 * PAGE_SIZE) for number in range(AHEAD)]
+    made = await asyncio.gather(*(compressing.made(body, Codec.ZSTD) for body in bodies))
+    for body, each in zip(bodies, made, strict=True):
+        assert isinstance(each.body, CompressedPages)
+        assert Decompressor().page_data(Codec.ZSTD, each.body.data, 4 * PAGE_SIZE) == body.data
 
 
 async def sent_over(bytes_per_s: float, frames: int) -> list[type[object]]:
     """Send frames that compress well over a link that is waited for, and return what they were sent as."""
     compressing = Compressing("auto")
-    frame = frame_of(bytes(range(256)) * 4096)
+    body = pages_of_bytes(bytes(range(256)) * 4096)
     kinds: list[type[object]] = []
     for number in range(frames):
         if number % 50 == 0:
             compressing.begin()
-        made = await compressing.made(frame, still=False, offered=True)
+        if compressing.wants_sample(body, still=False, offered=True):
+            await compressing.sample(body)
+        made = await compressing.made(body, compressing.codec_for(body, still=False, offered=True))
         assert isinstance(made.body, Pages | CompressedPages)
         kinds.append(type(made.body))
+        began_ns = loop_ns()
         await asyncio.sleep(len(made.body.data) / bytes_per_s)
-        compressing.sent(made, still=False)
-    still = await compressing.made(frame, still=True, offered=True)
-    assert type(still.body) is kinds[-1]
+        compressing.sent(made, began_ns, still=False)
+    assert not compressing.wants_sample(body, still=True, offered=True)
+    still = compressing.codec_for(body, still=True, offered=True)
+    assert (still is not None) == (kinds[-1] is CompressedPages)
     return kinds
 
 

@@ -64,7 +64,7 @@ async def rounds_to(
 async def test_pages_that_change_a_little_are_sent_as_deltas_and_arrive(tmp_path: Path, compression: str) -> None:
     there = ReceivingDestination(attempt=A, pages=PAGES)
     async with rounds_to(there, tmp_path, compression) as (rounds, machine):
-        rounds.can_cut = rounds.can_compress = rounds.can_delta = True
+        rounds.offered.cut_rounds = rounds.offered.compressed = rounds.offered.deltas = True
         await rounds.begin()
         measured = [await rounds.send_round() for _ in range(4)]
         machine.running = False
@@ -88,7 +88,7 @@ async def test_no_deltas_are_sent_where_they_are_not_offered_or_do_not_pay(
 ) -> None:
     there = ReceivingDestination(attempt=A, pages=PAGES)
     async with rounds_to(there, tmp_path, compression) as (rounds, machine):
-        rounds.can_delta = offered
+        rounds.offered.deltas = offered
         await rounds.begin()
         measured = [await rounds.send_round() for _ in range(3)]
         machine.running = False
@@ -103,7 +103,7 @@ async def test_what_was_remembered_is_not_a_base_after_a_round_without_deltas(tm
         await rounds.begin()
         deltas = []
         for offered in (True, True, True, False, True, True):
-            rounds.can_delta = offered
+            rounds.offered.deltas = offered
             deltas.append((await rounds.send_round()).delta_pages)
         machine.running = False
         await rounds.send_last()

@@ -75,7 +75,7 @@ async def rounds_to(there: ReceivingDestination, folder: Path) -> AsyncIterator[
 async def test_pages_that_are_dirty_in_every_round_wait_for_the_end(tmp_path: Path) -> None:
     there = ReceivingDestination(attempt=A, pages=PAGES)
     async with rounds_to(there, tmp_path) as (rounds, machine):
-        rounds.can_cut = True
+        rounds.offered.cut_rounds = True
         await rounds.begin()
         measured = [await rounds.send_round() for _ in range(6)]
         machine.running = False

@@ -11,9 +11,10 @@ import pytest
 
 from source_agent.agent import SourceAgent
 from source_agent.outgoing_attempt import Surroundings
-from source_agent.progress import Outcome
+from source_agent.progress import Outcome, Phase
 from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
+from tests.source_agent.journeys import until
 from vm_migration.errors import Refused, Stale
 from vm_migration.handover.departure import aborted
 from vm_migration.handover.journal import read_last
@@ -32,7 +33,7 @@ async def nothing() -> None:
     pass
 
 
-def agent_of(folder: Path) -> SourceAgent:
+def agent_of(folder: Path, most_attempts: int = 16) -> SourceAgent:
     return SourceAgent(
         host="host-a",
         journals=Journals(folder / "journal"),
@@ -40,6 +41,7 @@ def agent_of(folder: Path) -> SourceAgent:
         memory_budget=1 << 30,
         hash_bytes_per_s=1e9,
         surroundings=lambda _attempt, _machine, _epoch: Surroundings(None, nothing, 1e9, boot_id()),
+        most_attempts=most_attempts,
     )
 
 
@@ -82,6 +84,21 @@ async def test_begin_asked_twice_at_once_is_one_attempt(adopted: Adopt) -> None:
     assert refusal.value.code == "attempt-open"
     await agent.stop()
     assert last(adopted.folder).state is State.ABORTED
+
+
+async def test_no_more_attempts_are_begun_than_may_be_open(adopted: Adopt) -> None:
+    adopted.machine(State.OWNER)
+    agent = agent_of(adopted.folder, most_attempts=1)
+    attempt = await agent.begin(KEY, "host-b", TERMS)
+    with pytest.raises(Refused) as refusal:
+        await agent.begin(AttemptKey(str(uuid4()), B, 0, 1), "host-b", TERMS)
+    assert refusal.value.code == "too-many-attempts"
+    assert await agent.begin(KEY, "host-b", TERMS) is attempt
+    attempt.cancel()
+    await until(attempt, Phase.ABORTED)
+    again = await agent.begin(AttemptKey(MACHINE, B, 0, 1), "host-b", TERMS)
+    assert again is not attempt
+    await agent.stop()
 
 
 async def test_a_machine_whose_process_has_ended_does_not_move(adopted: Adopt) -> None:

@@ -3,11 +3,12 @@
 ::
 
     no codec     plain                                   only sending so tells; a codec's frames say nothing of it
-    a codec      max(busy + codec, ratio x plain)        from a sample; then times what it took longer than that
+    a codec      max(busy, codec / ahead, ratio x plain) from a sample; then times what it took longer than that
 
-All are seconds a byte of pages. `busy` is what the source does beside compressing and waiting for the wire, and
-`plain` is the link's time, or the destination's, or the source's own: whichever is slowest. So where the source
-itself is what bounds sending, no codec is expected to gain anything, and none is tried.
+All are seconds a byte of pages, `ahead` how many frames may be with the codec while the next one is made; where none
+may, the first two add up. `busy` is what the source does beside compressing and waiting for the wire, and `plain` is the
+link's time, or the destination's, or the source's own: whichever is slowest. So where the source itself is what bounds
+sending, no codec is expected to gain anything, and none is tried.
 
 What was expected need not come true: the destination decompresses too, and may have no processor left for it. So a
 codec is on trial until a few MiB have shown that it is faster, and goes on only then. Trials and samples may cost
@@ -104,9 +105,11 @@ class _Spell:
 class AutoCompression:
     """The choice of one stream, from its first frame to its last; it knows no clock: what took how long is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = 0) -> None:
+        """Begin; `ahead` frames may be with a codec while others are made and sent."""
         self.codec: Codec | None = None
         """What the next frame takes."""
+        self._ahead: Final = ahead
         self.elapsed = 0.0
         self.lost = 0.0
         """Seconds that samples have cost, and codecs that turned out slower than none."""
@@ -196,7 +199,8 @@ class AutoCompression:
 
     def _expected(self, codec: Codec) -> float:
         known = self._known[codec]
-        return max(self._busy + known.seconds, known.ratio * self._plain)
+        source = max(self._busy, known.seconds / self._ahead) if self._ahead else self._busy + known.seconds
+        return max(source, known.ratio * self._plain)
 
     def _best(self, *, trying: bool) -> Codec | None:
         """Return the codec that promises most, if any promises enough; a trial forgets how it went the last time."""

@@ -72,7 +72,7 @@ def pages_per_frame(payload_bytes: int) -> int:
 class OutgoingRound:
     """One stream's share of one round, as an iterator of frames; the counters grow with it.
 
-    A page counts as sent or as zero when its frame is handed out.
+    A page counts as sent or as zero when what its frame says is handed out.
     """
 
     def __init__(  # noqa: PLR0917 - made by OutgoingStream only
@@ -123,14 +123,26 @@ class OutgoingRound:
 
         Of pages that wait, none.
         """
-        yield from self._frames(self._bodies())
+        return map(self.frame, self.bodies())
 
     def waited(self) -> Iterator[Frame]:
         """Yield the frames of the pages that waited: but for those that are dirty again. Once, after all of `pages`."""
-        if self._waiting is not None and self._waiting.any and self._left:
-            yield from self._frames(self._contents(self._left - self._holes, self._waiting.after_all))
+        return map(self.frame, self.waited_bodies())
 
-    def _frames(self, bodies: Iterator[Body]) -> Iterator[Frame]:
+    def bodies(self) -> Iterator[Body]:
+        """Yield what the frames of `pages` say, each to be sent as a `frame`, in this order and before any other."""
+        yield from self._counted(self._bodies())
+
+    def waited_bodies(self) -> Iterator[Body]:
+        """Yield what the frames of `waited` say, as `bodies` does."""
+        if self._waiting is not None and self._waiting.any and self._left:
+            yield from self._counted(self._contents(self._left - self._holes, self._waiting.after_all))
+
+    def frame(self, body: Body) -> Frame:
+        """Return the frame that says something, or the same compressed; to be sent before any that is made later."""
+        return Frame(self._stream.place(self._number), body)
+
+    def _counted(self, bodies: Iterator[Body]) -> Iterator[Body]:
         for body in bodies:
             match body:
                 case Pages():
@@ -145,20 +157,20 @@ class OutgoingRound:
                     self._handed_out(body.runs)
                     if self._remembered is not None:
                         self._remembered.forget(pages_of(body.runs))
-            yield self._frame(body)
+            yield body
 
     def device(self, record: DeviceRecord) -> Frame:
         """Return the frame of the next record of the devices' state; to be sent before any that is made later."""
-        return self._frame(Device(record))
+        return self.frame(Device(record))
 
     def heartbeat(self) -> Frame:
         """Return a frame that asks for an answer; to be sent before any that is made later."""
-        return self._frame(Heartbeat())
+        return self.frame(Heartbeat())
 
     def barrier(self) -> Frame:
         """Return the last frame; it says so when pages of the share were not sent, which a later round must bring."""
         self.finished = True
-        return self._frame(Barrier(cut=bool(self._left)))
+        return self.frame(Barrier(cut=bool(self._left)))
 
     def _handed_out(self, runs: Runs) -> None:
         if len(runs) * LONG_RUN > page_count(runs):
@@ -166,9 +178,6 @@ class OutgoingRound:
             return
         for first, count in runs.tolist():
             self._left.clear_run(first, count)
-
-    def _frame(self, body: Body) -> Frame:
-        return Frame(self._stream.place(self._number), body)
 
     def _bodies(self) -> Iterator[Body]:
         for runs in run_pieces(self._dirty & self._holes, MAX_ZERO_PAGES):
