@@ -1,6 +1,6 @@
 """Whether a machine fits on this host, and keeping its place until its processes show it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,18 +16,29 @@ from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.control import Observation
 
+MOST_ARRIVALS: Final = 16
+"""At a time."""
 MOST_STREAMS: Final = 16
 """Of one attempt; a source asks for as many at most."""
 
 
 class Admission:
-    """The host's memory budget, and the names that are taken."""
+    """The host's memory budget, the names that are taken, and how many machines may be arriving."""
 
-    def __init__(self, host: str, hypervisor: Hypervisor, memory_budget: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        hypervisor: Hypervisor,
+        memory_budget: int,
+        arriving: Sized = (),
+        most_arrivals: int = MOST_ARRIVALS,
+    ) -> None:
         self.memory_budget: Final = memory_budget
         self._host: Final = host
         self._hypervisor: Final = hypervisor
         self._promised: Final[dict[str, int]] = {}
+        self._arriving: Final = arriving
+        self._most_arrivals: Final = most_arrivals
 
     def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
         """Return everything that speaks against taking a machine in; nothing is changed."""
@@ -35,6 +46,9 @@ class Admission:
         if not speaks(requirements.version) or requirements.state_format != STATE_FORMAT:
             text = f"Source has version {requirements.version}, {self._host} has {VERSION}"
             found.append(Observation(code="version", message=text))
+        if len(self._promised) + len(self._arriving) >= self._most_arrivals:
+            text = f"{self._most_arrivals} machines are arriving at {self._host} already"
+            found.append(Observation(code="too-many-arrivals", message=text))
         left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._hypervisor, but=self._promised)
         if requirements.ram_bytes > left:
             text = f"{self._host} has {format_size(max(0, left))} left of its memory budget; "

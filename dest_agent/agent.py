@@ -1,12 +1,12 @@
 """The destination agent: takes machines in, one attempt for each machine at a time."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-from dest_agent.admission import Admission, specification_in
+from dest_agent.admission import MOST_ARRIVALS, Admission, specification_in
+from dest_agent.afterwards import Afterwards
 from dest_agent.complaints import Complaints
 from dest_agent.holdings import Holdings
 from dest_agent.incoming_attempt import BeforeReady, Finished, IncomingAttempt, nothing_before_ready
@@ -20,7 +20,7 @@ from dest_agent.speaking import require_speaker
 from dest_agent.taking import Taking, insist
 from dest_agent.vigil import Vigil
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.errors import AttemptFailed, InvalidInput, MigrationError, Missed, Refused, Stale
+from vm_migration.errors import AttemptFailed, InvalidInput, Missed, Refused, Stale
 from vm_migration.handover.arrival import activating
 from vm_migration.handover.evidence import view
 from vm_migration.handover.journal_errors import JournalUncertain, JournalUnreadable
@@ -31,16 +31,13 @@ from vm_migration.handover.states import OPEN, State
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineError
-from vm_migration.telemetry import logs
 from vmm.assembly.specification import MachineSpecification
 from vmm.vfio.device_records import DeviceTotal
 
 _KEPT: Final = 64
-_HOOKS_GRACE: Final = 5.0
 ARRIVAL_PATIENCE: Final = 120.0
 """Seconds for which an arrival that is not whole waits for a source that is silent and cannot be reached."""
 _ENDED: Final = frozenset({State.DISCARDED, State.LOST})
-_log: Final = logs.get(__name__)
 
 AfterActive = Callable[[Record], Awaitable[None]]
 
@@ -59,14 +56,15 @@ class DestAgent:
         before_ready: BeforeReady = nothing_before_ready,
         sources: Sources | None = None,
         arrival_patience: float = ARRIVAL_PATIENCE,
+        most_arrivals: int = MOST_ARRIVALS,
     ) -> None:
         """Take what the agent works with; `sources` are asked about arrivals of which nothing is heard."""
         self.host: Final = host
         self.hypervisor: Final = hypervisor
-        self.admission: Final = Admission(host, hypervisor, memory_budget)
         self._after_active: Final = after_active
         self._before_ready: Final = before_ready
         self._holdings: Final = Holdings(journals, hypervisor)
+        self.admission: Final = Admission(host, hypervisor, memory_budget, self._holdings.arriving, most_arrivals)
         self._complaints: Final = Complaints()
         self._sequences: Final = Sequences()
         asked = Sources() if sources is None else sources
@@ -81,7 +79,7 @@ class DestAgent:
         )
         self._restart: Final = Restart(self._holdings, self._vigil, self._complaints)
         self._activated: Final[dict[str, destination_pb2.HandoffResponse]] = {}
-        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._afterwards: Final = Afterwards()
 
     # before anything is taken in
 
@@ -297,8 +295,8 @@ class DestAgent:
         """Start a whole image without its source's release, or end a machine of which no image is left: see taking."""
         try:
             return await self._taken(request)
-        except JournalUncertain:
-            self._spawn(insist(lambda: self._taken(request)), f"recovery of {request.key.machine}")  # TAKEN may stand
+        except JournalUncertain:  # TAKEN may stand
+            self._afterwards.begin(insist(lambda: self._taken(request)), f"recovery of {request.key.machine}")
             raise
 
     async def _taken(self, request: types_pb2.TakeRequest) -> Record:
@@ -309,7 +307,7 @@ class DestAgent:
             await self._holdings.let_go(record.attempt or before.attempt or "")
             self._complaints.settle(machine)
         if record.state is State.TAKEN and before.state is not State.TAKEN:
-            self._spawn(self._after_active(record), f"after_active of {record.attempt}")
+            self._afterwards.begin(self._after_active(record), f"after_active of {record.attempt}")
         return record
 
     async def go_on(self, machine: str) -> Record:
@@ -353,10 +351,7 @@ class DestAgent:
     async def stop(self) -> None:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
         await self._vigil.stop()
-        if self._tasks:  # hooks, which a machine that has just come to life may need
-            await asyncio.wait(set(self._tasks), timeout=_HOOKS_GRACE)
-        for task in self._tasks:
-            task.cancel()
+        await self._afterwards.stop()
         await self._holdings.close()
 
     async def _make_way(self, key: AttemptKey) -> None:
@@ -381,20 +376,9 @@ class DestAgent:
 
     def _became_active(self, record: Record) -> None:
         self._vigil.watch(record.machine)
-        self._spawn(self._after_active(record), f"after_active of {record.attempt}")
+        self._afterwards.begin(self._after_active(record), f"after_active of {record.attempt}")
 
     def _remember(self, attempt: str, response: destination_pb2.HandoffResponse) -> None:
         while len(self._activated) >= _KEPT:
             del self._activated[next(iter(self._activated))]
         self._activated[attempt] = response
-
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
-        async def run() -> None:
-            try:
-                await work
-            except MigrationError as error:
-                _log.warning("hook failed", reason=error.message)
-
-        task = asyncio.create_task(run(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -40,6 +40,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         before_ready=_before_ready(configuration, place),
         sources=Sources({host: each.source for host, each in configuration.host.items()}, configuration.tls_files()),
         arrival_patience=place.arrival_patience,
+        most_arrivals=configuration.limits.attempts,
     )
     bulk = bulk_address(place)
     direct = DirectListener(agent, split_address(bulk)[0], configuration.tls_files())

@@ -24,7 +24,18 @@ FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 _PREPARE_ALLOWANCE: Final = 60.0
 _PASSING: Final = frozenset(
-    {"unreachable", "no-memory", "machine-exists", "attempt-open", "former-source-open", "run-state-owed", "stopping"}
+    {
+        "unreachable",
+        "no-memory",
+        "machine-exists",
+        "attempt-open",
+        "former-source-open",
+        "run-state-owed",
+        "stopping",
+        "too-many-attempts",
+        "too-many-arrivals",
+        "too-many-calls",
+    }
 )
 """Refusals that a retry may find gone later; all others are the machine's, or the order's."""
 

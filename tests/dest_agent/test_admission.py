@@ -55,6 +55,16 @@ def test_everything_that_speaks_against_it_is_said_at_once(tmp_path: Path) -> No
         assert codes(admission, asked("fake", MACHINE, 1)) == []
 
 
+def test_only_so_many_machines_arrive_at_a_time(tmp_path: Path) -> None:
+    arriving = {"one": object()}
+    admission = Admission("host-b", SoftwareHypervisor(tmp_path), 100 * MIB, arriving, 2)
+    with admission.place(asked(size=1)):
+        another = asked("third", str(uuid4()), 1)
+        assert codes(admission, another) == ["too-many-arrivals"]
+        arriving.clear()
+        assert codes(admission, another) == []
+
+
 def test_memory_that_is_being_brought_up_is_not_given_away_twice(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     admission = Admission("host-b", SoftwareHypervisor(tmp_path), 100 * MIB)

@@ -22,6 +22,7 @@ _STORE_ALLOWED: Final = "sqlite:///absolute/path or etcd://host:port"
 _COMMANDS_ALLOWED: Final = "a list of commands, each a text or a list of texts"
 _HOOK_SECONDS: Final = 30
 _ARRIVAL_SECONDS: Final = 120
+_MOST_ATTEMPTS: Final = 16
 
 _Info = ValidationInfo[Mapping[str, Path] | None]
 """With the folder that relative paths start from."""
@@ -193,12 +194,13 @@ class MetricsSection(_Table):
 
 
 class LimitsSection(_Table):
-    """What a daemon's server takes on: see vm_migration.link.server_limits."""
+    """What a daemon's server takes on (vm_migration.link.server_limits), and how many machines may leave or arrive."""
 
     connections: Annotated[int, Field(ge=16, le=65536)] = USUAL.connections
     handshake: Annotated[float, _text(_seconds, DURATIONS_ALLOWED), Field(ge=0.1, le=120)] = USUAL.handshake
     calls: Annotated[int, Field(ge=16, le=65536)] = USUAL.calls
     calls_per_second: Annotated[int, Field(ge=1, le=65536)] = USUAL.calls_per_second
+    attempts: Annotated[int, Field(ge=1, le=1024)] = _MOST_ATTEMPTS
 
 
 class HooksSection(_Table):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dest_agent.admission import MOST_ARRIVALS
+from source_agent.attempts import MOST_OPEN
 from vm_migration.daemon.broker_url import Broker, BrokerTls
 from vm_migration.daemon.configuration import VARIABLES, Configuration, load
 from vm_migration.daemon.hooks import HookPoint
@@ -313,6 +315,7 @@ def test_limits_are_as_usual_where_nothing_is_said(tmp_path: Path) -> None:
     assert read(tmp_path, CONTRACT).server_limits() == USUAL
     some = read(tmp_path, '[limits]\nconnections = 64\nhandshake = "300ms"\ncalls_per_second = 7')
     assert some.server_limits() == ServerLimits(64, 0.3, USUAL.calls, 7)
+    assert (read(tmp_path, CONTRACT).limits.attempts, some.limits.attempts) == (MOST_ARRIVALS, MOST_OPEN)
     found = faults(tmp_path, '[limits]\nconnections = 0\nhandshake = "10m"\ncalls = "many"\nstreams = 3')
     assert set(found) == {"limits.connections", "limits.handshake", "limits.calls", "limits.streams"}
 
