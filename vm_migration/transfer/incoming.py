@@ -201,8 +201,8 @@ class IncomingImage:
         """Take an expected frame whose data are in RAM.
 
         Raises:
-            TransferError: A page does not have its digest, or came on another stream meanwhile; the pages are stale, for
-                what came there was written over, and the attempt cannot go on.
+            TransferError: A page does not have its digest, or came on another stream meanwhile; the pages are stale,
+                for what came there was written over, and the attempt cannot go on.
         """
         try:
             self._require_announced(coming.runs)

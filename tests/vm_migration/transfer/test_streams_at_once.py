@@ -1,7 +1,7 @@
-"""Several streams that bring pages at once, right ones and wrong ones: what counts as come lies there, and as proven is so.
+"""Several streams that bring pages at once, right and wrong ones: what counts as come lies there, and as proven is so.
 
-Data of digest-summed pages are written to RAM between two steps of an image, each stream's beside the others'. The tests
-play any order of those steps, with streams that bring one page, lie of their digests, or end in the middle.
+Data of digest-summed pages are written to RAM between two steps of an image, each stream's beside the others'. The
+tests play any order of those steps, with streams that bring one page, lie of their digests, or end in the middle.
 """
 
 from dataclasses import dataclass, field
