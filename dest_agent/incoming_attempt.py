@@ -78,6 +78,8 @@ class IncomingAttempt:
         """When anything was heard of its source, in seconds of the loop's clock."""
         self.asked: FinishRequest | None = None
         self.finished: Finished | None = None
+        self._becoming_whole = False
+        """It is being written that the last round is over."""
         self._ram: RamBlock | None = ram
         self._free_streams: Final = set(range(streams))
         self._devices: Final = DeviceWriting(custody.port)
@@ -119,7 +121,7 @@ class IncomingAttempt:
         """
         self.heard = self._loop.time()
         self._require_process()
-        if self.custody.record.whole:
+        if self.custody.record.whole or self._becoming_whole:
             raise Refused("already-whole", "The last round is over here; what came is not written again")
         try:
             announced = decode_bitmap(self._filling().pages, bitmap)
@@ -249,7 +251,11 @@ class IncomingAttempt:
         self._require_process()
         if (refusal := self._refusal(number, devices)) is not None:
             raise refusal
-        await self.custody.write(lambda record: received_whole(record, pause=pause))
+        self._becoming_whole = True  # the journal takes its time, and what is judged below must be what was asked above
+        try:
+            await self.custody.write(lambda record: received_whole(record, pause=pause))
+        finally:
+            self._becoming_whole = False  # the record says so from here on, or it is not so
         await before_ready(self.custody.record)
         result, verify_ms = self._verified(asked=verify)
         if result is not None and not result.whole:
