@@ -6,9 +6,9 @@
     a codec      max(busy, codec / ahead, ratio x plain) from a sample; then times what it took longer than that
 
 All are seconds a byte of pages, `ahead` how many frames may be with the codec while the next one is made; where none
-may, the first two add up. `busy` is what the source does beside compressing and waiting for the wire, and `plain` is the
-link's time, or the destination's, or the source's own: whichever is slowest. So where the source itself is what bounds
-sending, no codec is expected to gain anything, and none is tried.
+may, the first two add up. `busy` is what the source does beside compressing and waiting for the wire, and `plain` is
+the link's time, or the destination's, or the source's own: whichever is slowest. So where the source itself is what
+bounds sending, no codec is expected to gain anything, and none is tried.
 
 What was expected need not come true: the destination decompresses too, and may have no processor left for it. So a
 codec is on trial until a few MiB have shown that it is faster, and goes on only then. Trials and samples may cost
