@@ -35,6 +35,8 @@ _PAGE_IS_HUGE: Final = 1 << 6
 _MADV_DONTNEED: Final = 4
 _MADV_NOHUGEPAGE: Final = 15
 _REGIONS: Final = 65536
+_AREA_PAGES: Final = 1 << 20
+"""Pages that are noted in bytes at a time, and kept in bits: a byte for each page of a terabyte would take 256 MiB."""
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -68,13 +70,11 @@ class WriteWitness:
 
         The first report, at construction, arms everything.
         """
-        flags = np.zeros(-(-self._pages // 64) * 64, dtype=np.uint8)
-        position, end = self._address, self._address + self._size
-        while position < end:
-            count, position = self._scan(position, end, _PAGE_IS_WRITTEN, _SCAN_WP_MATCHING)
-            for start, stop in ((self._regions[:count, :2] - np.uint64(self._address)) // np.uint64(_PAGE)).tolist():
-                flags[start:stop] = 1
-        return np.packbits(flags, bitorder="little").tobytes()
+        bits = np.zeros(-(-self._pages // 64) * 8, dtype=np.uint8)
+        for first in range(0, self._pages, _AREA_PAGES):
+            written = self._written(first, min(_AREA_PAGES, self._pages - first))
+            bits[first // 8 : first // 8 + len(written)] = written
+        return bits.tobytes()
 
     def close(self) -> None:
         """Stop watching."""
@@ -82,21 +82,35 @@ class WriteWitness:
             with contextlib.suppress(OSError, AttributeError):
                 os.close(getattr(self, name))
 
+    def _written(self, first: int, count: int) -> npt.NDArray[np.uint8]:
+        """Return the bits of some pages as far as any was written: none where none was."""
+        base = self._address + first * _PAGE
+        position, end = base, base + count * _PAGE
+        flags = np.zeros(count, dtype=np.uint8)
+        found = 0
+        while position < end:
+            regions, position = self._scan(position, end, _PAGE_IS_WRITTEN, _SCAN_WP_MATCHING)
+            for start, stop in ((self._regions[:regions, :2] - np.uint64(base)) // np.uint64(_PAGE)).tolist():
+                flags[start:stop] = 1
+            found += regions
+        return np.packbits(flags[: count if found else 0], bitorder="little")
+
     def _split_huge_pages(self) -> None:
         """Map what is mapped as huge pages page by page from now on: a write would be told of all 512 of them.
 
-        What the pages hold is the file's, and is found again at the next touch.
+        What the pages hold is the file's, and is found again at the next touch. The mapping is advised as a whole:
+        parts with advice of their own are mappings of their own, of which a process may have few (vm.max_map_count).
 
         Raises:
             OSError: The kernel refused.
         """
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            _advise(self._address, self._size, _MADV_NOHUGEPAGE)
         position, end = self._address, self._address + self._size
         while position < end:
             count, position = self._scan(position, end, _PAGE_IS_HUGE)
             for start, stop in self._regions[:count, :2].tolist():
-                for advice in (_MADV_NOHUGEPAGE, _MADV_DONTNEED):
-                    if _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), advice):
-                        raise OSError(ctypes.get_errno(), "Huge pages cannot be split")
+                _advise(start, stop - start, _MADV_DONTNEED)
 
     def _scan(self, start: int, end: int, category: int, flags: int = 0) -> tuple[int, int]:
         vector = (self._regions.ctypes.data, _REGIONS)
@@ -115,6 +129,11 @@ def witness_available(address: int) -> bool:
     except WitnessUnavailable:
         return False
     return True
+
+
+def _advise(address: int, size: int, advice: int) -> None:
+    if _libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice):
+        raise OSError(ctypes.get_errno(), "Huge pages cannot be split")
 
 
 def _register(address: int, size: int) -> int:
