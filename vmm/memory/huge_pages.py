@@ -24,7 +24,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def huge_file(name: str, size: int) -> int | None:
-    """Return a new file of zeros whose memory comes in huge pages; None where this process may not have one.
+    """Return an empty file with room for so many bytes, in huge pages; None where this process may not have one.
 
     That needs CAP_SYS_ADMIN and a kernel with huge pages. Room for one huge page more is kept: a size that is not a
     multiple of 2 MiB ends in one.
@@ -44,18 +44,11 @@ def huge_file(name: str, size: int) -> int | None:
     finally:
         os.close(context)
     try:
-        return _sized(os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=mount), size)
+        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=mount)
+    except OSError:
+        return None
     finally:
         os.close(mount)
-
-
-def _sized(descriptor: int, size: int) -> int:
-    try:
-        os.ftruncate(descriptor, size)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _call(number: int, *arguments: bytes | int | None) -> int:

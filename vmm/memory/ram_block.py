@@ -1,5 +1,6 @@
 """RAM as one block of shared memory, which other processes map by its descriptor."""
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -42,17 +43,23 @@ class RamBlock:
         """Make a new block of zeros; one that will be written as a whole has huge pages where the kernel gives them.
 
         A block of which little is written has not: a page that is touched would take 2 MiB.
+
+        Raises:
+            OSError: The kernel gives no such file, or no room for its mapping; nothing is left of it.
         """
-        huge = huge_file(name, size) if whole else None
-        if huge is not None:
-            return cls.adopt(huge)
-        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+        descriptor = huge_file(name, size) if whole else None
+        advise = whole and descriptor is None
+        if descriptor is None:
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
-            return cls(descriptor, size)
-        except OSError:
+            block = cls(descriptor, size)
+        except (OSError, ValueError):
             os.close(descriptor)
             raise
+        if advise:
+            block._ask_for_huge_pages()
+        return block
 
     @classmethod
     def adopt(cls, descriptor: int) -> Self:
@@ -62,6 +69,11 @@ class RamBlock:
     def close(self) -> None:
         """Close the descriptor, which the block's own end does too; the mapping goes with the last view of it."""
         self._closing()
+
+    def _ask_for_huge_pages(self) -> None:
+        """Have what this process touches first come in huge pages where the host lets shared memory ask for them."""
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            self._map.madvise(mmap.MADV_HUGEPAGE)
 
     def populate(self, first_page: int, count: int) -> None:
         """Make a run of pages present and writable without changing what they hold.

@@ -1,9 +1,13 @@
+import itertools
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from vfio_host.interface import write_witness
 from vfio_host.interface.write_witness import WriteWitness
 from vmm.memory import huge_pages
 from vmm.memory.dirty_bitmap import DirtyBitmap
@@ -128,6 +132,55 @@ def test_where_huge_pages_are_refused_it_is_a_block_like_any_other(monkeypatch: 
     assert len(list(descriptors.iterdir())) == before
 
 
+@pytest.mark.parametrize("failing", ["open", "call"])
+def test_where_there_is_no_file_in_huge_pages_they_are_asked_for_by_advice(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def refused(*_: object, **__: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(*((os, "open") if failing == "open" else (huge_pages, "_call")), refused)
+    whole, other = (RamBlock.create("viaduct-ram-whole", 4 * MIB, whole=whole) for whole in (True, False))
+    monkeypatch.undo()
+    assert ["hg" in _smaps(block.address)["VmFlags"].split() for block in (whole, other)] == [True, False]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_block_that_cannot_be_mapped_leaves_no_descriptor(whole: bool) -> None:
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    with pytest.raises(OSError, match="Cannot allocate memory"):  # there are no addresses for so much
+        RamBlock.create("viaduct-ram-much", 1 << 62, whole=whole)
+    with pytest.raises(ValueError, match="whole number of pages"):
+        RamBlock.create("viaduct-ram-odd", MIB + 1, whole=whole)
+    assert len(list(descriptors.iterdir())) == before
+
+
+@given(
+    st.sets(st.integers(0, 7)),
+    st.lists(st.sets(st.integers(0, 4095), max_size=60), min_size=1, max_size=3),
+    st.sampled_from([64, 1024, 1 << 20]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_witness_tells_what_was_written_however_its_pages_were_mapped(
+    mapped: set[int], writes: list[set[int]], area: int
+) -> None:
+    block = RamBlock.create("viaduct-ram-whole", 16 * MIB, whole=True)
+    block.populate(0, block.pages)
+    twin = RamBlock.adopt(os.dup(block.descriptor))
+    for huge in mapped:
+        twin.words[huge * 512, 0] = 1
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write_witness, "_AREA_PAGES", area)
+        witness = WriteWitness(twin.address, twin.size)
+        for written in writes:
+            for page in written:
+                twin.words[page, 1] += 1
+            assert set(DirtyBitmap.from_bytes(twin.pages, witness.report()).indexes().tolist()) == written
+        witness.close()
+    assert len(_mappings(twin)) == 1, "there may be 65530 of them, and a terabyte has half a million huge pages"
+
+
 def test_the_witness_tells_pages_of_huge_pages_apart() -> None:
     block = RamBlock.create("viaduct-ram-whole", 16 * MIB, whole=True)
     block.populate(0, block.pages)
@@ -142,8 +195,18 @@ def test_the_witness_tells_pages_of_huge_pages_apart() -> None:
 
 def _in_huge_pages(address: int) -> int:
     """Return how many bytes of a mapping of this process are mapped by huge pages."""
+    return int(_smaps(address)["ShmemPmdMapped"].split()[0]) << 10
+
+
+def _smaps(address: int) -> dict[str, str]:
+    """Return what the kernel tells of a mapping of this process."""
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-    for line in lines:
-        if line.startswith(f"{address:x}-"):
-            break
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("ShmemPmdMapped:"))
+    next(line for line in lines if line.startswith(f"{address:x}-"))
+    fields = (line.partition(":") for line in itertools.takewhile(lambda line: "-" not in line.split()[0], lines))
+    return {name: value.strip() for name, _, value in fields}
+
+
+def _mappings(block: RamBlock) -> list[int]:
+    """Return where the mappings begin of which this process's view of a block consists."""
+    begins = (int(line.partition("-")[0], 16) for line in Path("/proc/self/maps").read_text().splitlines())
+    return [begin for begin in begins if block.address <= begin < block.address + block.size]
