@@ -4,6 +4,7 @@ A message is a record, or two where it is long: what comes before its last part,
 where it lies and opened to where it belongs. Reading and writing have nothing in common, so that a thread does each.
 """
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -26,6 +27,8 @@ class SealedWire:
         self._bare: Final = bare
         self._sealer: Final = Sealer(secret, out if is_source else back)
         self._opener: Final = Opener(secret, back if is_source else out)
+        self._writing: Final = threading.Lock()
+        """No two that write have a nonce in common, or a place in between, whoever may call."""
         self._sealed: Final = memoryview(bytearray(2 * (LENGTH_BYTES + TAG_BYTES) + 2 * LONGEST))
         self._came: Final = memoryview(bytearray(LONGEST + TAG_BYTES))
         self._open: Final = memoryview(bytearray(LONGEST))
@@ -37,10 +40,11 @@ class SealedWire:
         """Write a message that is given in parts."""
         long = len(parts) > 1 and len(parts[-1]) >= _OWN_RECORD
         first = parts[:-1] if long else parts
-        records = [self._sealer.seal(first[0] if len(first) == 1 else b"".join(first), self._sealed)]
-        if long:
-            records.append(self._sealer.seal(parts[-1], self._sealed[len(records[0]) :]))
-        self._bare.write(records, deadline)
+        with self._writing:
+            records = [self._sealer.seal(first[0] if len(first) == 1 else b"".join(first), self._sealed)]
+            if long:
+                records.append(self._sealer.seal(parts[-1], self._sealed[len(records[0]) :]))
+            self._bare.write(records, deadline)
 
     def read_exactly(self, into: memoryview, deadline: float | None = None) -> bool:
         """Fill a buffer; False where the peer had closed the connection before the first byte.

@@ -3,6 +3,7 @@
 import socket
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -146,6 +147,25 @@ def test_both_directions_go_on_at_once() -> None:
             came = bytearray(len(expected))
             assert wire.read_exactly(memoryview(came))
             assert came == expected
+
+
+def test_threads_that_write_at_once_have_no_nonce_in_common() -> None:
+    messages = [bytes([number]) * 20_000 for number in range(4)]
+    with ends() as (source, destination, _), ThreadPoolExecutor(len(messages)) as pool:
+        writing = [pool.submit(_written, source, message) for message in messages]
+        came = []
+        for _ in range(10 * len(messages)):
+            message = bytearray(len(messages[0]))
+            assert destination.read_exactly(memoryview(message))
+            came.append(bytes(message))
+        for each in writing:
+            each.result()
+    assert sorted(came) == sorted(10 * messages)
+
+
+def _written(wire: SealedWire, message: bytes) -> None:
+    for _ in range(10):
+        wire.write((message[:1000], message[1000:]))
 
 
 def test_an_end_between_messages_is_an_end_and_in_the_middle_it_is_none() -> None:
