@@ -18,6 +18,7 @@ from benchmarks import iperf
 from benchmarks.beside import ours, qemu
 from benchmarks.beside.content import MEMORY_FILES, write_content
 from benchmarks.beside.link import HOSTS, make_link
+from benchmarks.beside.qemu import QemuMode
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import IPERF, OurMode, Scenario, named
 from benchmarks.beside.usage import MemoryWatch
@@ -45,13 +46,21 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
         for turn in range(most + 1):
             if scenario.iperf and turn <= runs:
                 yield await _iperf(network, turn)
-            for mode in scenario.ours if turn <= runs else scenario.ours[:1]:
-                yield await _ours(scenario, mode, rig, folder / "hosts", turn)
-            for peer in scenario.peers if turn <= runs else ():
-                sample = await qemu.migrate(network, folder / "qemu", machine, peer, turn)
+            for mover in movers(scenario, turn) if turn <= runs else scenario.ours[:1]:
+                if isinstance(mover, OurMode):
+                    yield await _ours(scenario, mover, rig, folder / "hosts", turn)
+                    continue
+                sample = await qemu.migrate(network, folder / "qemu", machine, mover, turn)
                 if sample.mismatched_pages:
                     raise RuntimeError(f"{sample.who} did not move what its RAM holds: {sample.mismatched_pages} pages")
                 yield sample
+
+
+def movers(scenario: Scenario, turn: int) -> tuple[OurMode | QemuMode, ...]:
+    """Return who moves the machine in a turn, in which order: another one begins in each, for he meets others' memory."""
+    everybody = (*scenario.ours, *scenario.peers)
+    first = turn % len(everybody)
+    return (*everybody[first:], *everybody[:first])
 
 
 async def _iperf(network: Network, turn: int) -> Sample:

@@ -14,6 +14,7 @@ from benchmarks.beside.qemu import BELOW, QemuMode, differing_pages
 from benchmarks.beside.qemu_credentials import credentials
 from benchmarks.beside.scenarios import SCENARIOS, named
 from benchmarks.beside.usage import anonymous_bytes, cpu_seconds
+from benchmarks.beside.worker import movers
 from orchestrator.attempt import Attempt, Fault, Outcome, Phase
 from orchestrator.policy import MigrationPolicy
 from vm_migration.api.v1 import source_pb2, types_pb2
@@ -127,3 +128,10 @@ def test_on_loopback_there_is_nothing_between_the_hosts() -> None:
     assert not network.has_cables
     assert {network.address(host) for host in HOSTS} == {"127.0.0.1"}
     assert network.inside(HOSTS[0]) == []
+
+
+def test_everybody_moves_once_a_turn_and_begins_in_turn() -> None:
+    scenario = named("loopback")
+    turns = [movers(scenario, turn) for turn in range(len(scenario.ours) + len(scenario.peers))]
+    assert {turn[0] for turn in turns} == {*scenario.ours, *scenario.peers}
+    assert all(set(turn) == {*scenario.ours, *scenario.peers} for turn in turns)
