@@ -14,6 +14,7 @@ from orchestrator.desk import Desk
 from orchestrator.policy import MigrationPolicy
 from orchestrator.site import agents_of, open_desk
 from vm_migration.api.v1.types_pb2 import MachineStatus
+from vm_migration.daemon.configuration import Configuration
 from vmm.assembly.specification import check_specification
 
 MIB: Final = 1 << 20
@@ -27,6 +28,7 @@ class Rig:
     agents: Agents
     desk: Desk
     machine: MachineStatus
+    configuration: Configuration
     at: int = 0
 
     async def move(self, policy: MigrationPolicy) -> Attempt:
@@ -53,7 +55,7 @@ async def rig(document: dict[str, object], *, insecure: bool) -> AsyncIterator[R
         open_desk(configuration) as desk,
     ):
         machine = await agents.create_machine(HOSTS[0], specification.to_json(), size)
-        made = Rig(agents, desk, machine)
+        made = Rig(agents, desk, machine, configuration)
         try:
             yield made
         finally:

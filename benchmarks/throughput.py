@@ -19,11 +19,11 @@ RAM: Final = 2 * GIB
 _PIECE: Final = 64 * MIB
 
 
-def write_image(path: Path, seed: int) -> None:
-    """Write RAM's worth of bytes that nothing compresses."""
+def write_image(path: Path, seed: int, size: int = RAM) -> None:
+    """Write so many bytes, whole pieces of 64 MiB, that nothing compresses."""
     random = np.random.default_rng(seed)
     with path.open("wb") as image:
-        for _ in range(0, RAM, _PIECE):
+        for _ in range(0, size, _PIECE):
             image.write(random.bytes(_PIECE))
 
 

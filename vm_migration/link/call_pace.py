@@ -12,7 +12,7 @@ cell rate algorithm of ITU-T I.371.
 from collections.abc import Hashable
 from typing import Final
 
-AT_ONCE: Final = 2.0
+AT_ONCE: Final = 1.0
 LONGEST: Final = 10.0
 KEPT: Final = 1024
 """Callers that are remembered; of more, the one that called longest ago is taken for a new one."""

@@ -29,7 +29,7 @@ class ServerLimits:
     connections: int = 1024
     handshake: float = 5.0
     calls: int = 256
-    calls_per_second: int = 100
+    calls_per_second: int = 50
 
 
 USUAL: Final = ServerLimits()

@@ -52,7 +52,7 @@ async def test_the_calls_of_one_peer_are_not_another_s() -> None:
 
 async def test_who_goes_while_it_waits_for_its_turn_leaves_its_place() -> None:
     turnstile = Turnstile(ServerLimits(calls=2, calls_per_second=1))
-    for _ in range(3):  # what it may do at once
+    for _ in range(1 + round(AT_ONCE)):
         async with turnstile.passing(VERA):
             pass
     waiting = asyncio.create_task(passes(turnstile, VERA))

@@ -1,0 +1,172 @@
+"""What one bad peer does to somebody else's migration: pairs of migrations, one in quiet and one beside it, in turns.
+
+What counts is how long a person waits: from the order to the end, getting ready included. Beside each row stands what
+the bad peer did meanwhile (benchmarks.bad_peer), so that one which did nothing cannot pass for one that was borne.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from benchmarks.figures import Row, ratios
+from benchmarks.rig import GIB, MIB, Rig, rig
+from benchmarks.throughput import write_image
+from orchestrator.demo.scene import HOSTS, SITE
+from orchestrator.policy import MigrationPolicy, Transport
+from vm_migration.link.identity import Identity, Role
+from vm_migration.link.pki import issue
+from vm_migration.link.tls import TlsFiles
+
+HALF_OPEN: Final = 500
+MOST: Final = 1.1
+_RAM: Final = GIB
+_BEGIN_SECONDS: Final = 30.0
+_HELD: Final = 0.95
+"""Of the half-open connections, so many must have been open on average: those that were closed are opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadPeer:
+    """One kind of it, as the table calls it; `count` connections or channels."""
+
+    kind: str
+    count: int
+    name: str
+
+    def require_bad(self, told: dict[str, float]) -> None:
+        """Check that it did what it should.
+
+        Raises:
+            RuntimeError: It did not.
+        """
+        did = told["held"] >= _HELD * self.count if self.kind == "half-open" else told["done"] > 0
+        if not did:
+            raise RuntimeError(f"{self.name}: it did too little: {told}")
+
+
+SILENT: Final = BadPeer("half-open", HALF_OPEN, f"{HALF_OPEN} half-open connections at the destination")
+STRANGER: Final = BadPeer("stranger", 4, "handshakes without a certificate at the destination")
+CALLER: Final = BadPeer("caller", 8, "a viewer that calls without end at both hosts")
+_ROWS: Final[Sequence[tuple[BadPeer, Transport]]] = (
+    (SILENT, "grpc"),
+    (SILENT, "direct"),
+    (STRANGER, "grpc"),
+    (CALLER, "grpc"),
+)
+
+
+async def measure(folder: Path, runs: int) -> list[Row]:
+    """Return what each bad peer costs, as a ratio to the quiet one of each pair, and both times."""
+    image = folder / "bad-peers.img"
+    await asyncio.to_thread(write_image, image, 3, _RAM)
+    document: dict[str, object] = {
+        "name": "bothered",
+        "memory": {"size": _RAM, "image": str(image)},
+        "guest": {"cpu_dirty_rate": 0, "working_set": 64 * MIB},
+    }
+    rows: list[Row] = []
+    async with rig(document, insecure=False) as site:
+        viewer = await asyncio.to_thread(_viewer, site)
+        for peer, transport in _ROWS:
+            rows.extend(await _pairs(site, viewer, peer, transport, runs))
+    image.unlink()
+    return rows
+
+
+def _viewer(site: Rig) -> TlsFiles:
+    tls = site.configuration.tls
+    if tls is None:
+        raise RuntimeError("The site has no certificates")
+    return issue(tls.ca.parent, Identity(SITE, Role.VIEWER, "bad-peer"))
+
+
+async def _pairs(site: Rig, viewer: TlsFiles, peer: BadPeer, transport: Transport, runs: int) -> list[Row]:
+    quiet, beside, did = [], [], []
+    for turn in range(runs + 1):
+        for disturbed in (False, True) if turn % 2 else (True, False):
+            if not disturbed:
+                quiet.append(await _moved(site, transport))
+                continue
+            async with _bothering(peer, _victims(site, peer, transport), viewer) as told:
+                beside.append(await _moved(site, transport))
+            did.append(told["done"])
+    # The first pair warms the machine's memory up, and opens the port of the direct streams.
+    quiet, beside = quiet[1:], beside[1:]
+    what = f"{peer.name}, {transport}"
+    note = f"it did {min(did[1:]):.0f} to {max(did[1:]):.0f} of them in each migration"
+    return [
+        Row(f"migration in quiet, before or after: {what}", "s", tuple(quiet)),
+        Row(f"migration beside {what}", "s", tuple(beside), note=note),
+        Row(f"the one over the other: {what}", "ratio", ratios(beside, quiet), must=MOST, better="lower", note=note),
+    ]
+
+
+async def _moved(site: Rig, transport: Transport) -> float:
+    begun = time.monotonic()
+    attempt = await site.move(MigrationPolicy(transport=transport, compression="none"))
+    took = time.monotonic() - begun
+    if attempt.outcome != "completed" or attempt.report is None or attempt.report.pages_mismatched:
+        raise RuntimeError(f"Migration ended with {attempt.outcome}: {attempt.error}")
+    return took
+
+
+def _victims(site: Rig, peer: BadPeer, transport: Transport) -> list[str]:
+    """Return whom it bothers, as HOST=address, in the migration that comes next."""
+    source, destination = HOSTS[site.at], HOSTS[1 - site.at]
+    hosts = site.configuration.host
+    if peer.kind == "caller":
+        return [f"{source}={hosts[source].source}", f"{destination}={hosts[destination].dest}"]
+    if transport == "grpc":
+        return [f"{destination}={hosts[destination].dest}"]
+    direct = _other_ports(hosts[destination].dest)
+    return [f"{destination}={address}" for address in direct or [hosts[destination].dest]]
+
+
+def _other_ports(address: str) -> list[str]:
+    """Return where else the process listens that listens there: its direct streams, once one was asked for."""
+    host, _, port = address.rpartition(":")
+    listening = [
+        (each.pid, each.laddr.port)
+        for each in psutil.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN and each.pid and each.laddr
+    ]
+    agent = next(pid for pid, bound in listening if bound == int(port))
+    return [f"{host}:{bound}" for pid, bound in listening if pid == agent and bound != int(port)]
+
+
+@contextlib.asynccontextmanager
+async def _bothering(peer: BadPeer, victims: Sequence[str], viewer: TlsFiles) -> AsyncIterator[dict[str, float]]:
+    """Have a bad peer at work while the context is entered; what it did is told after it."""
+    told: dict[str, float] = {}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.bad_peer", peer.kind, *victims, "--count", str(peer.count)),
+        *("--pki", str(viewer.ca.parent), "--certificate", str(viewer.certificate), "--key", str(viewer.key)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        if process.stdout is None:
+            raise RuntimeError("It has no output")
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            if await process.stdout.readline() != b"begun\n":
+                raise RuntimeError(f"{peer.name}: it did not begin")
+        yield told
+        async with asyncio.timeout(_BEGIN_SECONDS):
+            said, _ = await process.communicate(b"")
+        document = json.loads(said)
+        if document.pop("broken"):
+            raise RuntimeError(f"{peer.name}: {said.decode()}")
+        told.update(document)
+        peer.require_bad(told)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
