@@ -74,8 +74,8 @@ async def machine_on(operator: Path, specification: MachineSpecification, *, tls
     """Create a machine on the first host, driven by this process; it is destroyed in the end."""
     configuration = load(operator, {}, insecure=not tls)
     async with agents_of(configuration) as agents, open_desk(configuration, drives=True) as desk:
-        size = specification.memory.size
-        made = Rig(agents, desk, await agents.create_machine(HOSTS[0], specification.to_json(), size))
+        machine = await agents.create_machine(HOSTS[0], specification.to_json(), specification.memory.size)
+        made = Rig(agents, desk, machine, configuration)
         try:
             yield made
         finally:

@@ -57,8 +57,8 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
 
 
 def movers(scenario: Scenario, turn: int) -> tuple[OurMode | QemuMode, ...]:
-    """Return who moves the machine in a turn, in which order: another one begins in each, for he meets others' memory."""
-    everybody = (*scenario.ours, *scenario.peers)
+    """Return who moves the machine in a turn, in which order: another one begins each, for he meets others' memory."""
+    everybody: tuple[OurMode | QemuMode, ...] = (*scenario.ours, *scenario.peers)
     first = turn % len(everybody)
     return (*everybody[first:], *everybody[:first])
 
