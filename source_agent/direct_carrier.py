@@ -71,17 +71,23 @@ class DirectCarrier:
         self._threads.close()
 
     def _write_all(self) -> None:
-        """Write what is taken, one after the other, until the end; in a thread."""
-        while (parts := self._queue.get()) is not None:
-            try:
+        """Write what is taken, one after the other, until the end, or until something cannot be; in a thread."""
+        try:
+            while (parts := self._queue.get()) is not None:
                 self._threads.wire.write(parts)
-            except OSError:
-                self._broken = True
-            self._written += 1
-            if self._wants_room:
-                self._wants_room = False
-                with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                    self._loop.call_soon_threadsafe(self._room.set)
+                self._written += 1
+                self._tell_of_room()
+        except OSError:
+            pass  # whoever reads knows why; after a frame that is missing none may follow
+        finally:
+            self._broken = True
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._wants_room:
+            self._wants_room = False
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                self._loop.call_soon_threadsafe(self._room.set)
 
     async def read(self) -> bytes | None:
         """Return the peer's next answer; None where it closed the stream."""
@@ -117,6 +123,8 @@ async def direct_carrier(
     wire = DirectWire(await _connected(address, tls, host, peer))
     threads = DirectThreads(wire)
     try:
+        # How long a destination that lives may read nothing is the pulse's to say: the kernel would give up before.
+        wire.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
         try:
             await threads.begin(partial(_introduced, wire, tls, host, message, deadline))
             if secret:
