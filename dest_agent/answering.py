@@ -49,7 +49,11 @@ async def answered(
 
 
 async def told(
-    progress: Callable[[], Ack], next_answer: Callable[[], Coroutine[None, None, Ack | None]], *, tells: bool
+    progress: Callable[[], Ack],
+    next_answer: Callable[[], Coroutine[None, None, Ack | None]],
+    *,
+    tells: bool,
+    looks: bool = False,
 ) -> AsyncGenerator[Ack, None]:
     """Yield what a stream's frames ask for, and where it `tells` also how far it is.
 
@@ -57,6 +61,7 @@ async def told(
         progress: Says how far it is.
         next_answer: Takes frames until one asks for an answer, and returns that; None at the stream's end.
         tells: Answer of its own accord as well, from the start on.
+        looks: See every second that `progress` does not refuse, also where nothing is told.
 
     Raises:
         MigrationError: What either raises; the stream is over.
@@ -66,9 +71,11 @@ async def told(
     step = asyncio.create_task(next_answer(), name="frames of a bulk stream")
     try:
         while True:
-            await asyncio.wait((step,), timeout=PROGRESS_EVERY if tells else None)
+            await asyncio.wait((step,), timeout=PROGRESS_EVERY if tells or looks else None)
             if not step.done():
-                yield progress()
+                far = progress()
+                if tells:
+                    yield far
                 continue
             answer = step.result()
             if answer is None:

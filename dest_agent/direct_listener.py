@@ -178,10 +178,10 @@ class DirectListener:
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001  # as at the boundary of gRPC: it must not leave with its text
-            told = outward(error, _METHOD)
-            if isinstance(told, Unauthorised):
-                note_refusal(told, _METHOD, identity, address)
-            await stream.refuse(told)
+            refusal = outward(error, _METHOD)
+            if isinstance(refusal, Unauthorised):
+                note_refusal(refusal, _METHOD, identity, address)
+            await stream.refuse(refusal)
 
     async def _take(self, stream: DirectStream, hello: Hello, identity: Identity | None) -> None:
         if self._contexts is not None:
@@ -191,7 +191,8 @@ class DirectListener:
         self._left_waiting()
         progress = partial(arriving.progress, hello.stream)
         next_answer = partial(stream.next_answer, arriving, hello.stream)
-        async with aclosing(told(progress, next_answer, tells=hello.tells)) as answers:
+        # Its thread waits for bytes with RAM in its hands: an attempt's end must end it, whatever the source asked for.
+        async with aclosing(told(progress, next_answer, tells=hello.tells, looks=True)) as answers:
             async for answer in answers:
                 await stream.answer(answer)
 

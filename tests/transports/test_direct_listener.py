@@ -11,21 +11,23 @@ from uuid import UUID
 
 import pytest
 
-from dest_agent import direct_listener
+from dest_agent import answering, direct_listener
 from dest_agent.direct_listener import DirectListener
 from source_agent.direct_carrier import DirectCarrier, direct_carrier
 from tests.dest_agent.arrivals import A
-from tests.fakes.far_end import TICKET, FarEnd, an_end, far_end
+from tests.fakes.far_end import PAGES, TICKET, FarEnd, an_end, far_end, random_pages
 from vm_migration.errors import InvalidInput, Refused, Unauthorised, Unreachable
 from vm_migration.link.address import split_address
 from vm_migration.link.direct_hello import HELLO_BYTES, Hello, decode_hello, encode_hello
 from vm_migration.link.direct_tls import client_context
+from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.sealed_wire import SealedWire
 from vm_migration.link.sealing import TAG_BYTES, Direction, Opener, Sealer, sealed_length
-from vm_migration.transfer.frames import AckKind
+from vm_migration.transfer.frames import AckKind, PagesToCome
 from vm_migration.transfer.outgoing import OutgoingStream
 from vm_migration.wire.ack import ACK_BYTES, decode_ack
 from vm_migration.wire.frame import encode
+from vmm.memory.dirty_bitmap import DirtyBitmap
 
 LONG = 20.0
 HELLO = Hello(UUID(A), 0, TICKET)
@@ -124,6 +126,40 @@ async def test_hundreds_that_say_nothing_keep_nobody_out(far: FarEnd) -> None:
     await let_in(far)
     for _, each in silent:
         each.close()
+
+
+async def test_a_page_that_never_comes_whole_holds_no_ram_of_an_attempt_that_has_ended(
+    plain: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "PROGRESS_EVERY", 0.1)
+    begun, expect, loop = asyncio.Event(), plain.arrival.expect, asyncio.get_running_loop()
+
+    def expecting(coming: PagesToCome, stream: int) -> list[memoryview]:
+        loop.call_soon_threadsafe(begun.set)
+        return expect(coming, stream)
+
+    monkeypatch.setattr(plain.arrival, "expect", expecting)
+    part = OutgoingStream(UUID(A), 0).round(
+        0, random_pages(PAGES), DirtyBitmap.full(PAGES), digested=True, digest_summed=True
+    )
+    message = encode(next(part.pages()))
+    reader, writer = await asyncio.open_connection(*split_address(plain.bulk))
+    writer.write(encode_hello(Hello(UUID(A), 0, TICKET, tells=False)) + message[:-1])
+    async with asyncio.timeout(LONG):
+        await begun.wait()
+    plain.arrival.let_go_of_ram()
+    assert b"not-arriving" in await ends(reader)
+    writer.close()
+
+
+async def test_how_long_a_destination_may_read_nothing_is_for_the_pulse_to_say(far: FarEnd) -> None:
+    """By TCP_USER_TIMEOUT the kernel would end a connection whose peer lives and takes nothing for 20 s (tcp(7))."""
+    async with asyncio.timeout(LONG), far.streams() as (lane,):
+        carrier = lane.bulk._carrier
+        assert isinstance(carrier, DirectCarrier)
+        wire = carrier._threads.wire
+        assert isinstance(wire, DirectWire)
+        assert wire.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
 async def test_a_stream_that_was_let_in_waits_no_longer(plain: FarEnd) -> None:
