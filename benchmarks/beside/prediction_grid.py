@@ -54,6 +54,8 @@ class PredictedRun:
             device["dma_rate"] = self.dma * _MIB
             if self.device == "gpu":
                 device["local_memory"] = _GPU_MEMORY
+            if self.device == "nic":  # whose own log of dirty pages, behind a vIOMMU, would block it
+                device["device_dirty_tracking"] = False
             document["device"] = [device]
         return document
 
