@@ -2,8 +2,8 @@
 
 ::
 
-    half-open   so many connections that say nothing, each opened again as soon as it is closed
-    stranger    handshakes without a certificate, one after the other on each of so many connections
+    half-open   so many connections that say nothing, opened in turns, each again as soon as it is closed
+    stranger    handshakes without a certificate, 25 a second on each of so many connections
     caller      a call as soon as the last one was answered, on each of so many channels, with a viewer's certificate
 
 It writes a line when it has begun, and at the end what it did as one JSON document. It runs at the lowest priority: on
@@ -33,6 +33,10 @@ from vm_migration.link.tls import TlsFiles
 KINDS: Final = ("half-open", "stranger", "caller")
 _LEAST_PRIORITY: Final = 19
 _CALL_SECONDS: Final = 30.0
+_OPENING_SECONDS: Final = 5.0
+"""As long as a connection may be silent: so they are closed in turns too, and not all at once."""
+_HANDSHAKE_EVERY: Final = 0.04
+"""Unpaced, what it costs itself would count on a machine of few processors, whatever its priority."""
 
 
 @dataclass(slots=True)
@@ -66,8 +70,9 @@ class Tally:
         return {"done": self.done, "failed": self.failed, "held": held}
 
 
-async def half_open(address: tuple[str, int], tally: Tally) -> None:
-    """Hold one connection open, and say nothing."""
+async def half_open(address: tuple[str, int], tally: Tally, after: float) -> None:
+    """Hold one connection open after so many seconds, and say nothing."""
+    await asyncio.sleep(after)
     while True:
         reader, writer = await asyncio.open_connection(*address)
         tally.opened(1)
@@ -80,6 +85,7 @@ async def half_open(address: tuple[str, int], tally: Tally) -> None:
 
 async def stranger(address: tuple[str, int], tally: Tally) -> None:
     """Shake hands without a certificate, again and again."""
+    due = time.monotonic()
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
@@ -92,7 +98,8 @@ async def stranger(address: tuple[str, int], tally: Tally) -> None:
                 writer.transport.abort()
         tally.done += 1
         tally.full.set()
-        await asyncio.sleep(0)
+        due = max(due + _HANDSHAKE_EVERY, time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
 
 
 async def caller(address: str, tally: Tally, tls: TlsFiles, host: str) -> None:
@@ -118,7 +125,7 @@ async def _main(arguments: argparse.Namespace) -> None:
         host, address = arguments.address[number % len(arguments.address)].split("=")
         match arguments.kind:
             case "half-open":
-                work = half_open(split_address(address), tally)
+                work = half_open(split_address(address), tally, _OPENING_SECONDS * number / arguments.count)
             case "stranger":
                 work = stranger(split_address(address), tally)
             case _:

@@ -53,7 +53,7 @@ class BadPeer:
 
 
 SILENT: Final = BadPeer("half-open", HALF_OPEN, f"{HALF_OPEN} half-open connections at the destination")
-STRANGER: Final = BadPeer("stranger", 4, "handshakes without a certificate at the destination")
+STRANGER: Final = BadPeer("stranger", 4, "100 handshakes a second without a certificate at the destination")
 CALLER: Final = BadPeer("caller", 8, "a viewer that calls without end at both hosts")
 _ROWS: Final[Sequence[tuple[BadPeer, Transport]]] = (
     (SILENT, "grpc"),
