@@ -14,6 +14,8 @@ from vm_migration.telemetry import logs
 
 PROTOCOL: Final = "viaduct-direct/1"
 """What both ends name in the handshake (ALPN), so that a gRPC server is not taken for a direct one."""
+_KERNEL_TLS: Final = 1 << 3
+"""SSL_OP_ENABLE_KTLS, which `ssl` names from Python 3.12 on."""
 _log: Final = logs.get(__name__)
 
 
@@ -92,6 +94,7 @@ def _completed(protocol: "ssl._SSLMethod", files: TlsFiles) -> ssl.SSLContext:
         stamp, material = files.stamp(), files.load()
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.options &= ~_KERNEL_TLS  # openssl.cnf may ask for it: below its records a sealed stream could not go on
         context.set_alpn_protocols([PROTOCOL])
         try:
             context.load_verify_locations(cadata=material.ca.decode())
