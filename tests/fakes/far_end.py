@@ -127,7 +127,10 @@ def random_pages(count: int) -> PageWords:
 
 @asynccontextmanager
 async def far_end(folder: Path, transport: str, *, secured: bool = True) -> AsyncIterator[FarEnd]:
-    """Serve a host on loopback, with a site's certificates or in plaintext; round 0 with every page is open."""
+    """Serve a host on loopback, with a site's certificates or in plaintext; round 0 with every page is open.
+
+    At its end nothing may map the arrival's RAM any more, whatever its streams came to.
+    """
     identities: dict[str, TlsFiles] = {}
     if secured:
         create_authority(folder / "pki", "home")
@@ -139,6 +142,8 @@ async def far_end(folder: Path, transport: str, *, secured: bool = True) -> Asyn
         ram = RamBlock.create("viaduct-ram-arriving", PAGES * PAGE_SIZE)
         arrival = IncomingAttempt(held.custody, ram, "host-a", TICKET, streams=STREAMS, full=False)
         far = FarEnd(transport, arrival, ram.words, cast("DirectListener", None), identities)
+        address = ram.address
+        del ram
         far.direct = DirectListener(far, "127.0.0.1", identities.get("host-b"))
         service = DestinationService(cast("DestAgent", far), "", "", far.direct)
         services = [
@@ -157,3 +162,9 @@ async def far_end(folder: Path, transport: str, *, secured: bool = True) -> Asyn
         finally:
             del far.image
             arrival.let_go_of_ram()
+        assert not _maps_ram(address)
+
+
+def _maps_ram(address: int) -> bool:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return any(line.startswith(f"{address:x}-") and "viaduct-ram-arriving" in line for line in lines)
