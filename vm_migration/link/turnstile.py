@@ -6,8 +6,9 @@
     it has called faster than `calls_per_second` -> waits for its turn, or is turned away where that is far off
     else                                         -> goes on at once
 
-Who is turned away learns nothing but that: it is as if nobody had answered, and nothing may be concluded from it.
-Peers on plaintext cannot be told from each other; they have no pace.
+A host may call ten times as fast: each round of a migration is a call of its source, and must not wait. Who is turned
+away learns nothing but that: it is as if nobody had answered, and nothing may be concluded from it. Peers on plaintext
+cannot be told from each other; they have no pace.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from typing import Final
 
 from vm_migration.errors import Unreachable
 from vm_migration.link.call_pace import CallPace
-from vm_migration.link.identity import Identity
+from vm_migration.link.identity import Identity, Role
 from vm_migration.link.server_limits import ServerLimits
 from vm_migration.telemetry.counts import TURNED_AWAY_CALLS
+
+HOSTS_MAY: Final = 10
 
 
 class Turnstile:
@@ -28,7 +31,8 @@ class Turnstile:
 
     def __init__(self, limits: ServerLimits) -> None:
         self._most: Final = limits.calls
-        self._pace: Final = CallPace(limits.calls_per_second)
+        usual = limits.calls_per_second
+        self._paces: Final = {role: CallPace(usual * (HOSTS_MAY if role is Role.HOST else 1)) for role in Role}
         self._open: Final[Counter[Identity | None]] = Counter()
 
     @asynccontextmanager
@@ -52,7 +56,7 @@ class Turnstile:
     async def _wait(self, peer: Identity | None) -> None:
         if peer is None:
             return
-        seconds = self._pace.turn(peer, asyncio.get_running_loop().time())
+        seconds = self._paces[peer.role].turn(peer, asyncio.get_running_loop().time())
         if seconds is None:
             raise _turned_away(peer, "calls faster than it may")
         if seconds:

@@ -13,11 +13,11 @@ from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.link.audit import Entry
 from vm_migration.link.call_pace import AT_ONCE
 from vm_migration.link.channel import open_channel
-from vm_migration.link.identity import Identity
+from vm_migration.link.identity import Identity, Role
 from vm_migration.link.server import AgentServer
 from vm_migration.link.server_limits import ServerLimits
 from vm_migration.link.tls import TlsFiles
-from vm_migration.link.turnstile import Turnstile
+from vm_migration.link.turnstile import HOSTS_MAY, Turnstile
 from vm_migration.telemetry.counts import CONNECTIONS, IDENTIFIED_CONNECTIONS, TURNED_AWAY_CALLS
 
 LONG = 20.0
@@ -52,9 +52,9 @@ async def test_the_calls_of_one_peer_are_not_another_s() -> None:
 
 async def test_who_goes_while_it_waits_for_its_turn_leaves_its_place() -> None:
     turnstile = Turnstile(ServerLimits(calls=2, calls_per_second=1))
-    for _ in range(1 + round(AT_ONCE)):
-        async with turnstile.passing(VERA):
-            pass
+    now = asyncio.get_running_loop().time()
+    for _ in range(8):  # its next turn is seconds away
+        turnstile._paces[Role.VIEWER].turn(VERA, now)
     waiting = asyncio.create_task(passes(turnstile, VERA))
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -62,6 +62,15 @@ async def test_who_goes_while_it_waits_for_its_turn_leaves_its_place() -> None:
         waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert not turnstile._open
+
+
+def test_rounds_of_a_migration_do_not_wait_where_others_would() -> None:
+    turnstile = Turnstile(ServerLimits(calls_per_second=1))
+    source = Identity.parse("viaduct://home/host/host-a")
+    for pace, peer, at_once in ((Role.VIEWER, VERA, 1), (Role.HOST, source, HOSTS_MAY)):
+        waits = [turnstile._paces[pace].turn(peer, 0.0) or 0.0 for _ in range(round(at_once * AT_ONCE) + 2)]
+        assert max(waits[:-1]) == pytest.approx(0.0)
+        assert waits[-1] == pytest.approx(1 / at_once)
 
 
 async def passes(turnstile: Turnstile, peer: Identity) -> None:
