@@ -27,7 +27,7 @@ from vm_migration.link.direct_tls import client_context, identity_of
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.identity import Role
 from vm_migration.link.sealed_wire import SealedWire
-from vm_migration.link.sealing import SECRET_BYTES
+from vm_migration.link.sealing import SECRET_BYTES, NotSealed
 from vm_migration.link.tls import TlsFiles
 
 _MOST_WAITING: Final = 4
@@ -179,6 +179,9 @@ def _introduced(wire: DirectWire, tls: TlsFiles | None, host: str, message: byte
 
 
 def _unreachable(peer: str, error: OSError) -> MigrationError:
+    if isinstance(error, NotSealed):
+        text = f"What {peer} answers is not sealed as agreed: it may not accept this side's certificate ({error})"
+        return Unreachable("tls", text, _TLS_HINT)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
         text = f"{peer} and this side do not accept each other's certificates on a direct stream"
         return Unreachable("tls", f"{text} ({error.reason or error})", _TLS_HINT)

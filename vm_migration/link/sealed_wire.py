@@ -13,7 +13,12 @@ from vm_migration.link.direct_wire import Buffer, DirectWire
 from vm_migration.link.sealing import LENGTH_BYTES, TAG_BYTES, Direction, Opener, Sealer, sealed_length
 
 LONGEST: Final = (1 << 20) + (1 << 12)
-"""Bytes of message in one record."""
+"""Bytes of message in one record of the source's."""
+LONGEST_ANSWER: Final = (1 << 16) + 3
+"""Bytes of message in one record of the destination's: the longest refusal (vm_migration.link.direct_answer).
+
+A TLS record, as comes where the destination does not accept the source's certificate, says a length that is longer.
+"""
 _OWN_RECORD: Final = 1 << 14
 """Bytes from which on a message's last part has a record of its own: shorter ones are copied beside the rest."""
 
@@ -24,14 +29,15 @@ class SealedWire:
     def __init__(self, bare: DirectWire, secret: bytes, *, is_source: bool) -> None:
         """Go on below a connection's TLS with a secret that both ends know, of this connection alone."""
         out, back = Direction.TO_DESTINATION, Direction.TO_SOURCE
+        written, self._longest = (LONGEST, LONGEST_ANSWER) if is_source else (LONGEST_ANSWER, LONGEST)
         self._bare: Final = bare
         self._sealer: Final = Sealer(secret, out if is_source else back)
         self._opener: Final = Opener(secret, back if is_source else out)
         self._writing: Final = threading.Lock()
         """No two that write have a nonce in common, or a place in between, whoever may call."""
-        self._sealed: Final = memoryview(bytearray(2 * (LENGTH_BYTES + TAG_BYTES) + 2 * LONGEST))
-        self._came: Final = memoryview(bytearray(LONGEST + TAG_BYTES))
-        self._open: Final = memoryview(bytearray(LONGEST))
+        self._sealed: Final = memoryview(bytearray(2 * (LENGTH_BYTES + TAG_BYTES) + 2 * written))
+        self._came: Final = memoryview(bytearray(self._longest + TAG_BYTES))
+        self._open: Final = memoryview(bytearray(self._longest))
         self._left = self._open[:0]
         """What was opened and not read yet."""
         self._length: Final = memoryview(bytearray(LENGTH_BYTES))
@@ -109,7 +115,7 @@ class SealedWire:
         """Wait for a record and return how long its message is; None where the peer closed before it."""
         if not self._bare.read_exactly(self._length, deadline):
             return None
-        count = sealed_length(self._length, LONGEST)
+        count = sealed_length(self._length, self._longest)
         if not self._bare.read_exactly(self._came[: count + TAG_BYTES], deadline):
             raise ConnectionResetError("Closed in the middle of a message")
         return count

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from vm_migration.link import sealing
 from vm_migration.link.direct_wire import DirectWire
-from vm_migration.link.sealed_wire import LONGEST, SealedWire
+from vm_migration.link.sealed_wire import LONGEST, LONGEST_ANSWER, SealedWire
 from vm_migration.link.sealing import Direction, NotSealed, Opener, Sealer, sealed_length
 
 SECRET = bytes(range(32))
@@ -179,6 +180,22 @@ def test_an_end_between_messages_is_an_end_and_in_the_middle_it_is_none() -> Non
         source.shut()
         with pytest.raises(ConnectionResetError):
             destination.read_exactly(memoryview(bytearray(11)))
+
+
+@pytest.mark.parametrize("kind", [21, 23], ids=["alert", "data"])
+def test_a_tls_record_is_no_answer_and_is_not_waited_for(kind: int) -> None:
+    """A destination that does not accept a certificate says so in TLS, when its source has left it already."""
+    with ends() as (source, destination, _):
+        destination._bare.write((bytes([kind, 3, 3, 0, 19]),))
+        with pytest.raises(NotSealed):
+            source.read_exactly(memoryview(bytearray(56)), time.monotonic() + 20)
+
+
+def test_the_longest_of_either_end_comes_through() -> None:
+    with ends() as (source, destination, _):
+        destination.write((bytes(LONGEST_ANSWER),), time.monotonic() + 20)
+        assert source.read_exactly(memoryview(bytearray(LONGEST_ANSWER)), time.monotonic() + 20)
+    assert LONGEST_ANSWER == 4 + 0xFFFF
 
 
 def test_a_view_that_is_filled_is_held_by_no_error() -> None:
