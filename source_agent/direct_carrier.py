@@ -175,7 +175,11 @@ def _introduced(wire: DirectWire, tls: TlsFiles | None, host: str, message: byte
         if identity is None or (identity.site, identity.role, identity.name) != (own.site, Role.HOST, host):
             who = "nobody" if identity is None else identity.uri
             raise Unauthorised("wrong-host", f"{who} listens where {host} of site {own.site} was told to", _HINT)
-    wire.write((message,), deadline)
+    try:
+        wire.write((message,), deadline)
+    except OSError:
+        wire.read_exactly(memoryview(bytearray(1)), deadline)  # which says why, where the peer has said it
+        raise
 
 
 def _unreachable(peer: str, error: OSError) -> MigrationError:

@@ -23,6 +23,7 @@ from vm_migration.link.direct_tls import client_context
 from vm_migration.link.direct_wire import DirectWire
 from vm_migration.link.sealed_wire import SealedWire
 from vm_migration.link.sealing import TAG_BYTES, Direction, Opener, Sealer, sealed_length
+from vm_migration.link.tls import TlsFiles
 from vm_migration.transfer.frames import AckKind, PagesToCome
 from vm_migration.transfer.outgoing import OutgoingStream
 from vm_migration.wire.ack import ACK_BYTES, decode_ack
@@ -184,6 +185,19 @@ async def test_a_client_without_a_certificate_gets_no_further_than_the_handshake
             await reader.read()
     writer.transport.abort()
     await let_in(far)
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["direct", "sealed"])
+async def test_a_source_whose_certificate_is_not_accepted_is_told_so(far: FarEnd, sealed: bool) -> None:
+    """Its own handshake is over by then, and its hello may meet a connection that is closed already."""
+    own, stranger = far.identities["host-a"], far.identities["stranger"]
+    files = TlsFiles(own.ca, stranger.certificate, stranger.key)
+    hello = Hello(UUID(A), 0, TICKET, sealed=sealed)
+    for _ in range(10):
+        with pytest.raises(Unreachable) as refused:
+            async with asyncio.timeout(LONG), direct_carrier(far.bulk, files, "host-b", hello, "host-b") as carrier:
+                await carrier.read()
+        assert refused.value.code == "tls"
 
 
 async def test_older_tls_is_not_spoken(far: FarEnd) -> None:
