@@ -140,8 +140,9 @@ def renewing(site: Site) -> Iterator[TlsFiles]:
 
 
 def test_whoever_reads_while_files_are_replaced_gets_a_pair_that_fits(renewing: TlsFiles) -> None:
-    keys = {renewing.load().key for _ in range(200)}
-    assert len(keys) > 1
+    keys: set[bytes] = set()
+    while len(keys) < 5:  # however long the disk takes for each
+        keys.add(renewing.load().key)
     for _ in range(50):
         client_context(renewing)
 
