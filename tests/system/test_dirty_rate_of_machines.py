@@ -54,7 +54,7 @@ async def test_pages_of_processor_and_device_are_counted_and_the_machine_moves_a
 
 async def test_what_is_refused_is_refused_before_anything_is_logged(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("measured")) as created:
-        for window, says in (("9ms", "9 ms"), ("2000h", "4294967295 ms")):
+        for window in ("9ms", "2000h"):
             ended = await measured(site, "--window", window)
             assert (ended.exit_code, ended.out) == (2, ""), ended.err
             assert says in ended.err
