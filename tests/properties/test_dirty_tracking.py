@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from vm_migration.transfer.digests import StatedDigests
 from vm_migration.transfer.frames import Frame
 from vm_migration.transfer.incoming import IncomingImage
-from vm_migration.transfer.verified_pages import VerifyResult
 from vm_migration.transfer.outgoing import OutgoingStream
 from vm_migration.transfer.unsent import OpenedRound, UnsentSet
+from vm_migration.transfer.verified_pages import VerifyResult
 from vm_migration.wire.bitmap_codec import decode_bitmap, encode_bitmap
 from vm_migration.wire.frame import decode, encode
 from vmm.memory.dirty_bitmap import DirtyBitmap
