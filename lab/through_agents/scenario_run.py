@@ -24,8 +24,8 @@ _LOOK_SECONDS: Final = 0.02
 _WORK_SECONDS: Final = 20.0
 _AFTERWARDS_SECONDS: Final = 0.3
 _DIFFERENT: Final = "pages-mismatched"
-_MIDDLE: Final = 50
-"""Percent of the first round, of which alone a report says how far it has come."""
+_MIDDLE: Final = 25
+"""Percent of the first round, of which alone a report says how far it has come; half of its pages may wait."""
 
 
 @dataclass(frozen=True, slots=True)

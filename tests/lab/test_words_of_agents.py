@@ -50,8 +50,8 @@ def test_other_pages_are_never_taken_for_the_oracle_s(lost: frozenset[int], refu
     [
         (AttemptReport(phase="begun"), []),
         (AttemptReport(phase="pre-copy"), ["tracking"]),
-        (AttemptReport(phase="pre-copy", percent=49), ["tracking"]),
-        (AttemptReport(phase="pre-copy", percent=50), ["tracking", "round-0"]),
+        (AttemptReport(phase="pre-copy", percent=24), ["tracking"]),
+        (AttemptReport(phase="pre-copy", percent=25), ["tracking", "round-0"]),
         (AttemptReport(phase="pre-copy", rounds=[Round(), Round()]), ["tracking", "round-0", "round-1", "round-2"]),
         (AttemptReport(phase="stopping", percent=99, rounds=[Round()]), []),
     ],
