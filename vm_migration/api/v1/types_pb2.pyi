@@ -134,6 +134,8 @@ class HostFacts(_message.Message):
     MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_IN_USE_BYTES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     version: _builtins.str
     boot_id: _builtins.str
@@ -142,6 +144,14 @@ class HostFacts(_message.Message):
     memory_in_use_bytes: _builtins.int
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def offer(self) -> Global___HostOffer:
+        """absent from agents of 0.1.0: what they do not say is unknown, not missing"""
+
+    @_builtins.property
+    def load(self) -> Global___HostLoad:
+        """the same"""
+
     def __init__(
         self,
         *,
@@ -151,14 +161,108 @@ class HostFacts(_message.Message):
         memory_budget_bytes: _builtins.int = ...,
         memory_in_use_bytes: _builtins.int = ...,
         features: _abc.Iterable[_builtins.str] | None = ...,
+        offer: Global___HostOffer | None = ...,
+        load: Global___HostLoad | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["load", b"load", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "features", b"features", "host", b"host", "memory_budget_bytes", b"memory_budget_bytes", "memory_in_use_bytes", b"memory_in_use_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "features", b"features", "host", b"host", "load", b"load", "memory_budget_bytes", b"memory_budget_bytes", "memory_in_use_bytes", b"memory_in_use_bytes", "offer", b"offer", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HostFacts: _TypeAlias = HostFacts  # noqa: Y015
+
+@_typing.final
+class HostOffer(_message.Message):
+    """What machines may have on a host. An empty list offers nothing of its kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_MODELS_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    VIOMMU_MODES_FIELD_NUMBER: _builtins.int
+    VIOMMU_ADDRESS_BITS_FIELD_NUMBER: _builtins.int
+    HOST_DIRTY_TRACKING_FIELD_NUMBER: _builtins.int
+    STATE_FORMAT_FIELD_NUMBER: _builtins.int
+    BULK_ADDRESS_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    host_dirty_tracking: _builtins.bool
+    """dirty bits of the host IOMMU, for iommufd"""
+    state_format: _builtins.int
+    """version of the saved state's format"""
+    bulk_address: _builtins.str
+    """where memory is sent to"""
+    link_bytes_per_s: _builtins.int
+    """as configured; 0: nobody said"""
+    @_builtins.property
+    def device_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """qat | nic | gpu | plain"""
+
+    @_builtins.property
+    def backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """iommufd | type1"""
+
+    @_builtins.property
+    def viommu_modes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """scalable | legacy"""
+
+    @_builtins.property
+    def viommu_address_bits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """39 | 48"""
+
+    def __init__(
+        self,
+        *,
+        device_models: _abc.Iterable[_builtins.str] | None = ...,
+        backends: _abc.Iterable[_builtins.str] | None = ...,
+        viommu_modes: _abc.Iterable[_builtins.str] | None = ...,
+        viommu_address_bits: _abc.Iterable[_builtins.int] | None = ...,
+        host_dirty_tracking: _builtins.bool = ...,
+        state_format: _builtins.int = ...,
+        bulk_address: _builtins.str = ...,
+        link_bytes_per_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "bulk_address", b"bulk_address", "device_models", b"device_models", "host_dirty_tracking", b"host_dirty_tracking", "link_bytes_per_s", b"link_bytes_per_s", "state_format", b"state_format", "viommu_address_bits", b"viommu_address_bits", "viommu_modes", b"viommu_modes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostOffer: _TypeAlias = HostOffer  # noqa: Y015
+
+@_typing.final
+class HostLoad(_message.Message):
+    """What a host has to do at this moment, as one of its agents knows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINES_FIELD_NUMBER: _builtins.int
+    MEMORY_RESERVED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_FREE_BYTES_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    machines: _builtins.int
+    """that have a place here, arriving ones among them"""
+    memory_reserved_bytes: _builtins.int
+    """for arrivals that are being brought up; a destination agent's"""
+    memory_free_bytes: _builtins.int
+    """of the budget, less what is in use and reserved"""
+    attempts: _builtins.int
+    """that are open at this agent: out at a source's, in at a destination's"""
+    def __init__(
+        self,
+        *,
+        machines: _builtins.int = ...,
+        memory_reserved_bytes: _builtins.int = ...,
+        memory_free_bytes: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "machines", b"machines", "memory_free_bytes", b"memory_free_bytes", "memory_reserved_bytes", b"memory_reserved_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HostLoad: _TypeAlias = HostLoad  # noqa: Y015
 
 @_typing.final
 class Requirements(_message.Message):
@@ -656,8 +760,11 @@ class CustodyReport(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     CUSTODIES_FIELD_NUMBER: _builtins.int
     LEFTOVERS_FIELD_NUMBER: _builtins.int
+    CLOCK_S_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     version: _builtins.str
+    clock_s: _builtins.float
+    """seconds since 1970 as this host's clock says; 0 from agents that do not tell"""
     @_builtins.property
     def custodies(self) -> _containers.RepeatedCompositeFieldContainer[Global___MachineCustody]: ...
     @_builtins.property
@@ -669,10 +776,11 @@ class CustodyReport(_message.Message):
         version: _builtins.str = ...,
         custodies: _abc.Iterable[Global___MachineCustody] | None = ...,
         leftovers: _abc.Iterable[Global___Leftover] | None = ...,
+        clock_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["custodies", b"custodies", "host", b"host", "leftovers", b"leftovers", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_s", b"clock_s", "custodies", b"custodies", "host", b"host", "leftovers", b"leftovers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
