@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from orchestrator.attempt import Attempt, Event, IllegalPhase, may_follow
 from orchestrator.store.claim import claimed
+from orchestrator.store.entries import SqliteEntries
 from orchestrator.store.rows import ATTEMPT_COLUMNS, attempt_from, attempt_row, event_from
 from orchestrator.store.schema import connect
 from vm_migration.errors import InvalidInput, Refused, Stale
@@ -62,6 +63,8 @@ class Store:
         self.path = path
         self._lock = threading.Lock()
         self._connection = connect(path)
+        self.entries = SqliteEntries(self._reading, self._writing)
+        """What outlives a driver beside attempts."""
 
     def __enter__(self) -> Self:
         return self
