@@ -7,8 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from orchestrator import client, service
 from orchestrator.admission import Order, admit
@@ -18,7 +16,6 @@ from orchestrator.client import PEER, RemoteDesk
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.learning import Listing
 from orchestrator.policy import MigrationPolicy
-from orchestrator.queueing import may_start
 from orchestrator.service import AttemptQueue
 from tests.orchestrator.fake_agents import FakeSite
 from vm_migration.api.v1 import orchestrator_pb2 as api_pb2
@@ -257,41 +254,3 @@ async def test_a_waiting_attempt_says_what_it_waits_for(site: FakeSite, desk: Re
                 break
     site.world.script.go.set()
     await _at(desk, waiting, Phase.COMPLETED)
-
-
-HOSTS = st.sampled_from(["a", "b", "c"])
-
-
-@st.composite
-def attempts(draw: st.DrawFn) -> list[Attempt]:
-    return [
-        Attempt(
-            attempt=str(number),
-            machine=str(number),
-            name=str(number),
-            source=draw(HOSTS),
-            destination=draw(HOSTS),
-            policy=MigrationPolicy(),
-            created_at=float(number),
-            updated_at=0.0,
-            priority=draw(st.integers(0, 3)),
-        )
-        for number in range(draw(st.integers(0, 8)))
-    ]
-
-
-@settings(max_examples=150)
-@given(waiting=attempts(), running=attempts())
-def test_no_host_is_asked_for_more_than_its_limits_and_none_idles(
-    waiting: list[Attempt], running: list[Attempt]
-) -> None:
-    active: list[Attempt] = []
-    for one in running:
-        active.extend(may_start([one], active))
-    chosen = may_start(waiting, active)
-    together = [*active, *chosen]
-    for sources in ([one.source for one in together], [one.destination for one in together]):
-        assert len(sources) == len(set(sources))
-    assert list(chosen) == sorted(chosen, key=lambda one: (-one.priority, one.created_at))
-    left = [one for one in waiting if one not in chosen]
-    assert may_start(left, together) == []
