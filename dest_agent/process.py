@@ -21,6 +21,7 @@ from vm_migration.link.server import Service
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
 
+_EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never listened at from here
 _log: Final = logs.get(__name__)
 
 
@@ -49,7 +50,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),
     ]
-    return Offer(_Both(agent, direct), place.dest, services, agent.complaint)
+    return Offer(_Both(agent, direct), place.dest, services, agent.complaint, further_addresses(place.dest, bulk))
 
 
 class _Both:
@@ -74,6 +75,12 @@ def bulk_address(place: HostPlace) -> str:
     if ":" in place.bulk and not _is_ipv6(place.bulk):
         return place.bulk
     return join_address(place.bulk, split_address(place.dest)[1])
+
+
+def further_addresses(dest: str, bulk: str) -> tuple[str, ...]:
+    """Return where the agent listens beside `dest`: at the bulk address, where that is not covered by it."""
+    host = split_address(dest)[0]
+    return () if bulk == dest or host in _EVERY_ADDRESS else (bulk,)
 
 
 def _is_ipv6(text: str) -> bool:

@@ -44,12 +44,16 @@ class Agent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An agent, where it listens, the services that speak for it beside Host, and what it complains about there."""
+    """An agent, where it listens, the services that speak for it beside Host, and what it complains about there.
+
+    `also` are further addresses that it listens at.
+    """
 
     agent: Agent
     address: str
     services: Sequence[Service]
     complain: Complain = no_complaint
+    also: Sequence[str] = ()
 
 
 Make = Callable[[Configuration, HostPlace], Offer]
@@ -80,7 +84,8 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     place = own_place(configuration)
     offer = make(configuration, place)
     services = [host_service(place, offer.complain), *offer.services]
-    require_free(offer.address)  # another agent that serves there must not lose its journals to one that cannot
+    for address in (offer.address, *offer.also):
+        require_free(address)  # another agent that serves there must not lose its journals to one that cannot
     seat = Seat(place.state_dir, side)
     seat.take()
     await offer.agent.recover()
@@ -92,6 +97,7 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
                 offer.address,
                 configuration.tls_files(),
                 services,
+                also=offer.also,
                 audit=audit.write,
                 limits=configuration.server_limits(),
             )

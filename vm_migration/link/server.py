@@ -51,15 +51,18 @@ class AgentServer:
         tls: TlsFiles | None,
         services: Sequence[Service],
         *,
+        also: Sequence[str] = (),
         grace: float = 5.0,
         audit: Audit = no_audit,
         limits: ServerLimits = USUAL,
     ) -> None:
         """Describe the server; `address` is `host:port`, port 0 takes a free one; `grace` is in seconds.
 
+        `also` are further addresses that the same services are met at, such as one in the migration network.
         `audit` is told of every call that changes something, before its answer leaves.
         """
         self._configured = address
+        self._also = tuple(also)
         self._tls = tls
         self._services = tuple(services)
         self._grace = grace
@@ -89,14 +92,18 @@ class AgentServer:
             Refused: Another process listens there.
         """
         if self._tls is None:
-            refuse_plaintext(self._configured)
+            for address in (self._configured, *self._also):
+                refuse_plaintext(address)
             server = self._draft(authorise_nobody_in_particular)
-            port = _bound(self._configured, server.add_insecure_port)
+            add_port: Callable[[str], int] = server.add_insecure_port
             _log.warning("plaintext: whoever has a user on this host may do everything", address=self._configured)
         else:
             renewal = Renewal(self._tls)
             server = self._draft(functools.partial(authorise, renewal.material.identity.site))
-            port = _bound(self._configured, _secured(server, renewal))
+            add_port = _secured(server, renewal)
+        port = _bound(self._configured, add_port)
+        for address in self._also:
+            _bound(address, add_port)
         await server.start()
         self._server = server
         self._address = join_address(split_address(self._configured)[0], port)

@@ -1,6 +1,7 @@
 """Where an agent's server listens, and what it says of itself."""
 
 import io
+import socket
 
 import grpc.aio
 import pytest
@@ -34,11 +35,24 @@ async def test_a_port_in_use_is_refused(site: Site, tls: bool) -> None:
         assert again.address == first.address
 
 
+async def test_one_server_is_met_at_all_its_addresses(site: Site) -> None:
+    files, caller = site.issue("host", "host-b"), site.issue("orchestrator", "main")
+    with socket.socket() as free:
+        free.bind(("127.0.0.2", 0))
+        second = f"127.0.0.2:{free.getsockname()[1]}"
+    async with AgentServer("127.0.0.1:0", files, services(), also=(second,)) as server:
+        assert await check(server.address, caller)
+        assert await check(second, caller)
+
+
 async def test_addresses_of_others_are_refused(site: Site) -> None:
     files = site.issue("host", "host-b")
     for address in ("192.0.2.1:0", "no-such-host.invalid:0", "nonsense"):
         with pytest.raises(InvalidInput):
             async with AgentServer(address, files, services()):
+                pytest.fail("bound to what is not ours")
+        with pytest.raises(InvalidInput):
+            async with AgentServer("127.0.0.1:0", files, services(), also=(address,)):
                 pytest.fail("bound to what is not ours")
 
 
