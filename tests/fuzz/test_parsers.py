@@ -35,7 +35,7 @@ def test_damaged_input_is_refused_or_means_what_it_says(name: str) -> None:
     target = _TARGETS[name]
     corpus = damaged_from(target)
 
-    @settings(max_examples=EXAMPLES, deadline=None)
+    @settings(max_examples=EXAMPLES)
     @given(st.binary(min_size=1, max_size=33))
     def damaged(program: bytes) -> None:
         data = edited(corpus[program[0] % len(corpus)], program[1:], corpus)
@@ -48,7 +48,7 @@ def test_damaged_input_is_refused_or_means_what_it_says(name: str) -> None:
 
 
 def test_arbitrary_bytes_are_refused_or_mean_what_they_say(target: Target) -> None:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.binary(max_size=300))
     def arbitrary(data: bytes) -> None:
         target.feed_measured(data)

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice
 from orchestrator.drive import Surroundings
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from vm_migration.errors import MigrationError
 
@@ -46,5 +46,5 @@ def hooks() -> RecordedHooks:
 async def around(site: FakeSite, hooks: RecordedHooks, tmp_path: Path) -> AsyncIterator[Surroundings]:
     async with contextlib.AsyncExitStack() as stack:
         agents = await stack.enter_async_context(Agents(site.addresses, None))
-        store = stack.enter_context(Store(tmp_path / "orchestrator.db"))
+        store = stack.enter_context(SqliteStore(tmp_path / "orchestrator.db"))
         yield Surroundings(store, agents, hooks, "cli-test-1", time.time, patience=1.0)

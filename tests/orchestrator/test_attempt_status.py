@@ -8,6 +8,7 @@ from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.drive import Drive, Surroundings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.status import KEEP_SECONDS, StoreOutbox, publishing
+from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Ownership, Store
 from tests.orchestrator.fake_agents import FakeSite
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
@@ -33,7 +34,7 @@ def entered(store: Store, driver: str = "cli-host-1") -> Attempt:
 
 
 def test_every_transition_leaves_as_an_event_and_a_state_and_none_twice(tmp_path: Path) -> None:
-    with Store(tmp_path / "store.db") as store:
+    with SqliteStore(tmp_path / "store.db") as store:
         row = entered(store)
         outbox = StoreOutbox(store, "cli-host-1", Topics("home"), lambda: 101.0)
         row = store.save(row.to(Phase.PREFLIGHT), 101.0)
@@ -50,7 +51,7 @@ def test_every_transition_leaves_as_an_event_and_a_state_and_none_twice(tmp_path
 
 
 def test_retained_topics_are_what_the_store_says_now(tmp_path: Path) -> None:
-    with Store(tmp_path / "store.db") as store:
+    with SqliteStore(tmp_path / "store.db") as store:
         row = entered(store)
         store.save(row.to(Phase.REFUSED, Outcome.REFUSED), 102.0, owner=Ownership("m1", "qat-guest", "host-a", 3))
         state, owner = StoreOutbox(store, "x", Topics("home"), lambda: 103.0).retained()
@@ -63,7 +64,7 @@ def test_retained_topics_are_what_the_store_says_now(tmp_path: Path) -> None:
 
 
 async def test_what_a_dead_driver_left_is_adopted(tmp_path: Path) -> None:
-    with Store(tmp_path / "store.db") as store:
+    with SqliteStore(tmp_path / "store.db") as store:
         entered(store, driver="cli-dead-1")
         store.adopt_outbox("cli-host-2", 105.0, 10.0)
         assert store.pending("cli-host-2", 10) == ()
@@ -123,6 +124,6 @@ async def _drive(around: Surroundings) -> Attempt:
 
 
 async def test_without_a_broker_nobody_is_told_and_nothing_fails(tmp_path: Path) -> None:
-    with Store(tmp_path / "store.db") as store:
+    with SqliteStore(tmp_path / "store.db") as store:
         async with publishing(store, "cli-host-1", "home", None, time.time) as status:
             status.observe(entered(store))

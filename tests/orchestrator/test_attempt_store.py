@@ -15,7 +15,8 @@ from orchestrator.policy import MigrationPolicy
 from orchestrator.store import schema
 from orchestrator.store.claim import CLAIM_SECONDS, claimed
 from orchestrator.store.exclusive import only_daemon
-from orchestrator.store.store import Ownership, Store
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, Refused, Stale
 
@@ -49,14 +50,14 @@ def test_what_is_written_is_read_back_whole(path: Path) -> None:
         report=source_pb2.AttemptReport(phase="begun", ram_bytes=1 << 40, rounds=[types_pb2.Round(round=1)]),
         asked=Asked(measure_ms=250, by_host=True),
     )
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.open_attempt(row)
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         assert store.get(row.attempt) == row
 
 
 def test_one_machine_has_one_open_attempt_and_the_second_is_told_who_holds_it(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         first = store.open_attempt(new("first"))
         assert store.open_attempt(new("first")) == first
         with pytest.raises(Refused, match=r"first.*cli-1") as refusal:
@@ -68,7 +69,7 @@ def test_one_machine_has_one_open_attempt_and_the_second_is_told_who_holds_it(pa
 
 
 def test_events_have_no_gap_and_leave_through_the_outbox_in_order(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(new())
         for phase in (Phase.PREFLIGHT, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING):
             row = store.save(row.to(phase), 101.0)
@@ -85,7 +86,7 @@ def test_events_have_no_gap_and_leave_through_the_outbox_in_order(path: Path) ->
 
 
 def test_an_ended_attempt_goes_nowhere(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.save(store.open_attempt(new()).to(Phase.REFUSED, Outcome.REFUSED), 101.0)
         with pytest.raises(IllegalPhase):
             store.save(replace(row, phase=Phase.PREPARING), 102.0)
@@ -94,7 +95,7 @@ def test_an_ended_attempt_goes_nowhere(path: Path) -> None:
 
 
 def test_a_silent_driver_is_taken_over_with_the_next_term_and_cannot_write_any_more(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(new())
         with pytest.raises(Refused) as held:
             store.claim(row.attempt, "cli-2", 101.0)
@@ -109,7 +110,7 @@ def test_a_silent_driver_is_taken_over_with_the_next_term_and_cannot_write_any_m
 
 
 def test_a_wish_to_cancel_survives_what_the_driver_writes(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(new())
         store.request_cancel(row.attempt)
         assert store.save(row.to(Phase.PREFLIGHT), 101.0).cancel_requested
@@ -117,7 +118,7 @@ def test_a_wish_to_cancel_survives_what_the_driver_writes(path: Path) -> None:
 
 
 def test_owners_are_compared_by_epoch(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         assert store.record_owner(Ownership("m1", "guest", "host-b", 5), "cli-1")
         assert not store.record_owner(Ownership("m1", "guest", "host-c", 4), "cli-1")
         assert not store.record_owner(Ownership("m1", "guest", "host-c", 5), "cli-1")
@@ -127,7 +128,7 @@ def test_owners_are_compared_by_epoch(path: Path) -> None:
 
 
 def test_only_what_ended_long_ago_and_is_published_is_forgotten(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         open_row = store.open_attempt(new("open"))
         ended = store.open_attempt(new("ended", machine="m2"))
         store.save(ended.to(Phase.REFUSED, Outcome.REFUSED), 101.0)
@@ -140,7 +141,7 @@ def test_only_what_ended_long_ago_and_is_published_is_forgotten(path: Path) -> N
 
 
 def test_an_attempt_is_found_by_the_start_of_its_name(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.open_attempt(new("abc1", machine="m1"))
         store.open_attempt(new("abd2", machine="m2"))
         assert store.find("abc").attempt == "abc1"
@@ -154,12 +155,12 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "orchestrator.db"
     file.write_text("this is no database, and longer than a page header would be" * 20)
     with pytest.raises(Refused) as refusal:
-        Store(file)
+        SqliteStore(file)
     assert refusal.value.code == "store-unusable"
 
 
 def _enter(path: Path, number: int, barrier: Barrier) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         barrier.wait()
         row = store.open_attempt(new(f"attempt-{number}", machine=f"m{number}", driver=f"cli-{number}"))
         for phase in (Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING):
@@ -170,18 +171,18 @@ def test_who_reads_a_store_does_not_wait_for_a_writer_that_is_frozen(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "BUSY_SECONDS", 0.1)
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         store.open_attempt(new())
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as frozen:
         frozen.execute("BEGIN IMMEDIATE")
-        with Store(path) as store:
+        with SqliteStore(path) as store:
             assert [row.attempt for row in store.attempts()] == [new().attempt]
             with pytest.raises(Refused, match="locked"):
                 store.request_cancel(new().attempt)
 
 
 def test_several_processes_write_at_once(path: Path) -> None:
-    Store(path).close()
+    SqliteStore(path).close()
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(3)
     processes = [context.Process(target=_enter, args=(path, number, barrier)) for number in range(3)]
@@ -190,7 +191,7 @@ def test_several_processes_write_at_once(path: Path) -> None:
     for process in processes:
         process.join(60)
         assert process.exitcode == 0
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         rows = store.attempts()
         assert len(rows) == 3
         for row in rows:
@@ -224,7 +225,7 @@ def test_a_claim_is_granted_exactly_when_nobody_else_is_alive(age: float, driver
 
 
 def test_a_driver_that_comes_back_under_its_name_is_not_its_earlier_life(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(new())
         with pytest.raises(Refused):
             store.claim(row.attempt, "cli-1", 101.0)
@@ -237,12 +238,12 @@ def test_a_store_has_one_daemon_at_a_time(path: Path) -> None:
     with only_daemon(path), pytest.raises(Refused, match=str(os.getpid())) as refusal, only_daemon(path):
         raise AssertionError("There are two")
     assert refusal.value.code == "orchestrator-runs"
-    with only_daemon(path), Store(path) as store:
+    with only_daemon(path), SqliteStore(path) as store:
         assert store.attempts() == ()
 
 
 def test_a_claim_tells_the_state_again(path: Path) -> None:
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(new())
         store.acknowledge("cli-1", 1000)
         store.claim(row.attempt, "cli-2", 1000.0)

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.store.entries import Entries, Entry
+from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
 from vm_migration.errors import Stale
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "orchestrator.db") as opened:
+    with SqliteStore(tmp_path / "orchestrator.db") as opened:
         yield opened
 
 
@@ -48,13 +49,13 @@ def test_an_entry_is_forgotten_only_as_it_was_seen(entries: Entries) -> None:
 
 
 def test_what_another_process_wrote_is_seen_and_compared(store: Store) -> None:
-    with Store(store.path) as other:
+    with SqliteStore(store.path) as other:
         assert other.entries.below("") == ()
         written = store.entries.put("host/a", "on", version=0)
         assert other.entries.below("host/") == (written,)
         with pytest.raises(Stale):
             other.entries.put("host/a", "off", version=0)
-    with Store(store.path) as later:
+    with SqliteStore(store.path) as later:
         assert later.entries.get("host/a") == Entry("host/a", "on", written.version)
 
 
@@ -66,7 +67,7 @@ KEYS = st.text("ab/%_", max_size=4)
 def test_a_prefix_is_a_prefix_and_no_pattern(
     tmp_path_factory: pytest.TempPathFactory, keys: set[str], prefix: str
 ) -> None:
-    with Store(tmp_path_factory.mktemp("store") / "orchestrator.db") as store:
+    with SqliteStore(tmp_path_factory.mktemp("store") / "orchestrator.db") as store:
         for key in keys:
             store.entries.put(key, "value", version=0)
         found = [one.key for one in store.entries.below(prefix)]

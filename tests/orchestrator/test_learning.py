@@ -12,7 +12,7 @@ from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import Desk, LocalDesk, follow
 from orchestrator.drive import Drive, Surroundings, ignore
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_orchestrator_daemon import daemon
 from vm_migration.errors import InvalidInput, Refused, Unreachable
@@ -40,7 +40,7 @@ async def held(site: FakeSite, around: Surroundings, phase: str) -> AsyncIterato
 
 @pytest.fixture
 def elsewhere(around: Surroundings, tmp_path: Path) -> Iterator[Surroundings]:
-    with Store(tmp_path / "another.db") as store:
+    with SqliteStore(tmp_path / "another.db") as store:
         yield replace(around, store=store, driver="cli-elsewhere-1")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.attempt import Attempt
 from orchestrator.command import run_here
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.attempts_to_draw import completed, copying, failed, refused
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 
@@ -26,7 +26,7 @@ class Desk:
 
     def keep(self, attempt: Attempt) -> None:
         """Put an attempt into the store."""
-        with Store(self.folder / "orchestrator.db") as store:
+        with SqliteStore(self.folder / "orchestrator.db") as store:
             store.open_attempt(attempt)
 
     async def says(self, *words: str) -> tuple[int, str, str]:

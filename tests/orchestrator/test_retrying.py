@@ -21,7 +21,7 @@ from orchestrator.preflight import Candidate
 from orchestrator.result import migration_document
 from orchestrator.retrying import LONGEST_WAIT, first_choice, may_retry, successor, wait_seconds
 from orchestrator.store import schema
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from tests.orchestrator.test_orchestrator_daemon import daemon
 from vm_migration.errors import InvalidInput, Refused
@@ -193,7 +193,7 @@ def test_a_store_of_the_version_before_is_used_beside_it(tmp_path: Path) -> None
             db.execute(statement)
         db.execute(f"PRAGMA user_version={schema.VERSION}")
     row = replace(ENDED, phase=Phase.QUEUED, outcome=None, error=None)
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         assert store.open_attempt(row) == row
         assert store.get("a0").retry == Retry(left=2)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -201,7 +201,7 @@ def test_a_store_of_the_version_before_is_used_beside_it(tmp_path: Path) -> None
         names = [name for _, name, *_ in db.execute("PRAGMA table_info(attempt)") if name != "retry"]
         marks = ", ".join("'a1'" if name == "attempt" else "'m2'" if name == "machine" else name for name in names)
         db.execute(f"INSERT INTO attempt ({', '.join(names)}) SELECT {marks} FROM attempt")  # noqa: S608 - own names
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         assert store.get("a1").retry == Retry()
 
 

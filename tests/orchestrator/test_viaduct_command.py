@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.attempt import Phase
 from orchestrator.command import run_here
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from vm_migration.api.v1 import types_pb2
 
@@ -185,7 +185,7 @@ async def test_bad_input_is_two_lines_and_exit_code_2(
     as_json = await viaduct(*words, "--json")
     assert (as_json.document["schema"], as_json.document["exit_code"]) == ("viaduct.error.v1", 2)
     assert site.world.calls == []
-    with Store(store) as opened:
+    with SqliteStore(store) as opened:
         assert opened.attempts(everything=True) == ()
 
 
@@ -268,7 +268,7 @@ async def test_cancel_reaches_the_source_whoever_drives(viaduct: Run, site: Fake
     site.world.script.hold_at = "pre-copy"
     driving = await _driver("migrate", "guest", "--to", "host-b", "--json")
     await site.world.script.reached.wait()
-    with Store(store) as opened:
+    with SqliteStore(store) as opened:
         (row,) = opened.attempts()
     cancelled = await viaduct("cancel", row.attempt[:8], "--json")
     assert cancelled.exit_code == 0, cancelled.err
@@ -284,7 +284,7 @@ async def test_force_and_tune_reach_the_source_whoever_drives(viaduct: Run, site
     driving = await _driver("migrate", "guest", "--to", "host-b", "--on-timeout", "force", "--json")
     await site.world.script.reached.wait()
     await _reached(store, Phase.PRE_COPY)
-    with Store(store) as opened:
+    with SqliteStore(store) as opened:
         (row,) = opened.attempts()
     tuned = await viaduct("tune", row.attempt[:8], "--downtime-limit", "2s", "--max-bandwidth", "8Mbit/s", "--json")
     assert tuned.document["schema"] == "viaduct.attempt.v1", tuned.err
@@ -309,7 +309,7 @@ async def test_force_and_tune_are_refused_where_they_come_too_early_or_too_late(
     driving = await _driver("migrate", "guest", "--to", "host-b")
     await site.world.script.reached.wait()
     await _reached(store, Phase(held_at))
-    with Store(store) as opened:
+    with SqliteStore(store) as opened:
         (row,) = opened.attempts()
     (await viaduct("force", row.attempt)).complains(3, force_says)
     tuned = await viaduct("tune", row.attempt, "--downtime-limit", "1s")
@@ -379,7 +379,7 @@ async def _beside(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
 
 
 async def _reached(store: Path, phase: Phase) -> None:
-    with contextlib.closing(Store(store)) as opened:
+    with contextlib.closing(SqliteStore(store)) as opened:
         while opened.attempts()[0].phase != phase:  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.02)
 

@@ -222,7 +222,7 @@ class LossyTracking(UnqueriedUnmap, MissedWrite):
 
 @pytest.mark.parametrize("tracking", [SoundTracking, LossyTracking])
 def test_every_interleaving_ends_in_equal_memory_or_in_a_named_page(tracking: type[Migration]) -> None:
-    run_state_machine_as_test(tracking, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(tracking, settings=settings(max_examples=60, stateful_step_count=40))
 
 
 @pytest.mark.parametrize("tracking", [MissedWrite, UnqueriedUnmap])

@@ -13,6 +13,7 @@ from orchestrator.attempt import Attempt, Notice
 from orchestrator.drive import Surroundings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.service import AttemptQueue
+from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
 from tests.simulation.channels import Caller
 from tests.simulation.hosts import SITE, Happenings, end_process
@@ -168,7 +169,7 @@ def order(machine: str, destination: str, attempt: str, *, force_on_timeout: boo
 @contextmanager
 def store_in_memory() -> Iterator[Store]:
     """Open a store that lasts as long as the schedule."""
-    with Store(Path(":memory:")) as store:
+    with SqliteStore(Path(":memory:")) as store:
         yield store
 
 

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from orchestrator.agents import HostAddresses
 from orchestrator.store import rows
+from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
 from source_agent.agent import SourceAgent
 from tests.simulation.drivers import Orchestrator
@@ -90,7 +91,7 @@ class World:
     def add_orchestrator(self, name: str, store: Store | None = None) -> Orchestrator:
         """Add an orchestrator, with a store of its own unless one is given."""
         if store is None:
-            store = Store(Path(":memory:"))
+            store = SqliteStore(Path(":memory:"))
             self.stores.append(store)
         added = Orchestrator(
             name, loop=self.loop, network=self.network, hosts=self.addresses(), store=store, happenings=self

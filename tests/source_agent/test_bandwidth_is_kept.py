@@ -60,7 +60,7 @@ def in_virtual_time(scenario: Callable[[], Coroutine[object, object, None]]) -> 
         loop.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1 << 20, 1 << 30),
     st.lists(st.lists(st.integers(1 << 12, FRAME), min_size=1, max_size=5), min_size=1, max_size=4),
@@ -85,7 +85,7 @@ def test_no_window_carries_more_than_the_bandwidth_a_burst_and_a_frame_of_each_s
     in_virtual_time(scenario)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1 << 20, 1 << 27), st.integers(1, 4))
 def test_over_ten_seconds_a_bandwidth_is_kept_within_five_percent(rate: int, streams: int) -> None:
     async def scenario() -> None:
@@ -101,7 +101,7 @@ def test_over_ten_seconds_a_bandwidth_is_kept_within_five_percent(rate: int, str
     in_virtual_time(scenario)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(4 * 50 * 4200, 1 << 30),
     st.integers(1, 4),

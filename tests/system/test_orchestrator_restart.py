@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from tests.system.attempts import DEADLINE, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.gates import Gate
@@ -48,7 +48,7 @@ async def row(orchestrator: Orchestrator, *, term: int) -> Attempt:
     """Return the only attempt of the store, once it is driven in a term, or has ended in it."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            with Store(orchestrator.store) as store:
+            with SqliteStore(orchestrator.store) as store:
                 (found,) = store.attempts(everything=True)
             if found.term >= term:
                 return found
@@ -189,7 +189,7 @@ async def test_what_neither_orchestrator_nor_broker_lived_through_is_told_withou
                     (owner,) = await after.until_topic("machine/told/owner")
                 told = {one.document["sequence"]: one.document["phase"] for one in events(before.messages)}
                 told |= {one.document["sequence"]: one.document["phase"] for one in events(after.messages)}
-                with Store(orchestrator.store) as store:
+                with SqliteStore(orchestrator.store) as store:
                     written = {one.sequence: one.phase.value for one in store.events(attempt)}
                 assert told == written
                 assert sorted(written) == list(range(1, len(written) + 1))

@@ -6,16 +6,22 @@ Prints, as one JSON document, what it found: the states of each journal, the sta
 phase and outcome of each attempt, with how many events each has.
 """
 
+import importlib
+import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.store.store import Store
 from source_agent.terms import decode as decode_terms
 from vm_migration.handover.journal import machines
 from vm_migration.handover.journal_format import scan
 from vm_migration.handover.record import Record, decode, encode
 from vm_migration.handover.states import LEAVING, State
+
+if TYPE_CHECKING:
+    from orchestrator.store.sqlite import SqliteStore
 
 CLOSED_BY_A_SOURCE = (State.ABORTED, State.LOST, State.RETIRED)
 """A source agent that starts reads the terms of a record in these states, where it has any."""
@@ -39,9 +45,18 @@ def journals(folder: Path) -> dict[str, list[str]]:
 
 def attempts(path: Path) -> dict[str, tuple[str, str, int]]:
     """Return phase, outcome and number of events of each attempt."""
-    with Store(path) as store:
+    with _opener()(path) as store:
         rows = store.attempts(everything=True)
         return {row.attempt: (row.phase.value, str(row.outcome), len(store.events(row.attempt))) for row in rows}
+
+
+def _opener() -> "Callable[[Path], SqliteStore]":
+    """Return what opens a store; 0.1.0 had one kind only."""
+    if importlib.util.find_spec("orchestrator.store.sqlite") is None:
+        older: Callable[[Path], SqliteStore] = importlib.import_module("orchestrator.store.store").Store
+        return older
+    newer: Callable[[Path], SqliteStore] = importlib.import_module("orchestrator.store.sqlite").SqliteStore
+    return newer
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import msgspec
 
 from orchestrator.attempt import Asked, Attempt, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.policy import MigrationPolicy
-from orchestrator.store.store import Ownership, Store
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from source_agent.terms import encode as encode_terms
 from source_agent.terms import terms_of
 from tests.system.attempts import policy
@@ -37,7 +38,7 @@ def test_the_store_that_one_version_made_is_the_other_s_too(older: Version, tmp_
     path = tmp_path / "orchestrator.db"
     assert read_by(older, "store", path) == {}  # which made it
     expected = {}
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         for number, phase in enumerate(Phase):
             row = store.open_attempt(full_row(number, phase))
             store.heartbeat(row, 3.0)
@@ -49,7 +50,7 @@ def test_the_store_that_one_version_made_is_the_other_s_too(older: Version, tmp_
 
 def test_a_store_that_this_version_made_is_read_by_the_one_before(older: Version, tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
-    with Store(path) as store:
+    with SqliteStore(path) as store:
         row = store.open_attempt(full_row(1, Phase.PRE_COPY))
     assert read_by(older, "store", path) == {row.attempt: [row.phase.value, str(row.outcome), 1]}
 

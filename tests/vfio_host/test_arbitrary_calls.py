@@ -50,7 +50,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_any_call_ends_as_an_answer_or_an_errno(steps: list[tuple[int, AnyCall]]) -> None:
     host, files = Host(QAT), list[OpenFile]()

@@ -22,7 +22,7 @@ def lowest(first: int, number: int) -> int:
     return first + (number & -number).bit_length()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(RUNS, NUMBERS)
 def test_what_is_built_is_what_was_added(runs: list[tuple[int, int]], numbers: list[tuple[int, int]]) -> None:
     builder, expected = BitmapBuilder(BITS), set[int]()
@@ -60,7 +60,7 @@ def test_the_kernels_bitmaps_are_whole_words(bits: int, expected: int) -> None:
     assert bitmap_bytes(bits) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 199), st.integers(1, 60)), max_size=6), st.binary(max_size=25))
 def test_dense_is_runs_or_parts(runs: list[tuple[int, int]], part: bytes) -> None:
     bits = {bit for first, count in runs for bit in range(first, min(first + count, 200))}

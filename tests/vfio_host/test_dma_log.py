@@ -138,7 +138,7 @@ SPACE = 80
 RUNS = st.tuples(st.integers(0, SPACE - 1), st.integers(1, 24))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(RUNS, min_size=1, max_size=5),
     st.lists(st.tuples(st.sampled_from(["write", "report"]), RUNS, st.integers(0, 5000)), max_size=40),

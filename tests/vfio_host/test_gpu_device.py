@@ -19,7 +19,7 @@ def working() -> tuple[Processor, Jobs]:
     return processor, Jobs(processor.memory.view)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, LOCAL // 8 - 1), st.integers(1, 3000)), min_size=1, max_size=20))
 def test_results_follow_from_all_jobs_before(places: list[tuple[int, int]]) -> None:
     processor, jobs = working()
@@ -105,7 +105,7 @@ def test_the_register_of_local_memory_is_read_only() -> None:
         processor.device.read_register(0x50)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(*[U64 | st.integers(0, LOCAL)] * 4, st.integers(0, 2)), max_size=12))
 def test_arbitrary_requests_never_raise_and_end(entries: list[tuple[int, int, int, int, int]]) -> None:
     processor, jobs = working()

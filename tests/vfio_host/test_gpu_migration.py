@@ -34,7 +34,7 @@ def move(source: Processor, piece: int = MIB) -> Processor:
     return destination
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 9), max_size=4), st.integers(3000, 1 << 20))
 def test_a_move_in_the_middle_of_a_job_loses_and_repeats_nothing(moves: list[int], piece: int) -> None:
     processor = Processor()
@@ -129,7 +129,7 @@ def test_partial_state_is_refused_and_the_device_waits_for_the_rest(cut: int) ->
     assert processor.device.read_register(Register.CONTROL) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, HEADER_BYTES - 1) | st.integers(HEADER_BYTES, len(STATE) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_always_refused(place: int, change: int) -> None:
     data = bytearray(STATE)

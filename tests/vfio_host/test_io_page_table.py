@@ -238,7 +238,7 @@ def apply(table: IoPageTable, model: Model, backing: MemoryFile, step: tuple[str
             model.dirty.difference_update(run)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(OPERATIONS)
 def test_the_table_does_what_a_dictionary_of_pages_does(steps: list[tuple[str, int, int, int]]) -> None:
     table, model, backing = IoPageTable(), Model(), memory(SPACE * PAGE)
@@ -248,7 +248,7 @@ def test_the_table_does_what_a_dictionary_of_pages_does(steps: list[tuple[str, i
     assert ones(query(table, 0, SPACE * PAGE, clear=False)) == sorted(model.dirty)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 63), st.booleans()), max_size=80), st.sampled_from([PAGE, 16 << 10]))
 def test_no_write_is_ever_missing_from_the_harvests(steps: list[tuple[int, bool]], leaf: int) -> None:
     """Any interleaving of writes and clearing queries: what was harvested covers every page that was written."""

@@ -97,7 +97,7 @@ class Calls(RuleBasedStateMachine):
 
 
 TestCalls = Calls.TestCase
-TestCalls.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestCalls.settings = settings(max_examples=80, stateful_step_count=30)
 
 
 def test_p2_a_query_that_fails_leaves_the_unmap_to_work() -> None:

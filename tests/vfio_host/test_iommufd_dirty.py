@@ -146,7 +146,7 @@ PAGES = 64
 WRITES = st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(0, 2)), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WRITES, st.sampled_from([(PAGE, PAGE), (2 * MIB, PAGE), (16 << 10, 16 << 10)]))
 def test_every_write_is_in_a_harvest_or_in_the_query_before_the_unmap(
     steps: list[tuple[int, int]], sizes: tuple[int, int]

@@ -33,7 +33,7 @@ def walk(first: int, end: int, mapped: tuple[int, int], offset: int, dirty: set[
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     PLACE,
     PLACE | st.none(),

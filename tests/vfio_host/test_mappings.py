@@ -20,7 +20,7 @@ def overlaps(mapping: Mapping, start: int, end: int) -> bool:
     return mapping.iova < end and start < mapping.end
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1 << 32), st.lists(st.tuples(st.integers(0, SPACE), st.integers(1, SPACE)), max_size=15))
 def test_short_lists_do_what_one_long_list_does(seed: int, ranges: list[tuple[int, int]]) -> None:
     chance, backing, mappings = random.Random(seed), memory(PAGE), Mappings()  # noqa: S311 - not for secrets

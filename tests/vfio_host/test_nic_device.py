@@ -290,7 +290,7 @@ def changed_pages(before: bytes, after: memoryview) -> set[int]:
     return {start >> 12 for start in starts if before[start : start + 4096] != after[start : start + 4096]}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(ACTIONS, max_size=20))
 def test_a_hostile_guest_never_makes_a_step_raise_or_work_without_bound(actions: list[tuple[str, int, int]]) -> None:
     guest = HostileGuest()

@@ -46,7 +46,7 @@ def loaded(data: bytes, source: Card, pieces: int = 1000) -> Card:
     return destination
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=4), st.integers(100, 9000))
 def test_a_move_in_the_middle_loses_and_repeats_no_packet(moves: list[tuple[int, bool]], piece: int) -> None:
     card, receiver = working()
@@ -196,7 +196,7 @@ def test_a_state_that_is_invalid_is_left_by_a_reset_only() -> None:
 STATE = whole_state()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, len(STATE) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_always_refused(place: int, change: int) -> None:
     data = bytearray(STATE)
@@ -252,7 +252,7 @@ def test_what_is_encoded_decodes(state: NicState) -> None:
     assert decode_registers(encode_registers(state)) == state
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 700), max_size=60), max_size=5), st.integers(1, 5000))
 def test_any_reading_of_a_growing_table_gives_the_table(rounds: list[list[int]], size: int) -> None:
     table, registers = FlowTable(), NicState(sequence=5)

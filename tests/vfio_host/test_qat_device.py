@@ -217,7 +217,7 @@ def test_a_ring_of_an_impossible_size_does_not_start(entries: int) -> None:
     assert bench.register(Register.STATUS) == 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     index_page=st.binary(min_size=32, max_size=32),
     ring=st.binary(max_size=512),

@@ -46,7 +46,7 @@ class Side:
         return busy
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 40), max_size=5), st.booleans())
 def test_a_move_in_the_middle_loses_and_repeats_no_job(moves: list[int], precopy: bool) -> None:
     memory = shared_memory(MEMORY_BYTES)

@@ -10,7 +10,7 @@ from vfio_host.sparse_bits import STRETCH, SparseBits, runs_of
 RUN = st.tuples(st.integers(0, 5 * STRETCH), st.integers(1, 3 * STRETCH))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.booleans(), RUN), max_size=20), RUN)
 def test_sparse_bits_are_a_set(steps: list[tuple[bool, tuple[int, int]]], asked: tuple[int, int]) -> None:
     bits, expected = SparseBits(), set[int]()

@@ -36,7 +36,7 @@ def bits(made: Type1Container, pages: int) -> str:
     return f"{int.from_bytes(dense(bitmap), 'little'):0{pages}b}"[::-1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 20)), max_size=12))
 def test_p3_mapped_pages_are_dirty_for_ever_and_holes_never(wanted: list[tuple[int, int]]) -> None:
     made, expected = container(), ["0"] * 128

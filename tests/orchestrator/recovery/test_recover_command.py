@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.attempt import Outcome, Phase
 from orchestrator.recovery import settling
-from orchestrator.store.store import Ownership, Store
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from tests.orchestrator.recovery.documents import each, open_row, rows
 from tests.orchestrator.recovery.journalled_hosts import (
     ATTEMPT,
@@ -138,7 +139,7 @@ async def test_the_orchestrator_s_own_row_is_closed(viaduct: Run, site: Journall
     site["host-b"].hold(replaced(ACTIVE, former_retired=True))
     said = await viaduct("recover", "--json")
     assert (said.exit_code, each(said.document, "steps", "action")) == (0, ["close-attempt"])
-    with Store(config.parent / "orchestrator.db") as store:
+    with SqliteStore(config.parent / "orchestrator.db") as store:
         row = store.get(ATTEMPT)
         assert (row.phase, row.outcome, row.term) == (Phase.COMPLETED, Outcome.COMPLETED, 2)
         assert store.owners() == (Ownership(MACHINE, "guest", "host-b", 2),)

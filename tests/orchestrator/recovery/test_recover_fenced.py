@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.attempt import Outcome
-from orchestrator.store.store import Ownership, Store
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from tests.orchestrator.recovery.documents import each, open_row
 from tests.orchestrator.recovery.journalled_hosts import (
     ATTEMPT,
@@ -126,7 +127,7 @@ async def test_writes_may_be_missing_only_by_name(
     assert (taken.state, taken.owned_epoch) == (State.TAKEN, 3)
     assert f"{fenced} off, writes may be missing" in taken.reason
     assert each(said.document, "steps", "action")[1:] == ["close-attempt"]
-    with Store(config.parent / "orchestrator.db") as store:
+    with SqliteStore(config.parent / "orchestrator.db") as store:
         assert store.owners() == (Ownership(MACHINE, "guest", holder, 3),)
         assert store.get(ATTEMPT).outcome is outcome
 

@@ -29,7 +29,7 @@ def test_a_lock_that_is_kept_is_an_answer_and_not_a_wait() -> None:
     journal.append(confirm(journal.last))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.sampled_from(["open a", "open b", "append a", "append b", "fail", "die", "power", "half power"]),

@@ -22,7 +22,7 @@ def ends() -> Iterator[tuple[socket.socket, DirectWire]]:
 
 
 @given(st.lists(st.integers(0, 1500), max_size=30), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_places_are_filled_one_behind_the_other_and_no_further(lengths: list[int], data: st.DataObject) -> None:
     total = sum(lengths)
     sent = bytes(at * 7 % 251 for at in range(total))
@@ -47,7 +47,7 @@ def test_places_are_filled_one_behind_the_other_and_no_further(lengths: list[int
 
 
 @given(st.integers(0, 299))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_place_that_is_not_filled_is_held_by_no_error(came: int) -> None:
     memory = bytearray(300)
     places = [memoryview(memory)[:100], memoryview(memory)[100:]]
@@ -63,7 +63,7 @@ def test_a_place_that_is_not_filled_is_held_by_no_error(came: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=10_000), min_size=1, max_size=6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_parts_are_written_one_behind_the_other(parts: list[bytes]) -> None:
     whole = b"".join(parts)
     with ends() as (peer, wire):

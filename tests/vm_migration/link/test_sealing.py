@@ -118,7 +118,7 @@ def ends() -> Iterator[tuple[SealedWire, SealedWire, socket.socket]]:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40_000), min_size=1, max_size=4), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_message_of_parts_is_read_in_any_pieces(parts: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(parts)
     with ends() as (source, destination, _):

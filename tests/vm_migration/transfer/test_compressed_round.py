@@ -42,7 +42,7 @@ def image_with_a_round(pages: DirtyBitmap) -> IncomingImage:
 
 
 @given(st.sets(st.integers(0, PAGES - 1), min_size=1), st.lists(st.sampled_from(Codec), min_size=1), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_compressed_pages_arrive_as_they_were_and_are_verified(
     dirty: set[int], codecs: list[Codec], digested: bool
 ) -> None:

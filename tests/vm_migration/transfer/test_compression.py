@@ -99,14 +99,14 @@ worlds = st.builds(
 
 
 @given(worlds, processors)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_two_gib_take_at_most_a_twentieth_longer_than_without_a_codec(world: World, ahead: int) -> None:
     run = Run(lambda _at: world, 2048, ahead)
     assert run.seconds <= 1.05 * run.plainly
 
 
 @given(worlds, worlds, st.integers(1, 2000), processors)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nor_do_they_where_link_and_pages_change_on_the_way(
     first: World, second: World, change: int, ahead: int
 ) -> None:

@@ -83,7 +83,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=60), st.integers(1, PAGES + 3), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_is_written_cut_and_forgotten_the_destination_has_it(
     done: list[tuple[str, int, int, int]], slots: int, streams: int
 ) -> None:

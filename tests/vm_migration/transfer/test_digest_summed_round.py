@@ -43,7 +43,7 @@ def by_head(image: IncomingImage, frame: Frame) -> None:
 
 
 @given(st.sets(st.integers(0, PAGES - 1), min_size=1), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_by_head_or_as_a_whole_it_comes_to_the_same(chosen: set[int], data: st.DataObject) -> None:
     source = source_ram()
     dirty = DirtyBitmap.from_pages(PAGES, np.array(sorted(chosen), dtype=np.int64))

@@ -128,7 +128,7 @@ steps = st.tuples(st.sets(st.integers(0, FEW - 1), max_size=FEW), st.booleans())
 
 
 @given(st.lists(steps, max_size=60), st.integers(1, 3), st.integers(1, 6), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_page_is_lost_whatever_waits(
     schedule: list[tuple[set[int], bool]], streams: int, rounds: int, deltas: bool
 ) -> None:

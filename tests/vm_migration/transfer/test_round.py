@@ -75,7 +75,7 @@ def bodies(outgoing: OutgoingRound) -> list[Body]:
 
 
 @given(st.sets(st.integers(0, PAGES - 1)), st.sets(st.integers(0, PAGES - 1)), st.integers(1, 3), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_round_makes_its_pages_equal_and_touches_no_other(
     dirty: set[int], zero: set[int], streams: int, digested: bool
 ) -> None:
@@ -355,7 +355,7 @@ def test_a_stated_digest_lasts_until_the_witness_sees_a_write() -> None:
 
 
 @given(st.integers(0, 12), st.integers(1, 3), st.sets(st.integers(0, PAGES - 1)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_cut_round_leaves_stale_what_it_did_not_send_and_a_later_one_brings_it(
     frames: int, streams: int, rewritten: set[int]
 ) -> None:

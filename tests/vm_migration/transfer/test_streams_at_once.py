@@ -157,7 +157,7 @@ def step(play: Play, what: str, stream: int, runs: Runs, part: int) -> None:
 
 
 @given(st.lists(steps, max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_counts_as_come_lies_there_and_as_proven_is_so(plan: list[tuple[str, int, Runs, int]]) -> None:
     ram: PageWords = np.full((PAGES, 512), 99, dtype=np.uint64)
     image = IncomingImage(ram, ATTEMPT, STREAMS)

@@ -27,7 +27,7 @@ def bitmaps(draw: st.DrawFn) -> DirtyBitmap:
 
 
 @given(bitmaps())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_bitmap_survives_and_is_never_much_longer_than_its_words(bitmap: DirtyBitmap) -> None:
     data = encode_bitmap(bitmap)
     assert decode_bitmap(bitmap.pages, data) == bitmap
@@ -35,7 +35,7 @@ def test_a_bitmap_survives_and_is_never_much_longer_than_its_words(bitmap: Dirty
 
 
 @given(bitmaps(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_accepted_is_what_would_have_been_written(bitmap: DirtyBitmap, data: st.DataObject) -> None:
     message = bytearray(encode_bitmap(bitmap))
     for _ in range(data.draw(st.integers(1, 3)) if message else 0):

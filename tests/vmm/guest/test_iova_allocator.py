@@ -11,7 +11,7 @@ lengths = st.integers(1, 5000).map(lambda pages: pages * 4096)
 
 
 @given(st.lists(st.tuples(st.booleans(), lengths), max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_blocks_never_overlap(program: list[tuple[bool, int]]) -> None:
     allocator, live = IovaAllocator(39), dict[int, int]()
     for keep, length in program:

@@ -161,7 +161,7 @@ def test_a_block_that_cannot_be_mapped_leaves_no_descriptor(whole: bool) -> None
     st.lists(st.sets(st.integers(0, 4095), max_size=60), min_size=1, max_size=3),
     st.sampled_from([64, 1024, 1 << 20]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_witness_tells_what_was_written_however_its_pages_were_mapped(
     mapped: set[int], writes: list[set[int]], area: int
 ) -> None:

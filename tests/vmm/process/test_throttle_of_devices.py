@@ -203,7 +203,7 @@ def test_no_order_of_requests_leaves_a_device_held_of_whose_time_nothing_is_take
     numbers = itertools.count(1)
 
     @given(st.lists(EVENTS, max_size=20))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def walk(events: list[control.AnyRequest | str | int]) -> None:
         controller = running.attached(next(numbers))
         running.asked(controller, control.StopTracking())

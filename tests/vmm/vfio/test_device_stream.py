@@ -55,7 +55,7 @@ flags = st.sampled_from([STOP_COPY, STOP_COPY | MigrationFlags.PRE_COPY, STOP_CO
     st.lists(st.integers(1, 50), max_size=8),
     st.integers(1, 60),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_what_is_read_in_any_steps_makes_equal_devices_elsewhere(
     contents: list[tuple[MigrationFlags, bytes, bytes, bytes]], while_working: list[int], at_the_stop: int
 ) -> None:

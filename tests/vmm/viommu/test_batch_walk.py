@@ -60,7 +60,7 @@ addresses = st.one_of(
     ),
     st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_batches_agree_with_single_walks(
     contents: list[tuple[int, int, int]], iovas: list[int], stage: SecondStage, write: bool
 ) -> None:
@@ -71,7 +71,7 @@ def test_batches_agree_with_single_walks(
 
 
 @given(st.integers(0, 1 << 32), st.booleans(), st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_random_bytes_as_tables(seed: int, inside: bool, write: bool) -> None:
     memory = GuestMemory(RamBlock.create("batch", RAM))
     random = np.random.default_rng(seed)

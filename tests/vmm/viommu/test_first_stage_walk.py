@@ -170,7 +170,7 @@ entries = st.one_of(
 
 
 @given(st.lists(st.tuples(st.sampled_from(TABLES), st.integers(0, 1), entries), max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_walks_as_the_reference_does_and_leaves_the_same_bits(contents: list[tuple[int, int, int]]) -> None:
     memory, expected = (GuestMemory(RamBlock.create("first", RAM)) for _ in range(2))
     for table, index, entry in contents:
@@ -187,7 +187,7 @@ def test_walks_as_the_reference_does_and_leaves_the_same_bits(contents: list[tup
 
 
 @given(st.integers(0, 1 << 32), st.booleans(), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_random_bytes_as_tables_never_raise(seed: int, inside: bool, write: bool) -> None:
     memory = GuestMemory(RamBlock.create("first", RAM))
     random = np.random.default_rng(seed)

@@ -308,5 +308,5 @@ def _touching(found: set[Leaf], first: int, last: int) -> set[Leaf]:
     return {leaf for leaf in found if leaf[0] <= last and leaf[0] + leaf[1] >= first}
 
 
-HostileGuest.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+HostileGuest.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestHostileGuests = HostileGuest.TestCase

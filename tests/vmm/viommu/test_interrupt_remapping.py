@@ -150,7 +150,7 @@ def test_the_record_of_a_refused_interrupt_names_its_index() -> None:
     st.integers(0, 0xFFFF),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_message_and_no_table_raises(contents: bytes, address: int, data: int, source: int, extended: bool) -> None:
     memory = GuestMemory(RamBlock.create("interrupts", 1 << 16))
     memory.write(AT, contents)

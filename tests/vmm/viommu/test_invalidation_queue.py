@@ -200,7 +200,7 @@ descriptors = st.lists(
 
 
 @given(st.booleans(), descriptors, st.integers(0, (1 << 64) - 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_guest_makes_it_raise(scalable: bool, posted: list[tuple[int, int]], tail: int) -> None:
     rig = Rig(scalable=scalable)
     rig.unit.address_space(0x18)

@@ -37,7 +37,7 @@ def test_removal_takes_every_overlapping_record() -> None:
 
 
 @given(steps)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_behaves_as_a_list_searched_by_overlap(program: list[tuple[str, tuple[int, int]]]) -> None:
     tree, records = IovaTree(), list[DmaMap]()
     for action, (first, size) in program:

@@ -208,7 +208,7 @@ def addresses(levels: int) -> Iterator[int]:
 
 
 @given(tables)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_walks_as_the_reference_does(contents: list[tuple[int, int, int]]) -> None:
     memory = GuestMemory(RamBlock.create("walk", RAM))
     for table, index, entry in contents:

@@ -221,7 +221,7 @@ def test_the_unit_refuses_a_configuration_that_does_not_exist() -> None:
     ),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exactly_what_was_used_since_its_invalidation_is_stale(
     steps: list[tuple[str, int, int, int]], scalable: bool
 ) -> None:
@@ -260,7 +260,7 @@ def test_exactly_what_was_used_since_its_invalidation_is_stale(
 
 
 @given(st.integers(0, 1 << 32), st.booleans(), st.booleans(), st.booleans())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_random_bytes_as_structures_never_raise(seed: int, inside: bool, scalable: bool, first_stage: bool) -> None:
     memory = GuestMemory(RamBlock.create("translator", 1 << 16))
     random = np.random.default_rng(seed)

@@ -206,7 +206,7 @@ words = st.one_of(
         max_size=4,
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_few_hostile_words_never_raise(mode: bool, first: bool, changes: list[tuple[int, int, int]]) -> None:
     memory = GuestMemory(RamBlock.create("contexts", RAM))
     memory.words(ROOT, 2)[:] = CONTEXTS | 1

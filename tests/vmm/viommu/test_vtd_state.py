@@ -76,7 +76,7 @@ def moved(rig: Rig) -> Rig:
 
 
 @given(st.booleans(), steps)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_listener_holds_what_the_guest_mapped(scalable: bool, program: list[Step]) -> None:
     rig, live = Rig(scalable=scalable, pool=24 * 4096), list[tuple[Iova, int]]()
     rig.driver.enable()
@@ -121,7 +121,7 @@ def test_a_bad_state_of_the_unit_changes_nothing(spoil: Callable[[bytes], bytes]
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_state_makes_the_unit_raise_anything_else(data: st.DataObject) -> None:
     rig = Rig()
     rig.driver.enable()
