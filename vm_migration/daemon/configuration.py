@@ -51,6 +51,7 @@ VARIABLES: Final = {
     for section, model in _SECTIONS.items()
     for key in model.model_fields
 }
+_PATHS: Final = {"ca", "certificate", "key", "state_dir", "run_dir", "units", "folder", "file", "password_file"}
 _TRUTH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
 
@@ -160,7 +161,7 @@ def _overlay(document: dict[str, object], environment: Mapping[str, str]) -> dic
             continue
         table = document.setdefault(section, {})
         if isinstance(table, dict):  # else the section's own fault says enough
-            is_path = key in {"ca", "certificate", "key", "state_dir", "run_dir", "folder", "file", "password_file"}
+            is_path = key in _PATHS
             table[key] = str(Path(value).absolute()) if is_path and value else value
             origins[f"{section}.{key}"] = variable
     return origins

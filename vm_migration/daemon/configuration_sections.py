@@ -171,7 +171,8 @@ class TlsSection(_Table):
 class AgentSection(_Table):
     """What both agents of a host read; the budget, in bytes, is all the RAM that machines may have here.
 
-    `arrival_patience` is for how many seconds an arrival that is not whole waits for a source that is silent.
+    `arrival_patience` is for how many seconds an arrival that is not whole waits for a source that is silent. `units` is
+    the service manager's socket that starts machines in units of their own; without it agents start them.
     """
 
     host: Name
@@ -179,6 +180,7 @@ class AgentSection(_Table):
     run_dir: FilePath = Path("/run/viaduct")
     memory_budget: Annotated[int, _text(lambda value, _: parse_size(value), SIZES_ALLOWED)]
     arrival_patience: Annotated[float, _text(_seconds, DURATIONS_ALLOWED)] = _ARRIVAL_SECONDS
+    units: FilePath | None = None
 
 
 class AuditSection(_Table):

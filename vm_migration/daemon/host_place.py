@@ -19,6 +19,7 @@ class HostPlace:
     run_dir: Path
     memory_budget: int
     arrival_patience: float
+    units: Path | None = None
 
 
 def own_place(configuration: Configuration) -> HostPlace:
@@ -45,4 +46,5 @@ def own_place(configuration: Configuration) -> HostPlace:
         run_dir=Path(agent.run_dir),
         memory_budget=agent.memory_budget,
         arrival_patience=agent.arrival_patience,
+        units=agent.units,
     )

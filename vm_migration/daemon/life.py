@@ -2,7 +2,8 @@
 
 ::
 
-    start -> ready: one JSON line on stdout, READY=1 to the service manager
+    start -> the service manager is shown that the event loop runs, to the end
+          -> ready: one JSON line on stdout, READY=1 to the service manager
           -> SIGTERM or SIGINT: STOPPING=1, `stopped` returns, the body has `stop_deadline` seconds to leave
           -> past them, or at the second signal: the body is cancelled
     exit  0 after a stop that was asked for; else as the error says (vm_migration.errors), in two lines on stderr
@@ -13,13 +14,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TextIO
 
 from vm_migration.daemon.complaint import complaint
+from vm_migration.daemon.service_manager import show_life, tell
 from vm_migration.errors import InternalError
 from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
@@ -40,7 +41,8 @@ class Life:
         line = {"event": "ready", "process": self._process, "pid": os.getpid(), **facts}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
-        _notify("READY=1")
+        where = " ".join(f"{name} {fact}" for name, fact in facts.items())
+        tell("READY=1", f"STATUS=Serves: {where}" if where else "STATUS=Serves")
         _log.info("ready", **facts)
 
     async def stopped(self) -> None:
@@ -56,7 +58,7 @@ class Life:
         """Ask for a stop, as a signal does."""
         if not self._stop.is_set():
             _log.info("stopping")
-            _notify("STOPPING=1")
+            tell("STOPPING=1", "STATUS=Stops")
             self._stop.set()
 
 
@@ -76,6 +78,7 @@ async def _live(process: str, body: Callable[[Life], Awaitable[None]], stop_dead
     life = Life(process)
     task = asyncio.ensure_future(body(life))
     task.set_name(process)
+    showing = asyncio.create_task(show_life(), name="watchdog")
     with _signals(life, task):
         asking = asyncio.create_task(life.stopped(), name="stop-signal")
         await asyncio.wait([task, asking], return_when=asyncio.FIRST_COMPLETED)
@@ -86,6 +89,7 @@ async def _live(process: str, body: Callable[[Life], Awaitable[None]], stop_dead
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+    showing.cancel()
     if overdue:
         message = f"{process} did not stop within {stop_deadline:g} s and was cut off"
         raise InternalError("stop-overdue", message, "See its log for what it was doing")
@@ -119,17 +123,3 @@ def report_error(error: BaseException, stream: TextIO, *, debug: bool = False) -
         _log.error("failed", exc_info=innermost(error))
     told.write(stream)
     return told.exit_code
-
-
-def _notify(state: str) -> None:
-    """Tell the service manager, where one listens (sd_notify(3)); @ stands for the null byte of an abstract name."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
-            manager.sendto(state.encode(), address)
-    except OSError as error:
-        _log.warning("service manager not told", state=state, exc_info=error)

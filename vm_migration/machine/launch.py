@@ -4,11 +4,11 @@
 
     folder claimed -> both started -> host ready -> "go" to vmm -> vmm ready -> instance.json -> "keep" to both
 
-They are sessions of their own: an agent that ends, or is killed, leaves them running. Both are started at once, since
-an interpreter takes its time; the machine process holds until the host process is ready, and that ends by itself when
-the machine process is gone. Up to "keep" both end by themselves when whoever started them is gone: what no
-instance.json names, nobody could find. The claim keeps a folder that is being filled from everybody else, also while
-whoever fills it is frozen.
+They are sessions or units of their own (vm_migration.machine.starting): an agent that ends, or is killed, leaves them
+running. Both are started at once, since an interpreter takes its time; the machine process holds until the host process
+is ready, and that ends by itself when the machine process is gone. Up to "keep" both end by themselves when whoever
+started them is gone: what no instance.json names, nobody could find. The claim keeps a folder that is being filled from
+everybody else, also while whoever fills it is frozen.
 """
 
 import asyncio
@@ -17,11 +17,9 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -37,6 +35,7 @@ from vm_migration.machine.run_directory import (
     identify,
     lives,
 )
+from vm_migration.machine.starting import OwnSession, Starter
 from vm_migration.telemetry import logs
 from vmm.assembly.devices import host_configuration
 from vmm.assembly.specification import MachineSpecification
@@ -52,13 +51,17 @@ _HOST_PATIENCE: Final = 2.0
 _CLAIM_DEADLINE: Final = 5.0
 _CLAIM_POLL: Final = 0.02
 _LOGS: Final = {"vfio_host.process.main": "vfio-host.log", "vmm.process.main": "vmm.log"}
-_ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}
-"""Nothing here multiplies matrices: numpy's threads for it would only cost time to start."""
+_HERE: Final = OwnSession()
 _log: Final = logs.get(__name__)
 
 
 async def launch(
-    run: RunDirectory, machine: UUID, specification: MachineSpecification, *, incoming: bool
+    run: RunDirectory,
+    machine: UUID,
+    specification: MachineSpecification,
+    *,
+    incoming: bool,
+    starter: Starter = _HERE,
 ) -> MachineDirectory:
     """Start a machine's processes and wait until both say that they are ready.
 
@@ -69,7 +72,7 @@ async def launch(
     with directory.claimed() as mine:
         if not mine:
             raise LaunchFailed(f"The folder of machine {machine} was taken away while it was made")
-        await _bring_up(directory, specification, incoming=incoming)
+        await _bring_up(directory, specification, starter, incoming=incoming)
     return directory
 
 
@@ -96,13 +99,16 @@ def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
         raise LaunchFailed(f"Machine {machine} can have no folder in the run directory: {error}") from error
 
 
-async def _bring_up(directory: MachineDirectory, specification: MachineSpecification, *, incoming: bool) -> None:
+async def _bring_up(
+    directory: MachineDirectory, specification: MachineSpecification, starter: Starter, *, incoming: bool
+) -> None:
     started: list[_Started] = []
     machine = directory.machine
     try:
         (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
-        host = _start("vfio_host.process.main", _host_arguments(directory, specification), directory, started)
-        vmm = _start("vmm.process.main", _machine_arguments(directory, machine, incoming=incoming), directory, started)
+        of_host, of_vmm = _host_arguments(directory, specification), _machine_arguments(directory, incoming=incoming)
+        host = await _start(starter, "vfio_host.process.main", of_host, directory, started)
+        vmm = await _start(starter, "vmm.process.main", of_vmm, directory, started)
         await host.ready(_READY_DEADLINE)
         vmm.let_go()
         booting = 0 if incoming else specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB
@@ -175,7 +181,8 @@ class _Started:
 
     module: str
     id: ProcessId
-    process: subprocess.Popen[bytes]
+    stdin: FileIO
+    stdout: FileIO
     log: Path
 
     def let_go(self) -> None:
@@ -188,17 +195,13 @@ class _Started:
         self.close()
 
     def _tell(self, word: bytes) -> None:
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # it has ended: `ready` says so, or whoever looks at it next
-                self.process.stdin.write(word)
-                self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `ready` says so, or whoever looks at it next
+            self.stdin.write(word)
 
     def close(self) -> None:
         """Close what leads to it."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # a word that it did not live to hear
-                    pipe.close()
+        self.stdin.close()
+        self.stdout.close()
 
     async def ready(self, deadline: float) -> dict[str, object]:
         """Wait for the line that says that it is ready, and return what it says.
@@ -207,7 +210,7 @@ class _Started:
             LaunchFailed: It ended instead, or took more seconds than that.
         """
         try:
-            line = await asyncio.to_thread(_first_line, self.process, time.monotonic() + deadline)
+            line = await asyncio.to_thread(_first_line, self.stdout, time.monotonic() + deadline)
             said: object = json.loads(line) if line else None
         except (TimeoutError, ValueError) as error:
             raise LaunchFailed(f"{self.module} did not become ready: {error!r}{_tail(self.log)}") from error
@@ -221,43 +224,42 @@ def _host_arguments(directory: MachineDirectory, specification: MachineSpecifica
     return ["--socket", str(directory.path / HOST_SOCKET), "--configuration", configuration, HOLD]
 
 
-def _machine_arguments(directory: MachineDirectory, machine: UUID, *, incoming: bool) -> list[str]:
-    arguments = ["--directory", str(directory.path), "--machine", str(machine), HOLD]
+def _machine_arguments(directory: MachineDirectory, *, incoming: bool) -> list[str]:
+    arguments = ["--directory", str(directory.path), "--machine", str(directory.machine), HOLD]
     return [*arguments, "--incoming"] if incoming else arguments
 
 
-def _start(module: str, arguments: list[str], directory: MachineDirectory, started: list[_Started]) -> _Started:
+async def _start(
+    starter: Starter, module: str, arguments: list[str], directory: MachineDirectory, started: list[_Started]
+) -> _Started:
     log = directory.path / _LOGS[module]
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **_ENVIRONMENT},
-            start_new_session=True,
-        )
-    started.append(_Started(module, identify(process.pid), process, log))
-    # It outlives this loop, so whoever reaps it is bound to none.
-    threading.Thread(target=process.wait, name=f"end of {process.pid}", daemon=True).start()
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as given:
+        its_stdin, stdin = _pipe(given, kept)
+        stdout, its_stdout = _pipe(kept, given)
+        errors = given.enter_context(log.open("ab"))
+        pid = await starter.start(module, arguments, (its_stdin.fileno(), its_stdout.fileno(), errors.fileno()))
+        started.append(_Started(module, identify(pid), stdin, stdout, log))
+        kept.pop_all()
     return started[-1]
 
 
-def _first_line(process: subprocess.Popen[bytes], until: float) -> bytes:
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
+    read, write = os.pipe()
+    return reader.enter_context(FileIO(read, "r")), writer.enter_context(FileIO(write, "w"))
+
+
+def _first_line(stdout: FileIO, until: float) -> bytes:
     """Return what a process writes first, or what it has written when it ends. TimeoutError past the deadline."""
     line = b""
-    if process.stdout is None:
-        return line
-    with process.stdout as stdout:
-        written = select.poll()
-        written.register(stdout, select.POLLIN)
-        while not line.endswith(b"\n"):
-            if not written.poll(max(0.0, until - time.monotonic()) * 1000):
-                raise TimeoutError
-            part = os.read(stdout.fileno(), 4096)
-            if not part:
-                break
-            line += part
+    written = select.poll()
+    written.register(stdout, select.POLLIN)
+    while not line.endswith(b"\n"):
+        if not written.poll(max(0.0, until - time.monotonic()) * 1000):
+            raise TimeoutError
+        part = os.read(stdout.fileno(), 4096)
+        if not part:
+            break
+        line += part
     return line
 
 

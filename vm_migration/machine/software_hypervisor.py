@@ -10,6 +10,7 @@ from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
 from vm_migration.machine.software import SoftwareMachine
+from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.description import boot_id
 
@@ -17,8 +18,10 @@ from vmm.process.description import boot_id
 class SoftwareHypervisor:
     """Implements `vm_migration.machine.hypervisor.Hypervisor`."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, units: Path | None = None) -> None:
+        """`units`: the service manager's socket, of which every connection becomes a process in a unit of its own."""
         self._run: Final = RunDirectory(run_dir)
+        self._starter: Final[Starter] = OwnSession() if units is None else OwnUnit(units)
 
     @property
     def boot_id(self) -> str:
@@ -47,7 +50,7 @@ class SoftwareHypervisor:
 
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachineDirectory:
         """Start both processes."""
-        return await launch(self._run, machine, specification, incoming=incoming)
+        return await launch(self._run, machine, specification, incoming=incoming, starter=self._starter)
 
     async def take_away(self, place: MachinePlace, machine: MachinePort | None, *, only: str = "") -> None:
         """End both processes, and remove the folder."""
