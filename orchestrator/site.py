@@ -14,7 +14,7 @@ from orchestrator.desk import Desk, LocalDesk
 from orchestrator.drive import Surroundings
 from orchestrator.site_hooks import SiteHooks
 from orchestrator.status import publishing
-from orchestrator.store.store import Store
+from orchestrator.store.sqlite import SqliteStore
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.errors import InvalidInput
 from vm_migration.link.channel import open_channel
@@ -61,7 +61,7 @@ def own_name() -> str:
 async def surroundings(configuration: Configuration, driver: str) -> AsyncIterator[Surroundings]:
     """Open the store and the agents, and publish what this driver does."""
     site = configuration.site
-    with Store(store_path(site.store, os.environ)) as store:
+    with SqliteStore(store_path(site.store, os.environ)) as store:
         async with (
             agents_of(configuration) as agents,
             publishing(store, driver, site.name, configuration.broker(), time.time) as status,
@@ -87,7 +87,7 @@ async def open_desk(configuration: Configuration, *, drives: bool = False) -> As
         async with surroundings(configuration, own_name()) as around:
             yield LocalDesk(around, START_DAEMON)
     else:
-        with Store(store_path(configuration.site.store, os.environ)) as store:
+        with SqliteStore(store_path(configuration.site.store, os.environ)) as store:
             async with agents_of(configuration) as agents:
                 around = Surroundings(store, agents, SiteHooks(configuration), own_name(), time.time)
                 yield LocalDesk(around, START_DAEMON)

@@ -7,6 +7,7 @@ from typing import Final
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.diagnosis.finding import Code, Finding
 from orchestrator.site import own_name, store_path
+from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
 from vm_migration.daemon import mqtt
 from vm_migration.daemon.broker_url import Broker
@@ -30,7 +31,7 @@ async def _store(configuration: Configuration) -> Finding | None:
     try:
         path = store_path(configuration.site.store, os.environ)
         if path.exists():  # one that is not there yet is made by whoever drives first
-            await asyncio.to_thread(lambda: _read(Store(path)))
+            await asyncio.to_thread(lambda: _read(SqliteStore(path)))
     except MigrationError as error:
         return Finding(Code.STORE_UNUSABLE, error.message, error.hint)
     return None

@@ -17,7 +17,8 @@ from orchestrator.recovery.settling import Say, settle
 from orchestrator.recovery.steps import Outcome, Unsettled
 from orchestrator.recovery.vouching import vouched
 from orchestrator.site import own_name, store_path, surroundings
-from orchestrator.store.store import Ownership, Store
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.custodies import name_in
 from vm_migration.errors import MigrationError, Refused, Unreachable
@@ -141,7 +142,7 @@ def _owners(configuration: Configuration) -> tuple[Ownership, ...]:
         path = store_path(configuration.site.store, os.environ)
         if not path.exists():
             return ()
-        with Store(path) as store:
+        with SqliteStore(path) as store:
             return store.owners()
     except MigrationError:
         return ()

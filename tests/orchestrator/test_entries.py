@@ -9,18 +9,17 @@ from hypothesis import strategies as st
 
 from orchestrator.store.entries import Entries, Entry
 from orchestrator.store.sqlite import SqliteStore
-from orchestrator.store.store import Store
 from vm_migration.errors import Stale
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
     with SqliteStore(tmp_path / "orchestrator.db") as opened:
         yield opened
 
 
 @pytest.fixture
-def entries(store: Store) -> Entries:
+def entries(store: SqliteStore) -> Entries:
     return store.entries
 
 
@@ -48,7 +47,7 @@ def test_an_entry_is_forgotten_only_as_it_was_seen(entries: Entries) -> None:
     assert entries.get("plan/one") is None
 
 
-def test_what_another_process_wrote_is_seen_and_compared(store: Store) -> None:
+def test_what_another_process_wrote_is_seen_and_compared(store: SqliteStore) -> None:
     with SqliteStore(store.path) as other:
         assert other.entries.below("") == ()
         written = store.entries.put("host/a", "on", version=0)

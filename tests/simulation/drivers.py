@@ -14,7 +14,6 @@ from orchestrator.drive import Surroundings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.service import AttemptQueue
 from orchestrator.store.sqlite import SqliteStore
-from orchestrator.store.store import Store
 from tests.simulation.channels import Caller
 from tests.simulation.hosts import SITE, Happenings, end_process
 from tests.simulation.network import Network
@@ -54,7 +53,7 @@ class Orchestrator:
         loop: VirtualLoop,
         network: Network,
         hosts: Mapping[str, HostAddresses],
-        store: Store,
+        store: SqliteStore,
         happenings: Happenings,
     ) -> None:
         self.name: Final = name
@@ -167,7 +166,7 @@ def order(machine: str, destination: str, attempt: str, *, force_on_timeout: boo
 
 
 @contextmanager
-def store_in_memory() -> Iterator[Store]:
+def store_in_memory() -> Iterator[SqliteStore]:
     """Open a store that lasts as long as the schedule."""
     with SqliteStore(Path(":memory:")) as store:
         yield store

@@ -16,7 +16,6 @@ from google.protobuf.message import Message
 from orchestrator.agents import HostAddresses
 from orchestrator.store import rows
 from orchestrator.store.sqlite import SqliteStore
-from orchestrator.store.store import Store
 from source_agent.agent import SourceAgent
 from tests.simulation.drivers import Orchestrator
 from tests.simulation.guest import Lineage
@@ -65,7 +64,7 @@ class World:
         self.network: Final = Network(self.loop, seed + 1)
         self.lineages: Final[dict[str, Lineage]] = {}
         self.hosts: Final[dict[str, Host]] = {}
-        self.stores: Final[list[Store]] = []
+        self.stores: Final[list[SqliteStore]] = []
         self.orchestrators: Final[list[Orchestrator]] = []
         self.machine = ""
         self._payloads: Final[dict[str, bytes]] = {}
@@ -88,7 +87,7 @@ class World:
     def addresses(self) -> dict[str, HostAddresses]:
         return {name: HostAddresses(f"{name}:{PORTS['source']}", f"{name}:{PORTS['dest']}") for name in HOSTS}
 
-    def add_orchestrator(self, name: str, store: Store | None = None) -> Orchestrator:
+    def add_orchestrator(self, name: str, store: SqliteStore | None = None) -> Orchestrator:
         """Add an orchestrator, with a store of its own unless one is given."""
         if store is None:
             store = SqliteStore(Path(":memory:"))

@@ -1,0 +1,276 @@
+"""The store in one SQLite file, which several processes of one host may use at once."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Self
+
+from orchestrator.attempt import Attempt, Event
+from orchestrator.store.claim import claimed
+from orchestrator.store.entries import SqliteEntries
+from orchestrator.store.held_row import is_event, require_held, saved
+from orchestrator.store.rows import ATTEMPT_COLUMNS, attempt_from, attempt_row, event_from
+from orchestrator.store.schema import connect
+from orchestrator.store.store import STORE_UNUSABLE, OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
+from vm_migration.errors import Refused
+
+_INSERT: Final = (
+    f"INSERT INTO attempt ({', '.join(ATTEMPT_COLUMNS)}) "  # noqa: S608 - the names are this package's own
+    f"VALUES ({', '.join(':' + name for name in ATTEMPT_COLUMNS)})"
+)
+_UPDATE: Final = (
+    f"UPDATE attempt SET {', '.join(f'{name} = :{name}' for name in ATTEMPT_COLUMNS)} "  # noqa: S608 - as above
+    "WHERE attempt = :attempt"
+)
+
+
+class SqliteStore:
+    """A Store: one connection to its file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            Refused: It cannot be used.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection = connect(path)
+        self.entries = SqliteEntries(self._reading, self._writing)
+        """What outlives a driver beside attempts."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what was committed stays."""
+        with self._lock:
+            self._connection.close()
+
+    # attempts
+
+    def open_attempt(self, attempt: Attempt) -> Attempt:
+        """Enter a new attempt; asked twice, answer with its row."""
+        with self._writing() as db:
+            if (known := _row(db, attempt.attempt)) is not None:
+                return known
+            holder = db.execute(
+                "SELECT attempt, driver FROM attempt WHERE machine = ? AND ended = 0", (attempt.machine,)
+            ).fetchone()
+            if holder is not None:
+                raise attempt_open(attempt, holder["attempt"], holder["driver"])
+            db.execute(_INSERT, attempt_row(attempt))
+            _append(db, attempt, attempt.created_at)
+            return attempt
+
+    def claim(self, attempt_id: str, driver: str, now: float, *, sole: bool = False) -> Attempt:
+        """Take the right to drive an attempt, with its next term where it had a driver, and tell how it stands."""
+        with self._writing() as db:
+            row = claimed(_known(db, attempt_id), driver, now, sole=sole)
+            db.execute(_UPDATE, attempt_row(row))
+            db.execute("UPDATE outbox SET driver = ? WHERE subject = ?", (driver, attempt_id))
+            _publish(db, driver, "state", attempt_id, 0)
+            return row
+
+    def heartbeat(self, attempt: Attempt, now: float) -> Attempt:
+        """Renew a claim and return the row as it stands, a wish to cancel included."""
+        with self._writing() as db:
+            row = _held(db, attempt)
+            db.execute("UPDATE attempt SET heartbeat = ? WHERE attempt = ?", (now, attempt.attempt))
+            return replace(row, heartbeat=now)
+
+    def save(
+        self, attempt: Attempt, now: float, *, owner: Ownership | None = None, successor: Attempt | None = None
+    ) -> Attempt:
+        """Write an attempt that this driver holds; a new phase or outcome is an event and leaves through the outbox."""
+        with self._writing() as db:
+            before = _known(db, attempt.attempt)
+            after = saved(before, attempt, now)
+            db.execute(_UPDATE, attempt_row(after))
+            if is_event(before, after):
+                _append(db, after, now)
+            if owner is not None:
+                _own(db, owner, attempt.driver)
+            if successor is not None and _row(db, successor.attempt) is None:
+                db.execute(_INSERT, attempt_row(successor))
+                _append(db, successor, now)
+            return after
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Give a claim back without ending the attempt; the next driver takes the next term."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE attempt SET driver = '' WHERE attempt = ? AND driver = ? AND term = ?",
+                (attempt.attempt, attempt.driver, attempt.term),
+            )
+
+    def request_cancel(self, attempt_id: str) -> Attempt:
+        """Leave a wish to cancel for whoever drives."""
+        with self._writing() as db:
+            row = _known(db, attempt_id)
+            db.execute("UPDATE attempt SET cancel_requested = 1 WHERE attempt = ?", (attempt_id,))
+            return replace(row, cancel_requested=True)
+
+    def get(self, attempt_id: str) -> Attempt:
+        """Return an attempt."""
+        with self._reading() as db:
+            return _known(db, attempt_id)
+
+    def has(self, attempt_id: str) -> bool:
+        """Say whether an attempt is known."""
+        with self._reading() as db:
+            return _row(db, attempt_id) is not None
+
+    def find(self, start: str) -> Attempt:
+        """Return the one attempt whose identifier starts so."""
+        pattern = start.lower()
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT * FROM attempt WHERE substr(attempt, 1, ?) = ? LIMIT 2", (len(pattern), pattern)
+            ).fetchall()
+        return only_match(pattern, [attempt_from(row) for row in rows])
+
+    def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
+        """Return the open attempts, or all of them, newest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT * FROM attempt WHERE ended = 0 OR ? ORDER BY created_at DESC LIMIT ?", (everything, limit)
+            ).fetchall()
+        return tuple(attempt_from(row) for row in rows)
+
+    def open_attempt_of(self, machine: str) -> Attempt | None:
+        """Return a machine's open attempt."""
+        with self._reading() as db:
+            row = db.execute("SELECT * FROM attempt WHERE machine = ? AND ended = 0", (machine,)).fetchone()
+        return attempt_from(row) if row is not None else None
+
+    def events(self, attempt_id: str, *, after: int = 0) -> tuple[Event, ...]:
+        """Return an attempt's events past a sequence number, in order."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT * FROM event WHERE attempt = ? AND sequence > ? ORDER BY sequence", (attempt_id, after)
+            ).fetchall()
+        return tuple(event_from(row) for row in rows)
+
+    def prune(self, before: float) -> int:
+        """Forget attempts that ended before a time and are published; return how many."""
+        with self._writing() as db:
+            cursor = db.execute(
+                "DELETE FROM attempt WHERE ended = 1 AND updated_at < ? "
+                "AND attempt NOT IN (SELECT subject FROM outbox)",
+                (before,),
+            )
+            return cursor.rowcount
+
+    # owners
+
+    def record_owner(self, owner: Ownership, driver: str) -> bool:
+        """Write where a machine lives, unless a higher epoch is known; say whether this one stands."""
+        with self._writing() as db:
+            return _own(db, owner, driver)
+
+    def owners(self) -> tuple[Ownership, ...]:
+        """Return where every known machine lives."""
+        with self._reading() as db:
+            rows = db.execute("SELECT machine, name, host, epoch FROM owner ORDER BY name").fetchall()
+        return tuple(Ownership(*row) for row in rows)
+
+    # outbox
+
+    def pending(self, driver: str, limit: int) -> Sequence[OutboxRow]:
+        """Return what this driver has yet to publish, oldest first."""
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT number, kind, subject, sequence FROM outbox WHERE driver = ? ORDER BY number LIMIT ?",
+                (driver, limit),
+            ).fetchall()
+        return tuple(OutboxRow(*row) for row in rows)
+
+    def acknowledge(self, driver: str, number: int) -> None:
+        """Forget this driver's outbox up to a number: the broker has it."""
+        with self._writing() as db:
+            db.execute("DELETE FROM outbox WHERE driver = ? AND number <= ?", (driver, number))
+
+    def adopt_outbox(self, driver: str, now: float, silence: float) -> None:
+        """Take over what drivers left unpublished that have no open attempt with a heartbeat within a silence."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE outbox SET driver = ? WHERE driver NOT IN "
+                "(SELECT driver FROM attempt WHERE ended = 0 AND heartbeat > ?)",
+                (driver, now - silence),
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            with self._connection:
+                yield self._connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._translated():
+            yield self._connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            hint = "Check that its disk has space and that no process has held it for long"
+            raise Refused(STORE_UNUSABLE, f"The store {self.path} cannot be used: {error}", hint) from None
+
+
+def _row(db: sqlite3.Connection, attempt_id: str) -> Attempt | None:
+    row = db.execute("SELECT * FROM attempt WHERE attempt = ?", (attempt_id,)).fetchone()
+    return attempt_from(row) if row is not None else None
+
+
+def _known(db: sqlite3.Connection, attempt_id: str) -> Attempt:
+    if (row := _row(db, attempt_id)) is None:
+        raise unknown_attempt(attempt_id)
+    return row
+
+
+def _held(db: sqlite3.Connection, attempt: Attempt) -> Attempt:
+    row = _known(db, attempt.attempt)
+    require_held(row, attempt)
+    return row
+
+
+def _append(db: sqlite3.Connection, attempt: Attempt, now: float) -> None:
+    (last,) = db.execute(
+        "SELECT coalesce(max(sequence), 0) FROM event WHERE attempt = ?", (attempt.attempt,)
+    ).fetchone()
+    outcome = attempt.outcome.value if attempt.outcome else None
+    db.execute(
+        "INSERT INTO event (attempt, sequence, phase, outcome, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
+        (attempt.attempt, last + 1, attempt.phase.value, outcome, attempt.reason, now),
+    )
+    _publish(db, attempt.driver, "event", attempt.attempt, last + 1)
+    _publish(db, attempt.driver, "state", attempt.attempt, 0)
+
+
+def _own(db: sqlite3.Connection, owner: Ownership, driver: str) -> bool:
+    cursor = db.execute(
+        "INSERT INTO owner (machine, name, host, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (machine) DO UPDATE "
+        "SET name = excluded.name, host = excluded.host, epoch = excluded.epoch WHERE excluded.epoch > owner.epoch",
+        (owner.machine, owner.name, owner.host, owner.epoch),
+    )
+    if cursor.rowcount:
+        _publish(db, driver, "owner", owner.machine, 0)
+        return True
+    row = db.execute("SELECT host, epoch FROM owner WHERE machine = ?", (owner.machine,)).fetchone()
+    return (row["host"], row["epoch"]) == (owner.host, owner.epoch)
+
+
+def _publish(db: sqlite3.Connection, driver: str, kind: str, subject: str, sequence: int) -> None:
+    db.execute(
+        "INSERT INTO outbox (driver, kind, subject, sequence) VALUES (?, ?, ?, ?)", (driver, kind, subject, sequence)
+    )
