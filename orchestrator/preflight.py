@@ -5,7 +5,7 @@ answer is a blocker of its own, `unreachable`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -65,14 +65,16 @@ async def preflight(
     *,
     measure_ms: int = 0,
     by_host: bool = False,
+    but: Collection[str] = (),
 ) -> Preflight:
-    """Ask the machine's host, and one destination or (`any`) all others.
+    """Ask the machine's host, and one destination or (`any`) all others, `but` those that nobody may choose.
 
     For `measure_ms` what the machine dirties is measured first, once for all of them; 0 takes its guest's own figure.
     With `by_host` memory travels to each as the configuration says of it.
 
     Raises:
         InvalidInput: The destination is not configured, or `any` has nothing to choose from.
+        Refused: No host is left that `any` may choose: `no-host-to-choose`.
     """
     if destination != ANY:
         agents.require(destination)
@@ -81,6 +83,10 @@ async def preflight(
         hosts = sorted(host for host in agents.hosts if host != machine.host)
         if not hosts:
             raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
+        hosts = [host for host in hosts if host not in but]
+        if not hosts:
+            text = "No host may be chosen: all others are in maintenance, or not among those that were named"
+            raise Refused("no-host-to-choose", text, "Name one, or: viaduct host maintenance HOST off")
     policies = {host: policy_to(policy, agents.hosts[host].transport, by_host=by_host) for host in hosts}
     asked = await asyncio.gather(*(ask(agents, machine, host, policies[host], measure_ms=measure_ms) for host in hosts))
     return Preflight(machine, tuple(asked))
