@@ -21,10 +21,12 @@ from vm_migration.errors import InvalidInput, Refused, Unauthorised
 from vm_migration.handover.record import AttemptKey, decode
 from vm_migration.link.identity import Role, peer_identity
 from vm_migration.link.served import Context
+from vm_migration.telemetry import logs
 from vm_migration.wire.ack import encode_ack
 from vm_migration.wire.attempt_key import attempt_key
 
 BULK_SERVICE: Final = "vm_migration.api.v1.Bulk"
+_log: Final = logs.get(__name__)
 
 
 class DestinationService(DestinationServicer):
@@ -61,6 +63,7 @@ class DestinationService(DestinationServicer):
         attempt = await self._agent.prepare(attempt_key(request.key), request)
         touch_ms = attempt.prepare_ms - attempt.launch_ms
         self._times.note(request.key.attempt, PrepareTime(request.requirements.ram_bytes, attempt.launch_ms, touch_ms))
+        _log.info("prepared", source=request.source, prepare_ms=round(attempt.prepare_ms, 3))
         return destination_pb2.PrepareResponse(
             ticket=attempt.ticket,
             control_address=self._control,
@@ -93,6 +96,7 @@ class DestinationService(DestinationServicer):
         await self._agent.hear(key, request.key.sequence)
         finished = await self._agent.finish(key, request)
         result = finished.result
+        _log.info("memory loaded", ready=finished.ready, verify_ms=round(finished.verify_ms, 3))
         return destination_pb2.FinishResponse(
             pause=finished.pause,
             ready=finished.ready,
@@ -109,7 +113,9 @@ class DestinationService(DestinationServicer):
         """Activate on the secret."""
         key = attempt_key(request.key)
         await self._agent.hear(key, request.key.sequence, _host(context))
-        return await self._agent.hand_off(key, request.pause, request.secret)
+        answer = await self._agent.hand_off(key, request.pause, request.secret)
+        _log.info("handed off", state=answer.state)
+        return answer
 
     async def DescribeIncoming(
         self, request: destination_pb2.DescribeIncomingRequest, context: Context
@@ -130,7 +136,9 @@ class DestinationService(DestinationServicer):
                 "bad-proof", f"Proof is no journal record: {error}", "Send the source's record"
             ) from error
         await self._agent.hear(key, request.key.sequence, _host(context))
-        return self._agent.report(await self._agent.discard(key, proof), key)
+        record = await self._agent.discard(key, proof)
+        _log.info("given up on the source's proof", state=record.state.value)
+        return self._agent.report(record, key)
 
     async def NoteRetired(
         self, request: destination_pb2.NoteRetiredRequest, context: Context

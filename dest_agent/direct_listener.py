@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Coroutine
 from contextlib import aclosing
+from contextvars import Context
 from functools import partial
 from typing import Final
 
@@ -78,7 +79,8 @@ class DirectListener:
         async with self._binding:  # two attempts may be the first at once
             if self._listening is None:
                 self._listening = await self._bound()
-                self._spawn(self._accept(self._listening), "direct listener")
+                # Whoever asked first must not be in the log of every stream that comes.
+                self._spawn(self._accept(self._listening), "direct listener", Context())
             return join_address(self._host, self._listening.getsockname()[1])
 
     async def close(self) -> None:
@@ -207,8 +209,10 @@ class DirectListener:
         if task is not None:
             self._speaking.leave(task)
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work, name=name)
+    def _spawn(
+        self, work: Coroutine[None, None, None], name: str, context: Context | None = None
+    ) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work, name=name, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._silent.leave)

@@ -22,6 +22,7 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
+from vm_migration.telemetry import logs
 from vm_migration.transfer.errors import TransferError
 from vm_migration.transfer.frames import DEVICE_STREAM, Ack, PagesToCome
 from vm_migration.transfer.incoming import IncomingImage
@@ -101,7 +102,7 @@ class IncomingAttempt:
             raise Unauthorised("wrong-source", f"{name} is not the source of this attempt, {self.source} is")
 
     def admit(self, ticket: bytes, stream: int) -> None:
-        """Let a stream in: the ticket must be this attempt's, and each ordinal comes once.
+        """Let a stream in, whose task logs of this attempt: the ticket must be its own, and each ordinal comes once.
 
         Raises:
             Unauthorised: It is not.
@@ -111,6 +112,8 @@ class IncomingAttempt:
         if stream not in self._free_streams:
             raise Unauthorised("stream-taken", f"Bulk stream {stream} was opened before, or is not of this attempt")
         self._free_streams.remove(stream)
+        record = self.custody.record
+        logs.bind(machine=record.machine, attempt=record.attempt, epoch=record.epoch)
 
     def open_round(self, number: int, bitmap: bytes) -> None:
         """Take a round's announcement.

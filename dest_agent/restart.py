@@ -58,6 +58,7 @@ class Restart:
             JournalUnreadable: Nothing is known of it here.
         """
         record = await self._holdings.last(machine)
+        logs.bind(machine=machine, attempt=record.attempt, epoch=record.epoch)
         if record.state in ARRIVING or record.state is State.ACTIVE:
             try:
                 if re_attach and record.whole and record.state in ARRIVING:

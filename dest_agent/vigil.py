@@ -143,6 +143,7 @@ class Vigil:
     ) -> float | None:
         """Ask and act once; return after how many seconds to do so again, None when nothing is left to wait for."""
         before = await self._holdings.last(machine)
+        logs.bind(machine=machine, attempt=before.attempt, epoch=before.epoch)
         if not waits(before):
             await self._rest(machine)
             return None

@@ -43,6 +43,7 @@ from orchestrator.retrying import may_retry, settled_destination, successor
 from orchestrator.store.store import TAKEN_OVER, Ownership, Store
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
+from vm_migration.telemetry import logs
 
 _Answer = TypeVar("_Answer")
 _PROMPT_SECONDS: Final = 1.0
@@ -116,6 +117,7 @@ class Drive:
         Raises:
             Stale: Somebody else has taken the attempt over.
         """
+        logs.bind(machine=self.attempt.machine, attempt=self.attempt.attempt, epoch=self.attempt.epoch)
         async with self._row.kept():
             await self._to_an_end()
         return self.attempt
@@ -212,6 +214,7 @@ class Drive:
             await self._refuse(fault_of(error))
             return None
         began = replace(self.attempt.to(Phase.PREPARING, reason="runs the site's hooks"), epoch=begun.key.epoch)
+        logs.bind(machine=began.machine, attempt=began.attempt, epoch=began.epoch)
         await self._row.write(began)
         return begun
 

@@ -17,6 +17,9 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
+from vm_migration.telemetry import logs
+
+_log: Final = logs.get(__name__)
 
 
 class Keeper(Protocol):
@@ -106,8 +109,10 @@ class Account:
 
     def put(self, progress: Progress) -> None:
         """Show something else, of a record that may be another attempt's by the time it is read."""
-        self._record = self.record
+        self._record, before = self.record, self.now.phase
         self.board.show(progress)
+        if progress.phase is not before:
+            _log.info("attempt goes on", phase=progress.phase.value, outcome=progress.outcome.value)
 
     def enter(self, phase: Phase, reason: str) -> None:
         """Show a phase, and what it does or waits for."""

@@ -60,6 +60,11 @@ class Attempts:
         """Return the name of the machine that an attempt moves."""
         return self._names.get(attempt, "")
 
+    @property
+    def open(self) -> int:
+        """How many are open, or being opened."""
+        return self._beginning + sum(each.open for each in self)
+
     @contextmanager
     def beginning(self) -> Iterator[None]:
         """Keep a place for an attempt that is being opened; what an earlier life left open needs none.
@@ -67,7 +72,7 @@ class Attempts:
         Raises:
             Refused: Too many are open.
         """
-        if self._beginning + sum(each.open for each in self) >= self._most_open:
+        if self.open >= self._most_open:
             text = f"{self._most_open} attempts are open at this host already"
             raise Refused("too-many-attempts", text, "Wait for one to end, or raise [limits] attempts")
         self._beginning += 1
@@ -94,9 +99,11 @@ class Attempts:
 
     def drive(self, attempt: OutgoingAttempt, work: Coroutine[None, None, None]) -> None:
         """Have an attempt come to its end, and its end told."""
-        task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
+        record = attempt.record
+        with logs.bound(machine=record.machine, attempt=attempt.attempt, epoch=record.epoch):
+            task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
+            task.add_done_callback(lambda done: self._ended(done, attempt))
         self._driving[attempt.attempt] = task
-        task.add_done_callback(lambda done: self._ended(done, attempt))
 
     async def halt(self, attempt: OutgoingAttempt) -> None:
         """Have nobody drive an attempt any more; what it was doing is over when this returns."""

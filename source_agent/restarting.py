@@ -116,6 +116,11 @@ class Restarting:
 
     async def _one(self, machine: str) -> None:
         record = await asyncio.to_thread(self._holdings.journals.read_last, machine)
+        with logs.bound(machine=machine, attempt=record.attempt or "", epoch=record.epoch):
+            await self._go_on(record)
+
+    async def _go_on(self, record: Record) -> None:
+        machine = record.machine
         if record.state in GONE:
             await self._sweep(record)
         left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy

@@ -13,13 +13,12 @@ from google.protobuf.message import Message
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 from vm_migration.link.identity import Identity
 from vm_migration.link.refusals import NOBODY
+from vm_migration.link.subject import number_in, text_in
 
 Outcome = Literal["begun", "done", "refused", "failed", "abandoned"]
 """About to be done; done; refused before it was; failed, or not known; the caller went before the answer."""
 FENCED: Final = "recover --fenced"
 """What stands in the place of a call where a command does something by itself, on an operator's word."""
-_LONGEST: Final = 256
-"""Letters of one field: what a peer sends must not fill the disk."""
 _API: Final = "/vm_migration.api.v1."
 _DETAILS: Final = ("fenced", "reason", "fenced_by", "destination")
 
@@ -62,11 +61,11 @@ def entry_of(
         who=NOBODY if peer is None else peer.uri,
         address=address,
         call=method.removeprefix(_API),
-        machine=_text(said, "machine"),
-        attempt=_text(said, "attempt"),
-        epoch=_number(said, "epoch"),
-        term=_number(said, "term"),
-        detail=": ".join(found for name in _DETAILS if (found := _text(said[-1:], name))),
+        machine=text_in(said, "machine"),
+        attempt=text_in(said, "attempt"),
+        epoch=number_in(said, "epoch"),
+        term=number_in(said, "term"),
+        detail=": ".join(found for name in _DETAILS if (found := text_in(said[-1:], name))),
         outcome=outcome,
         code=code,
     )
@@ -81,21 +80,3 @@ def _outcome(error: BaseException | None) -> tuple[Outcome, str]:
         refused = isinstance(error, InvalidInput | Refused) and not isinstance(error, Unreachable)
         return ("refused" if refused else "failed"), error.code
     return ("failed", "internal") if isinstance(error, Exception) else ("abandoned", "")
-
-
-def _text(messages: list[Message], name: str) -> str:
-    return next((str(value)[:_LONGEST] for value in _values(messages, name) if isinstance(value, str) and value), "")
-
-
-def _number(messages: list[Message], name: str) -> int:
-    return next((value for value in _values(messages, name) if isinstance(value, int) and value), 0)
-
-
-def _values(messages: list[Message], name: str) -> list[object]:
-    """Return a field's values, first of each message's key, where it has one, then of the message itself."""
-    found: list[object] = []
-    for message in messages:
-        key: object = getattr(message, "key", None)
-        holders = (key, getattr(message, "status", None), message)
-        found += [getattr(holder, name) for holder in holders if isinstance(holder, Message) and hasattr(holder, name)]
-    return found

@@ -23,6 +23,7 @@ from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.refusals import note_refusal
 from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.status import to_status
+from vm_migration.link.subject import subject_of
 from vm_migration.link.turnstile import Turnstile
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
@@ -133,6 +134,12 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _passage(self, call: _Call) -> AsyncIterator[_Call]:
+        with logs.bound(**subject_of(call.request)):
+            async with self._guarded(call):
+                yield call
+
+    @contextlib.asynccontextmanager
+    async def _guarded(self, call: _Call) -> AsyncIterator[_Call]:
         try:
             call.peer = peer_identity(call.context)
             if call.peer is not None and self._connections.is_first(call.context.peer()):

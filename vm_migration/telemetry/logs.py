@@ -5,8 +5,9 @@
     {"time": "2026-01-02T03:04:05.678901Z", "level": "info", "process": "viaduct-dest-agent", "event": "prepared",
      "machine": "...", "attempt": "...", "epoch": 3, ...}
 
-`bound` adds machine, attempt and epoch to everything logged inside. A field whose name says that it is a secret is
-never written, nor are bytes, which is what secrets, tickets and pages are.
+`bound` adds machine, attempt and epoch to everything logged inside; it stands where a call enters
+(vm_migration.link.boundary) and where an attempt's task begins. A field whose name says that it is a secret is never
+written, nor are bytes, which is what secrets, tickets and pages are.
 """
 
 import contextlib
@@ -95,6 +96,11 @@ def bound(**fields: str | int) -> Iterator[None]:
     """Add fields to everything that this task and those it starts log inside."""
     with structlog.contextvars.bound_contextvars(**fields):
         yield
+
+
+def bind(*, machine: str, attempt: str | None, epoch: int) -> None:
+    """Have this task, and those it starts, log of an attempt from now on; epoch 0 is yet to be drawn."""
+    structlog.contextvars.bind_contextvars(machine=machine, attempt=attempt or "", epoch=epoch)
 
 
 class _Forward(logging.Handler):

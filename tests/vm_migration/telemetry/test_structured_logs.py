@@ -1,5 +1,6 @@
 """Logs: one JSON document a line, bound fields, no secrets."""
 
+import asyncio
 import io
 import json
 import logging
@@ -87,3 +88,17 @@ def test_configuring_twice_writes_once(written: io.StringIO) -> None:
     logging.getLogger("some.library").warning("once")
     assert written.getvalue() == ""
     assert len(entries(again)) == 1
+
+
+async def test_what_a_task_is_bound_to_is_not_another_s(written: io.StringIO) -> None:
+    log = logs.get("tests")
+
+    async def work(attempt: str) -> None:
+        logs.bind(machine="m", attempt=attempt, epoch=3)
+        log.info(attempt)
+
+    await asyncio.gather(work("a"), work("b"))
+    log.info("neither")
+    assert [(line["event"], line.get("attempt")) for line in entries(written)] == [
+        ("a", "a"), ("b", "b"), ("neither", None),
+    ]  # fmt: skip
