@@ -1,14 +1,16 @@
 """Whether a machine fits on this host, and keeping its place until its processes show it."""
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final
 
 from vm_migration.api.v1 import types_pb2
 from vm_migration.daemon.host_facts import VERSION, speaks
+from vm_migration.daemon.host_offer import HostOffer, unmet
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.memory_use import memory_in_use
+from vm_migration.machine.memory_use import memory_left
 from vm_migration.machine.port import MachineGone
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine_state import STATE_FORMAT
@@ -32,6 +34,8 @@ class Admission:
         memory_budget: int,
         arriving: Sized = (),
         most_arrivals: int = MOST_ARRIVALS,
+        *,
+        offer: HostOffer | None = None,
     ) -> None:
         self.memory_budget: Final = memory_budget
         self._host: Final = host
@@ -39,6 +43,12 @@ class Admission:
         self._promised: Final[dict[str, int]] = {}
         self._arriving: Final = arriving
         self._most_arrivals: Final = most_arrivals
+        self._offer: Final = HostOffer() if offer is None else offer
+
+    @property
+    def reserved(self) -> Mapping[str, int]:
+        """The memory of machines that are being brought up, by UUID, in bytes."""
+        return MappingProxyType(self._promised)
 
     def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
         """Return everything that speaks against taking a machine in; nothing is changed."""
@@ -49,7 +59,7 @@ class Admission:
         if len(self._promised) + len(self._arriving) >= self._most_arrivals:
             text = f"{self._most_arrivals} machines are arriving at {self._host} already"
             found.append(Observation(code="too-many-arrivals", message=text))
-        left = self.memory_budget - sum(self._promised.values()) - memory_in_use(self._hypervisor, but=self._promised)
+        left = memory_left(self._hypervisor, self.memory_budget, self._promised)
         if requirements.ram_bytes > left:
             text = f"{self._host} has {format_size(max(0, left))} left of its memory budget; "
             text += f"{format_size(requirements.ram_bytes)} are needed"
@@ -59,7 +69,14 @@ class Admission:
             if place.alive() and (same_id or _name_in(place) == requirements.name):
                 text = f"A machine {requirements.name} ({place.machine}) is on {self._host} already"
                 found.append(Observation(code="machine-exists", message=text))
-        return found
+        return [*found, *self._unmet(requirements)]
+
+    def _unmet(self, requirements: types_pb2.Requirements) -> tuple[Observation, ...]:
+        try:
+            wanted = parse_specification(requirements.specification)
+        except InvalidDocument:  # Prepare says what is wrong with it
+            return ()
+        return unmet(self._offer, wanted, self._host)
 
     @contextmanager
     def place(self, requirements: types_pb2.Requirements) -> Iterator[None]:

@@ -20,6 +20,8 @@ from dest_agent.speaking import require_speaker
 from dest_agent.taking import Taking, insist
 from dest_agent.vigil import Vigil
 from vm_migration.api.v1 import destination_pb2, types_pb2
+from vm_migration.daemon.host_burden import Burden
+from vm_migration.daemon.host_offer import HostOffer
 from vm_migration.errors import AttemptFailed, InvalidInput, Missed, Refused, Stale
 from vm_migration.handover.arrival import activating
 from vm_migration.handover.evidence import view
@@ -57,6 +59,7 @@ class DestAgent:
         sources: Sources | None = None,
         arrival_patience: float = ARRIVAL_PATIENCE,
         most_arrivals: int = MOST_ARRIVALS,
+        offer: HostOffer | None = None,
     ) -> None:
         """Take what the agent works with; `sources` are asked about arrivals of which nothing is heard."""
         self.host: Final = host
@@ -64,7 +67,9 @@ class DestAgent:
         self._after_active: Final = after_active
         self._before_ready: Final = before_ready
         self._holdings: Final = Holdings(journals, hypervisor)
-        self.admission: Final = Admission(host, hypervisor, memory_budget, self._holdings.arriving, most_arrivals)
+        self.admission: Final = Admission(
+            host, hypervisor, memory_budget, self._holdings.arriving, most_arrivals, offer=offer
+        )
         self._complaints: Final = Complaints()
         self._sequences: Final = Sequences()
         asked = Sources() if sources is None else sources
@@ -337,6 +342,12 @@ class DestAgent:
         arriving = self._holdings.arriving.get(key.attempt)
         stale_pages = 0 if arriving is None else arriving.stale_pages
         return report(record, key.attempt, key.epoch, self.hypervisor, stale_pages=stale_pages)
+
+    def burden(self) -> Burden:
+        """Return what is arriving here at this moment, machines that are being brought up among it."""
+        reserved = self.admission.reserved
+        arriving = {one.custody.record.machine for one in self._holdings.arriving.values()}
+        return Burden(len(arriving | reserved.keys()), reserved)
 
     def complaint(self, machine: str) -> str:
         """Return what this agent waits for, or refuses to do, with a machine; empty when nothing."""

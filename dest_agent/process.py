@@ -42,6 +42,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         sources=Sources({host: each.source for host, each in configuration.host.items()}, configuration.tls_files()),
         arrival_patience=place.arrival_patience,
         most_arrivals=configuration.limits.attempts,
+        offer=place.offer,
     )
     bulk = bulk_address(place)
     direct = DirectListener(agent, split_address(bulk)[0], configuration.tls_files())
@@ -50,7 +51,8 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),
     ]
-    return Offer(_Both(agent, direct), place.dest, services, agent.complaint, further_addresses(place.dest, bulk))
+    also = further_addresses(place.dest, bulk)
+    return Offer(_Both(agent, direct), place.dest, services, agent.complaint, also, agent.burden)
 
 
 class _Both:

@@ -21,6 +21,8 @@ from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.restarting import Restarting
 from source_agent.terms import Terms, encode
 from source_agent.track_record import TrackRecord
+from vm_migration.daemon.host_burden import Burden
+from vm_migration.daemon.host_offer import HostOffer
 from vm_migration.errors import InvalidInput, Refused, Stale, Unreachable
 from vm_migration.handover.departure import begin
 from vm_migration.handover.evidence import InstanceGone
@@ -49,6 +51,7 @@ class SourceAgent:
         surroundings: MakeSurroundings,
         elsewhere: Elsewhere | None = None,
         most_attempts: int = MOST_OPEN,
+        offer: HostOffer | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Describe the agent; `elsewhere` are the other hosts of its site, `wall` tells seconds since 1970."""
@@ -56,7 +59,7 @@ class SourceAgent:
         self.hash_bytes_per_s: Final = hash_bytes_per_s
         self.holdings: Final = Holdings(journals, hypervisor)
         self.doubts: Final = Doubts()
-        self.machines: Final = Machines(host, self.holdings, memory_budget, self.doubts)
+        self.machines: Final = Machines(host, self.holdings, memory_budget, self.doubts, offer=offer)
         self._attempts: Final = Attempts(self.holdings, self.doubts, surroundings, most_attempts)
         self._restarting: Final = Restarting(self.holdings, self._attempts, self.doubts, elsewhere)
         self._wall: Final = wall
@@ -144,6 +147,10 @@ class SourceAgent:
             text = f"Attempt {key.attempt} is not known at {self.host}"
             raise InvalidInput("unknown-attempt", text, "See: viaduct list")
         return attempt
+
+    def burden(self) -> Burden:
+        """Return how many machines are leaving at this moment."""
+        return Burden(self._attempts.open)
 
     def knows(self, attempt: str) -> bool:
         """Tell whether an attempt is one of this agent's life."""

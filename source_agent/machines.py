@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 from source_agent.dirty_rate import DirtyRate, measure
 from source_agent.doubts import Doubts
 from source_agent.holdings import Holding, Holdings
+from vm_migration.daemon.host_offer import HostOffer, unmet
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.ownership import create, destroyed, owe_run_state, require_owner, run_confirmed
@@ -21,7 +22,16 @@ from vmm.assembly.specification import MachineSpecification
 class Machines:
     """Goes through each machine's journal, and is refused while an attempt is open there."""
 
-    def __init__(self, host: str, holdings: Holdings, memory_budget: int, doubts: Doubts | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        holdings: Holdings,
+        memory_budget: int,
+        doubts: Doubts | None = None,
+        *,
+        offer: HostOffer | None = None,
+    ) -> None:
+        self._offer: Final = HostOffer() if offer is None else offer
         self._doubts: Final = Doubts() if doubts is None else doubts
         self._host: Final = host
         self._holdings: Final = holdings
@@ -32,9 +42,12 @@ class Machines:
         """Start a machine that this host owns.
 
         Raises:
-            Refused: A machine of that name is here, or memory is short; nothing was started.
+            Refused: A machine of that name is here, memory is short, or it has what this host does not offer; nothing
+                was started.
             LaunchFailed: Its processes did not come up; nothing is left of them.
         """
+        for one in unmet(self._offer, specification, self._host):
+            raise Refused(one.code, one.message, "Choose another host, or change [offer] there")
         async with self._creating:
             self._require_room(specification.memory.size)
             if any(each.specification.name == specification.name for each in await self._holdings.all()):

@@ -36,6 +36,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         hypervisor=hypervisor,
         memory_budget=place.memory_budget,
         most_attempts=configuration.limits.attempts,
+        offer=place.offer,
         hash_bytes_per_s=hash_bytes_per_s,
         surroundings=_surroundings(configuration, place, hash_bytes_per_s, hypervisor.boot_id),
         elsewhere=Elsewhere(
@@ -47,7 +48,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         Service("vm_migration.api.v1.Machines", partial(add_MachinesServicer_to_server, MachinesService(agent))),
         Service("vm_migration.api.v1.Source", partial(add_SourceServicer_to_server, SourceService(agent))),
     ]
-    return Offer(agent, place.source, services, agent.complaint)
+    return Offer(agent, place.source, services, agent.complaint, burden=agent.burden)
 
 
 def _surroundings(

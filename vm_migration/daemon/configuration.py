@@ -11,7 +11,7 @@ are left alone: hooks get some (vm_migration.daemon.hooks), and may call `viaduc
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,7 @@ from vm_migration.daemon.configuration_sections import (
     LimitsSection,
     MetricsSection,
     MqttSection,
+    OfferSection,
     SiteSection,
     TlsSection,
 )
@@ -69,6 +70,7 @@ class Configuration:
     limits: LimitsSection
     hooks: HooksSection
     insecure: bool
+    offer: OfferSection = field(default_factory=OfferSection)
 
     def tls_files(self) -> TlsFiles | None:
         """Return the TLS files, or None for plaintext on loopback, which somebody asked for.
@@ -142,6 +144,7 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         checked.limits,
         checked.hooks,
         insecure=wanted,
+        offer=checked.offer,
     )
 
 

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
@@ -14,7 +14,15 @@ from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
 from vm_migration.link.identity import NAME_ALLOWED, is_name
 from vm_migration.link.server_limits import USUAL
-from vmm.assembly.quantity_text import DURATIONS_ALLOWED, SIZES_ALLOWED, parse_duration, parse_size
+from vmm.assembly.quantity_text import (
+    DURATIONS_ALLOWED,
+    RATES_ALLOWED,
+    SIZES_ALLOWED,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
+from vmm.assembly.specification import AddressBits, Backend, DeviceModel, ViommuMode
 
 _ADDRESS_ALLOWED: Final = "host:port"
 _BULK_ALLOWED: Final = "an IP address or a host name, without a port"
@@ -183,6 +191,20 @@ class AgentSection(_Table):
     units: FilePath | None = None
 
 
+class OfferSection(_Table):
+    """What machines may have on this host, where that is less than this version can host; the link in bytes a second.
+
+    Both agents read it: one refuses to create what the host does not offer, the other to take it in.
+    """
+
+    device_models: Annotated[tuple[DeviceModel, ...], Field(strict=False)] = get_args(DeviceModel)
+    backends: Annotated[tuple[Backend, ...], Field(strict=False)] = get_args(Backend)
+    viommu_modes: Annotated[tuple[ViommuMode, ...], Field(strict=False)] = get_args(ViommuMode)
+    viommu_address_bits: Annotated[tuple[AddressBits, ...], Field(strict=False)] = get_args(AddressBits)
+    host_dirty_tracking: bool = True
+    link: Annotated[int, _text(lambda value, _: parse_rate(value), RATES_ALLOWED)] = 0
+
+
 class AuditSection(_Table):
     """Where calls that change something are written down; without it, where the daemon keeps its journals or store."""
 
@@ -238,6 +260,7 @@ class Document(_Table):
     host: dict[Name, HostSection] = Field(default_factory=dict)
     tls: TlsSection | None = None
     agent: AgentSection | None = None
+    offer: OfferSection = OfferSection()
     audit: AuditSection = AuditSection()
     metrics: MetricsSection = MetricsSection()
     limits: LimitsSection = LimitsSection()

@@ -19,6 +19,7 @@ from vfio_host.interface.large_buffers import keep_large_buffers
 from vm_migration.daemon.audit_file import AUDIT_LOG, audit_file
 from vm_migration.daemon.configuration import Configuration, load
 from vm_migration.daemon.custodies import Complain, no_complaint
+from vm_migration.daemon.host_burden import TellBurden, no_burden
 from vm_migration.daemon.host_place import HostPlace, own_place
 from vm_migration.daemon.host_service import host_service
 from vm_migration.daemon.life import Life, run
@@ -54,6 +55,7 @@ class Offer:
     services: Sequence[Service]
     complain: Complain = no_complaint
     also: Sequence[str] = ()
+    burden: TellBurden = no_burden
 
 
 Make = Callable[[Configuration, HostPlace], Offer]
@@ -83,7 +85,7 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     configuration = load(config, os.environ, insecure=insecure)
     place = own_place(configuration)
     offer = make(configuration, place)
-    services = [host_service(place, offer.complain), *offer.services]
+    services = [host_service(place, offer.complain, offer.burden), *offer.services]
     for address in (offer.address, *offer.also):
         require_free(address)  # another agent that serves there must not lose its journals to one that cannot
     seat = Seat(place.state_dir, side)

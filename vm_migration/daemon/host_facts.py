@@ -21,10 +21,15 @@ FEATURES: Final = (
 
 
 def speaks(other: str) -> bool:
-    """Tell whether the wire of another version is ours: this minor version and the one before."""
+    """Tell whether the wire of another version is ours."""
+    return speak_alike(VERSION, other)
+
+
+def speak_alike(one: str, other: str) -> bool:
+    """Tell whether two versions have a wire in common: a minor version and the one before."""
     try:
-        major, minor = (int(part) for part in other.split(".")[:2])
-        own_major, own_minor = (int(part) for part in VERSION.split(".")[:2])
+        major, minor = (int(part) for part in one.split(".")[:2])
+        other_major, other_minor = (int(part) for part in other.split(".")[:2])
     except ValueError:
         return False
-    return major == own_major and minor in (own_minor, own_minor - 1, own_minor + 1)
+    return major == other_major and abs(minor - other_minor) <= 1

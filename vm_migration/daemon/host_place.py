@@ -1,9 +1,11 @@
 """Where an agent of a host stands: its addresses, its folders, its memory."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vm_migration.daemon.configuration import Configuration
+from vm_migration.daemon.configuration_sections import OfferSection
+from vm_migration.daemon.host_offer import HostOffer
 from vm_migration.errors import InvalidInput
 
 
@@ -20,6 +22,7 @@ class HostPlace:
     memory_budget: int
     arrival_patience: float
     units: Path | None = None
+    offer: HostOffer = field(default_factory=HostOffer)
 
 
 def own_place(configuration: Configuration) -> HostPlace:
@@ -47,4 +50,17 @@ def own_place(configuration: Configuration) -> HostPlace:
         memory_budget=agent.memory_budget,
         arrival_patience=agent.arrival_patience,
         units=agent.units,
+        offer=_offer(configuration.offer, section.bulk_host),
+    )
+
+
+def _offer(said: OfferSection, bulk_host: str) -> HostOffer:
+    return HostOffer(
+        device_models=frozenset(said.device_models),
+        backends=frozenset(said.backends),
+        viommu_modes=frozenset(said.viommu_modes),
+        viommu_address_bits=frozenset(said.viommu_address_bits),
+        host_dirty_tracking=said.host_dirty_tracking,
+        bulk_host=bulk_host,
+        link_bytes_per_s=said.link,
     )

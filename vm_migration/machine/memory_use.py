@@ -1,6 +1,6 @@
 """What the machines of a host have of its memory."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineGone
@@ -19,3 +19,11 @@ def memory_in_use(hypervisor: Hypervisor, *, but: Container[str] = ()) -> int:
         except (MachineGone, InvalidDocument):
             continue
     return total
+
+
+def memory_left(hypervisor: Hypervisor, budget: int, reserved: Mapping[str, int]) -> int:
+    """Return what a budget leaves, in bytes; below 0 where it was made smaller.
+
+    What is reserved for a machine, by its UUID, counts once, whether or not its process is there already.
+    """
+    return budget - sum(reserved.values()) - memory_in_use(hypervisor, but=reserved)

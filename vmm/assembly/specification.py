@@ -58,6 +58,10 @@ def _is_address(text: str) -> bool:
     return shape and bus == "00" and 1 <= slot <= 0x1F and function in tuple("01234567")
 
 
+DeviceModel = Literal["qat", "nic", "gpu", "plain"]
+Backend = Literal["iommufd", "type1"]
+ViommuMode = Literal["scalable", "legacy"]
+AddressBits = Literal[39, 48]
 Size = Annotated[int, _quantity(parse_size, SIZES_ALLOWED)]
 Rate = Annotated[int, _quantity(parse_rate, RATES_ALLOWED)]
 Name = Annotated[str, _text(_is_name, "Not a name", _NAME_ALLOWED)]
@@ -89,8 +93,8 @@ class ViommuSpecification(Table):
     """The virtual IOMMU, with the properties of semantics 4.2."""
 
     model: Literal["intel", "none"] = "intel"
-    mode: Literal["scalable", "legacy"] = "scalable"
-    aw_bits: Literal[39, 48] = 48
+    mode: ViommuMode = "scalable"
+    aw_bits: AddressBits = 48
     reports_max_iova: bool = True
     caching_mode: bool = True
     dma_translation: bool = True
@@ -163,9 +167,9 @@ class DeviceSpecification(Table):
     """One passed-through device."""
 
     name: Name
-    model: Literal["qat", "nic", "gpu", "plain"]
+    model: DeviceModel
     address: Address
-    backend: Literal["iommufd", "type1"] = "iommufd"
+    backend: Backend = "iommufd"
     host_iommu_dirty_tracking: bool = True
     """For iommufd only: without the key, false on type1, and for a mediated device."""
     device_dirty_tracking: bool = False
