@@ -7,19 +7,20 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
-from orchestrator.drive import Surroundings
 from orchestrator.inventory import resolve, survey
+from orchestrator.maintenance import choice_now
 from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight
-from orchestrator.retrying import MOST_RETRIES
+from orchestrator.retrying import MOST_RETRIES, first_choice
 from orchestrator.settling import settle_earlier
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody asks for. The destination may be `any`."""
+    """What somebody asks for. The destination may be `any`: of all hosts, or `among` some."""
 
     machine: str
     destination: str
@@ -28,6 +29,7 @@ class Order:
     attempt: str = field(default_factory=new_attempt_id)
     retries: int = 0
     asked: Asked = field(default_factory=Asked)
+    among: tuple[str, ...] = ()
 
 
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
@@ -68,12 +70,16 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     machine = resolve(order.machine, await survey(around.agents))
     if await settle_earlier(around, machine):
         machine = resolve(machine.machine, await survey(around.agents))
-    destination, found = order.destination, None
+    destination, found, chosen = order.destination, None, None
     if destination == ANY or check:
-        found = await preflight(around.agents, machine, destination, order.policy, by_host=order.asked.by_host)
-        destination = _destination(order, found)
+        choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
+        found = await preflight(
+            around.agents, machine, destination, order.policy, by_host=order.asked.by_host, but=choice.excluded
+        )
+        chosen = first_choice(found.candidates, (), choice.taking)
+        destination = found.candidates[0].host if chosen is None else chosen.host
     attempt = _draft(around, order, machine, destination)
-    if found is not None and found.chosen is None:
+    if found is not None and chosen is None:
         attempt = _refused(attempt, found)
     return attempt
 
@@ -92,15 +98,15 @@ def _draft(around: Surroundings, order: Order, machine: MachineStatus, destinati
         updated_at=now,
         driver=around.driver,
         heartbeat=now,
-        retry=Retry(left=order.retries, anywhere=order.destination == ANY) if order.retries else Retry(),
+        retry=_retry(order),
         asked=order.asked,
     )
 
 
-def _destination(order: Order, found: Preflight) -> str:
-    if found.chosen is not None:
-        return found.chosen.host
-    return order.destination if order.destination != ANY else found.candidates[0].host
+def _retry(order: Order) -> Retry:
+    if not order.retries:
+        return Retry()
+    return Retry(left=order.retries, anywhere=order.destination == ANY, among=order.among)
 
 
 def _refused(attempt: Attempt, found: Preflight) -> Attempt:

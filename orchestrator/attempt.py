@@ -144,6 +144,7 @@ class Retry:
     not_before: float = 0.0
     since: float = 0.0  # when the first of them was entered
     next: str = ""  # the attempt that tries again after this one
+    among: tuple[str, ...] = ()  # the hosts that may be chosen; empty: all
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 from orchestrator import steering
 from orchestrator.admission import Order, cancelled_order, consider, enter
 from orchestrator.attempt import Attempt, Event
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.driven_row import CancelAsked, unless
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import as_it_stands, changes
+from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput
 
 Observer = Callable[[Attempt], None]

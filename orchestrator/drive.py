@@ -15,12 +15,10 @@ waited for. Nothing is concluded from silence: where the source does not know th
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
-from orchestrator.agents import Agents
 from orchestrator.attempt import (
     PAST_RETURN,
     Attempt,
@@ -31,7 +29,6 @@ from orchestrator.attempt import (
     blocked,
     fault_of,
     merged,
-    new_attempt_id,
     resolved,
     with_report,
 )
@@ -40,7 +37,8 @@ from orchestrator.journals import PROOFS, end_in_journals
 from orchestrator.policy import require_transport
 from orchestrator.preflight import ask, with_findings
 from orchestrator.retrying import may_retry, settled_destination, successor
-from orchestrator.store.store import TAKEN_OVER, Ownership, Store
+from orchestrator.store.store import TAKEN_OVER, Ownership
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
 from vm_migration.telemetry import logs
@@ -51,38 +49,6 @@ _DISCARD_PATIENCE: Final = 5.0
 _NOT_STARTED: Final = frozenset({Phase.PREPARING, Phase.BEGUN})
 _UNKNOWN: Final = "unknown-attempt"
 _STALE_TERM: Final = "stale-term"
-
-
-class Hooks(Protocol):
-    """What a site has run around a migration."""
-
-    async def before_prepare(self, attempt: Attempt) -> None:
-        """Run what must succeed; raises MigrationError to end the attempt."""
-
-    async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
-        """Run what follows an aborted attempt; what failed is returned."""
-
-
-def ignore(_attempt: Attempt) -> None:
-    """Observe nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a driver works with.
-
-    `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1.
-    """
-
-    store: Store
-    agents: Agents
-    hooks: Hooks
-    driver: str
-    clock: Callable[[], float]
-    observe: Callable[[Attempt], None] = ignore
-    patience: float = 60.0
-    chance: Callable[[], float] = random.SystemRandom().random
-    draw_identifier: Callable[[], str] = new_attempt_id
 
 
 class Drive:
@@ -178,7 +144,8 @@ class Drive:
             await self._row.unless_cancelled(asyncio.sleep(seconds))
         if retry.choose:
             with contextlib.suppress(MigrationError):  # preflight asks again, and says it
-                chosen = await self._row.unless_cancelled(settled_destination(self._agents, self.attempt))
+                settling = settled_destination(self._agents, self._around.store, self.attempt)
+                chosen = await self._row.unless_cancelled(settling)
                 await self._row.write(replace(chosen, reason=f"tries {chosen.destination}"))
 
     async def _preflight(self) -> bool:
@@ -186,9 +153,8 @@ class Drive:
         attempt = self.attempt
         machine = types_pb2.MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
         try:
-            asking = ask(
-                self._agents, machine, attempt.destination, attempt.policy, measure_ms=attempt.asked.measure_ms
-            )
+            terms = self._around.terms(attempt)
+            asking = ask(self._agents, machine, attempt.destination, terms, measure_ms=attempt.asked.measure_ms)
             found = await self._row.unless_cancelled(asking)
         except MigrationError as error:
             await self._refuse(fault_of(error))
@@ -204,7 +170,7 @@ class Drive:
         await self._row.write(self.attempt.to(Phase.BEGINNING, reason=f"has {self.attempt.source} open the attempt"))
         attempt = self.attempt
         request = source_pb2.BeginRequest(
-            key=attempt.key(), destination=attempt.destination, policy=attempt.policy.message()
+            key=attempt.key(), destination=attempt.destination, policy=self._around.terms(attempt).message()
         )
         try:
             begun = await self._insist(lambda: self._agents.begin(attempt.source, request))

@@ -15,8 +15,8 @@ import msgspec
 
 from orchestrator.agents import Agents, Side
 from orchestrator.attempt import Attempt, Outcome, Phase, with_report
-from orchestrator.drive import Surroundings
 from orchestrator.policy import MigrationPolicy
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import CustodyReport, MachineCustody
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 from vm_migration.handover.record import Record, decode

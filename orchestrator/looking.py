@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 from orchestrator.attempt import Attempt, with_report
-from orchestrator.drive import Surroundings
 from orchestrator.journals import end_in_journals
 from orchestrator.store.claim import is_held
+from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 
 

@@ -9,14 +9,17 @@ The wait is drawn at random between half and all of 1 s, 2 s, 4 s ... 60 s, so t
 not come back together. No retry begins once all tries together have taken longer than each of them may, and the waits.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
+from orchestrator.maintenance import choice_now
 from orchestrator.policy import policy_to
 from orchestrator.preflight import ANY, Candidate, preflight
+from orchestrator.store.store import Store
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
 MOST_RETRIES: Final = 10
@@ -49,6 +52,11 @@ def may_retry(attempt: Attempt, now: float) -> bool:
         return True
     if attempt.outcome != Outcome.REFUSED or not retry.earlier:
         return False
+    return may_pass(attempt)
+
+
+def may_pass(attempt: Attempt) -> bool:
+    """Say whether all that an attempt was refused for may be gone later."""
     codes = {one.code for one in attempt.blockers} or {attempt.error.code if attempt.error is not None else ""}
     return codes <= _PASSING
 
@@ -91,13 +99,22 @@ def wait_seconds(tries: int, fraction: float) -> float:
     return longest * (0.5 + fraction / 2)
 
 
-def first_choice(candidates: Sequence[Candidate], failed_at: Sequence[str]) -> Candidate | None:
-    """Return the destination to take of those that pass: one that has not failed, else the one that failed first."""
-    passing = [one for one in candidates if one.passes]
-    return min(passing, key=lambda one: failed_at.index(one.host) + 1 if one.host in failed_at else 0, default=None)
+def first_choice(
+    candidates: Sequence[Candidate], failed_at: Sequence[str], taking: Mapping[str, int] | None = None
+) -> Candidate | None:
+    """Return the destination to take of those that pass, in their order.
+
+    One that has not failed, else the one that failed first; among those one that is `taking` the fewest machines in.
+    """
+    load = taking or {}
+
+    def cost(one: Candidate) -> tuple[int, int]:
+        return failed_at.index(one.host) + 1 if one.host in failed_at else 0, load.get(one.host, 0)
+
+    return min((one for one in candidates if one.passes), key=cost, default=None)
 
 
-async def settled_destination(agents: Agents, attempt: Attempt) -> Attempt:
+async def settled_destination(agents: Agents, store: Store, attempt: Attempt) -> Attempt:
     """Return a retry with its destination, asked of all hosts where any will do; where none passes, it keeps its own.
 
     Raises:
@@ -105,9 +122,12 @@ async def settled_destination(agents: Agents, attempt: Attempt) -> Attempt:
     """
     chosen = None
     if attempt.retry.choose:
+        choice = await asyncio.to_thread(choice_now, store, agents.hosts, attempt.retry.among)
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
-        found = await preflight(agents, machine, ANY, attempt.policy, by_host=attempt.asked.by_host)
-        chosen = first_choice(found.candidates, attempt.retry.failed_at)
+        found = await preflight(
+            agents, machine, ANY, attempt.policy, by_host=attempt.asked.by_host, but=choice.excluded
+        )
+        chosen = first_choice(found.candidates, attempt.retry.failed_at, choice.taking)
     destination = attempt.destination if chosen is None else chosen.host
     configured = agents.hosts[destination].transport if destination in agents.hosts else None
     return replace(

@@ -18,12 +18,13 @@ from typing import Final, Self
 from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import changes
 from orchestrator.queueing import may_start, waits_for
 from orchestrator.retrying import settled_destination
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
+from orchestrator.surroundings import Surroundings
 from vm_migration.errors import MigrationError, Refused, Stale
 from vm_migration.telemetry import logs
 
@@ -167,7 +168,7 @@ class AttemptQueue:
         """Let a retry wait, and choose its destination, before it waits for its turn there."""
         try:
             await asyncio.sleep(max(0.0, attempt.retry.not_before - self._around.clock()))
-            chosen = await settled_destination(self._around.agents, attempt)
+            chosen = await settled_destination(self._around.agents, self._around.store, attempt)
             row = await asyncio.to_thread(self._around.store.save, chosen, self._around.clock())
         except MigrationError as error:  # its preflight asks again, and says it
             _log.warning("no destination was chosen", attempt=attempt.attempt, code=error.code, reason=error.message)

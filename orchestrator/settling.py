@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Final
 
 from orchestrator.attempt import Attempt, Outcome, Phase, with_report
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.store.claim import is_held
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, Refused
 

@@ -11,10 +11,10 @@ from typing import Final
 from orchestrator.agents import Agents, HostAddresses
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.desk import Desk, LocalDesk
-from orchestrator.drive import Surroundings
 from orchestrator.site_hooks import SiteHooks
 from orchestrator.status import publishing
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.surroundings import Surroundings
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.errors import InvalidInput
 from vm_migration.link.channel import open_channel

@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 from typing import Final
 
 from orchestrator.attempt import PAST_RETURN, Attempt, Phase, with_report
-from orchestrator.drive import Surroundings
 from orchestrator.settling import drive_briefly
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import source_pb2
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Stale
 

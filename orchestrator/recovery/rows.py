@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Final
 
 from orchestrator.attempt import Attempt
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.recovery.steps import Outcome, Step, Unsettled
 from orchestrator.store.claim import is_held
+from orchestrator.surroundings import Surroundings
 from vm_migration.errors import MigrationError, Refused
 
 PATIENCE_SECONDS: Final = 5.0

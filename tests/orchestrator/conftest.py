@@ -7,8 +7,8 @@ import pytest
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice
-from orchestrator.drive import Surroundings
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from vm_migration.errors import MigrationError
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.policy import MigrationPolicy
 from orchestrator.status import KEEP_SECONDS, StoreOutbox, publishing
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Ownership, Store
+from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
 from vm_migration.daemon.broker_url import parse_broker

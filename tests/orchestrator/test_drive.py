@@ -7,9 +7,10 @@ from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import LocalDesk
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.result import migration_document
 from orchestrator.store.store import Ownership
+from orchestrator.surroundings import Surroundings
 from tests.orchestrator.conftest import RecordedHooks
 from tests.orchestrator.fake_agents import FakeSite
 from vm_migration.api.v1 import source_pb2, types_pb2

@@ -11,8 +11,9 @@ import pytest
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import Desk, LocalDesk, follow
-from orchestrator.drive import Drive, Surroundings, ignore
+from orchestrator.drive import Drive
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_orchestrator_daemon import daemon
 from vm_migration.errors import InvalidInput, Refused, Unreachable

@@ -13,10 +13,11 @@ from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Asked, Attempt, Outcome, Phase
 from orchestrator.client import PEER, RemoteDesk
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.learning import Listing
 from orchestrator.policy import MigrationPolicy
 from orchestrator.service import AttemptQueue
+from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
 from vm_migration.api.v1 import orchestrator_pb2 as api_pb2
 from vm_migration.api.v1 import types_pb2

@@ -13,8 +13,9 @@ import pytest
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import follow
-from orchestrator.drive import Drive, Surroundings, ignore
+from orchestrator.drive import Drive
 from orchestrator.service import AttemptQueue
+from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite
 
 BEFORE_SIDE_EFFECTS = (Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING)

@@ -15,13 +15,13 @@ from orchestrator import retrying
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.desk import Desk, LocalDesk
-from orchestrator.drive import Surroundings, ignore
 from orchestrator.policy import MigrationPolicy
 from orchestrator.preflight import Candidate
 from orchestrator.result import migration_document
 from orchestrator.retrying import LONGEST_WAIT, first_choice, may_retry, successor, wait_seconds
 from orchestrator.store import schema
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from tests.orchestrator.test_orchestrator_daemon import daemon
 from vm_migration.errors import InvalidInput, Refused

@@ -7,8 +7,9 @@ import pytest
 
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Asked, Attempt, Outcome, Phase
-from orchestrator.drive import Drive, Surroundings
+from orchestrator.drive import Drive
 from orchestrator.policy import MOST_STREAMS, MigrationPolicy, Transport, policy_to, require_offered
+from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_viaduct_command import Run, config, viaduct
 from vm_migration.errors import InvalidInput

@@ -10,10 +10,10 @@ from typing import Final
 from orchestrator.admission import Order
 from orchestrator.agents import Agents, HostAddresses
 from orchestrator.attempt import Attempt, Notice
-from orchestrator.drive import Surroundings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.service import AttemptQueue
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.surroundings import Surroundings
 from tests.simulation.channels import Caller
 from tests.simulation.hosts import SITE, Happenings, end_process
 from tests.simulation.network import Network

@@ -1,0 +1,50 @@
+"""Hosts in maintenance, and what else a choice among hosts has to know: nobody chooses one, somebody may name one.
+
+The functions that take a store read or write it, and block meanwhile.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.store.entries import Entries
+from orchestrator.store.store import Store
+from vm_migration.errors import Stale
+
+_BELOW: Final = "maintenance/"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which hosts may not be chosen, and how many machines are on their way to each."""
+
+    excluded: frozenset[str]
+    taking: Mapping[str, int]
+
+
+def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()) -> Choice:
+    """Return what to know of a choice among all hosts, or `among` those that somebody named."""
+    excluded = frozenset(hosts) - frozenset(among) if among else in_maintenance(store.entries)
+    return Choice(excluded, Counter(one.destination for one in store.attempts()))
+
+
+def in_maintenance(entries: Entries) -> frozenset[str]:
+    """Return the hosts in maintenance."""
+    return frozenset(entry.key.removeprefix(_BELOW) for entry in entries.below(_BELOW))
+
+
+def set_maintenance(entries: Entries, host: str, *, on: bool) -> bool:
+    """Put a host into maintenance, or take it out; say whether that changed anything."""
+    key = f"{_BELOW}{host}"
+    entry = entries.get(key)
+    if (entry is not None) == on:
+        return False
+    try:
+        if entry is None:
+            entries.put(key, "on", version=0)
+        else:
+            entries.delete(key, version=entry.version)
+    except Stale:  # somebody else did the same
+        return False
+    return True

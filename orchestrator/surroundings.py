@@ -1,0 +1,50 @@
+"""What a driver works with: the store, the agents, the site's hooks, a clock and chance."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Attempt, Notice, new_attempt_id
+from orchestrator.policy import MigrationPolicy
+from orchestrator.store.store import Store
+
+
+class Hooks(Protocol):
+    """What a site has run around a migration."""
+
+    async def before_prepare(self, attempt: Attempt) -> None:
+        """Run what must succeed; raises MigrationError to end the attempt."""
+
+    async def after_abort(self, attempt: Attempt) -> tuple[Notice, ...]:
+        """Run what follows an aborted attempt; what failed is returned."""
+
+
+def ignore(_attempt: Attempt) -> None:
+    """Observe nothing."""
+
+
+def as_asked(attempt: Attempt) -> MigrationPolicy:
+    """Return an attempt's policy as somebody asked for it."""
+    return attempt.policy
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a driver works with.
+
+    `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
+    those under which an attempt begins.
+    """
+
+    store: Store
+    agents: Agents
+    hooks: Hooks
+    driver: str
+    clock: Callable[[], float]
+    observe: Callable[[Attempt], None] = ignore
+    terms: Callable[[Attempt], MigrationPolicy] = as_asked
+    patience: float = 60.0
+    chance: Callable[[], float] = random.SystemRandom().random
+    draw_identifier: Callable[[], str] = new_attempt_id
