@@ -1,11 +1,11 @@
 """What an attempt is expected to take, from what this agent has measured; pure.
 
-The rate of the link is what the last attempts to that destination reached, or, before the first, ASSUMED_RATE, and what
-a standstill takes beside its work is what it took then, or is assumed: a warning says so. Both are what the attempt
-itself decides with. A limit of the bandwidth is one of the wire, and carries so many more bytes of pages as they became
-fewer there of late. What the machine dirties is
-what was measured just now, where somebody asked for that, or else what its guest says. Everything else is asked of the
-machine. The profiles differ in what convergence lets them do, and in nothing else.
+The rate of the wire is what the last attempts to that destination reached, or, before the first, ASSUMED_RATE, and what
+a standstill takes beside its work is what it took then, or is assumed: a warning says so. Where pages may be compressed
+the wire carries more of them: as many as codecs made of some of the machine's pages just now, where somebody asked for
+that, or else as other machines' pages became fewer of late. What the machine dirties is likewise what was measured just
+now, or what its guest says. Everything else is asked of the machine. The profiles differ in what convergence lets them
+do, and in nothing else.
 """
 
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from vm_migration.transfer.forecast import (
     prepare_ms_expected,
     standstill_expected,
 )
+from vm_migration.transfer.page_rate import Packing, page_rate
 from vm_migration.transfer.prediction import Inputs, Prediction
 from vm_migration.transfer.profiles import PROFILES
 from vm_migration.transfer.ranges import Range
@@ -47,6 +48,8 @@ class Sample:
     """RAM that holds something other than zeros."""
     cpu_share: float = 1.0
     """Of what was written, what only vCPUs wrote."""
+    packings: tuple[Packing, ...] = ()
+    """What codecs make of the pages that hold something; none where none does."""
 
     def dirtying(self, span_bytes: int) -> Dirtying:
         """Return what it dirties, given the most that it can."""
@@ -62,7 +65,7 @@ class Known:
     fixed_ms: Range | None = None
     around_ms: Range | None = None
     pages_per_wire: Range = NOTHING_SAVED
-    """Bytes of pages for each byte on the wire, where they may be compressed."""
+    """Bytes of pages for each byte on the wire, where they may be compressed, of machines that were moved."""
     sample: Sample | None = None
 
 
@@ -80,10 +83,10 @@ class Estimate:
 
 def estimate(specification: MachineSpecification, description: Description, terms: Terms, known: Known) -> Estimate:
     """Return what an attempt under these terms will take, and whether its standstill can fit the limit."""
-    link = known.link_bytes_per_s or ASSUMED_LINK
+    wire = known.link_bytes_per_s or ASSUMED_LINK
     if terms.max_bandwidth_bytes_per_s:
-        each = NOTHING_SAVED if terms.compression == "none" else known.pages_per_wire
-        link = link.at_most(each.times(terms.max_bandwidth_bytes_per_s))
+        wire = wire.at_most(Range.exactly(terms.max_bandwidth_bytes_per_s))
+    link = _page_rate(wire, terms, known)
     inputs = _inputs(specification, description, terms, known, link)
     costs = StandstillCosts(
         decided_with(known.fixed_ms, terms.downtime_limit_ms), description.device_state_bytes, known.hash_bytes_per_s
@@ -95,10 +98,10 @@ def estimate(specification: MachineSpecification, description: Description, term
     policy = terms.convergence()
     return Estimate(
         profiles={name: predicted_under(profile, inputs, policy, costs) for name, profile in PROFILES.items()},
-        link_bytes_per_s=link.likely,
+        link_bytes_per_s=wire.likely,
         dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
         blockers=_blockers(standstill),
-        warnings=_warnings(known, link),
+        warnings=_warnings(known, wire),
     )
 
 
@@ -114,6 +117,13 @@ def decided_with(fixed_ms: Range | None, limit_ms: float) -> float:
     return max(ASSUMED_FIXED_MS.low, min(fixed_ms.likely, max(FIXED_STANDSTILL_MS, limit_ms / 3)))
 
 
+def _page_rate(wire: Range, terms: Terms, known: Known) -> Range:
+    """Return the bytes of pages that come across in a second."""
+    if known.sample is not None:
+        return page_rate(wire, known.sample.packings, terms.compression)
+    return wire if terms.compression == "none" else wire.product(known.pages_per_wire)
+
+
 def _inputs(
     specification: MachineSpecification, description: Description, terms: Terms, known: Known, link: Range
 ) -> Inputs:
@@ -124,12 +134,18 @@ def _inputs(
         dirtying=_dirtying(specification, description, sample),
         link_bytes_per_s=link,
         prepare_ms=Range.around(prepare_ms_expected(description.ram_bytes), PREPARE_SPREAD),
-        around_ms=known.around_ms or ASSUMED_AROUND_MS,
+        around_ms=(known.around_ms or ASSUMED_AROUND_MS).plus(_zeros_ms(description, known)),
         fixed_ms=known.fixed_ms or ASSUMED_FIXED_MS,
         always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
         unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
         cpu_share=sample.cpu_share if sample else _cpu_share(description),
     )
+
+
+def _zeros_ms(description: Description, known: Known) -> float:
+    """Return how long it takes to see that pages are zero, which is all that is done with them."""
+    data_bytes = known.sample.data_bytes.likely if known.sample else description.populated_bytes
+    return max(0.0, description.populated_bytes - data_bytes) * 1000 / known.hash_bytes_per_s
 
 
 def _cpu_share(description: Description) -> float:
@@ -149,10 +165,10 @@ def _dirtying(specification: MachineSpecification, description: Description, sam
     return Dirtying.told(guest.dirty_bytes_per_s + guest.dma_bytes_per_s, span_bytes)
 
 
-def _warnings(known: Known, link: Range) -> tuple[Observation, ...]:
+def _warnings(known: Known, wire: Range) -> tuple[Observation, ...]:
     if known.link_bytes_per_s is not None:
         return ()
-    text = f"No attempt to this destination has been measured yet; {link.likely / 1e6:.0f} MB/s is assumed"
+    text = f"No attempt to this destination has been measured yet; {wire.likely / 1e6:.0f} MB/s is assumed"
     if known.fixed_ms is None:
         text += f", and {ASSUMED_FIXED_MS.likely:.0f} ms of standstill beside what it sends"
     return (Observation(code="rate-assumed", message=text),)

@@ -1,4 +1,4 @@
-"""A machine is looked at for a moment before it is moved: what it dirties, and how much of its memory is zero.
+"""A machine is looked at for a moment before it is moved: what it dirties, and what its memory holds.
 
 Its own trackers are asked, as in an attempt, and nothing stays switched on. That is done only while no attempt is open,
 one at a time, and whoever waited while somebody else looked takes what that one saw.
@@ -8,9 +8,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
+from source_agent.contents import data_bytes_of, packings_of
 from source_agent.dirty_rate import measure_windows
 from source_agent.expectation import Sample
 from source_agent.holdings import Holding, Holdings
@@ -21,16 +19,8 @@ from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 from vm_migration.telemetry import logs
-from vm_migration.transfer.digests import zero_rows
-from vm_migration.transfer.ranges import Range
-from vmm.memory.quantities import PAGE_SIZE
-from vmm.memory.ram_block import RamBlock
 
 SLICES: Final = 8
-_PAGES: Final = 2048
-"""Pages that are read: a share of zeros is known to about two hundredths then."""
-_SURE: Final = 2.0
-"""Standard errors to either side, which is where the truth lies in nineteen of twenty."""
 _KEPT: Final = 64
 _log: Final = logs.get(__name__)
 
@@ -83,30 +73,7 @@ async def _look(custody: Custody, window_ms: int) -> Sample:
     ram = await custody.port.ram()
     try:
         data_bytes = await asyncio.to_thread(data_bytes_of, ram)
+        packings = await asyncio.to_thread(packings_of, ram, loop_ns)
     finally:
         ram.close()
-    return Sample(writes.window_ms, writes.lines, data_bytes, writes.cpu_share)
-
-
-def data_bytes_of(ram: RamBlock) -> Range:
-    """Return how much of RAM holds something other than zeros, from pages at equal distances of what was touched."""
-    extents = np.array(list(ram.extents()), dtype=np.int64).reshape(-1, 2)
-    ends = np.cumsum(extents[:, 1])
-    total = int(ends[-1]) if len(ends) else 0
-    if not total:
-        return Range.exactly(0.0)
-    chosen = np.linspace(0, total - 1, min(total, _PAGES)).astype(np.int64)
-    pages = _pages_at(chosen, extents, ends)
-    share = 1.0 - float(zero_rows(ram.words[pages]).mean())
-    error = 0.0 if total <= _PAGES else _SURE * max(share * (1 - share) / len(pages), len(pages) ** -2.0) ** 0.5
-    low, high = max(0.0, share - error), min(1.0, share + error)
-    return Range(low * total * PAGE_SIZE, share * total * PAGE_SIZE, high * total * PAGE_SIZE)
-
-
-def _pages_at(
-    positions: npt.NDArray[np.int64], extents: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Return the pages that stand at positions of the extents, as if these followed each other."""
-    within = np.searchsorted(ends, positions, side="right")
-    pages: npt.NDArray[np.int64] = extents[within, 0] + positions - (ends[within] - extents[within, 1])
-    return pages
+    return Sample(writes.window_ms, writes.lines, data_bytes, writes.cpu_share, packings)

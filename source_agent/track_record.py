@@ -6,6 +6,7 @@ limit of the user's held back. The agent's life is its memory: a restarted agent
 
 from collections import deque
 from dataclasses import dataclass
+from statistics import median
 from typing import Final
 
 from source_agent.progress import Outcome, Progress
@@ -17,20 +18,27 @@ _KEPT: Final = 8
 _ENOUGH_BYTES: Final = 1 << 20
 _HELD_BACK: Final = 0.8
 """Of a limit: whoever comes so near to it was limited by it, and says nothing of the link."""
+_PLAIN: Final = 1.05
+"""Bytes of pages for each byte on the wire, below which hardly any were compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What one attempt showed; times in milliseconds."""
 
-    link_bytes_per_s: float | None
-    """Bytes of pages and devices a second, however few they became on the wire; None where too little was moved."""
+    wire_bytes_per_s: float | None
+    """What the wire carried; None where too little was moved, or a limit of the user's held it back."""
     fixed_ms: float
     """The standstill, less what the bytes of its frames take on the wire and what was hashed meanwhile."""
     around_ms: float
     """The whole, less Begin to Start, the rounds and the standstill."""
     pages_per_wire: float = 1.0
-    """Bytes of pages that a byte on the wire stood for, at least one: what a limit of the bandwidth carries of them."""
+    """Bytes of pages that a byte on the wire stood for, at least one."""
+
+    @property
+    def filled_the_wire(self) -> bool:
+        """Whether nothing but the wire was waited for: no codec, which may have been slower."""
+        return self.pages_per_wire < _PLAIN
 
 
 class TrackRecord:
@@ -44,8 +52,16 @@ class TrackRecord:
         self._shown.setdefault(destination, deque(maxlen=_KEPT)).append(shown)
 
     def link_bytes_per_s(self, destination: str) -> Range | None:
-        """Return what the link to a destination carries; None before the first attempt that showed it."""
-        found = [each.link_bytes_per_s for each in self._to(destination) if each.link_bytes_per_s]
+        """Return what the wire to a destination carries; None before the first attempt that showed it.
+
+        An attempt whose pages were compressed shows only that the wire carries no less: it counts where no other is
+        known, or those known are slower.
+        """
+        found: list[float] = []
+        for each in self._to(destination):
+            rate = each.wire_bytes_per_s
+            if rate and (each.filled_the_wire or not found or rate > median(found)):
+                found.append(rate)
         return Range.of_samples(found) if found else None
 
     def fixed_ms(self, destination: str) -> Range | None:
@@ -88,7 +104,7 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
     rounds_ms = progress.rounds.last.ended_ms - last.ms
     limit = max_bandwidth_bytes_per_s
     return Shown(
-        link_bytes_per_s=None if not carried or (limit and carried >= _HELD_BACK * limit) else moved * 1000 / ms,
+        wire_bytes_per_s=None if not carried or (limit and carried >= _HELD_BACK * limit) else carried,
         fixed_ms=max(0.0, downtime_ms - work_ms - hashed_ms),
         around_ms=max(0.0, progress.total_ms - progress.started_after_ms - rounds_ms - downtime_ms),
         pages_per_wire=max(1.0, moved / wire) if wire else 1.0,

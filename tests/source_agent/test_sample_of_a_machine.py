@@ -1,6 +1,8 @@
 """A machine looked at for a moment: what is begun is ended, and nobody looks while an attempt is open."""
 
 import asyncio
+import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +10,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from source_agent.contents import data_bytes_of, packings_of
 from source_agent.dirty_rate import lines_of, measure_windows
 from source_agent.holdings import Holding, Holdings
-from source_agent.sampling import SLICES, Sampler, data_bytes_of
+from source_agent.sampling import SLICES, Sampler
 from tests.fakes.fake_machine import FakeMachine, Held
 from tests.source_agent.departures import leaving
 from vm_migration.errors import InvalidInput
 from vm_migration.handover.states import State
 from vm_migration.machine.port import Harvest, MachineRefused
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
+from vm_migration.transfer.codecs import Compressor
+from vm_migration.transfer.frames import Codec
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
@@ -149,3 +154,31 @@ def test_of_much_memory_a_part_is_looked_at() -> None:
     found = data_bytes_of(ram)
     assert found.low <= pages * PAGE_SIZE / 3 <= found.high
     assert found.high - found.low < 0.1 * pages * PAGE_SIZE
+
+
+def test_memory_without_contents_tells_nothing_of_codecs() -> None:
+    ram = RamBlock.create("sampled", 256 * PAGE_SIZE)
+    assert packings_of(ram, itertools.count().__next__) == ()
+    ram.words[10:20] = 0
+    assert packings_of(ram, itertools.count().__next__) == ()
+
+
+def test_codecs_are_tried_on_whole_runs_of_what_memory_holds() -> None:
+    ram = RamBlock.create("sampled", 8192 * PAGE_SIZE)
+    numbers = np.random.default_rng(1)
+    ram.words[:4096] = numbers.integers(0, 1 << 63, (4096, 512), dtype=np.uint64)
+    ram.words[4096:] = numbers.integers(0, 1 << 12, (4096, 512), dtype=np.uint64)
+    whole = [memoryview(ram.words[first : first + 256].tobytes()) for first in range(0, 8192, 256)]
+    for packing in packings_of(ram, time.monotonic_ns):
+        packed = sum(len(Compressor().compressed(packing.codec, frame)) for frame in whole)
+        assert packing.ratio.low <= packed / (8192 * PAGE_SIZE) <= packing.ratio.high
+        assert packing.bytes_per_s > 0
+
+
+def test_pages_that_nothing_makes_smaller_are_not_said_to_become_larger() -> None:
+    ram = RamBlock.create("sampled", 64 * PAGE_SIZE)
+    ram.words[:] = np.random.default_rng(1).integers(0, 1 << 63, (64, 512), dtype=np.uint64)
+    lz4, zstd = packings_of(ram, itertools.count().__next__)
+    assert (lz4.codec, zstd.codec) == (Codec.LZ4, Codec.ZSTD)
+    assert lz4.ratio.high == 1.0
+    assert zstd.ratio.high == 1.0

@@ -40,7 +40,7 @@ COMPLETED = Progress(
 def test_an_attempt_shows_its_link_its_standstill_and_what_it_took_beside() -> None:
     shown = shown_by(COMPLETED, 0)
     assert shown is not None
-    assert shown.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert shown.wire_bytes_per_s == pytest.approx(1000 * MIB)
     assert shown.fixed_ms == pytest.approx(80 - 10)
     assert shown.around_ms == pytest.approx(5000 - 3500 - 1020 - 80)
 
@@ -55,16 +55,17 @@ def test_a_user_who_limits_the_bandwidth_learns_nothing_of_the_link() -> None:
     limited, unlimited = shown_by(COMPLETED, 1010 * MIB), shown_by(COMPLETED, 2000 * MIB)
     assert limited is not None
     assert unlimited is not None
-    assert limited.link_bytes_per_s is None
-    assert unlimited.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert limited.wire_bytes_per_s is None
+    assert unlimited.wire_bytes_per_s == pytest.approx(1000 * MIB)
     assert limited.fixed_ms == unlimited.fixed_ms
 
 
-def test_pages_that_travelled_as_less_count_whole() -> None:
+def test_pages_that_travelled_as_less_count_as_what_they_were_on_the_wire() -> None:
     squeezed = replace(measured(0, 1000, 500), wire_bytes=300 * MIB)
     shown = shown_by(replace(COMPLETED, rounds=log(squeezed, measured(1, 1, 10))), 0)
     assert shown is not None
-    assert shown.link_bytes_per_s == pytest.approx(2000 * MIB)
+    assert shown.wire_bytes_per_s == pytest.approx(600 * MIB)
+    assert not shown.filled_the_wire
 
 
 def test_what_a_standstill_takes_beside_its_bytes_is_judged_by_the_wire() -> None:
@@ -80,8 +81,8 @@ def test_a_limit_is_one_of_the_wire_however_much_its_bytes_stood_for() -> None:
     held, free = shown_by(progress, 260 * MIB), shown_by(progress, 900 * MIB)
     assert held is not None
     assert free is not None
-    assert held.link_bytes_per_s is None
-    assert free.link_bytes_per_s == pytest.approx(1000 * MIB)
+    assert held.wire_bytes_per_s is None
+    assert free.wire_bytes_per_s == pytest.approx(250 * MIB)
     assert held.pages_per_wire == pytest.approx(4)
 
 
@@ -97,7 +98,7 @@ def test_what_a_byte_on_the_wire_stood_for_is_never_promised() -> None:
 def test_an_attempt_that_moved_next_to_nothing_shows_no_link() -> None:
     shown = shown_by(replace(COMPLETED, rounds=log(measured(0, 0.5, 200), measured(1, 0, 30))), 0)
     assert shown is not None
-    assert shown.link_bytes_per_s is None
+    assert shown.wire_bytes_per_s is None
     assert shown.fixed_ms == pytest.approx(80 - 30)
 
 
@@ -124,6 +125,22 @@ def test_each_link_is_its_own_and_a_standstill_is_the_agents() -> None:
     fixed = record.fixed_ms("c")
     assert fixed is not None
     assert (record.link_bytes_per_s("c"), fixed.likely) == (None, 60)
+
+
+def link(*shown: Shown) -> Range | None:
+    record = TrackRecord()
+    for each in shown:
+        record.note("b", each)
+    return record.link_bytes_per_s("b")
+
+
+def test_an_attempt_that_waited_for_a_codec_shows_only_that_the_wire_is_no_slower() -> None:
+    plain, squeezed = Shown(1e9, 40, 100), Shown(6e8, 40, 100, pages_per_wire=2.0)
+    assert link(plain, squeezed) == link(plain)
+    assert link(squeezed) == link(Shown(6e8, 40, 100)), "where nothing better is known"
+    faster = link(plain, replace(squeezed, wire_bytes_per_s=2e9))
+    assert faster is not None
+    assert faster.likely > 1e9
 
 
 def test_old_attempts_are_forgotten() -> None:

@@ -22,11 +22,10 @@ from math import inf
 from typing import Final
 
 from vm_migration.transfer.frames import Codec
+from vm_migration.transfer.page_rate import GAIN
 
 LOSABLE: Final = 0.02
 """The share of the time so far that trials and samples may have cost when another trial begins."""
-_GAIN: Final = 0.95
-"""A codec must take at most this share of the time without it."""
 _SAMPLES: Final = 0.01
 """The share of the time that samples may take."""
 _SPELL: Final = 8 << 20
@@ -129,7 +128,7 @@ class AutoCompression:
         """Whether a part of the next frame should be given to each codec, to see what it makes of it."""
         if not self._plain and self._settling > 0:
             return False
-        if self._plain and self._busy > _GAIN * self._plain:
+        if self._plain and self._busy > GAIN * self._plain:
             return False
         return self.elapsed - self._sampled_at >= self._sample_seconds / _SAMPLES
 
@@ -191,7 +190,7 @@ class AutoCompression:
         """Compare what a codec took with what was expected, and stay with it, or see what goes without."""
         spell, self._spell = self._spell, _Spell()
         self._known[codec].error = spell.pace / self._expected(codec)
-        if spell.pace <= _GAIN * self._plain and self._unjudged.raw_bytes < self._plain_after:
+        if spell.pace <= GAIN * self._plain and self._unjudged.raw_bytes < self._plain_after:
             self.codec = self._best(trying=False)
             return
         self.codec = None
@@ -205,7 +204,7 @@ class AutoCompression:
     def _best(self, *, trying: bool) -> Codec | None:
         """Return the codec that promises most, if any promises enough; a trial forgets how it went the last time."""
         best: Codec | None = None
-        bar = _GAIN * self._plain
+        bar = GAIN * self._plain
         for codec, known in self._known.items():
             promised = self._expected(codec) * (min(1.0, known.error) if trying else known.error)
             if promised < bar:

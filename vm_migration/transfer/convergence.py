@@ -6,12 +6,15 @@
     forced, or time over where it forces; all is acknowledged     -> SwitchOver
     the attempt's time is over                                    -> Fail(timeout)
     a device's initial data is not acknowledged                   -> Continue
-    the standstill expected now fits half the downtime limit      -> SwitchOver
+    the standstill expected now fits, and pages are little of it  -> SwitchOver
     it fits the limit, and what is left no longer shrinks by 1/5  -> SwitchOver, unless the rate has just dropped
     it fits, has stalled, and is near the least that was left     -> SwitchOver, unless the rate has just dropped
     otherwise                                                     -> Continue, throttled as the profile says
 
 It fits the limit where it does so by a tenth: the last round is small, and a small one is slower than those before it.
+While what is left shrinks, rounds go on until its pages take no more than a thirtieth of the limit: such a round takes
+less time than the limit, and what is little in the end is much the same whenever the guest is stopped, so that it can
+be foretold.
 
 The rate is the lower of the last sampled round's and the median of the last three; a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
@@ -44,6 +47,8 @@ SHRINKS_BY: Final = 0.2
 """The least share by which another round must make the remainder smaller to be worth it."""
 MARGIN: Final = 0.1
 """The share by which a standstill may become longer than expected, and must still fit the limit."""
+_LITTLE: Final = 1 / 30
+"""The share of the limit that the last pages may take without another round being worth it."""
 FIXED_STANDSTILL_MS: Final = 50.0
 """Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, until it is known."""
 _SAMPLE_BYTES: Final = 4 << 20
@@ -208,6 +213,7 @@ Decision = Continue | SwitchOver | Fail
 def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCosts) -> Decision:
     """Return what to do next; the table in this module's docstring, from top to bottom."""
     expected_ms = expected_standstill_ms(situation, costs, policy.max_bandwidth_bytes_per_s)
+    floor_ms = _standstill_of(0, situation, costs, policy.max_bandwidth_bytes_per_s) if situation.history else 0.0
     held = Throttle(situation.throttle_percent, situation.device_throttle_percent)
     if situation.cancelled:
         return Fail("cancelled", "Migration was cancelled")
@@ -222,7 +228,7 @@ def decide(situation: Situation, policy: ConvergencePolicy, costs: StandstillCos
         return _continued(expected_ms, held)
     dropped = rate_dropped(history)
     worth_another = shrinks(history[-1].dirty_pages, history[-1].dirtied_pages) and not situation.stalls.near_minimum
-    if is_time(expected_ms, policy.downtime_limit_ms, shrinking=worth_another or dropped):
+    if is_time(expected_ms, floor_ms, policy.downtime_limit_ms, shrinking=worth_another or dropped):
         return SwitchOver(expected_ms)
     fits = fits_limit(expected_ms, policy.downtime_limit_ms)
     stays = fits or dropped or not situation.stalls.presses
@@ -250,9 +256,18 @@ def shrinks(sent: float, left: float) -> bool:
     return 0 < left <= (1 - SHRINKS_BY) * sent
 
 
-def is_time(standstill_ms: float, limit_ms: float, *, shrinking: bool) -> bool:
-    """Return whether a standstill is worth taking now, given whether the next one would be shorter."""
-    return standstill_ms <= limit_ms / 2 or (not shrinking and fits_limit(standstill_ms, limit_ms))
+def is_time(standstill_ms: float, floor_ms: float, limit_ms: float, *, shrinking: bool) -> bool:
+    """Return whether a standstill is worth taking now, given whether the next one would be shorter.
+
+    Args:
+        standstill_ms: What it would take now.
+        floor_ms: What it would take if no page were left.
+        limit_ms: What it may take.
+        shrinking: Whether another round would leave less.
+    """
+    if not fits_limit(standstill_ms, limit_ms):
+        return False
+    return not shrinking or standstill_ms - floor_ms <= limit_ms * _LITTLE
 
 
 def fits_limit(standstill_ms: float, limit_ms: float) -> bool:

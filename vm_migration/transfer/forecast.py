@@ -157,8 +157,9 @@ def expected(
         elapsed_ms += took_ms
         left = left_after(workload, took_ms)
         standstill_ms = costs.standstill_ms(left, workload.unhashed_bytes, rate)
+        floor_ms = costs.standstill_ms(0, workload.unhashed_bytes, rate)
         shrinking = shrinks(sent, left)
-        if is_time(standstill_ms, policy.downtime_limit_ms, shrinking=shrinking):
+        if is_time(standstill_ms, floor_ms, policy.downtime_limit_ms, shrinking=shrinking):
             return Forecast(rounds + 1, prepare_ms, elapsed_ms + standstill_ms, standstill_ms, converges=True)
         if not shrinking or elapsed_ms >= policy.timeout_ms:
             return Forecast(rounds + 1, prepare_ms, elapsed_ms + standstill_ms, standstill_ms, converges=False)

@@ -58,6 +58,10 @@ class Range:
         """Return the range of what cannot exceed something that is itself known only within a range."""
         return Range(min(self.low, bound.low), min(self.likely, bound.likely), min(self.high, bound.high))
 
-    def times(self, factor: float) -> "Range":
-        """Return the range of so many times as much."""
-        return Range(self.low * factor, self.likely * factor, self.high * factor)
+    def product(self, other: "Range") -> "Range":
+        """Return the range of one figure times another."""
+        return Range(self.low * other.low, self.likely * other.likely, self.high * other.high)
+
+    def plus(self, figure: float) -> "Range":
+        """Return the range of so much more."""
+        return Range(self.low + figure, self.likely + figure, self.high + figure)

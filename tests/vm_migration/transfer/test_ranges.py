@@ -31,7 +31,7 @@ def test_one_old_exception_does_not_change_what_is_likely() -> None:
 
 @given(figures, st.floats(0, 1), figures, st.floats(0, 10))
 def test_a_bound_is_kept(figure: float, share: float, bound: float, factor: float) -> None:
-    most = Range.around(bound, share).times(factor)
+    most = Range.around(bound, share).product(Range.exactly(factor))
     bounded = Range.around(figure, share).at_most(most)
     assert bounded.high <= most.high
     assert bounded.likely <= most.likely
