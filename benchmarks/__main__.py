@@ -2,7 +2,8 @@
 
 Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
-`beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md.
+`beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
+docs/reliability.md shows of the rest is written there: bad peers, damaged frames, renewed certificates, what TLS costs.
 """
 
 import argparse
@@ -22,19 +23,25 @@ from rich.table import Table
 from benchmarks import (
     bad_peers,
     convergence,
+    damaged_frames,
     demo_time,
     dirty_rate,
     matrix_time,
     recovery_time,
+    reliability_page,
+    renewal,
+    security,
     terabyte,
     throughput,
     vtd,
 )
 from benchmarks.beside.__main__ import compare
+from benchmarks.beside.page import between_markers
 from benchmarks.beside.scenarios import SCENARIOS
 from benchmarks.figures import Row
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
+PAGE: Final = RESULTS.parents[1] / "docs" / "reliability.md"
 NAMES: Final = (
     "beside",
     "throughput",
@@ -46,6 +53,9 @@ NAMES: Final = (
     "matrix",
     "recovery",
     "bad-peers",
+    "damaged-frames",
+    "renewal",
+    "security",
 )
 _CONVERGENCE_RUNS: Final = 20
 _MATRIX_RUNS: Final = 3
@@ -71,6 +81,10 @@ def main() -> int:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
     if "demo-time" in arguments.only:
         rows += demo_time.measure(arguments.runs)
+    if "renewal" in arguments.only:
+        rows += asyncio.run(renewal.measure(arguments.runs))
+    if "security" in arguments.only:
+        rows += security.measure(arguments.runs)
     if rows:
         show(rows)
         write(rows)
@@ -87,6 +101,8 @@ def _in_a_folder(only: list[str], runs: int) -> list[Row]:
             rows += asyncio.run(throughput.measure(Path(folder), runs))
         if "bad-peers" in only:
             rows += asyncio.run(bad_peers.measure(Path(folder), runs))
+        if "damaged-frames" in only:
+            rows += asyncio.run(damaged_frames.measure(Path(folder)))
     return rows
 
 
@@ -125,6 +141,8 @@ def write(rows: list[Row]) -> None:
             row.document() for row in rows
         ]
     path.write_text(json.dumps(document, indent=1) + "\n")
+    shown = reliability_page.table(reliability_page.read(RESULTS))
+    PAGE.write_text(between_markers(PAGE.read_text(), shown, reliability_page.BEGIN, reliability_page.END))
 
 
 def machine() -> dict[str, object]:

@@ -63,6 +63,14 @@ _ROWS: Final[Sequence[tuple[BadPeer, Transport]]] = (
 )
 
 
+def _ratio(peer: BadPeer, transport: Transport) -> str:
+    return f"migration beside {peer.name}, {transport}, over one in quiet"
+
+
+RATIOS: Final = tuple(_ratio(peer, transport) for peer, transport in _ROWS)
+"""The names of the rows that say what each costs."""
+
+
 async def measure(folder: Path, runs: int) -> list[Row]:
     """Return what each bad peer costs, as a ratio to the quiet one of each pair, and both times."""
     image = folder / "bad-peers.img"
@@ -105,7 +113,7 @@ async def _pairs(site: Rig, viewer: TlsFiles, peer: BadPeer, transport: Transpor
     return [
         Row(f"migration in quiet, before or after: {what}", "s", tuple(quiet)),
         Row(f"migration beside {what}", "s", tuple(beside), note=note),
-        Row(f"the one over the other: {what}", "ratio", ratios(beside, quiet), must=MOST, better="lower", note=note),
+        Row(_ratio(peer, transport), "ratio", ratios(beside, quiet), must=MOST, better="lower", note=note),
     ]
 
 

@@ -10,7 +10,7 @@ from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt
 from orchestrator.demo.scene import HOSTS, DemoOptions
 from orchestrator.demo.site import demo_site
-from orchestrator.desk import Desk
+from orchestrator.desk import Desk, Observer
 from orchestrator.policy import MigrationPolicy
 from orchestrator.site import agents_of, open_desk
 from vm_migration.api.v1.types_pb2 import MachineStatus
@@ -19,6 +19,10 @@ from vmm.assembly.specification import check_specification
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
+
+
+def _ignore(_attempt: Attempt) -> None:
+    return
 
 
 @dataclass(slots=True)
@@ -31,9 +35,9 @@ class Rig:
     configuration: Configuration
     at: int = 0
 
-    async def move(self, policy: MigrationPolicy) -> Attempt:
+    async def move(self, policy: MigrationPolicy, observe: Observer = _ignore) -> Attempt:
         """Migrate the machine to the host where it is not."""
-        attempt = await self.desk.migrate(Order(self.machine.name, HOSTS[1 - self.at], policy), _ignore)
+        attempt = await self.desk.migrate(Order(self.machine.name, HOSTS[1 - self.at], policy), observe)
         if attempt.outcome == "completed":
             self.at = 1 - self.at
         return attempt
@@ -60,7 +64,3 @@ async def rig(document: dict[str, object], *, insecure: bool) -> AsyncIterator[R
             yield made
         finally:
             await agents.act_on_machine(HOSTS[made.at], machine.machine, "destroy")
-
-
-def _ignore(_attempt: Attempt) -> None:
-    return

@@ -18,17 +18,22 @@ IPERF: Final = "iperf3, one stream"
 
 @dataclass(frozen=True, slots=True)
 class OurMode:
-    """How we move it; an option that this version refuses is shown as not offered."""
+    """How we move it; an option that this version refuses is shown as not offered.
+
+    With `plaintext` on a site of its own without certificates, in a scenario where everybody else of ours has TLS.
+    """
 
     transport: Transport = "grpc"
     verify: Verify = "auto"
     compression: Compression = "auto"
+    plaintext: bool = False
 
     @property
     def name(self) -> str:
         """How the table calls it."""
         raw = ", compression none" if self.compression == "none" else ""
-        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}{raw}"
+        bare = ", plaintext" if self.plaintext else ""
+        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}{raw}{bare}"
 
     def policy(self, limit_ms: int, timeout_s: float) -> MigrationPolicy:
         """Return the attempt's policy; everything else is as users have it."""
@@ -47,6 +52,7 @@ DIRECT: Final = OurMode("direct")
 SEALED: Final = OurMode("sealed")
 UNVERIFIED: Final = OurMode(verify="none")
 UNCOMPRESSED: Final = OurMode(compression="none")
+PLAINTEXT: Final = OurMode(plaintext=True)
 PLAIN: Final = QemuMode()
 PLAIN_READY: Final = QemuMode(prealloc=True)
 MULTIFD_2: Final = QemuMode(2, prealloc=True)
@@ -80,6 +86,10 @@ class Scenario:
     def sized(self, size: int) -> "Scenario":
         """Return the same in small, to see that it works."""
         return replace(self, size=min(self.size, size)) if size else self
+
+    def secures(self, mode: OurMode) -> bool:
+        """Return whether one of ours has TLS here."""
+        return self.tls and not mode.plaintext
 
     def specification(self, image: str) -> dict[str, object]:
         """Return our machine: no device, so that both sides move RAM and nothing else."""
@@ -117,6 +127,11 @@ SCENARIOS: Final = (
         ours=(GRPC, DIRECT), watch_memory=True, first_runs=2,
     ),
 )  # fmt: skip
+SECURITY: Final = Scenario(
+    name="security", link="loopback", size=2 * GIB, content="incompressible", tls=True,
+    ours=(GRPC, PLAINTEXT), peers=(PLAIN_READY, SECURED[0]),
+)  # fmt: skip
+"""What TLS costs: benchmarks.security has its rows, docs/reliability.md its table."""
 
 
 def named(name: str) -> Scenario:
@@ -125,4 +140,4 @@ def named(name: str) -> Scenario:
     Raises:
         KeyError: There is none of this name.
     """
-    return {each.name: each for each in SCENARIOS}[name]
+    return {each.name: each for each in (*SCENARIOS, SECURITY)}[name]

@@ -5,6 +5,7 @@ When its standard input ends, whoever asked is gone: so does everything then.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 import tempfile
@@ -36,19 +37,22 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
     if scenario.peers:
         await asyncio.to_thread(write_content, ram, scenario.size, scenario.content, 1)
     machine = qemu.QemuMachine(ram, scenario.size, scenario.load, scenario.limit_ms, scenario.timeout_s)
-    (folder / "hosts").mkdir()
     (folder / "qemu").mkdir()
-    async with (
-        ours.running_hosts(folder / "hosts", network, 2 * scenario.size, tls=scenario.tls) as operator,
-        ours.machine_on(operator, specification, tls=scenario.tls) as rig,
-    ):
+    async with contextlib.AsyncExitStack() as stack:
+        sites: dict[bool, tuple[Rig, Path]] = {}
+        for tls in {scenario.secures(mode): None for mode in scenario.ours}:
+            hosts = folder / ("hosts-tls" if tls else "hosts-plain")  # neither begins the other: see `end_leftovers`
+            hosts.mkdir()
+            operator = await stack.enter_async_context(ours.running_hosts(hosts, network, 2 * scenario.size, tls=tls))
+            sites[tls] = (await stack.enter_async_context(ours.machine_on(operator, specification, tls=tls)), hosts)
         most = scenario.turns(runs)
         for turn in range(most + 1):
             if scenario.iperf and turn <= runs:
                 yield await _iperf(network, turn)
             for mover in movers(scenario, turn) if turn <= runs else scenario.ours[:1]:
                 if isinstance(mover, OurMode):
-                    yield await _ours(scenario, mover, rig, folder / "hosts", turn)
+                    rig, hosts = sites[scenario.secures(mover)]
+                    yield await _ours(scenario, mover, rig, hosts, turn)
                     continue
                 sample = await qemu.migrate(network, folder / "qemu", machine, mover, turn)
                 if sample.mismatched_pages:
