@@ -1,8 +1,11 @@
 """The measured rows of docs/reliability.md: what the results say, and nothing else."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
+from benchmarks import __main__ as measuring
 from benchmarks import security
 from benchmarks.__main__ import NAMES, PAGE, RESULTS
 from benchmarks.figures import Row
@@ -45,3 +48,16 @@ def test_a_row_that_was_never_measured_says_how_it_is() -> None:
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_what_fills_the_table_can_be_run(name: str) -> None:
     assert name in NAMES
+
+
+def test_what_was_measured_is_written_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    monkeypatch.setattr(measuring, "RESULTS", tmp_path)
+    monkeypatch.setattr(measuring, "PAGE", page)
+    for value in (0.5, 0.75):
+        measuring.write([Row(ROW, "ratio", (value,), must=0.6), Row(f"another at {value}", "s", (value,))])
+    (told,) = read(tmp_path)
+    assert sorted(row.name for row in told.rows) == sorted([ROW, "another at 0.5", "another at 0.75"])
+    assert f"| {ROW} | 0.6 | 0.75 |" in page.read_text()
+    assert (page.read_text().startswith("before\n"), page.read_text().endswith("after\n")) == (True, True)
