@@ -46,7 +46,7 @@ def data_bytes_of(ram: RamBlock) -> Range:
 def packings_of(ram: RamBlock, now_ns: Callable[[], int]) -> tuple[Packing, ...]:
     """Return what each codec makes of pages that hold something; nothing where no page of the runs does.
 
-    `now_ns` tells how long a codec takes.
+    `now_ns` tells how long a codec takes: of a processor's time, for what else the host does is no property of a codec.
     """
     runs = [memoryview(run.tobytes()) for run in _runs(ram)]
     compressor = Compressor()

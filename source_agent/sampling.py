@@ -5,6 +5,7 @@ one at a time, and whoever waited while somebody else looked takes what that one
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from typing import Final
 
@@ -73,7 +74,7 @@ async def _look(custody: Custody, window_ms: int) -> Sample:
     ram = await custody.port.ram()
     try:
         data_bytes = await asyncio.to_thread(data_bytes_of, ram)
-        packings = await asyncio.to_thread(packings_of, ram, loop_ns)
+        packings = await asyncio.to_thread(packings_of, ram, time.thread_time_ns)
     finally:
         ram.close()
     return Sample(writes.window_ms, writes.lines, data_bytes, writes.cpu_share, packings)
