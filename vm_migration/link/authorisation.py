@@ -74,6 +74,13 @@ RULES: Final[dict[str, Rule]] = {
     f"{_API}Orchestrator/CancelAttempt": _DRIVE,
     f"{_API}Orchestrator/ForceAttempt": _DRIVE,
     f"{_API}Orchestrator/TuneAttempt": _DRIVE,
+    f"{_API}Orchestrator/ListEvacuations": _READ,
+    f"{_API}Orchestrator/GetEvacuation": _READ,
+    f"{_API}Orchestrator/WatchEvacuation": _READ,
+    f"{_API}Orchestrator/SubmitEvacuation": _DRIVE,
+    f"{_API}Orchestrator/CancelEvacuation": _DRIVE,
+    f"{_API}Orchestrator/GetMaintenance": _READ,
+    f"{_API}Orchestrator/SetMaintenance": _DRIVE,
 }
 SERVICES: Final[dict[str, Rule]] = {
     "/grpc.health.v1.Health": Rule(_EVERYBODY, changes=False),

@@ -26,6 +26,10 @@ READS = {
     "DescribeIncoming",
     "ListAttempts",
     "WatchAttempt",
+    "ListEvacuations",
+    "GetEvacuation",
+    "WatchEvacuation",
+    "GetMaintenance",
 }
 
 

@@ -81,6 +81,13 @@ ALLOWED: Final[dict[str, str]] = {
     "Orchestrator/CancelAttempt": DRIVERS,
     "Orchestrator/ForceAttempt": DRIVERS,
     "Orchestrator/TuneAttempt": DRIVERS,
+    "Orchestrator/ListEvacuations": READERS,
+    "Orchestrator/GetEvacuation": READERS,
+    "Orchestrator/WatchEvacuation": READERS,
+    "Orchestrator/SubmitEvacuation": DRIVERS,
+    "Orchestrator/CancelEvacuation": DRIVERS,
+    "Orchestrator/GetMaintenance": READERS,
+    "Orchestrator/SetMaintenance": DRIVERS,
 }
 API: Final = "/vm_migration.api.v1."
 METHODS: Final = {

@@ -26,29 +26,49 @@ from vm_migration.api.v1 import source_pb2 as vm__migration_dot_api_dot_v1_dot_s
 from vm_migration.api.v1 import types_pb2 as vm__migration_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vm_migration/api/v1/orchestrator.proto\x12\x13vm_migration.api.v1\x1a vm_migration/api/v1/source.proto\x1a\x1fvm_migration/api/v1/types.proto\"c\n\x12TuneAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x19\n\x11\x64owntime_limit_ms\x18\x02 \x01(\x04\x12!\n\x19max_bandwidth_bytes_per_s\x18\x03 \x01(\x04\"\xc7\x01\n\x16SubmitMigrationRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12+\n\x06policy\x18\x04 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\x05 \x01(\r\x12\x0f\n\x07retries\x18\x06 \x01(\r\x12\x17\n\nmeasure_ms\x18\x07 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_measure_ms\"\x1e\n\x0b\x41ttemptName\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\"\n\x13ListAttemptsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"}\n\x14ListAttemptsResponse\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.AttemptRecord\x12/\n\x06silent\x18\x02 \x03(\x0b\x32\x1f.vm_migration.api.v1.SilentHost\"G\n\nSilentHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\"\xbd\x05\n\rAttemptRecord\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\t \x01(\r\x12\x12\n\nprepare_ms\x18\n \x01(\x01\x12+\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\x12.\n\x08\x62lockers\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\r \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x32\n\x06report\x18\x0e \x01(\x0b\x32\".vm_migration.api.v1.AttemptReport\x12/\n\x08\x65xpected\x18\x0f \x01(\x0b\x32\x1d.vm_migration.api.v1.Expected\x12\x0e\n\x06\x64river\x18\x10 \x01(\t\x12\x12\n\ncreated_at\x18\x11 \x01(\x01\x12\x12\n\nupdated_at\x18\x12 \x01(\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x13 \x01(\x08\x12\x31\n\x06\x65vents\x18\x14 \x03(\x0b\x32!.vm_migration.api.v1.AttemptEvent\x12\x14\n\x0cshared_clock\x18\x15 \x01(\x08\x12\x14\n\x0cretries_left\x18\x16 \x01(\r\x12\x0f\n\x07\x65\x61rlier\x18\x17 \x03(\t\x12\x14\n\x0cnext_attempt\x18\x18 \x01(\t\"\\\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x61t\x18\x05 \x01(\x01\x32\x8c\x05\n\x0cOrchestrator\x12\x62\n\x0fSubmitMigration\x12+.vm_migration.api.v1.SubmitMigrationRequest\x1a\".vm_migration.api.v1.AttemptRecord\x12\x63\n\x0cListAttempts\x12(.vm_migration.api.v1.ListAttemptsRequest\x1a).vm_migration.api.v1.ListAttemptsResponse\x12R\n\nGetAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12V\n\x0cWatchAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord0\x01\x12U\n\rCancelAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12T\n\x0c\x46orceAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12Z\n\x0bTuneAttempt\x12\'.vm_migration.api.v1.TuneAttemptRequest\x1a\".vm_migration.api.v1.AttemptRecordb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vm_migration/api/v1/orchestrator.proto\x12\x13vm_migration.api.v1\x1a vm_migration/api/v1/source.proto\x1a\x1fvm_migration/api/v1/types.proto\"\xd8\x01\n\x17SubmitEvacuationRequest\x12\x12\n\nevacuation\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07restore\x18\x03 \x01(\x08\x12\x14\n\x0c\x64\x65stinations\x18\x04 \x03(\t\x12\x10\n\x08parallel\x18\x05 \x01(\r\x12+\n\x06policy\x18\x06 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\x07 \x01(\r\x12\x0f\n\x07retries\x18\x08 \x01(\r\x12\x12\n\nmeasure_ms\x18\t \x01(\r\"$\n\x0e\x45vacuationName\x12\x12\n\nevacuation\x18\x01 \x01(\t\"%\n\x16ListEvacuationsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"U\n\x17ListEvacuationsResponse\x12:\n\x0b\x65vacuations\x18\x01 \x03(\x0b\x32%.vm_migration.api.v1.EvacuationRecord\"\xbf\x02\n\x10\x45vacuationRecord\x12\x12\n\nevacuation\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x65stinations\x18\x04 \x03(\t\x12\x10\n\x08parallel\x18\x05 \x01(\r\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x12\n\ncreated_at\x18\x07 \x01(\x01\x12\x12\n\nupdated_at\x18\x08 \x01(\x01\x12\x0e\n\x06\x64river\x18\t \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\n \x01(\x08\x12.\n\x05moves\x18\x0b \x03(\x0b\x32\x1f.vm_migration.api.v1.MoveRecord\x12\x30\n\x06raised\x18\x0c \x03(\x0b\x32 .vm_migration.api.v1.RaisedSlots\x12\x0e\n\x06undoes\x18\r \x01(\t\"\x9e\x02\n\nMoveRecord\x12\x0f\n\x07machine\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tram_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x05 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x06 \x03(\t\x12\r\n\x05phase\x18\x07 \x01(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0f\n\x07percent\x18\t \x01(\r\x12\x0e\n\x06reason\x18\n \x01(\t\x12+\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\x12\x13\n\x0b\x64owntime_ms\x18\x0c \x01(\x01\x12\x12\n\nwire_bytes\x18\r \x01(\x04\x12\x10\n\x08internal\x18\x0e \x01(\x08\"L\n\x0bRaisedSlots\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x11\n\tdirection\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x01(\r\x12\r\n\x05usual\x18\x04 \x01(\r\"1\n\x15SetMaintenanceRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\n\n\x02on\x18\x02 \x01(\x08\"\x17\n\x15GetMaintenanceRequest\"\"\n\x11MaintenanceRecord\x12\r\n\x05hosts\x18\x01 \x03(\t\"c\n\x12TuneAttemptRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x19\n\x11\x64owntime_limit_ms\x18\x02 \x01(\x04\x12!\n\x19max_bandwidth_bytes_per_s\x18\x03 \x01(\x04\"\xc7\x01\n\x16SubmitMigrationRequest\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\x12\x0f\n\x07machine\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x03 \x01(\t\x12+\n\x06policy\x18\x04 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\x05 \x01(\r\x12\x0f\n\x07retries\x18\x06 \x01(\r\x12\x17\n\nmeasure_ms\x18\x07 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_measure_ms\"\x1e\n\x0b\x41ttemptName\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\t\"\"\n\x13ListAttemptsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"}\n\x14ListAttemptsResponse\x12\x34\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\".vm_migration.api.v1.AttemptRecord\x12/\n\x06silent\x18\x02 \x03(\x0b\x32\x1f.vm_migration.api.v1.SilentHost\"G\n\nSilentHost\x12\x0c\n\x04host\x18\x01 \x01(\t\x12+\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\"\xbd\x05\n\rAttemptRecord\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x04 \x01(\t\x12\r\n\x05phase\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12+\n\x06policy\x18\x08 \x01(\x0b\x32\x1b.vm_migration.api.v1.Policy\x12\x10\n\x08priority\x18\t \x01(\r\x12\x12\n\nprepare_ms\x18\n \x01(\x01\x12+\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\x12.\n\x08\x62lockers\x18\x0c \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\r \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x32\n\x06report\x18\x0e \x01(\x0b\x32\".vm_migration.api.v1.AttemptReport\x12/\n\x08\x65xpected\x18\x0f \x01(\x0b\x32\x1d.vm_migration.api.v1.Expected\x12\x0e\n\x06\x64river\x18\x10 \x01(\t\x12\x12\n\ncreated_at\x18\x11 \x01(\x01\x12\x12\n\nupdated_at\x18\x12 \x01(\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x13 \x01(\x08\x12\x31\n\x06\x65vents\x18\x14 \x03(\x0b\x32!.vm_migration.api.v1.AttemptEvent\x12\x14\n\x0cshared_clock\x18\x15 \x01(\x08\x12\x14\n\x0cretries_left\x18\x16 \x01(\r\x12\x0f\n\x07\x65\x61rlier\x18\x17 \x03(\t\x12\x14\n\x0cnext_attempt\x18\x18 \x01(\t\"\\\n\x0c\x41ttemptEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\r\n\x05phase\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\n\n\x02\x61t\x18\x05 \x01(\x01\x32\xcd\n\n\x0cOrchestrator\x12\x62\n\x0fSubmitMigration\x12+.vm_migration.api.v1.SubmitMigrationRequest\x1a\".vm_migration.api.v1.AttemptRecord\x12\x63\n\x0cListAttempts\x12(.vm_migration.api.v1.ListAttemptsRequest\x1a).vm_migration.api.v1.ListAttemptsResponse\x12R\n\nGetAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12V\n\x0cWatchAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord0\x01\x12U\n\rCancelAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12T\n\x0c\x46orceAttempt\x12 .vm_migration.api.v1.AttemptName\x1a\".vm_migration.api.v1.AttemptRecord\x12Z\n\x0bTuneAttempt\x12\'.vm_migration.api.v1.TuneAttemptRequest\x1a\".vm_migration.api.v1.AttemptRecord\x12g\n\x10SubmitEvacuation\x12,.vm_migration.api.v1.SubmitEvacuationRequest\x1a%.vm_migration.api.v1.EvacuationRecord\x12l\n\x0fListEvacuations\x12+.vm_migration.api.v1.ListEvacuationsRequest\x1a,.vm_migration.api.v1.ListEvacuationsResponse\x12[\n\rGetEvacuation\x12#.vm_migration.api.v1.EvacuationName\x1a%.vm_migration.api.v1.EvacuationRecord\x12_\n\x0fWatchEvacuation\x12#.vm_migration.api.v1.EvacuationName\x1a%.vm_migration.api.v1.EvacuationRecord0\x01\x12^\n\x10\x43\x61ncelEvacuation\x12#.vm_migration.api.v1.EvacuationName\x1a%.vm_migration.api.v1.EvacuationRecord\x12\x64\n\x0eSetMaintenance\x12*.vm_migration.api.v1.SetMaintenanceRequest\x1a&.vm_migration.api.v1.MaintenanceRecord\x12\x64\n\x0eGetMaintenance\x12*.vm_migration.api.v1.GetMaintenanceRequest\x1a&.vm_migration.api.v1.MaintenanceRecordb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vm_migration.api.v1.orchestrator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TUNEATTEMPTREQUEST']._serialized_start=130
-  _globals['_TUNEATTEMPTREQUEST']._serialized_end=229
-  _globals['_SUBMITMIGRATIONREQUEST']._serialized_start=232
-  _globals['_SUBMITMIGRATIONREQUEST']._serialized_end=431
-  _globals['_ATTEMPTNAME']._serialized_start=433
-  _globals['_ATTEMPTNAME']._serialized_end=463
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=465
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=499
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=501
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=626
-  _globals['_SILENTHOST']._serialized_start=628
-  _globals['_SILENTHOST']._serialized_end=699
-  _globals['_ATTEMPTRECORD']._serialized_start=702
-  _globals['_ATTEMPTRECORD']._serialized_end=1403
-  _globals['_ATTEMPTEVENT']._serialized_start=1405
-  _globals['_ATTEMPTEVENT']._serialized_end=1497
-  _globals['_ORCHESTRATOR']._serialized_start=1500
-  _globals['_ORCHESTRATOR']._serialized_end=2152
+  _globals['_SUBMITEVACUATIONREQUEST']._serialized_start=131
+  _globals['_SUBMITEVACUATIONREQUEST']._serialized_end=347
+  _globals['_EVACUATIONNAME']._serialized_start=349
+  _globals['_EVACUATIONNAME']._serialized_end=385
+  _globals['_LISTEVACUATIONSREQUEST']._serialized_start=387
+  _globals['_LISTEVACUATIONSREQUEST']._serialized_end=424
+  _globals['_LISTEVACUATIONSRESPONSE']._serialized_start=426
+  _globals['_LISTEVACUATIONSRESPONSE']._serialized_end=511
+  _globals['_EVACUATIONRECORD']._serialized_start=514
+  _globals['_EVACUATIONRECORD']._serialized_end=833
+  _globals['_MOVERECORD']._serialized_start=836
+  _globals['_MOVERECORD']._serialized_end=1122
+  _globals['_RAISEDSLOTS']._serialized_start=1124
+  _globals['_RAISEDSLOTS']._serialized_end=1200
+  _globals['_SETMAINTENANCEREQUEST']._serialized_start=1202
+  _globals['_SETMAINTENANCEREQUEST']._serialized_end=1251
+  _globals['_GETMAINTENANCEREQUEST']._serialized_start=1253
+  _globals['_GETMAINTENANCEREQUEST']._serialized_end=1276
+  _globals['_MAINTENANCERECORD']._serialized_start=1278
+  _globals['_MAINTENANCERECORD']._serialized_end=1312
+  _globals['_TUNEATTEMPTREQUEST']._serialized_start=1314
+  _globals['_TUNEATTEMPTREQUEST']._serialized_end=1413
+  _globals['_SUBMITMIGRATIONREQUEST']._serialized_start=1416
+  _globals['_SUBMITMIGRATIONREQUEST']._serialized_end=1615
+  _globals['_ATTEMPTNAME']._serialized_start=1617
+  _globals['_ATTEMPTNAME']._serialized_end=1647
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=1649
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=1683
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=1685
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=1810
+  _globals['_SILENTHOST']._serialized_start=1812
+  _globals['_SILENTHOST']._serialized_end=1883
+  _globals['_ATTEMPTRECORD']._serialized_start=1886
+  _globals['_ATTEMPTRECORD']._serialized_end=2587
+  _globals['_ATTEMPTEVENT']._serialized_start=2589
+  _globals['_ATTEMPTEVENT']._serialized_end=2681
+  _globals['_ORCHESTRATOR']._serialized_start=2684
+  _globals['_ORCHESTRATOR']._serialized_end=4041
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,343 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class SubmitEvacuationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVACUATION_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    RESTORE_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    MEASURE_MS_FIELD_NUMBER: _builtins.int
+    evacuation: _builtins.str
+    """"ev-" and a UUID drawn by the caller, so that asking twice is asking once"""
+    host: _builtins.str
+    """the host that its machines leave, or come back to"""
+    restore: _builtins.bool
+    """brings back what left in the host's last evacuation"""
+    parallel: _builtins.int
+    """so many machines at once; 0: as the host is configured"""
+    priority: _builtins.int
+    retries: _builtins.int
+    measure_ms: _builtins.int
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """configured hosts to choose among; empty: all others"""
+
+    @_builtins.property
+    def policy(self) -> _types_pb2.Policy:
+        """of each attempt; without a transport: as the destination is configured"""
+
+    def __init__(
+        self,
+        *,
+        evacuation: _builtins.str = ...,
+        host: _builtins.str = ...,
+        restore: _builtins.bool = ...,
+        destinations: _abc.Iterable[_builtins.str] | None = ...,
+        parallel: _builtins.int = ...,
+        policy: _types_pb2.Policy | None = ...,
+        priority: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        measure_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destinations", b"destinations", "evacuation", b"evacuation", "host", b"host", "measure_ms", b"measure_ms", "parallel", b"parallel", "policy", b"policy", "priority", b"priority", "restore", b"restore", "retries", b"retries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitEvacuationRequest: _TypeAlias = SubmitEvacuationRequest  # noqa: Y015
+
+@_typing.final
+class EvacuationName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVACUATION_FIELD_NUMBER: _builtins.int
+    evacuation: _builtins.str
+    """an identifier, or the start of one that fits a single evacuation"""
+    def __init__(
+        self,
+        *,
+        evacuation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evacuation", b"evacuation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvacuationName: _TypeAlias = EvacuationName  # noqa: Y015
+
+@_typing.final
+class ListEvacuationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALL_FIELD_NUMBER: _builtins.int
+    all: _builtins.bool
+    """ended ones too"""
+    def __init__(
+        self,
+        *,
+        all: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvacuationsRequest: _TypeAlias = ListEvacuationsRequest  # noqa: Y015
+
+@_typing.final
+class ListEvacuationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVACUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evacuations(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvacuationRecord]: ...
+    def __init__(
+        self,
+        *,
+        evacuations: _abc.Iterable[Global___EvacuationRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evacuations", b"evacuations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEvacuationsResponse: _TypeAlias = ListEvacuationsResponse  # noqa: Y015
+
+@_typing.final
+class EvacuationRecord(_message.Message):
+    """Times are seconds since 1970."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVACUATION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    DESTINATIONS_FIELD_NUMBER: _builtins.int
+    PARALLEL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    UPDATED_AT_FIELD_NUMBER: _builtins.int
+    DRIVER_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    RAISED_FIELD_NUMBER: _builtins.int
+    UNDOES_FIELD_NUMBER: _builtins.int
+    evacuation: _builtins.str
+    kind: _builtins.str
+    """evacuate | restore"""
+    host: _builtins.str
+    parallel: _builtins.int
+    outcome: _builtins.str
+    """the worst of its machines'; empty while it goes on"""
+    created_at: _builtins.float
+    updated_at: _builtins.float
+    driver: _builtins.str
+    """empty when nobody drives it"""
+    cancel_requested: _builtins.bool
+    undoes: _builtins.str
+    """the evacuation that a restore undoes"""
+    @_builtins.property
+    def destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoveRecord]: ...
+    @_builtins.property
+    def raised(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaisedSlots]: ...
+    def __init__(
+        self,
+        *,
+        evacuation: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        host: _builtins.str = ...,
+        destinations: _abc.Iterable[_builtins.str] | None = ...,
+        parallel: _builtins.int = ...,
+        outcome: _builtins.str = ...,
+        created_at: _builtins.float = ...,
+        updated_at: _builtins.float = ...,
+        driver: _builtins.str = ...,
+        cancel_requested: _builtins.bool = ...,
+        moves: _abc.Iterable[Global___MoveRecord] | None = ...,
+        raised: _abc.Iterable[Global___RaisedSlots] | None = ...,
+        undoes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "created_at", b"created_at", "destinations", b"destinations", "driver", b"driver", "evacuation", b"evacuation", "host", b"host", "kind", b"kind", "moves", b"moves", "outcome", b"outcome", "parallel", b"parallel", "raised", b"raised", "undoes", b"undoes", "updated_at", b"updated_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EvacuationRecord: _TypeAlias = EvacuationRecord  # noqa: Y015
+
+@_typing.final
+class MoveRecord(_message.Message):
+    """One machine of an evacuation, with its last attempt as that stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    RAM_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    DOWNTIME_MS_FIELD_NUMBER: _builtins.int
+    WIRE_BYTES_FIELD_NUMBER: _builtins.int
+    INTERNAL_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    name: _builtins.str
+    ram_bytes: _builtins.int
+    source: _builtins.str
+    """empty before its first attempt"""
+    destination: _builtins.str
+    """the same"""
+    phase: _builtins.str
+    """of the last attempt; empty before the first"""
+    outcome: _builtins.str
+    """empty while it waits or moves"""
+    percent: _builtins.int
+    reason: _builtins.str
+    downtime_ms: _builtins.float
+    """of a completed attempt"""
+    wire_bytes: _builtins.int
+    internal: _builtins.bool
+    """it failed by a fault of the orchestrator's own"""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """oldest first"""
+
+    @_builtins.property
+    def error(self) -> _types_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        name: _builtins.str = ...,
+        ram_bytes: _builtins.int = ...,
+        source: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        attempts: _abc.Iterable[_builtins.str] | None = ...,
+        phase: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        error: _types_pb2.Failure | None = ...,
+        downtime_ms: _builtins.float = ...,
+        wire_bytes: _builtins.int = ...,
+        internal: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "destination", b"destination", "downtime_ms", b"downtime_ms", "error", b"error", "internal", b"internal", "machine", b"machine", "name", b"name", "outcome", b"outcome", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "reason", b"reason", "source", b"source", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoveRecord: _TypeAlias = MoveRecord  # noqa: Y015
+
+@_typing.final
+class RaisedSlots(_message.Message):
+    """A host that sends or takes more machines at once for an evacuation than it usually does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    USUAL_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    direction: _builtins.str
+    """out | in"""
+    slots: _builtins.int
+    usual: _builtins.int
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        direction: _builtins.str = ...,
+        slots: _builtins.int = ...,
+        usual: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "host", b"host", "slots", b"slots", "usual", b"usual"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaisedSlots: _TypeAlias = RaisedSlots  # noqa: Y015
+
+@_typing.final
+class SetMaintenanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    ON_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    on: _builtins.bool
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        on: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "on", b"on"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetMaintenanceRequest: _TypeAlias = SetMaintenanceRequest  # noqa: Y015
+
+@_typing.final
+class GetMaintenanceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMaintenanceRequest: _TypeAlias = GetMaintenanceRequest  # noqa: Y015
+
+@_typing.final
+class MaintenanceRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """all that are in maintenance"""
+
+    def __init__(
+        self,
+        *,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hosts", b"hosts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaintenanceRecord: _TypeAlias = MaintenanceRecord  # noqa: Y015
+
+@_typing.final
 class TuneAttemptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

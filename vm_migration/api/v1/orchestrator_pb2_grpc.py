@@ -70,6 +70,41 @@ class OrchestratorStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
                 _registered_method=True)
+        self.SubmitEvacuation = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/SubmitEvacuation',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitEvacuationRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+                _registered_method=True)
+        self.ListEvacuations = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/ListEvacuations',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsResponse.FromString,
+                _registered_method=True)
+        self.GetEvacuation = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/GetEvacuation',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+                _registered_method=True)
+        self.WatchEvacuation = channel.unary_stream(
+                '/vm_migration.api.v1.Orchestrator/WatchEvacuation',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+                _registered_method=True)
+        self.CancelEvacuation = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/CancelEvacuation',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+                _registered_method=True)
+        self.SetMaintenance = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/SetMaintenance',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SetMaintenanceRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.FromString,
+                _registered_method=True)
+        self.GetMaintenance = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/GetMaintenance',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.GetMaintenanceRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.FromString,
+                _registered_method=True)
 
 
 class OrchestratorServicer:
@@ -123,6 +158,53 @@ class OrchestratorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitEvacuation(self, request, context):
+        """Many machines of one host, each with an ordinary attempt of its own. The host is in maintenance from an evacuation
+        on, and no longer from its restore on. The same evacuation asked again is answered with its state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvacuations(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetEvacuation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvacuation(self, request, context):
+        """A record at each change, at least one every two seconds while it goes on; ends with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEvacuation(self, request, context):
+        """What waits does not start; what runs is cancelled before its point of no return.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMaintenance(self, request, context):
+        """A host in maintenance is not chosen where any host will do; somebody may still name it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMaintenance(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrchestratorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +242,41 @@ def add_OrchestratorServicer_to_server(servicer, server):
                     servicer.TuneAttempt,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
+            ),
+            'SubmitEvacuation': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitEvacuation,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitEvacuationRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.SerializeToString,
+            ),
+            'ListEvacuations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvacuations,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsResponse.SerializeToString,
+            ),
+            'GetEvacuation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEvacuation,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.SerializeToString,
+            ),
+            'WatchEvacuation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvacuation,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.SerializeToString,
+            ),
+            'CancelEvacuation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEvacuation,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.SerializeToString,
+            ),
+            'SetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMaintenance,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SetMaintenanceRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.SerializeToString,
+            ),
+            'GetMaintenance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMaintenance,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.GetMaintenanceRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -352,6 +469,195 @@ class Orchestrator:
             '/vm_migration.api.v1.Orchestrator/TuneAttempt',
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.TuneAttemptRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitEvacuation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/SubmitEvacuation',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitEvacuationRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvacuations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/ListEvacuations',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListEvacuationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEvacuation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/GetEvacuation',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvacuation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/WatchEvacuation',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEvacuation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/CancelEvacuation',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationName.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.EvacuationRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/SetMaintenance',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SetMaintenanceRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMaintenance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/GetMaintenance',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.GetMaintenanceRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.MaintenanceRecord.FromString,
             options,
             channel_credentials,
             insecure,

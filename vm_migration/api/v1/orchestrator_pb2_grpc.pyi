@@ -46,6 +46,19 @@ class OrchestratorStub:
     ForceAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]
     """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return."""
     TuneAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.TuneAttemptRequest, _orchestrator_pb2.AttemptRecord]
+    SubmitEvacuation: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.SubmitEvacuationRequest, _orchestrator_pb2.EvacuationRecord]
+    """Many machines of one host, each with an ordinary attempt of its own. The host is in maintenance from an evacuation
+    on, and no longer from its restore on. The same evacuation asked again is answered with its state.
+    """
+    ListEvacuations: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListEvacuationsRequest, _orchestrator_pb2.ListEvacuationsResponse]
+    GetEvacuation: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]
+    WatchEvacuation: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]
+    """A record at each change, at least one every two seconds while it goes on; ends with it."""
+    CancelEvacuation: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]
+    """What waits does not start; what runs is cancelled before its point of no return."""
+    SetMaintenance: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.SetMaintenanceRequest, _orchestrator_pb2.MaintenanceRecord]
+    """A host in maintenance is not chosen where any host will do; somebody may still name it."""
+    GetMaintenance: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetMaintenanceRequest, _orchestrator_pb2.MaintenanceRecord]
 
 @_typing.type_check_only
 class OrchestratorAsyncStub(OrchestratorStub):
@@ -65,6 +78,19 @@ class OrchestratorAsyncStub(OrchestratorStub):
     ForceAttempt: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
     """Switches over at once, whatever the standstill; refused before the rounds and past the point of no return."""
     TuneAttempt: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.TuneAttemptRequest, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
+    SubmitEvacuation: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SubmitEvacuationRequest, _orchestrator_pb2.EvacuationRecord]  # type: ignore[assignment]
+    """Many machines of one host, each with an ordinary attempt of its own. The host is in maintenance from an evacuation
+    on, and no longer from its restore on. The same evacuation asked again is answered with its state.
+    """
+    ListEvacuations: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListEvacuationsRequest, _orchestrator_pb2.ListEvacuationsResponse]  # type: ignore[assignment]
+    GetEvacuation: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]  # type: ignore[assignment]
+    WatchEvacuation: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]  # type: ignore[assignment]
+    """A record at each change, at least one every two seconds while it goes on; ends with it."""
+    CancelEvacuation: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.EvacuationName, _orchestrator_pb2.EvacuationRecord]  # type: ignore[assignment]
+    """What waits does not start; what runs is cancelled before its point of no return."""
+    SetMaintenance: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SetMaintenanceRequest, _orchestrator_pb2.MaintenanceRecord]  # type: ignore[assignment]
+    """A host in maintenance is not chosen where any host will do; somebody may still name it."""
+    GetMaintenance: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetMaintenanceRequest, _orchestrator_pb2.MaintenanceRecord]  # type: ignore[assignment]
 
 class OrchestratorServicer(metaclass=_abc_1.ABCMeta):
     """The orchestrator daemon's side for people and their tools. It holds no truth that the agents' journals do not."""
@@ -123,5 +149,60 @@ class OrchestratorServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.TuneAttemptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]: ...
+
+    @_abc_1.abstractmethod
+    def SubmitEvacuation(
+        self,
+        request: _orchestrator_pb2.SubmitEvacuationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.EvacuationRecord, _abc.Awaitable[_orchestrator_pb2.EvacuationRecord]]:
+        """Many machines of one host, each with an ordinary attempt of its own. The host is in maintenance from an evacuation
+        on, and no longer from its restore on. The same evacuation asked again is answered with its state.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvacuations(
+        self,
+        request: _orchestrator_pb2.ListEvacuationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ListEvacuationsResponse, _abc.Awaitable[_orchestrator_pb2.ListEvacuationsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetEvacuation(
+        self,
+        request: _orchestrator_pb2.EvacuationName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.EvacuationRecord, _abc.Awaitable[_orchestrator_pb2.EvacuationRecord]]: ...
+
+    @_abc_1.abstractmethod
+    def WatchEvacuation(
+        self,
+        request: _orchestrator_pb2.EvacuationName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_orchestrator_pb2.EvacuationRecord], _abc.AsyncIterator[_orchestrator_pb2.EvacuationRecord]]:
+        """A record at each change, at least one every two seconds while it goes on; ends with it."""
+
+    @_abc_1.abstractmethod
+    def CancelEvacuation(
+        self,
+        request: _orchestrator_pb2.EvacuationName,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.EvacuationRecord, _abc.Awaitable[_orchestrator_pb2.EvacuationRecord]]:
+        """What waits does not start; what runs is cancelled before its point of no return."""
+
+    @_abc_1.abstractmethod
+    def SetMaintenance(
+        self,
+        request: _orchestrator_pb2.SetMaintenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.MaintenanceRecord, _abc.Awaitable[_orchestrator_pb2.MaintenanceRecord]]:
+        """A host in maintenance is not chosen where any host will do; somebody may still name it."""
+
+    @_abc_1.abstractmethod
+    def GetMaintenance(
+        self,
+        request: _orchestrator_pb2.GetMaintenanceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.MaintenanceRecord, _abc.Awaitable[_orchestrator_pb2.MaintenanceRecord]]: ...
 
 def add_OrchestratorServicer_to_server(servicer: OrchestratorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
