@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = Path("vm_migration/api/v1")
+PACKAGES = (Path("vm_migration/api/v1"), Path("vm_migration/api/etcd"))
 
 
 def generate(into: Path) -> None:
@@ -32,10 +32,14 @@ def differences() -> list[str]:
     """Name every generated file that is missing, stale or left over."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        fresh, committed = Path(folder) / PACKAGE, ROOT / PACKAGE
-        names = {p.name for p in fresh.iterdir()} | {p.name for p in committed.glob("*_pb2*")}
-        _, mismatch, errors = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
-        return mismatch + errors
+        return [str(package / name) for package in PACKAGES for name in _different(Path(folder) / package, package)]
+
+
+def _different(fresh: Path, package: Path) -> list[str]:
+    committed = ROOT / package
+    names = {p.name for p in fresh.iterdir()} | {p.name for p in committed.glob("*_pb2*")}
+    _, mismatch, errors = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
+    return mismatch + errors
 
 
 def main() -> int:
@@ -43,7 +47,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         stale = differences()
         for name in stale:
-            print(f"{PACKAGE / name} is not what proto/ generates: run 'make proto'", file=sys.stderr)
+            print(f"{name} is not what proto/ generates: run 'make proto'", file=sys.stderr)
         return 1 if stale else 0
     generate(ROOT)
     return 0

@@ -57,6 +57,11 @@ class Entries(Protocol):
         """Return every entry whose key starts so, by key."""
 
 
+def entry_changed(key: str) -> Stale:
+    """Return the error for an entry that stands at another version."""
+    return Stale("entry-changed", f"{key} was written by somebody else meanwhile", "Ask again")
+
+
 class SqliteEntries:
     """Entries in a table beside the store's own; each method is a transaction of the store."""
 
@@ -113,4 +118,4 @@ def _require(db: sqlite3.Connection, key: str, version: int) -> None:
     db.execute(_TABLE)
     row = db.execute("SELECT version FROM entry WHERE key = ?", (key,)).fetchone()
     if (0 if row is None else row["version"]) != version:
-        raise Stale("entry-changed", f"{key} was written by somebody else meanwhile", "Ask again")
+        raise entry_changed(key)

@@ -1,6 +1,6 @@
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,25 @@ from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
+from tests.orchestrator.etcd_process import Etcd, running_etcd
 from tests.orchestrator.fake_agents import FakeSite, fake_site
+from tests.orchestrator.stores import EtcdAt, OpenStore, SqliteAt
 from vm_migration.errors import MigrationError
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    with running_etcd(tmp_path_factory.mktemp("etcd")) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "etcd"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """What opens the store that a test is about: one of each kind, which nobody has used before."""
+    if request.param == "sqlite":
+        return SqliteAt(tmp_path / "state" / "orchestrator.db")
+    etcd: Etcd = request.getfixturevalue("etcd")
+    return EtcdAt(etcd.place, etcd.new_site())
 
 
 class RecordedHooks:

@@ -1,26 +1,21 @@
 """What outlives a driver beside attempts: every store that keeps it holds what is said here."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.store.entries import Entries, Entry
-from orchestrator.store.sqlite import SqliteStore
+from tests.orchestrator.etcd_process import Etcd
+from tests.orchestrator.stores import EtcdAt, OpenStore, SqliteAt
 from vm_migration.errors import Stale
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with SqliteStore(tmp_path / "orchestrator.db") as opened:
-        yield opened
-
-
-@pytest.fixture
-def entries(store: SqliteStore) -> Entries:
-    return store.entries
+def entries(opened: OpenStore) -> Iterator[Entries]:
+    with opened() as store:
+        yield store.entries
 
 
 def test_an_entry_is_written_once_for_each_version_that_somebody_saw(entries: Entries) -> None:
@@ -47,26 +42,29 @@ def test_an_entry_is_forgotten_only_as_it_was_seen(entries: Entries) -> None:
     assert entries.get("plan/one") is None
 
 
-def test_what_another_process_wrote_is_seen_and_compared(store: SqliteStore) -> None:
-    with SqliteStore(store.path) as other:
+def test_what_another_process_wrote_is_seen_and_compared(opened: OpenStore) -> None:
+    with opened() as store, opened() as other:
         assert other.entries.below("") == ()
         written = store.entries.put("host/a", "on", version=0)
         assert other.entries.below("host/") == (written,)
         with pytest.raises(Stale):
             other.entries.put("host/a", "off", version=0)
-    with SqliteStore(store.path) as later:
+    with opened() as later:
         assert later.entries.get("host/a") == Entry("host/a", "on", written.version)
 
 
 KEYS = st.text("ab/%_", max_size=4)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "etcd"])
 @settings(max_examples=20)
 @given(keys=st.sets(KEYS, max_size=8), prefix=KEYS)
 def test_a_prefix_is_a_prefix_and_no_pattern(
-    tmp_path_factory: pytest.TempPathFactory, keys: set[str], prefix: str
+    tmp_path_factory: pytest.TempPathFactory, etcd: Etcd, kind: str, keys: set[str], prefix: str
 ) -> None:
-    with SqliteStore(tmp_path_factory.mktemp("store") / "orchestrator.db") as store:
+    path = tmp_path_factory.mktemp("store") / "orchestrator.db"
+    opened: OpenStore = SqliteAt(path) if kind == "sqlite" else EtcdAt(etcd.place, etcd.new_site())
+    with opened() as store:
         for key in keys:
             store.entries.put(key, "value", version=0)
         found = [one.key for one in store.entries.below(prefix)]

@@ -1,0 +1,108 @@
+"""A real etcd for tests: members on loopback, started until they answer, and gone at the end."""
+
+import contextlib
+import itertools
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.store.etcd.client import EtcdClient
+from tests.system.site import free_ports
+from vm_migration.api.etcd import rpc_pb2 as api
+from vm_migration.daemon.etcd_place import EtcdPlace
+from vm_migration.errors import Refused
+
+START_SECONDS = 30.0
+_numbers = itertools.count(1)
+
+
+@dataclass
+class EtcdMember:
+    """One member, which can be frozen, and ended as a crash does, and started again."""
+
+    name: str
+    client: str
+    peer: str
+    folder: Path
+    cluster: str
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        words = ["etcd", "--name", self.name, "--data-dir", str(self.folder / self.name)]
+        words += ["--listen-client-urls", f"http://{self.client}", "--advertise-client-urls", f"http://{self.client}"]
+        words += ["--listen-peer-urls", f"http://{self.peer}", "--initial-advertise-peer-urls", f"http://{self.peer}"]
+        words += ["--initial-cluster", self.cluster, "--logger", "zap"]
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None, f"{self.name} does not run"
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Etcd:
+    """A cluster, of one member or several."""
+
+    members: list[EtcdMember]
+
+    @property
+    def place(self) -> EtcdPlace:
+        return EtcdPlace(tuple(one.client for one in self.members))
+
+    def new_site(self) -> str:
+        """Return the name of a site that has no keys yet."""
+        return f"site-{next(_numbers)}"
+
+    def start(self) -> None:
+        for member in self.members:
+            member.start()
+        self.answers()
+
+    def answers(self) -> None:
+        """Wait until a majority answers."""
+        until = time.monotonic() + START_SECONDS
+        with contextlib.closing(EtcdClient(self.place)) as client:
+            while not _answers(client):
+                assert time.monotonic() < until, "etcd does not answer"
+                time.sleep(0.05)  # it has no event for that
+
+    def send(self, number: signal.Signals) -> None:
+        for member in self.members:
+            member.send(number)
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
+
+
+def _answers(client: EtcdClient) -> bool:
+    try:
+        client.range(api.RangeRequest(key=b"/"))
+    except Refused:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def running_etcd(folder: Path, members: int = 1) -> Iterator[Etcd]:
+    """Have a cluster run, and nothing of it afterwards."""
+    ports = [f"127.0.0.1:{port}" for port in free_ports(2 * members)]
+    names = [f"member-{number}" for number in range(members)]
+    cluster = ",".join(f"{name}=http://{peer}" for name, peer in zip(names, ports[members:], strict=True))
+    made = zip(names, ports, ports[members:], strict=False)
+    etcd = Etcd([EtcdMember(name, client, peer, folder, cluster) for name, client, peer in made])
+    try:
+        etcd.start()
+        yield etcd
+    finally:
+        etcd.kill()

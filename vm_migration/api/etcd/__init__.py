@@ -1,0 +1,1 @@
+"""Stubs generated from proto/ by `make proto`; committed, and checked byte for byte."""
