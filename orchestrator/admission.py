@@ -10,7 +10,7 @@ from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, b
 from orchestrator.inventory import resolve, survey
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
-from orchestrator.preflight import ANY, Preflight, preflight
+from orchestrator.preflight import ANY, Preflight, preflight, require_choosable
 from orchestrator.retrying import MOST_RETRIES, first_choice
 from orchestrator.settling import settle_earlier
 from orchestrator.surroundings import Surroundings
@@ -74,9 +74,16 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     if destination == ANY or check:
         choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
         found = await preflight(
-            around.agents, machine, destination, order.policy, by_host=order.asked.by_host, but=choice.excluded
+            around.agents,
+            machine,
+            destination,
+            order.policy,
+            by_host=order.asked.by_host,
+            excluded=choice.excluded,
+            taking=choice.taking,
         )
-        chosen = first_choice(found.candidates, (), choice.taking)
+        require_choosable(found)
+        chosen = first_choice(found.candidates, ())
         destination = found.candidates[0].host if chosen is None else chosen.host
     attempt = _draft(around, order, machine, destination)
     if found is not None and chosen is None:

@@ -3,9 +3,10 @@
 Deadlines are generous for calls that touch memory (creating a machine, preparing a destination) and short for the rest.
 """
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypeVar
 
 import grpc.aio
 
@@ -17,14 +18,18 @@ from vm_migration.api.v1 import types_pb2 as types
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub, MachinesStub
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
-from vm_migration.errors import InvalidInput
+from vm_migration.errors import InvalidInput, Unreachable
 from vm_migration.link.call import call, stream
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.renewed_channels import RenewedChannels
 from vm_migration.link.tls import TlsFiles
 
 Side = Literal["source", "dest"]
+_Answer = TypeVar("_Answer")
 
+UNREACHABLE: Final = "unreachable"
+_AGAIN_SECONDS: Final = 0.6
+"""After which a channel whose agent is back has found it."""
 ASK_SECONDS: Final = 5.0
 CHECK_SECONDS: Final = 15.0
 ACT_SECONDS: Final = 20.0
@@ -38,6 +43,17 @@ SILENCE_SECONDS: Final = 5.0  # a watch sends at least one report a second
 def memory_deadline(ram_bytes: int) -> float:
     """Return how long a call may take that touches all of a machine's memory, in seconds."""
     return PREPARE_BASE_SECONDS + SECONDS_PER_GIB * ram_bytes / (1 << 30)
+
+
+async def asked_again(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    """Ask once more where there was no connection: it may have ended with an agent that was restarted."""
+    try:
+        return await question()
+    except Unreachable as error:
+        if error.code != UNREACHABLE:
+            raise
+    await asyncio.sleep(_AGAIN_SECONDS)
+    return await question()
 
 
 @dataclass(frozen=True, slots=True)

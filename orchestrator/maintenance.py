@@ -17,15 +17,18 @@ _BELOW: Final = "maintenance/"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which hosts may not be chosen, and how many machines are on their way to each."""
+    """Which hosts may not be chosen, and why, and how many machines are on their way to each."""
 
-    excluded: frozenset[str]
+    excluded: Mapping[str, str]
     taking: Mapping[str, int]
 
 
 def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()) -> Choice:
     """Return what to know of a choice among all hosts, or `among` those that somebody named."""
-    excluded = frozenset(hosts) - frozenset(among) if among else in_maintenance(store.entries)
+    if among:
+        excluded = {host: f"Not among {', '.join(among)}" for host in hosts if host not in among}
+    else:
+        excluded = {host: f"{host} is in maintenance" for host in in_maintenance(store.entries)}
     return Choice(excluded, Counter(one.destination for one in store.attempts()))
 
 

@@ -16,6 +16,7 @@ Compression = Literal["auto", "none", "lz4", "zstd"]
 Verify = Literal["auto", "full", "none"]
 MOST_STREAMS: Final = 16
 MOST_PRIORITY: Final = 1_000_000
+TRANSPORT_NOT_OFFERED: Final = "transport-not-offered"
 MEASURE_MS: Final = 1000
 """For how long a machine's writes are measured before it moves, unless somebody says otherwise."""
 
@@ -115,9 +116,15 @@ def require_transport(policy: MigrationPolicy, features: Collection[str], host: 
     Raises:
         Refused: It does not offer that.
     """
-    if policy.transport != "grpc" and policy.transport not in features:
-        text = f"{host} takes no {policy.transport} streams in"
-        raise Refused("transport-not-offered", text, "Use --transport grpc, or update that host")
+    if (text := lacking_transport(policy.transport, features, host)) is not None:
+        raise Refused(TRANSPORT_NOT_OFFERED, text, "Use --transport grpc, or update that host")
+
+
+def lacking_transport(transport: Transport, features: Collection[str], host: str) -> str | None:
+    """Return why memory cannot travel so to a host that offers these features; None where it can."""
+    if transport == "grpc" or transport in features:
+        return None
+    return f"{host} takes no {transport} streams in"
 
 
 _HINT: Final = "Leave the option out, or see `viaduct migrate --help` for what it accepts"

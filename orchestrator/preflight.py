@@ -5,25 +5,23 @@ answer is a blocker of its own, `unreachable`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final
 
-from orchestrator.agents import Agents
+from orchestrator.agents import UNREACHABLE, Agents, asked_again
 from orchestrator.attempt import Attempt, Notice, merged, notices
-from orchestrator.documents.listings import CandidateDocument, PreflightDocument
-from orchestrator.policy import MigrationPolicy, policy_to, require_transport
-from orchestrator.result import expected_document, has_range, notice_documents
+from orchestrator.choice import Considered, Known, choose
+from orchestrator.host_standing import somebody_else, standings
+from orchestrator.policy import TRANSPORT_NOT_OFFERED, MigrationPolicy, lacking_transport, policy_to
+from orchestrator.result import has_range
+from orchestrator.suitability import needs_of
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 from vm_migration.transfer.forecast import PREPARE_SPREAD
 
 ANY: Final = "any"
 SAME_HOST: Final = "same-host"
-UNREACHABLE: Final = "unreachable"
-_AGAIN_SECONDS: Final = 0.6
-"""After which a channel whose agent is back has found it."""
-_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,8 @@ class Candidate:
     shared_clock: bool
     profiles: tuple[types_pb2.Expected, ...] = ()
     """What it would be under each profile, where the source tells."""
+    considered: Considered | None = None
+    """What the choice came to think of it, where there was one."""
 
     @property
     def passes(self) -> bool:
@@ -46,7 +46,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was found for one machine."""
+    """What was found for one machine; the destinations in the order in which they would be taken."""
 
     machine: types_pb2.MachineStatus
     candidates: tuple[Candidate, ...]
@@ -65,16 +65,17 @@ async def preflight(
     *,
     measure_ms: int = 0,
     by_host: bool = False,
-    but: Collection[str] = (),
+    excluded: Mapping[str, str] | None = None,
+    taking: Mapping[str, int] | None = None,
 ) -> Preflight:
-    """Ask the machine's host, and one destination or (`any`) all others, `but` those that nobody may choose.
+    """Ask the machine's host, and one destination or (`any`) all others.
 
     For `measure_ms` what the machine dirties is measured first, once for all of them; 0 takes its guest's own figure.
-    With `by_host` memory travels to each as the configuration says of it.
+    With `by_host` memory travels to each as the configuration says of it. `any` leaves out, and does not ask about
+    the machine, the hosts that are `excluded`, with the reason; `taking` are the open attempts to each in the store.
 
     Raises:
         InvalidInput: The destination is not configured, or `any` has nothing to choose from.
-        Refused: No host is left that `any` may choose: `no-host-to-choose`.
     """
     if destination != ANY:
         agents.require(destination)
@@ -83,13 +84,40 @@ async def preflight(
         hosts = sorted(host for host in agents.hosts if host != machine.host)
         if not hosts:
             raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
-        hosts = [host for host in hosts if host not in but]
-        if not hosts:
-            text = "No host may be chosen: all others are in maintenance, or not among those that were named"
-            raise Refused("no-host-to-choose", text, "Name one, or: viaduct host maintenance HOST off")
     policies = {host: policy_to(policy, agents.hosts[host].transport, by_host=by_host) for host in hosts}
-    asked = await asyncio.gather(*(ask(agents, machine, host, policies[host], measure_ms=measure_ms) for host in hosts))
-    return Preflight(machine, tuple(asked))
+    left_out = (excluded or {}) if destination == ANY else {}
+    wanted = [host for host in hosts if host not in left_out]
+    told, asked = await asyncio.gather(
+        standings(agents, {machine.host, *hosts}),
+        asyncio.gather(*(ask(agents, machine, host, policies[host], measure_ms=measure_ms) for host in wanted)),
+    )
+    candidates = {host: Candidate(host, (), (), None, shared_clock=False) for host in hosts}
+    candidates |= {one.host: one for one in asked}
+    choice = choose(
+        needs_of(machine, told[machine.host]),
+        [told[host] for host in hosts],
+        Known(
+            excluded=left_out,
+            told={host: one.blockers for host, one in candidates.items()},
+            transports={host: each.transport for host, each in policies.items()},
+            taking=taking or {},
+        ),
+    )
+    ranked = (replace(candidates[one.host], blockers=one.obstacles, considered=one) for one in choice.considered)
+    return Preflight(machine, tuple(ranked))
+
+
+def require_choosable(found: Preflight) -> None:
+    """Accept a choice in which a host is left.
+
+    Raises:
+        Refused: All of them are excluded.
+    """
+    excluded = [one.considered for one in found.candidates if one.considered is not None]
+    if all(one.verdict == "excluded" for one in excluded):
+        reasons = "; ".join(f"{one.host}: {one.obstacles[0].message}" for one in excluded)
+        text = f"No host may be chosen for {found.machine.name} ({reasons})"
+        raise Refused("no-host-to-choose", text, "Name one, or: viaduct host maintenance HOST off")
 
 
 async def ask(
@@ -104,7 +132,7 @@ async def ask(
         machine=machine.machine, destination=host, policy=policy.message(), measure_ms=measure_ms
     )
     try:
-        outgoing = await _asked(lambda: agents.check_outgoing(machine.host, request))
+        outgoing = await asked_again(lambda: agents.check_outgoing(machine.host, request))
     except Unreachable as error:
         return Candidate(host, (_unreachable(error),), (), None, shared_clock=False)
     blockers = notices(outgoing.blockers)
@@ -115,12 +143,15 @@ async def ask(
     if host != machine.host:
         question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
         try:
-            incoming = await _asked(lambda: agents.check_incoming(host, question))
-            shared = await _share_clock(agents, machine.host, host)
-            lacking = await _lacking_transport(agents, host, policy)
+            incoming = await asked_again(lambda: agents.check_incoming(host, question))
+            here, there = await asyncio.gather(
+                agents.describe_host(machine.host, "source"), agents.describe_host(host, "dest")
+            )
         except Unreachable as error:
             return Candidate(host, (*blockers, _unreachable(error)), warnings, None, shared_clock=False)
-        blockers = merged(blockers, (*notices(incoming.blockers), *lacking))
+        shared = bool(here.boot_id) and here.boot_id == there.boot_id
+        strangers = (*somebody_else(machine.host, "source", here), *somebody_else(host, "dest", there))
+        blockers = merged(blockers, (*strangers, *notices(incoming.blockers), *_lacking_transport(policy, there)))
         warnings = merged(warnings, notices(incoming.warnings))
         prepare_ms = incoming.expected_prepare_ms
     expected = _with_prepare(outgoing.expected, prepare_ms) if outgoing.HasField("expected") else None
@@ -154,46 +185,9 @@ def unheard(
     return tuple(found)
 
 
-async def _asked(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
-    """Ask once more where there was no connection: it may have ended with an agent that was restarted."""
-    try:
-        return await question()
-    except Unreachable as error:
-        if error.code != UNREACHABLE:
-            raise
-    await asyncio.sleep(_AGAIN_SECONDS)
-    return await question()
-
-
-def preflight_document(found: Preflight) -> PreflightDocument:
-    """Return `viaduct.preflight.v1`."""
-    chosen = found.chosen
-    return PreflightDocument(
-        schema_name="viaduct.preflight.v1",
-        machine=found.machine.machine,
-        name=found.machine.name,
-        source=found.machine.host,
-        destination=chosen.host if chosen else None,
-        passes=chosen is not None,
-        candidates=tuple(_candidate(one) for one in found.candidates),
-    )
-
-
-async def _lacking_transport(agents: Agents, host: str, policy: MigrationPolicy) -> tuple[Notice, ...]:
-    if policy.transport == "grpc":
-        return ()
-    facts = await agents.describe_host(host, "dest")
-    try:
-        require_transport(policy, facts.features, host)
-    except Refused as error:
-        return (Notice(error.code, error.message),)
-    return ()
-
-
-async def _share_clock(agents: Agents, source: str, destination: str) -> bool:
-    one = await agents.describe_host(source, "source")
-    other = await agents.describe_host(destination, "dest")
-    return bool(one.boot_id) and one.boot_id == other.boot_id
+def _lacking_transport(policy: MigrationPolicy, facts: types_pb2.HostFacts) -> tuple[Notice, ...]:
+    text = lacking_transport(policy.transport, facts.features, facts.host)
+    return () if text is None else (Notice(TRANSPORT_NOT_OFFERED, text),)
 
 
 def _with_prepare(expected: types_pb2.Expected, prepare_ms: float) -> types_pb2.Expected:
@@ -212,14 +206,3 @@ def _with_prepare(expected: types_pb2.Expected, prepare_ms: float) -> types_pb2.
 
 def _unreachable(error: MigrationError) -> Notice:
     return Notice(UNREACHABLE, error.message)
-
-
-def _candidate(one: Candidate) -> CandidateDocument:
-    return CandidateDocument(
-        host=one.host,
-        passes=one.passes,
-        blockers=notice_documents(one.blockers),
-        warnings=notice_documents(one.warnings),
-        expected=expected_document(one.expected, shared_clock=one.shared_clock) if one.expected else None,
-        profiles=tuple(expected_document(each, shared_clock=one.shared_clock) for each in one.profiles),
-    )

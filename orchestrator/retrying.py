@@ -10,7 +10,7 @@ not come back together. No retry begins once all tries together have taken longe
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,7 +18,7 @@ from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import policy_to
-from orchestrator.preflight import ANY, Candidate, preflight
+from orchestrator.preflight import ANY, Candidate, preflight, require_choosable
 from orchestrator.store.store import Store
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
@@ -99,19 +99,13 @@ def wait_seconds(tries: int, fraction: float) -> float:
     return longest * (0.5 + fraction / 2)
 
 
-def first_choice(
-    candidates: Sequence[Candidate], failed_at: Sequence[str], taking: Mapping[str, int] | None = None
-) -> Candidate | None:
-    """Return the destination to take of those that pass, in their order.
+def first_choice(candidates: Sequence[Candidate], failed_at: Sequence[str]) -> Candidate | None:
+    """Return the destination to take of those that pass, best first.
 
-    One that has not failed, else the one that failed first; among those one that is `taking` the fewest machines in.
+    It is the best one that has not failed, else the one that failed first.
     """
-    load = taking or {}
-
-    def cost(one: Candidate) -> tuple[int, int]:
-        return failed_at.index(one.host) + 1 if one.host in failed_at else 0, load.get(one.host, 0)
-
-    return min((one for one in candidates if one.passes), key=cost, default=None)
+    passing = [one for one in candidates if one.passes]
+    return min(passing, key=lambda one: failed_at.index(one.host) + 1 if one.host in failed_at else 0, default=None)
 
 
 async def settled_destination(agents: Agents, store: Store, attempt: Attempt) -> Attempt:
@@ -125,9 +119,16 @@ async def settled_destination(agents: Agents, store: Store, attempt: Attempt) ->
         choice = await asyncio.to_thread(choice_now, store, agents.hosts, attempt.retry.among)
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
         found = await preflight(
-            agents, machine, ANY, attempt.policy, by_host=attempt.asked.by_host, but=choice.excluded
+            agents,
+            machine,
+            ANY,
+            attempt.policy,
+            by_host=attempt.asked.by_host,
+            excluded=choice.excluded,
+            taking=choice.taking,
         )
-        chosen = first_choice(found.candidates, attempt.retry.failed_at, choice.taking)
+        require_choosable(found)
+        chosen = first_choice(found.candidates, attempt.retry.failed_at)
     destination = attempt.destination if chosen is None else chosen.host
     configured = agents.hosts[destination].transport if destination in agents.hosts else None
     return replace(

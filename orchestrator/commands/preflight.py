@@ -9,8 +9,9 @@ from orchestrator.attempt import Asked, Notice
 from orchestrator.commands.options import PolicyOptions, asked_of, measure_option, policy_of, policy_options
 from orchestrator.inventory import resolve, survey
 from orchestrator.policy import MigrationPolicy, require_offered
-from orchestrator.preflight import ANY, Preflight, preflight_document
+from orchestrator.preflight import ANY, Preflight
 from orchestrator.preflight import preflight as ask_both
+from orchestrator.preflight_document import preflight_document
 from orchestrator.render.summary import show_preflight
 from orchestrator.site import agents_of
 from vm_migration.command_line.invocation import Answer, Invocation, answering

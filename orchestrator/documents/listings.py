@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 
 from orchestrator.documents.migration import (
-    ExpectedDocument,
     FaultDocument,
     GuestDocument,
     MemoryDocument,
@@ -72,8 +71,30 @@ class DirtyRateDocument(Document, frozen=True):
     failure: str | None
 
 
+class OfferDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What machines may have on a host."""
+
+    device_models: tuple[str, ...]
+    backends: tuple[str, ...]
+    viommu_modes: tuple[str, ...]
+    viommu_address_bits: tuple[int, ...]
+    host_dirty_tracking: bool
+    state_format: int
+    bulk_host: str  # where memory is sent to
+    link_bytes_per_s: int | None  # as configured; null where nobody said
+
+
+class LoadDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a host has to do; `attempts` are open at this agent: out at a source's, in at a destination's."""
+
+    machines: int
+    memory_reserved_bytes: int  # for arrivals that are being brought up
+    memory_free_bytes: int
+    attempts: int
+
+
 class SideDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One agent of a host; the facts are null where it does not answer."""
+    """One agent of a host; the facts are null where it does not answer, or does not tell, as one of 0.1.0."""
 
     address: str
     answers: bool
@@ -82,6 +103,8 @@ class SideDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_budget_bytes: int | None
     memory_in_use_bytes: int | None
     features: tuple[str, ...]
+    offer: OfferDocument | None
+    load: LoadDocument | None
     error: FaultDocument | None
 
 
@@ -91,6 +114,7 @@ class HostDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str
     source: SideDocument
     dest: SideDocument
+    conflicts: tuple[NoticeDocument, ...]  # why its agents are not taken for those of this host
 
 
 class HostsDocument(Document, frozen=True):
@@ -106,29 +130,6 @@ class OneHostDocument(Document, frozen=True):
     schema_name: Literal["viaduct.host.v1"]
     host: HostDocument
     machines: tuple[MachineDocument, ...]
-
-
-class CandidateDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One destination that was asked."""
-
-    host: str
-    passes: bool
-    blockers: tuple[NoticeDocument, ...]
-    warnings: tuple[NoticeDocument, ...]
-    expected: ExpectedDocument | None
-    profiles: tuple[ExpectedDocument, ...]  # the same under each profile; empty of a source agent of 0.1.0
-
-
-class PreflightDocument(Document, frozen=True):
-    """`viaduct preflight` and `viaduct migrate --dry-run`."""
-
-    schema_name: Literal["viaduct.preflight.v1"]
-    machine: str
-    name: str
-    source: str
-    destination: str | None  # the host that would be taken; null when none passes
-    passes: bool
-    candidates: tuple[CandidateDocument, ...]
 
 
 class AttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

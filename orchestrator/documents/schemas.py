@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from orchestrator.documents import listings, recovery
+from orchestrator.documents import listings, preflight, recovery
 from orchestrator.documents.migration import MigrationDocument
 from vm_migration.daemon.audit_file import Line
 
@@ -26,7 +26,7 @@ def _added() -> dict[str, type[msgspec.Struct]]:
 
 DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.migration.v1": MigrationDocument,
-    "viaduct.preflight.v1": listings.PreflightDocument,
+    "viaduct.preflight.v1": preflight.PreflightDocument,
     "viaduct.attempts.v1": listings.AttemptsDocument,
     "viaduct.attempt.v1": listings.OneAttemptDocument,
     "viaduct.machines.v1": listings.MachinesDocument,

@@ -1,4 +1,4 @@
-"""Hosts, machines, attempts and certificates as tables."""
+"""Machines, attempts and certificates as tables."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,10 +9,8 @@ from orchestrator.documents.listings import (
     AttemptDocument,
     DirtyRateDocument,
     EventDocument,
-    HostDocument,
     MachineDocument,
     PkiDocument,
-    SideDocument,
     SilentHostDocument,
 )
 from orchestrator.render.quantities import rate, size
@@ -26,7 +24,7 @@ def show_machines(
         (one.name, one.host, one.run_state, one.state, str(one.epoch), size(one.ram_bytes), one.attempt or "")
         for one in machines
     ]
-    _show(console, ("machine", "host", "runs", "state", "epoch", "memory", "attempt"), rows, "no machines")
+    show_table(console, ("machine", "host", "runs", "state", "epoch", "memory", "attempt"), rows, "no machines")
     _show_silent(console, silent)
 
 
@@ -45,7 +43,7 @@ def show_machine(console: Console, machine: MachineDocument) -> None:
         rows.append(("dirties", f"CPU {rate(guest.dirty_bytes_per_s)}, DMA {rate(guest.dma_bytes_per_s)}"))
     if machine.attempt:
         rows.append(("attempt", machine.attempt))
-    _show_facts(console, rows)
+    show_facts(console, rows)
     for one in machine.warnings:
         console.print(f"  [yellow]warning[/yellow] {one.code}: {one.message}")
 
@@ -58,17 +56,11 @@ def show_dirty_rate(console: Console, found: DirtyRateDocument) -> None:
         ("dirtied", f"{rate(found.dirty_bytes_per_s)}: {found.pages} pages"),
         ("by", f"CPU {found.cpu_pages} pages, DMA {found.dma_pages} pages"),
     ]
-    _show_facts(console, rows)
+    show_facts(console, rows)
     if not found.exact:
         console.print("  [yellow]a tracker reports everything that it maps, always[/yellow]")
     if found.failure is not None:
         console.print(f"  [red]pages may be missing[/red]: {found.failure}")
-
-
-def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:
-    """Print hosts and whether their agents answer."""
-    rows = [(one.host, _side(one.source), _side(one.dest), _memory(one)) for one in hosts]
-    _show(console, ("host", "source agent", "dest agent", "memory in use"), rows, "no hosts")
 
 
 def show_attempts(
@@ -89,14 +81,14 @@ def show_attempts(
         for one in attempts
     ]
     headings = ("attempt", "machine", "way", "phase", "done", "outcome", "driver", "since")
-    _show(console, headings, rows, "no attempts")
+    show_table(console, headings, rows, "no attempts")
     _show_silent(console, silent)
 
 
 def show_events(console: Console, events: Iterable[EventDocument]) -> None:
     """Print transitions in order."""
     rows = [(str(one.sequence), one.at, one.phase, one.outcome or "", one.reason) for one in events]
-    _show(console, ("", "at", "phase", "outcome", "reason"), rows, "no events")
+    show_table(console, ("", "at", "phase", "outcome", "reason"), rows, "no events")
 
 
 def show_certificate(console: Console, one: PkiDocument) -> None:
@@ -109,7 +101,7 @@ def show_certificate(console: Console, one: PkiDocument) -> None:
         ("valid", f"{one.not_before} to {one.not_after}"),
         ("sha256", one.sha256),
     ]
-    _show_facts(console, [row for row in rows if row[1]])
+    show_facts(console, [row for row in rows if row[1]])
 
 
 def _show_silent(console: Console, silent: Sequence[SilentHostDocument]) -> None:
@@ -117,7 +109,8 @@ def _show_silent(console: Console, silent: Sequence[SilentHostDocument]) -> None
         console.print(f"[yellow]{host.host} did not answer[/yellow]: {host.error.message}")
 
 
-def _show(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:
+def show_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:
+    """Print rows under their headings, or that there are none."""
     if not rows:
         console.print(f"[dim]{nothing}[/dim]")
         return
@@ -129,19 +122,9 @@ def _show(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str
     console.print(table)
 
 
-def _show_facts(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+def show_facts(console: Console, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and what they are."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _side(side: SideDocument) -> str:
-    return f"{side.address} {side.version}" if side.answers else f"[yellow]{side.address} does not answer[/yellow]"
-
-
-def _memory(host: HostDocument) -> str:
-    side = host.source if host.source.answers else host.dest
-    if side.memory_in_use_bytes is None or side.memory_budget_bytes is None:
-        return "unknown"
-    return f"{size(side.memory_in_use_bytes)} of {size(side.memory_budget_bytes)}"

@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator.agents import Agents
 from orchestrator.policy import MigrationPolicy, Profile
-from orchestrator.preflight import Candidate, preflight, preflight_document
+from orchestrator.preflight import Candidate, preflight
+from orchestrator.preflight_document import preflight_document
 from orchestrator.render.forecast import beside_outcome, came, foretold, in_all
 from orchestrator.result import expected_document
 from tests.orchestrator.fake_agents import FakeSite

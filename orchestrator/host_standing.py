@@ -1,0 +1,128 @@
+"""What every host says of itself at this moment: what it offers, what is left of it, what it has to do.
+
+Both agents of a host are asked at once. Who does not answer is named. What is not said, as by agents of 0.1.0, is
+unknown, which is not the same as missing. Wall clocks are not compared: nothing rests on them.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from orchestrator.agents import UNREACHABLE, Agents, Side, asked_again
+from orchestrator.attempt import Notice
+from vm_migration.api.v1.types_pb2 import HostFacts
+from vm_migration.daemon.host_offer import HostOffer
+from vm_migration.errors import InvalidInput, MigrationError
+
+OTHER_HOST: Final = "other-host"
+TWO_HOSTS: Final = "two-hosts-of-one-name"
+
+
+@dataclass(frozen=True, slots=True)
+class HostStanding:
+    """One host; None is for what is not known. Memory in bytes, the link of `offer` in bytes a second."""
+
+    host: str
+    obstacles: tuple[Notice, ...] = ()
+    """Why it cannot be a destination, whatever the machine: it is silent, or not who it should be."""
+    version: str | None = None
+    features: frozenset[str] = frozenset()
+    memory_budget: int | None = None
+    memory_free: int | None = None
+    machines: int | None = None
+    attempts_out: int | None = None
+    attempts_in: int | None = None
+    offer: HostOffer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the two agents of a host answered, or why they did not."""
+
+    source: HostFacts | MigrationError
+    dest: HostFacts | MigrationError
+
+    @property
+    def facts(self) -> dict[Side, HostFacts]:
+        """What those said that answered."""
+        sides: dict[Side, HostFacts | MigrationError] = {"source": self.source, "dest": self.dest}
+        return {side: told for side, told in sides.items() if isinstance(told, HostFacts)}
+
+
+async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
+    """Ask some hosts, all at once; raises as `hear` does."""
+    names = list(hosts)
+    told = await asyncio.gather(*(hear(agents, host) for host in names))
+    return {host: standing(host, heard) for host, heard in zip(names, told, strict=True)}
+
+
+async def hear(agents: Agents, host: str) -> Heard:
+    """Ask both agents of a host.
+
+    Raises:
+        InvalidInput: The own configuration is wrong: an address, or the TLS files.
+    """
+    return Heard(*await asyncio.gather(_facts(agents, host, "source"), _facts(agents, host, "dest")))
+
+
+async def _facts(agents: Agents, host: str, side: Side) -> HostFacts | MigrationError:
+    try:
+        return await asked_again(lambda: agents.describe_host(host, side))
+    except InvalidInput:  # our own configuration, not the host
+        raise
+    except MigrationError as error:
+        return error
+
+
+def standing(host: str, heard: Heard) -> HostStanding:
+    """Return what both agents' answers come to. Pure.
+
+    The destination agent's word counts, as it is who takes machines in; without its source agent a host can take a
+    machine in, and what leaves it is not known.
+    """
+    obstacles, dest = identity_obstacles(host, heard), heard.dest
+    if isinstance(dest, MigrationError):
+        return HostStanding(host, (Notice(UNREACHABLE, dest.message), *obstacles))
+    return HostStanding(
+        host=host,
+        obstacles=obstacles,
+        version=dest.version or None,
+        features=frozenset(dest.features),
+        memory_budget=dest.memory_budget_bytes or None,
+        memory_free=_free(dest),
+        machines=dest.load.machines if dest.HasField("load") else None,
+        attempts_out=_attempts(heard.facts.get("source")),
+        attempts_in=_attempts(dest),
+        offer=HostOffer.told(dest),
+    )
+
+
+def identity_obstacles(host: str, heard: Heard) -> tuple[Notice, ...]:
+    """Return what speaks against the agents being those of the host that they are configured as. Pure."""
+    found = tuple(one for side, facts in heard.facts.items() for one in somebody_else(host, side, facts))
+    boots = sorted({facts.boot_id for facts in heard.facts.values() if facts.boot_id})
+    if not found and len(boots) > 1:
+        text = f"The two agents of {host} run on two machines, or on two boots of one: {' and '.join(boots)}"
+        return (Notice(TWO_HOSTS, text),)
+    return found
+
+
+def somebody_else(host: str, side: Side, facts: HostFacts) -> tuple[Notice, ...]:
+    """Return what speaks against one agent being of the host that it is configured as; nothing where it is. Pure."""
+    if facts.host in ("", host):
+        return ()
+    text = f"The {side} agent that is configured for {host} says that it is of {facts.host}"
+    return (Notice(OTHER_HOST, text),)
+
+
+def _free(facts: HostFacts) -> int | None:
+    if facts.HasField("load"):
+        return facts.load.memory_free_bytes
+    if not facts.memory_budget_bytes:
+        return None
+    return max(0, facts.memory_budget_bytes - facts.memory_in_use_bytes)  # 0.1.0 tells that
+
+
+def _attempts(facts: HostFacts | None) -> int | None:
+    return facts.load.attempts if facts is not None and facts.HasField("load") else None
