@@ -39,6 +39,8 @@ class FakeMachine:
     pause_number: int = 0
     released: int = -1
     pages: int = 1
+    filled: int = 0
+    """So many of them hold something."""
     incoming: bool = False
     fenced: bool = False
     """A newer controller commands it: every command is refused, and it can only be looked at."""
@@ -106,7 +108,9 @@ class FakeMachine:
 
     async def ram(self) -> RamBlock:
         self._asked("ram")
-        return RamBlock.create("fake", 4096 * self.pages)
+        block = RamBlock.create("fake", 4096 * self.pages)
+        block.words[: self.filled] = 7
+        return block
 
     async def populate(self, first: int, count: int) -> None:
         self._asked(f"populate {first} {count}")

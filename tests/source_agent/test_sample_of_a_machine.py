@@ -45,7 +45,7 @@ def holdings_of(held: Held) -> Holdings:
 async def test_a_machine_is_looked_at_in_slices_and_left_as_it_was(tmp_path: Path) -> None:
     with leaving(tmp_path, State.OWNER) as held:
         holdings = holdings_of(held)
-        held.machine.block.words[10:20] = 7
+        held.machine.filled = 1
         found = await Sampler(holdings).of(await looked_up(held), SHORTEST_SAMPLE_MS)
         assert found is not None
         assert [packing.codec for packing in found.packings] == [Codec.LZ4, Codec.ZSTD]
