@@ -22,6 +22,7 @@ from vm_migration.daemon.configuration_sections import (
     AgentSection,
     AuditSection,
     Document,
+    EtcdSection,
     HooksSection,
     HostSection,
     LimitsSection,
@@ -31,6 +32,7 @@ from vm_migration.daemon.configuration_sections import (
     SiteSection,
     TlsSection,
 )
+from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls, is_etcd, parse_etcd
 from vm_migration.daemon.secret_file import MODES_ALLOWED, open_to_others, read_secret
 from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
@@ -41,6 +43,7 @@ from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, read
 SYSTEM_FILE: Final = Path("/etc/viaduct/viaduct.toml")
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "site": SiteSection,
+    "etcd": EtcdSection,
     "mqtt": MqttSection,
     "tls": TlsSection,
     "agent": AgentSection,
@@ -71,6 +74,7 @@ class Configuration:
     hooks: HooksSection
     insecure: bool
     offer: OfferSection = field(default_factory=OfferSection)
+    etcd: EtcdSection = field(default_factory=EtcdSection)
 
     def tls_files(self) -> TlsFiles | None:
         """Return the TLS files, or None for plaintext on loopback, which somebody asked for.
@@ -107,6 +111,22 @@ class Configuration:
         )
         password = self.mqtt.password if self.mqtt.password_file is None else read_secret(self.mqtt.password_file)
         return parse_broker(self.site.mqtt, user=self.mqtt.user, password=password, tls=tls)
+
+    def etcd_place(self) -> EtcdPlace | None:
+        """Return where the site's etcd is, or None where its store is another.
+
+        Raises:
+            InvalidInput: TLS is asked for, and no authority is configured.
+        """
+        if self.site.store is None or not is_etcd(self.site.store):
+            return None
+        mine, said = self.tls, self.etcd
+        ca = said.ca or (mine.ca if mine else None)
+        if ca is None:
+            return parse_etcd(self.site.store)
+        own = mine if mine and said.certificate is None else None
+        certificate, key = (own.certificate, own.key) if own else (said.certificate, said.key)
+        return parse_etcd(self.site.store, EtcdTls(ca, certificate, key, said.name))
 
 
 def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = False) -> Configuration:
@@ -145,6 +165,7 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         checked.hooks,
         insecure=wanted,
         offer=checked.offer,
+        etcd=checked.etcd,
     )
 
 
@@ -195,6 +216,8 @@ def _conflicts(document: Document, file: str) -> Iterator[Fault]:
             if address in taken and split_address(address)[1] != 0:
                 yield Fault(file, key, f"{address} is also {taken[address]}", "an address of its own")
             taken[address] = key
+    if (document.etcd.certificate is None) != (document.etcd.key is None):
+        yield Fault(file, "etcd.key", "A certificate and its key come together", "")
     yield from _broker_conflicts(document.site.mqtt, document.mqtt, file)
     if document.hooks.deadline <= 0:
         yield Fault(file, "hooks.deadline", "No time at all", "above 0")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from pydantic_core import PydanticCustomError
 
 from vm_migration.daemon.broker_url import URL_ALLOWED, parse_broker
+from vm_migration.daemon.etcd_place import ETCD_ALLOWED, EtcdTls, is_etcd, parse_etcd
 from vm_migration.daemon.hooks import HookPoint
 from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
@@ -26,7 +27,7 @@ from vmm.assembly.specification import AddressBits, Backend, DeviceModel, Viommu
 
 _ADDRESS_ALLOWED: Final = "host:port"
 _BULK_ALLOWED: Final = "an IP address or a host name, without a port"
-_STORE_ALLOWED: Final = "sqlite:///absolute/path or etcd://host:port"
+_STORE_ALLOWED: Final = f"sqlite:///absolute/path, or {ETCD_ALLOWED}"
 _COMMANDS_ALLOWED: Final = "a list of commands, each a text or a list of texts"
 _HOOK_SECONDS: Final = 30
 _ARRIVAL_SECONDS: Final = 120
@@ -80,8 +81,19 @@ def _broker(value: str, _: _Info) -> str:
 
 
 def _store(value: str, _: _Info) -> str:
-    if not value.startswith(("sqlite:///", "etcd://")):
+    if is_etcd(value):
+        parse_etcd(value, EtcdTls(Path()))  # which files those are is for [etcd] to say
+    elif not value.startswith("sqlite:///"):
         raise InvalidInput("", f'"{value[:80]}" is not a store')
+    return value
+
+
+def _addresses(value: str, _: _Info) -> str:
+    found = value.split(",")
+    for address in found:
+        split_address(address)
+    if len(set(found)) != len(found):
+        raise InvalidInput("", f'"{value[:80]}" names one twice')
     return value
 
 
@@ -121,6 +133,7 @@ def _command(command: object) -> tuple[str, ...]:
 Name = Annotated[str, _text(_name, NAME_ALLOWED)]
 Address = Annotated[str, _text(_address, _ADDRESS_ALLOWED)]
 FilePath = Annotated[Path, _text(_path, "a path")]
+Slots = Annotated[int, Field(ge=1, le=1024)]
 Commands = Annotated[tuple[tuple[str, ...], ...], BeforeValidator(_commands)]
 
 
@@ -129,12 +142,29 @@ class _Table(BaseModel):
 
 
 class SiteSection(_Table):
-    """The site: its name, where its attempts are kept, its broker, and its orchestrator where one runs as a daemon."""
+    """The site: its name, where its attempts are kept, its broker, and its orchestrators where they run as daemons."""
 
     name: Name = "default"
     store: Annotated[str, _text(_store, _STORE_ALLOWED)] | None = None
     mqtt: Annotated[str, _text(_broker, URL_ALLOWED)] | None = None
-    orchestrator: Address | None = None
+    orchestrator: Annotated[str, _text(_addresses, f"{_ADDRESS_ALLOWED}[,{_ADDRESS_ALLOWED} ...]")] | None = None
+
+    @property
+    def orchestrators(self) -> tuple[str, ...]:
+        """The addresses of the site's orchestrators, in the order in which they are asked."""
+        return tuple(self.orchestrator.split(",")) if self.orchestrator else ()
+
+
+class EtcdSection(_Table):
+    """How to get into an etcd at etcds://; TLS files that are not given here are those of [tls].
+
+    `name` is what its members' certificates carry, where that is not the host of each one's address.
+    """
+
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    name: str | None = None
 
 
 class MqttSection(_Table):
@@ -154,13 +184,17 @@ class MqttSection(_Table):
 class HostSection(_Table):
     """Where a host's two agents listen; `bulk` is its address in the migration network, `dest`'s host without it.
 
-    `transport` is how memory travels to this host where an order does not say it.
+    `transport` is how memory travels to this host where an order does not say it. `bandwidth`, in bytes a second, is
+    what all migrations together may take of its migration network each way; 0: they share nothing.
     """
 
     source: Address
     dest: Address
     bulk: Annotated[str, _text(_bulk, _BULK_ALLOWED)] | None = None
     transport: Literal["grpc", "direct", "sealed"] | None = None
+    outgoing: Slots | None = None
+    incoming: Slots | None = None
+    bandwidth: Annotated[int, _text(lambda value, _: parse_rate(value), RATES_ALLOWED)] = 0
 
     @property
     def bulk_host(self) -> str:
@@ -212,19 +246,30 @@ class AuditSection(_Table):
 
 
 class MetricsSection(_Table):
-    """Where daemons leave their metrics, each in a file of its own; nowhere without it."""
+    """Where daemons leave their metrics, each in a file of its own, and where each answers a Prometheus that asks.
+
+    Nowhere without it. Off loopback, whoever asks must show a certificate of the site.
+    """
 
     folder: FilePath | None = None
+    source: Address | None = None
+    dest: Address | None = None
+    orchestrator: Address | None = None
 
 
 class LimitsSection(_Table):
-    """What a daemon's server takes on (vm_migration.link.server_limits), and how many machines may leave or arrive."""
+    """What a daemon's server takes on (vm_migration.link.server_limits), and how many machines may leave or arrive.
+
+    Agents refuse more than `attempts`; orchestrators ask for no more than `outgoing` of a host, and `incoming` to one.
+    """
 
     connections: Annotated[int, Field(ge=16, le=65536)] = USUAL.connections
     handshake: Annotated[float, _text(_seconds, DURATIONS_ALLOWED), Field(ge=0.1, le=120)] = USUAL.handshake
     calls: Annotated[int, Field(ge=16, le=65536)] = USUAL.calls
     calls_per_second: Annotated[int, Field(ge=1, le=65536)] = USUAL.calls_per_second
-    attempts: Annotated[int, Field(ge=1, le=1024)] = _MOST_ATTEMPTS
+    attempts: Slots = _MOST_ATTEMPTS
+    outgoing: Slots = 1
+    incoming: Slots = 1
 
 
 class HooksSection(_Table):
@@ -256,6 +301,7 @@ class Document(_Table):
     """The whole file."""
 
     site: SiteSection = SiteSection()
+    etcd: EtcdSection = EtcdSection()
     mqtt: MqttSection = MqttSection()
     host: dict[Name, HostSection] = Field(default_factory=dict)
     tls: TlsSection | None = None
