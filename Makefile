@@ -39,9 +39,10 @@ types: set-up-dev  ## mypy --strict over programs, tests and tools
 architecture: set-up-dev  ## who may import whom
 	$(BIN)/lint-imports
 
-generated: set-up-dev  ## is vm_migration/api what proto/ generates, and the table of docs/security.md what the code says?
+generated: set-up-dev  ## is vm_migration/api what proto/ generates, and the tables of docs/ what the code says?
 	$(BIN)/python tools/generate_api.py --check
 	$(BIN)/python tools/generate_security.py --check
+	$(BIN)/python tools/generate_metrics.py --check
 
 model:  ## is the handover right under every fault? (ARGS=--long searches further)
 	@$(PYTHON) tools/set_up.py dev model
@@ -69,9 +70,10 @@ audit:  ## ask the package registry for advisories on every locked package; fail
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
 		-r requirements.lock -r requirements-dev.lock -r requirements-tools.lock -r tests/asyncio-mqtt.lock $(ARGS)
 
-proto: set-up-dev  ## generate vm_migration/api from proto/, and the table of docs/security.md
+proto: set-up-dev  ## generate vm_migration/api from proto/, and the tables of docs/
 	$(BIN)/python tools/generate_api.py
 	$(BIN)/python tools/generate_security.py
+	$(BIN)/python tools/generate_metrics.py
 
 lock: set-up-dev  ## write the lock files from pyproject.toml (ARGS=--upgrade takes newer versions)
 	tools/lock.sh $(ARGS)

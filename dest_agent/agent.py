@@ -66,23 +66,23 @@ class DestAgent:
         self.hypervisor: Final = hypervisor
         self._after_active: Final = after_active
         self._before_ready: Final = before_ready
-        self._holdings: Final = Holdings(journals, hypervisor)
+        self.holdings: Final = Holdings(journals, hypervisor)
         self.admission: Final = Admission(
-            host, hypervisor, memory_budget, self._holdings.arriving, most_arrivals, offer=offer
+            host, hypervisor, memory_budget, self.holdings.arriving, most_arrivals, offer=offer
         )
         self._complaints: Final = Complaints()
         self._sequences: Final = Sequences()
         asked = Sources() if sources is None else sources
-        self._taking: Final = Taking(host, self._holdings, asked)
+        self._taking: Final = Taking(host, self.holdings, asked)
         self._vigil: Final = Vigil(
-            self._holdings,
+            self.holdings,
             asked,
             self._complaints,
             self._sequences,
             patience=arrival_patience,
             became_active=self._became_active,
         )
-        self._restart: Final = Restart(self._holdings, self._vigil, self._complaints)
+        self._restart: Final = Restart(self.holdings, self._vigil, self._complaints)
         self._activated: Final[dict[str, destination_pb2.HandoffResponse]] = {}
         self._afterwards: Final = Afterwards()
 
@@ -97,8 +97,8 @@ class DestAgent:
         specification = specification_in(request.requirements)
         if request.requirements.machine != key.machine:
             raise InvalidInput("invalid-requirements", f"Requirements are of another machine than {key.machine}")
-        async with self._holdings.alone(key.machine):
-            known = self._holdings.arriving.get(key.attempt)
+        async with self.holdings.alone(key.machine):
+            known = self.holdings.arriving.get(key.attempt)
             if known is not None:
                 await known.custody.write(lambda record: match(record, key))
                 return known
@@ -109,7 +109,7 @@ class DestAgent:
     async def _prepared(
         self, key: AttemptKey, specification: MachineSpecification, request: destination_pb2.PrepareRequest
     ) -> IncomingAttempt:
-        custody = await journal_prepared(self._holdings.journals, self.hypervisor, key, request)
+        custody = await journal_prepared(self.holdings.journals, self.hypervisor, key, request)
         record = custody.record
         if record.state is not State.PREPARED or record.instance:
             await custody.close()
@@ -121,7 +121,7 @@ class DestAgent:
             await custody.close()
             self._vigil.watch(key.machine)  # where its end could not be written either, it is open still
             raise
-        self._holdings.arriving[key.attempt] = attempt
+        self.holdings.arriving[key.attempt] = attempt
         self._complaints.settle(key.machine)
         self._vigil.watch(key.machine)
         return attempt
@@ -143,7 +143,7 @@ class DestAgent:
         Raises:
             Refused: It is not arriving here.
         """
-        arriving = self._holdings.arriving.get(attempt)
+        arriving = self.holdings.arriving.get(attempt)
         if arriving is None:
             raise Refused("not-arriving", f"Attempt {attempt} is not arriving at {self.host}", "Ask for its state")
         return arriving
@@ -155,9 +155,9 @@ class DestAgent:
             Stale: It was further before: it has been put back, and nothing that its agent says may be acted on.
             Unauthorised: Who speaks is not the source.
         """
-        arriving = self._holdings.arriving.get(key.attempt)
+        arriving = self.holdings.arriving.get(key.attempt)
         try:
-            record = await self._holdings.last(key.machine) if arriving is None else arriving.custody.record
+            record = await self.holdings.last(key.machine) if arriving is None else arriving.custody.record
         except JournalUnreadable:
             return
         require_speaker(record, key, speaker)
@@ -168,7 +168,7 @@ class DestAgent:
 
     async def finish(self, key: AttemptKey, request: destination_pb2.FinishRequest) -> Finished:
         """Load and verify an arrival; asked again, what it came to is answered."""
-        async with self._holdings.alone(key.machine):
+        async with self.holdings.alone(key.machine):
             attempt = self.arriving(key)
             attempt.asked = request
             return await self._finished(attempt, request)
@@ -203,11 +203,11 @@ class DestAgent:
             Refused: The machine is not READY at that pause.
             Unresolved: Its process went while it was being activated.
         """
-        async with self._holdings.alone(key.machine):
+        async with self.holdings.alone(key.machine):
             known = self._activated.get(key.attempt)
             if known is not None:
                 return known
-            last = await self._holdings.last(key.machine)
+            last = await self.holdings.last(key.machine)
             if last.owned_epoch >= key.epoch and last.attempt != key.attempt:
                 return destination_pb2.HandoffResponse(state=State.ACTIVE, boot_id=self.hypervisor.boot_id)
             with self._telling(key):
@@ -215,7 +215,7 @@ class DestAgent:
             if last.state is not State.LOST:
                 activating(last, pause=pause, secret=secret)  # refused before the journal is even opened
             started = loop_ns()
-            async with self._holdings.hold(key.machine) as custody:
+            async with self.holdings.hold(key.machine) as custody:
                 match(custody.record, key)
                 was_active = custody.record.state is State.ACTIVE
                 executed_ns = await take_over(custody, pause, secret)
@@ -228,7 +228,7 @@ class DestAgent:
                     activate_ms=(loop_ns() - started) / 1e6,
                 )
                 self._remember(key.attempt, response)
-                await self._holdings.let_go(key.attempt)
+                await self.holdings.let_go(key.attempt)
             self._complaints.settle(key.machine)
         if record.state is State.ACTIVE and not was_active:
             self._became_active(record)
@@ -246,9 +246,9 @@ class DestAgent:
         if proof.machine != key.machine:
             raise InvalidInput("bad-proof", f"Proof is of machine {proof.machine}, not {key.machine}")
         await self.hear(key, proof.sequence)
-        async with self._holdings.alone(key.machine):
+        async with self.holdings.alone(key.machine):
             try:
-                last = await self._holdings.last(key.machine)
+                last = await self.holdings.last(key.machine)
             except JournalUnreadable:
                 raise InvalidInput("unknown-attempt", f"Attempt {key.attempt} is not known here") from None
             if last.attempt != key.attempt or last.state not in OPEN:
@@ -257,7 +257,7 @@ class DestAgent:
             with self._telling(key):
                 match(last, key)
             source = view(proof, key.attempt, key.epoch)
-            async with self._holdings.hold(key.machine) as custody:
+            async with self.holdings.hold(key.machine) as custody:
                 match(custody.record, key)
                 reason = f"Source is {source.sight}: {proof.reason}"
                 try:
@@ -266,11 +266,11 @@ class DestAgent:
                 finally:  # also where whoever asked has given up meanwhile
                     if custody.record.state in _ENDED:
                         self._complaints.settle(key.machine)
-                        await self._holdings.let_go(key.attempt)
+                        await self.holdings.let_go(key.attempt)
 
     def _finish_of(self, machine: str) -> Callable[[], Awaitable[None]] | None:
         """Return what repeats the source's last Finish; None where none came in this life of the agent."""
-        arriving = self._holdings.arrival_of(machine)
+        arriving = self.holdings.arrival_of(machine)
         if arriving is None or arriving.asked is None:
             return None
         return partial(self._repeat_finish, arriving, arriving.asked)
@@ -283,15 +283,15 @@ class DestAgent:
 
         `fenced_by` is an operator's word, which stands in for the former source's own.
         """
-        async with self._holdings.alone(key.machine):
-            last = await self._holdings.last(key.machine)
+        async with self.holdings.alone(key.machine):
+            last = await self.holdings.last(key.machine)
             with self._telling(key):
                 if key.epoch > last.highest_epoch:
                     match(last, key)
             if last.owned_epoch != key.epoch or not last.owns or last.former_retired:
                 return last
             reason = f"{last.peer} counts as retired: {fenced_by}" if fenced_by else ""
-            async with self._holdings.holding(key.machine) as custody:
+            async with self.holdings.holding(key.machine) as custody:
                 record = await custody.write(lambda found: former_retired(found, reason=reason))
             self._complaints.settle(key.machine)
             return record
@@ -306,10 +306,10 @@ class DestAgent:
 
     async def _taken(self, request: types_pb2.TakeRequest) -> Record:
         machine = request.key.machine
-        async with self._holdings.alone(machine):
-            before = await self._holdings.last(machine)
+        async with self.holdings.alone(machine):
+            before = await self.holdings.last(machine)
             record = await self._taking.take(request, self._finish_of(machine))
-            await self._holdings.let_go(record.attempt or before.attempt or "")
+            await self.holdings.let_go(record.attempt or before.attempt or "")
             self._complaints.settle(machine)
         if record.state is State.TAKEN and before.state is not State.TAKEN:
             self._afterwards.begin(self._after_active(record), f"after_active of {record.attempt}")
@@ -321,9 +321,9 @@ class DestAgent:
         Raises:
             JournalUnreadable: Nothing is known of the machine here.
         """
-        await self._holdings.last(machine)
+        await self.holdings.last(machine)
         await self._restart.take_up(machine)
-        return await self._holdings.last(machine)
+        return await self.holdings.last(machine)
 
     async def describe(self, key: AttemptKey) -> destination_pb2.IncomingReport:
         """Return what the journal says of an attempt, durably; no journal is told as highest epoch 0.
@@ -332,21 +332,21 @@ class DestAgent:
             Unreachable: Whether its last record stands is not known.
         """
         try:
-            last = await self._holdings.standing(key.machine)
+            last = await self.holdings.standing(key.machine)
         except JournalUnreadable:
             return destination_pb2.IncomingReport()
         return self.report(last, key)
 
     def report(self, record: Record, key: AttemptKey) -> destination_pb2.IncomingReport:
         """Return a record as its peers are told."""
-        arriving = self._holdings.arriving.get(key.attempt)
+        arriving = self.holdings.arriving.get(key.attempt)
         stale_pages = 0 if arriving is None else arriving.stale_pages
         return report(record, key.attempt, key.epoch, self.hypervisor, stale_pages=stale_pages)
 
     def burden(self) -> Burden:
         """Return what is arriving here at this moment, machines that are being brought up among it."""
         reserved = self.admission.reserved
-        arriving = {one.custody.record.machine for one in self._holdings.arriving.values()}
+        arriving = {one.custody.record.machine for one in self.holdings.arriving.values()}
         return Burden(len(arriving | reserved.keys()), reserved)
 
     def complaint(self, machine: str) -> str:
@@ -363,18 +363,18 @@ class DestAgent:
         """Let go of everything; what has not arrived is given up at the next start, or on the source's proof."""
         await self._vigil.stop()
         await self._afterwards.stop()
-        await self._holdings.close()
+        await self.holdings.close()
 
     async def _make_way(self, key: AttemptKey) -> None:
         """Let go of older arrivals of a machine that are not whole, or have ended: its source began anew."""
-        for attempt, arriving in list(self._holdings.arriving.items()):
+        for attempt, arriving in list(self.holdings.arriving.items()):
             record = arriving.custody.record
             if record.machine != key.machine or record.epoch >= key.epoch or (record.whole and not record.closed):
                 continue
             if record.state is State.PREPARED:
                 await give_up(arriving.custody, f"The source began attempt {key.attempt}")
             if arriving.custody.record.closed:
-                await self._holdings.let_go(attempt)
+                await self.holdings.let_go(attempt)
 
     @contextmanager
     def _telling(self, key: AttemptKey) -> Iterator[None]:

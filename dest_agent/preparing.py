@@ -26,6 +26,7 @@ from vm_migration.handover.record import AttemptKey
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.port import CutOff, MachineError
+from vm_migration.telemetry.counts import ARRIVALS_PREPARED
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock
 
@@ -149,6 +150,7 @@ async def _brought_up(
     except BaseException:
         ram.close()
         raise
+    ARRIVALS_PREPARED.add()
     return attempt
 
 

@@ -1,6 +1,7 @@
 """`viaduct-dest-agent`: the daemon of a host that takes machines in."""
 
 import ipaddress
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -8,6 +9,7 @@ from dest_agent.agent import AfterActive, DestAgent
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
 from dest_agent.direct_listener import DirectListener
 from dest_agent.incoming_attempt import BeforeReady
+from dest_agent.readings import arrival_readings
 from dest_agent.sources import Sources
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.daemon.configuration import Configuration
@@ -20,6 +22,8 @@ from vm_migration.link.address import join_address, split_address
 from vm_migration.link.server import Service
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.counts import ARRIVALS_ACTIVATED
+from vm_migration.telemetry.gauges import Reading
 
 _EVERY_ADDRESS: Final = ("0.0.0.0", "::")  # noqa: S104  # compared with, never listened at from here
 _log: Final = logs.get(__name__)
@@ -52,7 +56,11 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         Service(BULK_SERVICE, partial(add_bulk, service)),
     ]
     also = further_addresses(place.dest, bulk)
-    return Offer(_Both(agent, direct), place.dest, services, agent.complaint, also, agent.burden)
+
+    def readings() -> Sequence[Reading]:
+        return arrival_readings(agent.holdings.arriving.values())
+
+    return Offer(_Both(agent, direct), place.dest, services, agent.complaint, also, agent.burden, readings)
 
 
 class _Both:
@@ -95,6 +103,7 @@ def _is_ipv6(text: str) -> bool:
 
 def _after_active(configuration: Configuration, place: HostPlace) -> AfterActive:
     async def hook(record: Record) -> None:
+        ARRIVALS_ACTIVATED.add()
         point, context = HookPoint.AFTER_ACTIVE, _context(record, place)
         commands = configuration.hooks.commands(point)
         for report in await run_hooks(point, commands, context, configuration.hooks.deadline):

@@ -6,7 +6,7 @@ What an earlier life left is gone on with before anything is served: source_agen
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from source_agent.ending import bring_to_owed
 from source_agent.holdings import Holdings, machine_uuid
 from source_agent.machines import Machines
 from source_agent.outgoing_attempt import OutgoingAttempt
+from source_agent.readings import departure_readings
 from source_agent.restarting import Restarting
 from source_agent.terms import Terms, encode
 from source_agent.track_record import TrackRecord
@@ -33,6 +34,7 @@ from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import draw
 from vm_migration.handover.states import ABSENT, ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
+from vm_migration.telemetry.gauges import Reading
 
 _TAKEN_LOOK: Final = 1.0
 
@@ -147,6 +149,10 @@ class SourceAgent:
             text = f"Attempt {key.attempt} is not known at {self.host}"
             raise InvalidInput("unknown-attempt", text, "See: viaduct list")
         return attempt
+
+    def readings(self) -> Sequence[Reading]:
+        """Return the gauges of what is leaving."""
+        return departure_readings(self._attempts)
 
     def burden(self) -> Burden:
         """Return how many machines are leaving at this moment."""

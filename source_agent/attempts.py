@@ -10,6 +10,7 @@ from typing import Final
 from source_agent.doubts import Doubts
 from source_agent.holdings import Holdings
 from source_agent.outgoing_attempt import OutgoingAttempt
+from source_agent.readings import note_end
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from source_agent.track_record import TrackRecord, shown_by
@@ -148,6 +149,7 @@ class Attempts:
         if shown is not None:
             self.track_record.note(attempt.record.peer, shown)
         if not attempt.open:
+            note_end(progress)
             self.tell(attempt)
 
     async def _told(self, attempt: OutgoingAttempt) -> None:

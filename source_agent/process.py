@@ -48,7 +48,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         Service("vm_migration.api.v1.Machines", partial(add_MachinesServicer_to_server, MachinesService(agent))),
         Service("vm_migration.api.v1.Source", partial(add_SourceServicer_to_server, SourceService(agent))),
     ]
-    return Offer(agent, place.source, services, agent.complaint, burden=agent.burden)
+    return Offer(agent, place.source, services, agent.complaint, burden=agent.burden, read=agent.readings)
 
 
 def _surroundings(

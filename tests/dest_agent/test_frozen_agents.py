@@ -155,12 +155,12 @@ async def test_frozen_in_finish_it_writes_no_ready(stack: ExitStack, tmp_path: P
     host = existing(stack, tmp_path, State.PREPARED)
     freeze = Freeze(point)
     old, new = host.agent(freeze), host.agent()
-    async with stood_still(old), stood_still(new), old._holdings.hold(MACHINE) as custody:
+    async with stood_still(old), stood_still(new), old.holdings.hold(MACHINE) as custody:
         ram = RamBlock.create("arriving", 4096)
         arrival = IncomingAttempt(custody, ram, "host-a", b"t", streams=1, full=False)
         arrival.open_round(0, encode_bitmap(DirtyBitmap(1)))
         arrival._filling()._open_streams.clear()  # as its barrier leaves it
-        old._holdings.arriving[A] = arrival
+        old.holdings.arriving[A] = arrival
         total = arrival._filling().device_total
         devices = destination_pb2.DeviceTotal(
             records=total.records, data_bytes=total.data_bytes, checksum=total.checksum

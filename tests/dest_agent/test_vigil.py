@@ -39,7 +39,7 @@ async def living(host: Watched, patience: float) -> AsyncIterator[DestAgent]:
     agent = host.new_agent(patience)
     custody = host.machine.custody
     arrival = IncomingAttempt(custody, RamBlock.create("arriving", 4096), "host-a", b"t", streams=1, full=False)
-    agent._holdings.arriving[A] = arrival  # as Prepare leaves it
+    agent.holdings.arriving[A] = arrival  # as Prepare leaves it
     agent._vigil.watch(MACHINE)
     try:
         yield agent
@@ -96,7 +96,7 @@ async def test_a_discard_whose_caller_has_gone_comes_to_its_end(host: Watched, m
         discarding.cancel()
         goes.set()
         await asyncio.wait({discarding})
-        assert (agent.complaint(MACHINE), agent._holdings.arriving, host.freed) == ("", {}, True)
+        assert (agent.complaint(MACHINE), agent.holdings.arriving, host.freed) == ("", {}, True)
 
 
 async def test_one_whose_source_is_silent_is_given_up_past_the_patience(host: Watched) -> None:
@@ -146,7 +146,7 @@ async def test_a_journal_that_somebody_else_took_is_let_go_of(host: Watched) -> 
     async with living(host, patience=0.0) as agent:
         newer = await Custody.open(host.machine.journals, host.machine.hypervisor, MACHINE)
         host.sources.word = says(State.ABORTED)
-        await until(lambda: not agent._holdings.arriving)
+        await until(lambda: not agent.holdings.arriving)
         assert host.machine.machine.process.poll() is None
         await newer.close()
 

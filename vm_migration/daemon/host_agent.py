@@ -21,13 +21,16 @@ from vm_migration.daemon.configuration import Configuration, load
 from vm_migration.daemon.custodies import Complain, no_complaint
 from vm_migration.daemon.host_burden import TellBurden, no_burden
 from vm_migration.daemon.host_place import HostPlace, own_place
+from vm_migration.daemon.host_readings import ReadOwn, host_readings, no_own
 from vm_migration.daemon.host_service import host_service
 from vm_migration.daemon.life import Life, run
-from vm_migration.daemon.metrics_file import metrics_file
+from vm_migration.daemon.metrics import metrics
 from vm_migration.daemon.presence import presence
 from vm_migration.daemon.seat import Seat
 from vm_migration.link.server import AgentServer, Service, require_free
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.daemons import Daemon
 
 Side = Literal["source", "dest"]
 _log: Final = logs.get(__name__)
@@ -56,6 +59,8 @@ class Offer:
     complain: Complain = no_complaint
     also: Sequence[str] = ()
     burden: TellBurden = no_burden
+    read: ReadOwn = no_own
+    """What it reads of its own for the metrics."""
 
 
 Make = Callable[[Configuration, HostPlace], Offer]
@@ -106,8 +111,9 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
         )
         stack.push_async_callback(offer.agent.stop)
         await stack.enter_async_context(presence(configuration, place.host, side))
-        await stack.enter_async_context(metrics_file(configuration, f"viaduct-{side}-agent"))
-        life.ready(address=server.address, host=place.host)
+        read = host_readings(place, SoftwareHypervisor(place.run_dir), offer.burden, offer.read)
+        told = await stack.enter_async_context(metrics(configuration, Daemon(f"viaduct-{side}-agent"), read))
+        life.ready(address=server.address, host=place.host, **told)
         await _stopped_or_replaced(life, seat)
         await server.drain()
 

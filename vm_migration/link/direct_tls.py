@@ -28,30 +28,33 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     return _completed(ssl.PROTOCOL_TLS_CLIENT, files)
 
 
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return what a destination answers with: every client must show a certificate of the site.
+def server_context(files: TlsFiles, speaks: str = PROTOCOL) -> ssl.SSLContext:
+    """Return what a server answers with: every client must show a certificate of the site.
+
+    `speaks` is what it names in the handshake (ALPN).
 
     Raises:
         InvalidInput: The files are unusable.
     """
-    context = _completed(ssl.PROTOCOL_TLS_SERVER, files)
+    context = _completed(ssl.PROTOCOL_TLS_SERVER, files, speaks)
     context.verify_mode = ssl.CERT_REQUIRED
     context.num_tickets = 0  # each connection is a new one, and shows its certificate
     return context
 
 
 class ServerContexts:
-    """What a destination answers each new connection with: the files as they are then (vm_migration.link.renewal)."""
+    """What a server answers each new connection with: the files as they are then (vm_migration.link.renewal)."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, speaks: str = PROTOCOL) -> None:
         """Read the files for the first time.
 
         Raises:
             InvalidInput: They are unusable.
         """
         self._files: Final = files
+        self._speaks: Final = speaks
         self._renewal: Final = Renewal(files)
-        self._context = server_context(files)
+        self._context = server_context(files, speaks)
 
     @property
     def site(self) -> str:
@@ -62,9 +65,9 @@ class ServerContexts:
         """Return the context for the next connection."""
         if self._renewal.renewed() is not None:
             try:
-                self._context = server_context(self._files)
+                self._context = server_context(self._files, self._speaks)
             except InvalidInput as error:
-                _log.warning("direct streams show the certificate before", code=error.code, reason=error.message)
+                _log.warning("connections are shown the certificate before", code=error.code, reason=error.message)
         return self._context
 
 
@@ -87,7 +90,7 @@ def identity_of(connection: socket.socket) -> Identity | None:
         raise Unauthorised("no-identity", error.message, error.hint) from None
 
 
-def _completed(protocol: "ssl._SSLMethod", files: TlsFiles) -> ssl.SSLContext:
+def _completed(protocol: "ssl._SSLMethod", files: TlsFiles, speaks: str = PROTOCOL) -> ssl.SSLContext:
     """Return a context with the files, read again for as long as they are being replaced."""
     why = ""
     for _ in range(LOOKS):
@@ -95,7 +98,7 @@ def _completed(protocol: "ssl._SSLMethod", files: TlsFiles) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.options &= ~_KERNEL_TLS  # openssl.cnf may ask for it: below its records a sealed stream could not go on
-        context.set_alpn_protocols([PROTOCOL])
+        context.set_alpn_protocols([speaks])
         try:
             context.load_verify_locations(cadata=material.ca.decode())
             context.load_cert_chain(files.certificate, files.key)  # which reads them once more
