@@ -22,7 +22,7 @@ from vm_migration.daemon.configuration import Configuration
 @click.command("preflight")
 @click.argument("machine")
 @click.option("--to", "destination", required=True, metavar="HOST", help="Where to; `any` asks every other host.")
-@click.option("--explain", is_flag=True, help="Tell of every host that was asked.")
+@click.option("--explain", is_flag=True, help="Tell of every host, and how one is chosen.")
 @measure_option
 @policy_options
 @answering

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from orchestrator.documents.listings import HostDocument, LoadDocument, OfferDocument, SideDocument
+from orchestrator.documents.listings import HostDocument, OfferDocument, SideDocument
 from orchestrator.render.listings import show_facts, show_table
 from orchestrator.render.quantities import rate, size
 
@@ -76,11 +76,10 @@ def _machines(host: HostDocument) -> str:
 
 
 def _attempts(host: HostDocument) -> str:
-    return f"{_count(host.source.load)}, {_count(host.dest.load)}"
-
-
-def _count(load: LoadDocument | None) -> str:
-    return "unknown" if load is None else str(load.attempts)
+    loads = (host.source.load, host.dest.load)
+    if loads == (None, None):
+        return "unknown"
+    return ", ".join("?" if load is None else str(load.attempts) for load in loads)
 
 
 def _link(offer: OfferDocument | None) -> str:

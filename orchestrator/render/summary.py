@@ -6,6 +6,7 @@ from rich.table import Table
 from orchestrator.attempt import Attempt, Notice, Outcome
 from orchestrator.limits import limits_of
 from orchestrator.preflight import Candidate, Preflight
+from orchestrator.render.choice import show_choice
 from orchestrator.render.forecast import all_alike, beside_outcome, foretold, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
@@ -32,7 +33,7 @@ def show_result(console: Console, attempt: Attempt) -> None:
 
 
 def show_preflight(console: Console, found: Preflight, *, explain: bool) -> None:
-    """Print what was found; `explain` tells of every host that was asked, else of the one that matters."""
+    """Print what was found; `explain` tells of every host, and how one is chosen, else of the one that matters."""
     chosen = found.chosen
     told = found.candidates if explain or chosen is None else (chosen,)
     for one in told:
@@ -40,6 +41,8 @@ def show_preflight(console: Console, found: Preflight, *, explain: bool) -> None
         console.print(f"[bold]{found.machine.name}[/bold]  {found.machine.host} -> {one.host}  {word}")
         _show_expected(console, one)
         show_notices(console, one.blockers, one.warnings)
+    if explain:
+        show_choice(console, found)
 
 
 def show_notices(console: Console, blockers: tuple[Notice, ...], warnings: tuple[Notice, ...]) -> None:

@@ -264,7 +264,7 @@ class FakeHost(HostServicer):
         return types.CustodyReport(host=self.host, custodies=custodies)
 
     async def DescribeHost(self, request: types.Empty, context: object) -> types.HostFacts:
-        return types.HostFacts(
+        facts = types.HostFacts(
             host=self.host,
             version="0.1.0",
             boot_id="boot",
@@ -272,3 +272,5 @@ class FakeHost(HostServicer):
             memory_in_use_bytes=1 << 30,
             features=self.world.script.features,
         )
+        facts.MergeFrom(self.world.script.facts.get(self.host, types.HostFacts()))
+        return facts

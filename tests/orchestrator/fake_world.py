@@ -23,6 +23,7 @@ class Script:
     incoming_blockers: list[types.Blocker] = field(default_factory=list)
     features: list[str] = field(default_factory=list)  # what destinations say that they offer
     features_prepared: list[str] = field(default_factory=list)  # and what they say of it when they prepare
+    facts: dict[str, types.HostFacts] = field(default_factory=dict)  # what the agents of a host say beside, or instead
     begin_error: MigrationError | None = None
     prepare_error: MigrationError | None = None
     prepare_waits: asyncio.Event | None = None  # Prepare answers once it is set
