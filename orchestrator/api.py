@@ -9,6 +9,7 @@ import grpc.aio
 
 from orchestrator.admission import Order
 from orchestrator.attempt import Asked
+from orchestrator.leading import Leading
 from orchestrator.policy import MEASURE_MS, policy_from
 from orchestrator.record import event_message, failure_message, record_of
 from orchestrator.service import AttemptQueue
@@ -24,9 +25,14 @@ NAME = "vm_migration.api.v1.Orchestrator"
 class OrchestratorService(OrchestratorServicer):
     """Answers people and their tools. What a method raises crosses the wire whole (vm_migration.link.status)."""
 
-    def __init__(self, queue: AttemptQueue, store: Store) -> None:
-        self._queue = queue
+    def __init__(self, leading: Leading, store: Store) -> None:
+        self._leading = leading
         self._store = store
+
+    @property
+    def _queue(self) -> AttemptQueue:
+        """The queue, of whoever leads; one that stands by has none, and says so."""
+        return self._leading.queue
 
     async def SubmitMigration(self, request: api.SubmitMigrationRequest, context: object) -> api.AttemptRecord:
         """Check and queue."""

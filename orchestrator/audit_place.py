@@ -9,9 +9,8 @@ from vm_migration.daemon.configuration import Configuration
 
 
 def audit_place(configuration: Configuration, environment: Mapping[str, str]) -> Path:
-    """Return the file: as configured, or beside the store.
-
-    Raises:
-        InvalidInput: Not configured, and the store is none that this version has.
-    """
-    return configuration.audit.file or store_path(configuration.site.store, environment).with_name(AUDIT_LOG)
+    """Return the file: as configured, or beside the store; or where the store would be, were it not in etcd."""
+    if configuration.audit.file is not None:
+        return configuration.audit.file
+    store = None if configuration.etcd_place() is not None else configuration.site.store
+    return store_path(store, environment).with_name(AUDIT_LOG)

@@ -1,22 +1,20 @@
-"""The site's orchestrator daemon, asked over gRPC."""
+"""The site's orchestrator daemons, asked over gRPC."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
 
-import grpc.aio
-
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Event, Fault, Outcome
 from orchestrator.desk import CANCELLING, CANCELLING_STILL, Observer, follow, waiting_for_the_end
+from orchestrator.doors import Doors
 from orchestrator.driven_row import pause
 from orchestrator.learning import Listing
 from orchestrator.record import attempt_of, events_of
 from vm_migration.api.v1 import orchestrator_pb2 as api
-from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
 from vm_migration.errors import MigrationError, Unreachable
-from vm_migration.link.call import call, stream
+from vm_migration.link.call import stream
 
 PEER: Final = "orchestrator"  # the name in the daemon's certificate
 _ASK_SECONDS: Final = 10.0
@@ -28,10 +26,9 @@ _PATIENCE_SECONDS: Final = 60.0  # an orchestrator that is started again is back
 class RemoteDesk:
     """The daemon as a desk."""
 
-    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
-        """Speak through an open channel; `address` is for people."""
-        self._stub = OrchestratorStub(channel)
-        self._peer = f"orchestrator at {address}"
+    def __init__(self, doors: Doors) -> None:
+        """Speak through open doors, to the one that leads."""
+        self._doors = doors
         self._current: Attempt | None = None
         self._interrupted = False
 
@@ -71,7 +68,7 @@ class RemoteDesk:
             retries=order.retries,
             measure_ms=order.asked.measure_ms,
         )
-        return attempt_of(await call(self._stub.SubmitMigration, request, peer=self._peer, deadline=_SUBMIT_SECONDS))
+        return attempt_of(await self._doors.ask(lambda stub: stub.SubmitMigration, request, deadline=_SUBMIT_SECONDS))
 
     async def interrupt(self) -> str:
         """Have the daemon cancel what `migrate` watches; past the point of no return it goes on."""
@@ -90,7 +87,7 @@ class RemoteDesk:
     async def attempts(self, *, everything: bool) -> Listing:
         """Return open attempts, or all: those of the daemon's store, and those that only a host knows."""
         request = api.ListAttemptsRequest(all=everything)
-        answer = await call(self._stub.ListAttempts, request, peer=self._peer, deadline=2 * _ASK_SECONDS)
+        answer = await self._doors.ask(lambda stub: stub.ListAttempts, request, deadline=2 * _ASK_SECONDS)
         silent = {one.host: Unreachable(one.error.code, one.error.message, one.error.hint) for one in answer.silent}
         return Listing(tuple(attempt_of(record) for record in answer.attempts), silent)
 
@@ -108,13 +105,15 @@ class RemoteDesk:
         loop = asyncio.get_running_loop()
         heard, failures = loop.time(), 0
         while True:
-            records = stream(self._stub.WatchAttempt, request, peer=self._peer, silence=_SILENCE_SECONDS)
+            peer = self._doors.peer
+            records = stream(self._doors.stub.WatchAttempt, request, peer=peer, silence=_SILENCE_SECONDS)
             try:
                 async for record in records:
                     heard, failures = loop.time(), 0
                     last = attempt_of(record)
                     yield last
             except Unreachable as error:
+                self._doors.turn_from(error)
                 if loop.time() - heard > _PATIENCE_SECONDS:
                     raise
                 yield replace(last, reason=f"asks again: {error.message}")
@@ -126,12 +125,12 @@ class RemoteDesk:
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel it."""
         request = api.AttemptName(attempt=attempt.attempt)
-        return attempt_of(await call(self._stub.CancelAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+        return attempt_of(await self._doors.ask(lambda stub: stub.CancelAttempt, request, deadline=2 * _ASK_SECONDS))
 
     async def force(self, attempt: Attempt) -> Attempt:
         """Have it switch over at once."""
         request = api.AttemptName(attempt=attempt.attempt)
-        return attempt_of(await call(self._stub.ForceAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+        return attempt_of(await self._doors.ask(lambda stub: stub.ForceAttempt, request, deadline=2 * _ASK_SECONDS))
 
     async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
         """Change its limits."""
@@ -140,8 +139,8 @@ class RemoteDesk:
             downtime_limit_ms=downtime_limit_ms,
             max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
         )
-        return attempt_of(await call(self._stub.TuneAttempt, request, peer=self._peer, deadline=2 * _ASK_SECONDS))
+        return attempt_of(await self._doors.ask(lambda stub: stub.TuneAttempt, request, deadline=2 * _ASK_SECONDS))
 
     async def _record(self, start: str) -> api.AttemptRecord:
         request = api.AttemptName(attempt=start)
-        return await call(self._stub.GetAttempt, request, peer=self._peer, deadline=_ASK_SECONDS)
+        return await self._doors.ask(lambda stub: stub.GetAttempt, request, deadline=_ASK_SECONDS)

@@ -1,5 +1,6 @@
 """What the commands work with, made from the configuration: the agents, the store, the desk."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -11,8 +12,10 @@ from typing import Final
 from orchestrator.agents import Agents, HostAddresses
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.desk import Desk, LocalDesk
+from orchestrator.doors import Doors
 from orchestrator.site_hooks import SiteHooks
 from orchestrator.status import publishing
+from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
 from vm_migration.daemon.configuration import Configuration
@@ -38,7 +41,7 @@ def store_path(store: str | None, environment: Mapping[str, str]) -> Path:
     """Return the store's file: as configured, or in the user's state directory (XDG Base Directory, 3).
 
     Raises:
-        InvalidInput: Not a SQLite store; this version has no other.
+        InvalidInput: Not a SQLite store.
     """
     if not store:
         state = environment.get("XDG_STATE_HOME") or str(Path(environment.get("HOME", "/")) / ".local/state")
@@ -46,9 +49,27 @@ def store_path(store: str | None, environment: Mapping[str, str]) -> Path:
     path = store.removeprefix(_SQLITE)
     if path == store or not path.startswith("/"):
         raise InvalidInput(
-            "store-unsupported", f'Store "{store}" cannot be used', "Write sqlite:///absolute/path in `[site] store`"
+            "store-unsupported", f'Store "{store}" is no file', "Write sqlite:///absolute/path in `[site] store`"
         )
     return Path(path)
+
+
+def open_store(configuration: Configuration) -> SqliteStore | EtcdStore:
+    """Open the site's store. Blocks; give it a thread where others must go on.
+
+    Raises:
+        InvalidInput: The configuration names none that there is.
+        Refused: It cannot be used.
+    """
+    place = configuration.etcd_place()
+    if place is not None:
+        return EtcdStore(place, configuration.site.name)
+    return SqliteStore(store_path(configuration.site.store, os.environ))
+
+
+def store_is_there(configuration: Configuration) -> bool:
+    """Say whether somebody may have used the store: a file that is not there yet is made by whoever drives first."""
+    return configuration.etcd_place() is not None or store_path(configuration.site.store, os.environ).exists()
 
 
 def own_name() -> str:
@@ -61,7 +82,7 @@ def own_name() -> str:
 async def surroundings(configuration: Configuration, driver: str) -> AsyncIterator[Surroundings]:
     """Open the store and the agents, and publish what this driver does."""
     site = configuration.site
-    with SqliteStore(store_path(site.store, os.environ)) as store:
+    with await asyncio.to_thread(open_store, configuration) as store:
         async with (
             agents_of(configuration) as agents,
             publishing(store, driver, site.name, configuration.broker(), time.time) as status,
@@ -71,23 +92,31 @@ async def surroundings(configuration: Configuration, driver: str) -> AsyncIterat
 
 
 @contextlib.asynccontextmanager
+async def open_doors(configuration: Configuration) -> AsyncIterator[Doors]:
+    """Open channels to the site's orchestrators; nothing is sent before the first call."""
+    async with contextlib.AsyncExitStack() as stack:
+        found = []
+        for address in configuration.site.orchestrators:
+            channel = open_channel(address, configuration.tls_files(), PEER)
+            stack.push_async_callback(channel.close)
+            found.append((address, channel))
+        yield Doors(found)
+
+
+@contextlib.asynccontextmanager
 async def open_desk(configuration: Configuration, *, drives: bool = False) -> AsyncIterator[Desk]:
     """Open the daemon's desk where one is configured, else this process's own.
 
     Only a desk that drives publishes; one that reads tells nobody that it is there.
     """
-    address = configuration.site.orchestrator
-    if address:
-        channel = open_channel(address, configuration.tls_files(), PEER)
-        try:
-            yield RemoteDesk(channel, address)
-        finally:
-            await channel.close()
+    if configuration.site.orchestrators:
+        async with open_doors(configuration) as doors:
+            yield RemoteDesk(doors)
     elif drives:
         async with surroundings(configuration, own_name()) as around:
             yield LocalDesk(around, START_DAEMON)
     else:
-        with SqliteStore(store_path(configuration.site.store, os.environ)) as store:
+        with await asyncio.to_thread(open_store, configuration) as store:
             async with agents_of(configuration) as agents:
                 around = Surroundings(store, agents, SiteHooks(configuration), own_name(), time.time)
                 yield LocalDesk(around, START_DAEMON)

@@ -48,8 +48,8 @@ def _servers(configuration: Configuration) -> Iterator[_Server]:
     for name, host in configuration.host.items():
         yield _Server(f"The certificate of {name}'s source agent", host.source, name, name)
         yield _Server(f"The certificate of {name}'s dest agent", host.dest, name, name)
-    if configuration.site.orchestrator:
-        yield _Server("The certificate of the orchestrator", configuration.site.orchestrator, PEER, "")
+    for address in configuration.site.orchestrators:
+        yield _Server(f"The certificate of the orchestrator at {address}", address, PEER, "")
 
 
 async def _looked_at(server: _Server, files: TlsFiles, now: datetime) -> Finding | None:

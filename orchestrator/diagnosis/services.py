@@ -1,14 +1,11 @@
 """Whether the store, the orchestrator daemon and the broker can be used: each is asked, none is changed."""
 
 import asyncio
-import os
 from typing import Final
 
-from orchestrator.client import PEER, RemoteDesk
+from orchestrator.client import RemoteDesk
 from orchestrator.diagnosis.finding import Code, Finding
-from orchestrator.site import own_name, store_path
-from orchestrator.store.sqlite import SqliteStore
-from orchestrator.store.store import Store
+from orchestrator.site import open_doors, open_store, own_name, store_is_there
 from vm_migration.daemon import mqtt
 from vm_migration.daemon.broker_url import Broker
 from vm_migration.daemon.configuration import Configuration
@@ -16,7 +13,6 @@ from vm_migration.daemon.mqtt_version import BrokerGone, find_version
 from vm_migration.daemon.status_documents import presence_message
 from vm_migration.daemon.status_topics import Topics
 from vm_migration.errors import MigrationError
-from vm_migration.link.channel import open_channel
 
 _BROKER_SECONDS: Final = 15.0
 
@@ -29,31 +25,27 @@ async def service_findings(configuration: Configuration) -> tuple[Finding, ...]:
 
 async def _store(configuration: Configuration) -> Finding | None:
     try:
-        path = store_path(configuration.site.store, os.environ)
-        if path.exists():  # one that is not there yet is made by whoever drives first
-            await asyncio.to_thread(lambda: _read(SqliteStore(path)))
+        if store_is_there(configuration):
+            await asyncio.to_thread(_read_store, configuration)
     except MigrationError as error:
         return Finding(Code.STORE_UNUSABLE, error.message, error.hint)
     return None
 
 
-def _read(store: Store) -> None:
-    with store:
+def _read_store(configuration: Configuration) -> None:
+    with open_store(configuration) as store:
         store.attempts()
 
 
 async def _orchestrator(configuration: Configuration) -> Finding | None:
-    address = configuration.site.orchestrator
-    if not address:
+    if not configuration.site.orchestrators:
         return None
-    channel = open_channel(address, configuration.tls_files(), PEER)
     try:
-        await RemoteDesk(channel, address).attempts(everything=False)
+        async with open_doors(configuration) as doors:
+            await RemoteDesk(doors).attempts(everything=False)
     except MigrationError as error:
         hint = error.hint or "Start it: viaduct orchestrator"
         return Finding(Code.ORCHESTRATOR_SILENT, f"The site's orchestrator cannot be asked: {error.message}", hint)
-    finally:
-        await channel.close()
     return None
 
 

@@ -1,7 +1,6 @@
 """The course of a recovery: what is looked at, planned, asked, done, and then closed in the orchestrator's store."""
 
 import asyncio
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,8 +15,7 @@ from orchestrator.recovery.rows import close_rows
 from orchestrator.recovery.settling import Say, settle
 from orchestrator.recovery.steps import Outcome, Unsettled
 from orchestrator.recovery.vouching import vouched
-from orchestrator.site import own_name, store_path, surroundings
-from orchestrator.store.sqlite import SqliteStore
+from orchestrator.site import open_store, own_name, store_is_there, surroundings
 from orchestrator.store.store import Ownership
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.custodies import name_in
@@ -109,7 +107,7 @@ async def close(configuration: Configuration, recovered: Recovered) -> Outcome:
 
 
 async def _closed(configuration: Configuration, recovered: Recovered) -> Outcome:
-    if not store_path(configuration.site.store, os.environ).exists():
+    if not store_is_there(configuration):
         return Outcome()
     machines = recovered.machines
     async with surroundings(configuration, own_name()) as around:
@@ -139,10 +137,9 @@ def _names(journals: Mapping[str, Record | MigrationError]) -> dict[str, str]:
 def _owners(configuration: Configuration) -> tuple[Ownership, ...]:
     """Return where machines lived when that was last recorded; none where the store cannot tell."""
     try:
-        path = store_path(configuration.site.store, os.environ)
-        if not path.exists():
+        if not store_is_there(configuration):
             return ()
-        with SqliteStore(path) as store:
+        with open_store(configuration) as store:
             return store.owners()
     except MigrationError:
         return ()

@@ -17,6 +17,7 @@ import msgspec
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt
 from orchestrator.client import RemoteDesk
+from orchestrator.doors import Doors
 from orchestrator.policy import Compression, MigrationPolicy
 from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
@@ -213,7 +214,7 @@ async def desk(site: FaultSite) -> AsyncIterator[RemoteDesk]:
     """Open the daemon's desk."""
     channel = open_channel(site.orchestrator_address, site.identities["operator"], "orchestrator")
     try:
-        yield RemoteDesk(channel, site.orchestrator_address)
+        yield RemoteDesk(Doors([(site.orchestrator_address, channel)]))
     finally:
         await channel.close()
 

@@ -13,7 +13,9 @@ from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Asked, Attempt, Outcome, Phase
 from orchestrator.client import PEER, RemoteDesk
+from orchestrator.doors import Doors
 from orchestrator.drive import Drive
+from orchestrator.leading import Leading
 from orchestrator.learning import Listing
 from orchestrator.policy import MigrationPolicy
 from orchestrator.service import AttemptQueue
@@ -32,10 +34,10 @@ ATTEMPT = "5f0e8d0a-1111-4222-8333-444455556666"
 @contextlib.asynccontextmanager
 async def daemon(around: Surroundings) -> AsyncIterator[RemoteDesk]:
     async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
-        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(queue, around.store))
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(queue), around.store))
         async with AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0) as server:
             channel = open_channel(server.address, None, PEER)
-            yield RemoteDesk(channel, server.address)
+            yield RemoteDesk(Doors([(server.address, channel)]))
             await channel.close()
 
 
@@ -92,7 +94,7 @@ async def test_an_order_of_an_older_command_is_measured_for_a_second_over_its_tr
     async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
         policy = MigrationPolicy().message()  # which names grpc, as its default
         order = api_pb2.SubmitMigrationRequest(attempt=ATTEMPT, machine=machine, destination="host-b", policy=policy)
-        await OrchestratorService(queue, around.store).SubmitMigration(order, None)
+        await OrchestratorService(Leading(queue), around.store).SubmitMigration(order, None)
     row = around.store.get(ATTEMPT)
     assert (row.asked, row.policy.transport) == (Asked(measure_ms=1000), "grpc")
 
@@ -204,12 +206,12 @@ async def test_an_attempt_whose_daemon_went_away_is_not_told_as_refused(
     seen: list[Attempt] = []
     async with contextlib.AsyncExitStack() as stack:
         queue = await stack.enter_async_context(AttemptQueue(replace(around, driver="orchestrator")))
-        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(queue, around.store))
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(queue), around.store))
         server = AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0)
         async with server:
             channel = open_channel(server.address, None, PEER)
             stack.push_async_callback(channel.close)
-            asked = RemoteDesk(channel, server.address).migrate(Order("guest", "host-b"), seen.append)
+            asked = RemoteDesk(Doors([(server.address, channel)])).migrate(Order("guest", "host-b"), seen.append)
             task = asyncio.create_task(asked)
             await site.world.script.reached.wait()
         left = await task

@@ -49,13 +49,16 @@ class _Rest:
 class EtcdClient:
     """Speaks to whichever member answers. Calls block, and may be made from any thread."""
 
-    def __init__(self, place: EtcdPlace, clock: Callable[[], float] = time.monotonic) -> None:
-        """Describe the connections; nothing is sent before the first call. `clock` returns seconds.
+    def __init__(
+        self, place: EtcdPlace, *, deadline: float = CALL_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Describe the connections; nothing is sent before the first call. `deadline` and `clock` are in seconds.
 
         Raises:
             InvalidInput: The TLS files cannot be used.
         """
         self.place = place
+        self._deadline = deadline
         self._clock = clock
         self._members = tuple(_member(address, place.tls) for address in place.addresses)
         self._at = 0
@@ -72,11 +75,11 @@ class EtcdClient:
         Raises:
             Refused: No member answered in time; it may have happened. Code `store-unusable`, as for all calls.
         """
-        return self._ask(lambda member: member.keys.Txn(request, timeout=CALL_SECONDS))
+        return self._ask(lambda member: member.keys.Txn(request, timeout=self._deadline))
 
     def range(self, request: api.RangeRequest) -> api.RangeResponse:
         """Read keys as they stand with the majority."""
-        return self._ask(lambda member: member.keys.Range(request, timeout=CALL_SECONDS))
+        return self._ask(lambda member: member.keys.Range(request, timeout=self._deadline))
 
     def below(self, prefix: bytes, *, limit: int = 0) -> Iterator[api.KeyValue]:
         """Yield the keys that start so, in order, all as they stood at one moment, at most `limit` where that is not 0.
@@ -96,14 +99,14 @@ class EtcdClient:
     def grant(self, seconds: int) -> int:
         """Return a lease that ends so many seconds after it was kept alive last."""
         request = api.LeaseGrantRequest(TTL=seconds)
-        return self._ask(lambda member: member.leases.LeaseGrant(request, timeout=CALL_SECONDS)).ID
+        return self._ask(lambda member: member.leases.LeaseGrant(request, timeout=self._deadline)).ID
 
     def keep_alive(self, lease: int) -> bool:
         """Keep a lease alive; say whether it was."""
 
         def once(member: Member) -> bool:
             asked = iter((api.LeaseKeepAliveRequest(ID=lease),))
-            answers = member.leases.LeaseKeepAlive(asked, timeout=CALL_SECONDS)
+            answers = member.leases.LeaseKeepAlive(asked, timeout=self._deadline)
             try:
                 return next(answers).TTL > 0
             finally:
@@ -114,7 +117,7 @@ class EtcdClient:
     def revoke(self, lease: int) -> None:
         """End a lease, and what hangs on it."""
         request = api.LeaseRevokeRequest(ID=lease)
-        self._ask(lambda member: member.leases.LeaseRevoke(request, timeout=CALL_SECONDS))
+        self._ask(lambda member: member.leases.LeaseRevoke(request, timeout=self._deadline))
 
     def _ask(self, once: Callable[[Member], _Answer]) -> _Answer:
         if self._clock() < self._rest.until:
@@ -129,7 +132,7 @@ class EtcdClient:
                 code, details = _told(error)
                 if code not in _PASSING:
                     raise self._unusable(f"{member.address} says {code.name}: {details}") from None
-                causes.append(f"{member.address}: {_cause(code, details)}")
+                causes.append(f"{member.address}: {_cause(code, details, self._deadline)}")
                 self._at = (at + 1) % len(self._members)
             else:
                 return answer
@@ -174,7 +177,7 @@ def _told(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
     return grpc.StatusCode.UNKNOWN, str(error)
 
 
-def _cause(code: grpc.StatusCode, details: str) -> str:
+def _cause(code: grpc.StatusCode, details: str, deadline: float) -> str:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {CALL_SECONDS:g} s, as of one that has lost the majority"
+        return f"no answer within {deadline:g} s, as of one that has lost the majority"
     return details.partition("\n")[0][:200] or "does not answer"

@@ -1,0 +1,95 @@
+"""The queue of an orchestrator, while it leads: alone over its store, or in turn with others over etcd.
+
+::
+
+    alone      the store's lock is held: it leads from its start to its end
+    in turn    stands by -> leads -> its lease has ended -> stands by ...
+
+One that stands by serves, and answers every call by saying so.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
+
+from orchestrator.doors import STANDING_BY
+from orchestrator.service import AttemptQueue
+from orchestrator.store.claim import CLAIM_SECONDS
+from orchestrator.store.etcd.leadership import Leadership
+from orchestrator.surroundings import Surroundings
+from vm_migration.errors import Refused, Unreachable
+from vm_migration.link.boundary import innermost
+from vm_migration.telemetry import logs
+
+_AGAIN_SECONDS: Final = 1.0
+_log: Final = logs.get(__name__)
+
+
+class Leading:
+    """Where the queue is met by those who serve."""
+
+    def __init__(self, queue: AttemptQueue | None = None, leader: Callable[[], str] = str) -> None:
+        """Begin with a queue, or without; `leader` tells who leads otherwise."""
+        self._queue = queue
+        self._leader = leader
+
+    @property
+    def queue(self) -> AttemptQueue:
+        """The queue.
+
+        Raises:
+            Unreachable: This orchestrator stands by: `standing-by`.
+        """
+        if self._queue is not None:
+            return self._queue
+        leader = self._leader()
+        text = f"This orchestrator stands by: {leader or 'nobody'} leads" + ("" if leader else " at this moment")
+        hint = "Name all of the site's orchestrators in `[site] orchestrator`: the one that leads is found"
+        raise Unreachable(STANDING_BY, text, hint)
+
+    @contextlib.contextmanager
+    def by(self, queue: AttemptQueue) -> Iterator[None]:
+        """Lead by a queue while the context is entered."""
+        self._queue = queue
+        try:
+            yield
+        finally:
+            self._queue = None
+
+
+@contextlib.asynccontextmanager
+async def leading_alone(around: Surroundings) -> AsyncIterator[Leading]:
+    """Lead while the context is entered."""
+    async with AttemptQueue(around, sole=True) as queue:
+        yield Leading(queue)
+
+
+@contextlib.asynccontextmanager
+async def leading_in_turn(around: Surroundings, leadership: Leadership) -> AsyncIterator[Leading]:
+    """Stand by, and lead whenever nobody else does, while the context is entered."""
+    leading = Leading(leader=lambda: leadership.leader)
+    async with asyncio.TaskGroup() as group:
+        turns = group.create_task(_take_turns(around, leadership, leading), name="turns")
+        yield leading
+        turns.cancel()
+
+
+async def _take_turns(around: Surroundings, leadership: Leadership, leading: Leading) -> None:
+    while True:
+        await leadership.won()
+        try:
+            await _lead(around, leadership, leading)
+        except* Refused as errors:  # the store rests just now: it is tried again from the start
+            _log.warning("cannot lead", reason=str(innermost(errors)))
+            await asyncio.sleep(_AGAIN_SECONDS)
+        finally:
+            await leadership.resigned()
+
+
+async def _lead(around: Surroundings, leadership: Leadership, leading: Leading) -> None:
+    async with AttemptQueue(around, sole=True) as queue:
+        # What the leader before left unpublished; its open attempts are ours by now, so it counts as gone.
+        await asyncio.to_thread(around.store.adopt_outbox, around.driver, around.clock(), CLAIM_SECONDS)
+        with leading.by(queue):
+            await leadership.lost()

@@ -1,0 +1,130 @@
+"""Who leads of a site's orchestrators: whoever holds a key whose lease it keeps alive. For liveness only.
+
+::
+
+    stands by   looks every LOOK_SECONDS whether the key is there; where it is not, writes it under a lease of its own
+    leads       keeps the lease alive every RENEW_SECONDS, until etcd says that it has ended
+    is gone     the lease ends after LEASE_SECONDS, the key with it; one that leaves ends its lease itself
+
+A leader that cannot reach etcd does not know whether it leads, and goes on: another that leads meanwhile takes its
+attempts over in their next term, and agents and store refuse the term before it. A lease is never what keeps two
+orchestrators from driving one attempt.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import msgspec
+
+from orchestrator.store.etcd.client import EtcdClient
+from orchestrator.store.etcd.transaction import Transaction
+from vm_migration.daemon.etcd_place import EtcdPlace
+from vm_migration.errors import Refused
+from vm_migration.telemetry import logs
+
+LEASE_SECONDS: Final = 2
+"""The least that etcd grants with its own timing: one and a half election timeouts."""
+RENEW_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.25
+_DEADLINE: Final = 0.5
+
+_Answer = TypeVar("_Answer")
+_log: Final = logs.get(__name__)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who leads; `session` is one life of it."""
+
+    name: str
+    session: str
+
+
+class Leadership:
+    """One orchestrator's share in it."""
+
+    def __init__(self, place: EtcdPlace, key: bytes, name: str) -> None:
+        """Describe it; calls have connections and a thread of their own, so that no other call keeps them waiting."""
+        self._client = EtcdClient(place, deadline=_DEADLINE)
+        self._key = key
+        self._me = Holder(name, uuid.uuid4().hex)
+        self._lease = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="leadership")
+        self.leader = ""
+        """Who led when that was looked at last."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._thread.shutdown()
+        self._client.close()
+
+    async def won(self) -> None:
+        """Wait until this orchestrator leads."""
+        told = ""
+        while True:
+            try:
+                if await self._threaded(self.campaign):
+                    _log.info("leads")
+                    return
+            except Refused as error:
+                _log.warning("cannot see who leads", reason=error.message)
+            if self.leader != told:
+                told = self.leader
+                _log.info("stands by", leader=told)
+            await asyncio.sleep(LOOK_SECONDS)  # a key's end is told to watches only, which would need looking after too
+
+    async def lost(self) -> None:
+        """Keep the lease alive until it has ended."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                if not await self._threaded(self.renewed):
+                    _log.warning("leads no more: its lease has ended")
+                    return
+            except Refused as error:
+                _log.warning("lease is not kept alive", reason=error.message)
+
+    async def resigned(self) -> None:
+        """End the lease, so that another need not wait for its end."""
+        with contextlib.suppress(Refused):
+            await self._threaded(self.resign)
+
+    def campaign(self) -> bool:
+        """Lead if nobody does, and say whether this orchestrator leads.
+
+        Raises:
+            Refused: etcd cannot be used.
+        """
+        transaction = Transaction(self._client)
+        found = transaction.get(self._key)
+        holder = None if found is None else msgspec.json.decode(found, type=Holder)
+        self.leader = holder.name if holder is not None else ""
+        if holder is not None:
+            return holder == self._me
+        self._lease = self._client.grant(LEASE_SECONDS)
+        transaction.put(self._key, msgspec.json.encode(self._me), lease=self._lease)
+        return transaction.commit() > 0
+
+    def renewed(self) -> bool:
+        """Keep the lease alive; say whether it was.
+
+        Raises:
+            Refused: etcd cannot be used.
+        """
+        return self._client.keep_alive(self._lease)
+
+    def resign(self) -> None:
+        """End the lease.
+
+        Raises:
+            Refused: etcd cannot be used; the lease ends by itself.
+        """
+        lease, self._lease = self._lease, 0
+        if lease:
+            self._client.revoke(lease)
+
+    async def _threaded(self, call: Callable[[], _Answer]) -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
