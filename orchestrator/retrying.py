@@ -26,7 +26,7 @@ MOST_RETRIES: Final = 10
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 _PREPARE_ALLOWANCE: Final = 60.0
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {
         "unreachable",
         "no-memory",
@@ -58,7 +58,7 @@ def may_retry(attempt: Attempt, now: float) -> bool:
 def may_pass(attempt: Attempt) -> bool:
     """Say whether all that an attempt was refused for may be gone later."""
     codes = {one.code for one in attempt.blockers} or {attempt.error.code if attempt.error is not None else ""}
-    return codes <= _PASSING
+    return codes <= PASSING
 
 
 def successor(attempt: Attempt, now: float, identifier: str, fraction: float) -> Attempt:

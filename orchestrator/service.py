@@ -21,8 +21,9 @@ from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.drive import Drive
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import changes
-from orchestrator.queueing import may_start, waits_for
+from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination
+from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from orchestrator.surroundings import Surroundings
 from vm_migration.errors import MigrationError, Refused, Stale
@@ -48,9 +49,18 @@ class AskAgain:
 class AttemptQueue:
     """Drives what is in the store while the context is entered."""
 
-    def __init__(self, around: Surroundings, *, sole: bool = False) -> None:
-        """Take what a driver works with; `sole` says that nobody else has its name (orchestrator.store.exclusive)."""
+    def __init__(
+        self, around: Surroundings, *, sole: bool = False, slots: SlotBook | None = None, adopts: bool = True
+    ) -> None:
+        """Take what a driver works with; `sole` says that nobody else has its name (orchestrator.store.exclusive).
+
+        One that does not adopt drives what is submitted to it, and nothing that others left.
+        """
         self._sole = sole
+        self._adopts = adopts
+        self._slots = SlotBook(Slots()) if slots is None else slots
+        self._served: dict[str, float] = {}
+        self._version = 0
         self._around = replace(around, observe=self._observe)
         self._tell = around.observe
         self._drives: dict[str, Drive] = {}
@@ -67,7 +77,8 @@ class AttemptQueue:
     async def __aenter__(self) -> Self:
         """Take over what nobody drives, and start."""
         await self._stack.enter_async_context(self._group)
-        await self._take_over(await asyncio.to_thread(self._around.store.attempts), sole=self._sole)
+        if self._adopts:
+            await self._take_over(await asyncio.to_thread(self._around.store.attempts), sole=self._sole)
         self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
         self._keeper = self._group.create_task(self._keep(), name="keeper")
         return self
@@ -79,7 +90,8 @@ class AttemptQueue:
             task.cancel()
         await self._stack.aclose()
         for attempt in held:
-            await asyncio.to_thread(self._around.store.let_go, attempt)
+            with contextlib.suppress(Refused):  # a store that rests: the next driver takes them over all the same
+                await asyncio.to_thread(self._around.store.let_go, attempt)
 
     async def submit(self, order: Order) -> Attempt:
         """Check an order on both sides and queue it.
@@ -98,14 +110,35 @@ class AttemptQueue:
     async def watch(self, attempt_id: str) -> AsyncGenerator[Attempt, None]:
         """Yield an attempt at each change, and now and then without one, until it ends or is left unresolved."""
         while True:
+            seen = self.version
             row = await asyncio.to_thread(self._around.store.get, attempt_id)
             yield row
             if row.ended or (row.outcome is not None and not row.driver):
                 return
-            async with self._changed:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        await self._changed.wait()
+            await self.changed(seen, HEARTBEAT_SECONDS)
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of an attempt that this process drives."""
+        return self._version
+
+    async def changed(self, seen: int, seconds: float) -> None:
+        """Return when there was a change since a version was seen, or after so many seconds."""
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait_for(lambda: self._version != seen)
+
+    def touch(self) -> None:
+        """Wake whoever waits for a change."""
+        self._version += 1
+        task = asyncio.get_running_loop().create_task(self._notify(), name="notify watchers")
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)
+
+    def look_again(self) -> None:
+        """Decide anew who may start."""
+        self._wake.set()
 
     def watch_elsewhere(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
         """Yield an attempt that only its hosts know, until it ends."""
@@ -183,8 +216,9 @@ class AttemptQueue:
         while True:
             driven = [drive.attempt for drive in self._drives.values()]
             running = [one for one in driven if one.outcome != Outcome.UNRESOLVED]
-            chosen = may_start(self._ready(), running)
+            chosen = may_start(self._ready(), running, self._slots.now(), self._served)
             for attempt in chosen:
+                self._served[attempt.source] = self._around.clock()
                 self._start(attempt)
             await self._explain([*running, *chosen])
             await self._wake.wait()
@@ -196,7 +230,7 @@ class AttemptQueue:
     async def _explain(self, running: Sequence[Attempt]) -> None:
         """Write down what each waiting attempt waits for."""
         for attempt in self._ready():
-            reason = waits_for(attempt, running)
+            reason = waits_for(attempt, running, self._slots.now())
             if reason != attempt.reason:
                 with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
                     after = replace(attempt, reason=reason)
@@ -224,6 +258,8 @@ class AttemptQueue:
                 continue
             if row.cancel_requested and attempt.attempt in self._waiting:
                 self._start(row)
+        if not self._adopts:
+            return
         rows = await asyncio.to_thread(store.attempts)
         await self._take_over(row for row in rows if self._is_left(row, now))
         await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
@@ -268,9 +304,7 @@ class AttemptQueue:
 
     def _observe(self, attempt: Attempt) -> None:
         self._tell(attempt)
-        task = asyncio.get_running_loop().create_task(self._notify(), name="notify watchers")
-        self._notifying.add(task)
-        task.add_done_callback(self._notifying.discard)
+        self.touch()
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -1,0 +1,1 @@
+"""A host's machines, moved away together, and brought back."""

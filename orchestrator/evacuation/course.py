@@ -1,0 +1,224 @@
+"""Drives one evacuation: attempts are submitted as places come free, and followed until every machine has an outcome.
+
+::
+
+    written: this machine gets this attempt  ->  submitted to the queue  ->  followed to its end, retries included
+
+Every step is found again in the plan, so that a driver which takes over goes on: an attempt that was written and never
+entered is drawn anew, one that was entered is followed. A machine that somebody else moves meanwhile is waited for.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final, Protocol
+
+from orchestrator.admission import Order
+from orchestrator.attempt import Attempt, Outcome, fault_of
+from orchestrator.evacuation.kept import Change, KeptEvacuations
+from orchestrator.evacuation.order import machines_on
+from orchestrator.evacuation.plan import (
+    Evacuation,
+    Kind,
+    Move,
+    closed,
+    followed,
+    given_up,
+    put_off,
+    slots_needed,
+    startable,
+    started,
+)
+from orchestrator.preflight import ANY
+from orchestrator.retrying import PASSING
+from orchestrator.slot_book import SlotBook
+from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
+from orchestrator.store.store import STORE_UNUSABLE
+from orchestrator.surroundings import Surroundings
+from vm_migration.errors import InternalError, InvalidInput, MigrationError, Refused, Unreachable
+from vm_migration.telemetry import logs
+
+_LATER: Final = PASSING | {"queue-full", STORE_UNUSABLE}
+_log: Final = logs.get(__name__)
+
+
+class Queue(Protocol):
+    """Where attempts are driven."""
+
+    async def submit(self, order: Order) -> Attempt:
+        """Check an order and queue it."""
+
+    async def cancel(self, attempt: Attempt) -> Attempt:
+        """Cancel an attempt, queued or driven."""
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of an attempt."""
+
+    async def changed(self, seen: int, seconds: float) -> None:
+        """Return when there was a change since a version was seen, or after so many seconds."""
+
+    def touch(self) -> None:
+        """Wake whoever waits for a change."""
+
+    def look_again(self) -> None:
+        """Have the queue decide anew who may start."""
+
+
+class Course:
+    """One evacuation, claimed by this driver."""
+
+    def __init__(self, plan: Evacuation, around: Surroundings, queue: Queue, slots: SlotBook) -> None:
+        self._name = plan.evacuation
+        self._around = around
+        self._queue = queue
+        self._slots = slots
+        self._kept = KeptEvacuations(around.store.entries)
+        self._told_to_cancel: set[str] = set()
+
+    async def run(self) -> Evacuation:
+        """Drive to the end and return the plan as it was written last.
+
+        Raises:
+            Stale: Somebody else has taken it over.
+        """
+        try:
+            while True:
+                seen = self._queue.version
+                try:
+                    plan = await self._follow()
+                    if plan.ended:
+                        return plan
+                    if await self._next_step(plan):
+                        continue
+                except Refused as error:
+                    if error.code != STORE_UNUSABLE:
+                        raise
+                    _log.warning("evacuation is not written down", evacuation=self._name, reason=error.message)
+                await self._queue.changed(seen, HEARTBEAT_SECONDS)
+        finally:
+            self._slots.ask(self._name, {}, {})
+
+    async def _next_step(self, plan: Evacuation) -> bool:
+        """Do what is to be done next; say whether anything was."""
+        if plan.cancel_requested:
+            await self._cancel(plan)
+            return False
+        ready = startable(plan, self._around.clock())
+        if ready:
+            await self._start(plan, ready[0])
+        return bool(ready)
+
+    async def _follow(self) -> Evacuation:
+        """Note how every machine's attempt stands, and that this driver lives."""
+        plan = await asyncio.to_thread(self._kept.find, self._name)
+        rows = await asyncio.to_thread(self._rows, plan)
+        now, fraction = self._around.clock(), self._around.chance()
+
+        def change(plan: Evacuation) -> Evacuation:
+            for move in plan.moves:
+                plan = plan.with_move(_looked_at(move, rows, now, fraction))
+            return closed(given_up(plan))
+
+        after = await self._written(change)
+        if after.updated_at != plan.updated_at:
+            self._queue.touch()
+        if self._slots.ask(self._name, *slots_needed(after, rows.values())):
+            self._queue.look_again()
+        return after
+
+    def _rows(self, plan: Evacuation) -> dict[str, Attempt]:
+        found = {}
+        for move in plan.moves:
+            wanted = move.current or (move.attempts[-1] if move.outcome == Outcome.UNRESOLVED else "")
+            while wanted and wanted not in found:
+                with contextlib.suppress(InvalidInput):  # written, and never entered
+                    found[wanted] = self._around.store.get(wanted)
+                wanted = found[wanted].retry.next if wanted in found else ""
+        return found
+
+    async def _start(self, plan: Evacuation, move: Move) -> None:
+        """Have a machine moved, unless that is done already or somebody else is at it."""
+        try:
+            there = await machines_on(self._around.agents, plan.host)
+        except MigrationError as error:
+            await self._put_off(move, error)
+            return
+        if (move.machine in there) != (plan.kind is Kind.EVACUATE):
+            why = f"is not on {plan.host} any more" if plan.kind is Kind.EVACUATE else f"is on {plan.host} already"
+            await self._write_move(replace(move, outcome=Outcome.COMPLETED, reason=why))
+            return
+        other = await asyncio.to_thread(self._around.store.open_attempt_of, move.machine)
+        if other is not None and is_held(other, self._around.clock()):
+            why = f"waits for attempt {other.attempt}, which moves it to {other.destination}"
+            later = self._around.clock() + HEARTBEAT_SECONDS
+            await self._write_move(replace(move, reason=why, not_before=later))
+            return
+        await self._submit(plan, move)
+
+    async def _submit(self, plan: Evacuation, move: Move) -> None:
+        attempt = self._around.draw_identifier()
+        await self._write_move(started(move, attempt))
+        try:
+            await self._queue.submit(_order(plan, move, attempt))
+        except MigrationError as error:
+            await self._put_off(move, error)
+
+    async def _put_off(self, move: Move, error: MigrationError) -> None:
+        """Note that a machine got no attempt: for now, or for good."""
+        fault = fault_of(error)
+        if isinstance(error, Unreachable) or error.code in _LATER:
+            after = put_off(move, fault, self._around.clock(), self._around.chance())
+        elif isinstance(error, InternalError):
+            after = replace(move, outcome=Outcome.FAILED, internal=True, error=fault)
+        else:
+            after = replace(move, outcome=Outcome.REFUSED, error=fault)
+        await self._write_move(after)
+
+    async def _cancel(self, plan: Evacuation) -> None:
+        """Cancel what is open, each attempt once; one past its point of no return is waited for."""
+        for move in plan.moves:
+            if not move.current or move.current in self._told_to_cancel:
+                continue
+            self._told_to_cancel.add(move.current)
+            try:
+                row = await asyncio.to_thread(self._around.store.get, move.current)
+                await self._queue.cancel(row)
+            except MigrationError as error:
+                _log.info("attempt goes on", attempt=move.current, code=error.code, reason=error.message)
+                if isinstance(error, Unreachable):
+                    self._told_to_cancel.discard(move.current)
+
+    async def _write_move(self, move: Move) -> None:
+        await self._written(lambda plan: plan.with_move(move))
+
+    async def _written(self, change: Change) -> Evacuation:
+        driver, now = self._around.driver, self._around.clock()
+        return await asyncio.to_thread(self._kept.drive, self._name, driver, now, change)
+
+
+def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: float) -> Move:
+    """Return a move as its attempt, and those that retry that, stand."""
+    if move.current and move.current not in rows:
+        return replace(move, current="", attempts=move.attempts[:-1])
+    while (row := rows.get(move.attempts[-1] if move.attempts else "")) is not None:
+        after = followed(move, row, now, fraction)
+        if after.attempts == move.attempts:
+            return after
+        move = after
+    return move
+
+
+def _order(plan: Evacuation, move: Move, attempt: str) -> Order:
+    among = plan.to if plan.kind is Kind.EVACUATE else (plan.host,)
+    return Order(
+        machine=move.machine,
+        destination=among[0] if len(among) == 1 else ANY,
+        policy=plan.policy,
+        priority=plan.priority,
+        attempt=attempt,
+        retries=plan.retries,
+        asked=plan.asked,
+        among=plan.to if len(among) > 1 else (),
+    )
