@@ -38,6 +38,8 @@ class RoundCounts:
     compressed_pages: int = 0
     delta_pages: int = 0
     held_back_pages: int = 0
+    sending_ns: int = 0
+    """For how long the stream that took longest had something to send, or waited for it to arrive."""
 
     def count(self, body: Body, sent: Body) -> None:
         """Count what a frame says, and how it was sent."""
@@ -61,6 +63,8 @@ class PageFlow:
         """Bytes of the pages that were sent, before anything made them fewer."""
         self.compressing: Final = Compressing(compression)
         self.bulk: Final = bulk
+        self.idle_ns = 0
+        """Of the round, for how long all that was sent had arrived, and devices were being read."""
         self._pacer: Final = pacer
         self._offered: Final = offered
 

@@ -164,6 +164,7 @@ class Rounds:
             held_back_pages=counts.held_back_pages,
             cpu_dirtied_pages=harvest.cpu.count(),
             dma_dirtied_pages=harvest.dma.count(),
+            sending_ms=counts.sending_ns / 1e6,
         )
 
     async def send_last(self) -> RoundMeasurement:
@@ -181,6 +182,7 @@ class Rounds:
             wire_bytes=self.wire_bytes - wire_before,
             ms=(loop_ns() - started_ns) / 1e6,
             dirtied_pages=0,
+            sending_ms=counts.sending_ns / 1e6,
         )
 
     async def send_digests(self) -> None:
@@ -274,8 +276,10 @@ class Rounds:
         *,
         waiting: WaitingPages | None,
     ) -> None:
+        started_ns = loop_ns()
         if self.bulk_started_ns == 0:
-            self.bulk_started_ns = loop_ns()
+            self.bulk_started_ns = started_ns
+        flow.idle_ns = 0
         flow.compressing.begin()
         await flow.send(part, part.bodies(), self.counts, cut, still=self._still)
         if waiting is not None and waiting.any and part.sent_pages and self.offered.cut_rounds and not cut.is_set():
@@ -288,27 +292,31 @@ class Rounds:
             self.pages_applied_ns = loop_ns()
         self._unsent.acknowledge(ack.place.round, ack.place.stream, part.unsent)
         self.bulk_ended_ns = loop_ns()
+        self.counts.sending_ns = max(self.counts.sending_ns, self.bulk_ended_ns - started_ns - flow.idle_ns)
 
     async def _send_devices(
         self, flow: PageFlow, part: OutgoingRound, batches: Batches, devices: Devices, cut: asyncio.Event
     ) -> None:
         async with asyncio.TaskGroup() as group:
-            if devices is Devices.STOPPED:
-                answer = await flow.bulk.ask(part.heartbeat())
-                group.create_task(self._await_pages(answer), name="pages applied")
-            while (records := await self._next_records(flow.bulk, part, batches)) is not None:
+            answer = await flow.bulk.ask(part.heartbeat())
+            group.create_task(self._await_pages(answer), name="pages applied")
+            while (records := await self._next_records(flow, part, batches, answer)) is not None:
                 for record in records:
                     await flow.send_frame(part.device(record), part, cut)
 
     async def _next_records(
-        self, bulk: BulkStream, part: OutgoingRound, batches: Batches
+        self, flow: PageFlow, part: OutgoingRound, batches: Batches, answer: "asyncio.Future[Ack]"
     ) -> tuple[DeviceRecord, ...] | None:
         while True:
+            began_ns = loop_ns()
             try:
                 async with asyncio.timeout(HEARTBEAT_AFTER):
                     return await batches.get()
             except TimeoutError:
-                await bulk.send(part.heartbeat())
+                await flow.bulk.send(part.heartbeat())
+            finally:
+                if answer.done():  # whatever was sent has arrived
+                    flow.idle_ns += max(0, loop_ns() - max(began_ns, self.pages_applied_ns))
 
     async def _await_pages(self, answer: "asyncio.Future[Ack]") -> None:
         """Note when the destination answers the heartbeat that followed the pages: the rest is the devices' time."""

@@ -95,7 +95,7 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
         return None
     last = progress.rounds.last.measured
     samples = _samples([each.measured for each in progress.rounds.told[:-1]])
-    ms = sum(each.ms for each in samples)
+    ms = sum(each.moving_ms for each in samples)
     moved, wire = sum(map(_moved, samples)), sum(each.wire_bytes for each in samples)
     carried = wire * 1000 / ms if ms > 0 else 0.0
     downtime_ms = progress.downtime.downtime_us / 1000
@@ -112,7 +112,7 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
 
 
 def _samples(rounds: list[RoundMeasurement]) -> list[RoundMeasurement]:
-    return [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES and each.ms > 0]
+    return [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES and each.moving_ms > 0]
 
 
 def _moved(measured: RoundMeasurement) -> int:

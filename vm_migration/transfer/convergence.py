@@ -108,11 +108,24 @@ class RoundMeasurement:
     """Of the vCPUs' time, what was taken from them while the round ran."""
     device_throttle_percent: int = 0
     """The same of the devices."""
+    sending_ms: float = 0.0
+    """Of `ms`, from the first frame to the last acknowledgement, less what was waited for devices to be read. The rest
+    is the same however much is moved, and says nothing of the link. 0: nobody measured it, and all of it counts."""
+
+    @property
+    def moving_ms(self) -> float:
+        """For how long the link was at work."""
+        return self.sending_ms or self.ms
 
     @property
     def wire_bytes_per_s(self) -> float:
-        """What the link carried."""
+        """What the link carried over the whole round."""
         return self.wire_bytes * 1000 / self.ms if self.ms > 0 else 0.0
+
+    @property
+    def wire_bytes_per_s_at_work(self) -> float:
+        """What the link carried while it was at work."""
+        return self.wire_bytes * 1000 / self.moving_ms if self.moving_ms > 0 else 0.0
 
     @property
     def carried_bytes(self) -> int:
@@ -122,7 +135,7 @@ class RoundMeasurement:
     @property
     def carried_bytes_per_s(self) -> float:
         """At what rate pages came across: what a standstill may expect, for what is left is counted in pages."""
-        return self.carried_bytes * 1000 / self.ms if self.ms > 0 else 0.0
+        return self.carried_bytes * 1000 / self.moving_ms if self.moving_ms > 0 else 0.0
 
     @property
     def dirty_bytes_per_s(self) -> float:
@@ -132,7 +145,7 @@ class RoundMeasurement:
     @property
     def is_sample(self) -> bool:
         """Whether the round was large or long enough to say something about the link."""
-        return self.carried_bytes >= _SAMPLE_BYTES or self.ms >= _SAMPLE_MS
+        return self.carried_bytes >= _SAMPLE_BYTES or self.moving_ms >= _SAMPLE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +316,7 @@ def trusted_rate(history: Sequence[RoundMeasurement]) -> float:
 
 def rate_dropped(history: Sequence[RoundMeasurement]) -> bool:
     """Return whether the last sampled round ran at less than half the rate of those before it."""
-    wire = [measured.wire_bytes_per_s for measured in _samples(history)]
+    wire = [measured.wire_bytes_per_s_at_work for measured in _samples(history)]
     return _dropped(_sampled_rates(history)) and _dropped(wire)
 
 
@@ -326,7 +339,7 @@ def _rate_since_sample(history: Sequence[RoundMeasurement]) -> float:
     recent = history[-_RECENT:]
     last = max((at for at, measured in enumerate(recent) if measured.is_sample), default=-1)
     since = recent[last + 1 :]
-    carried, ms = sum(measured.carried_bytes for measured in since), sum(measured.ms for measured in since)
+    carried, ms = sum(measured.carried_bytes for measured in since), sum(measured.moving_ms for measured in since)
     enough = ms > 0 and (carried >= _SAMPLE_BYTES or ms >= _SAMPLE_MS)
     return carried * 1000 / ms if enough else 0.0
 
