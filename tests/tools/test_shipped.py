@@ -1,6 +1,7 @@
 """What is shipped is named with its licence, and stands under one that is allowed."""
 
 import platform
+import re
 from email.message import Message
 from importlib.metadata import PackageMetadata
 from typing import cast
@@ -28,6 +29,18 @@ def facts(**values: str) -> PackageMetadata:
 def test_a_lock_is_read_with_hashes_and_without_what_is_for_other_platforms() -> None:
     (click,) = shipped.packages(LOCK)
     assert (click.name, click.version, click.licence, len(click.hashes)) == ("click", "8.5.1", "BSD-3-Clause", 2)
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-dev.lock", "requirements-tools.lock", "tests/asyncio-mqtt.lock"]
+)
+def test_every_package_of_a_lock_has_one_version_and_its_hashes(lock: str) -> None:
+    text = (shipped.ROOT / lock).read_text(encoding="utf-8")
+    entries = [entry for entry in re.split(r"^(?=[^ #\n])", text, flags=re.MULTILINE) if entry[:1] not in {"", "#"}]
+    assert len(entries) > 0
+    assert [
+        entry.split()[0] for entry in entries if "==" not in entry.split()[0] or "--hash=sha256:" not in entry
+    ] == []
 
 
 def test_every_package_that_is_shipped_stands_under_a_licence_that_is_allowed() -> None:

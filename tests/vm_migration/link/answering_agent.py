@@ -32,7 +32,6 @@ from vm_migration.link.tls import TlsFiles
 
 PEER = "host-b (loopback)"
 DESTINATION = "vm_migration.api.v1.Destination"
-BULK = "/vm_migration.api.v1.Bulk/Send"
 
 
 @dataclass

@@ -16,8 +16,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from tests.vm_migration.link.answering_agent import BULK, Site, bulk_echo
-from vm_migration.api.v1 import destination_pb2, machine_pb2, orchestrator_pb2, source_pb2
+from tests.vm_migration.link.answering_agent import Site, bulk_echo
+from tests.vm_migration.link.contract import BULK, METHODS, SERVICES
 from vm_migration.api.v1.destination_pb2_grpc import DestinationServicer, add_DestinationServicer_to_server
 from vm_migration.api.v1.machine_pb2_grpc import (
     HostServicer,
@@ -90,12 +90,6 @@ ALLOWED: Final[dict[str, str]] = {
     "Orchestrator/SetMaintenance": DRIVERS,
 }
 API: Final = "/vm_migration.api.v1."
-METHODS: Final = {
-    f"{API}{service.name}/{method.name}": method.server_streaming
-    for module in (machine_pb2, source_pb2, destination_pb2, orchestrator_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-} | {BULK: True}
 
 
 def all_services() -> list[Service]:
@@ -147,6 +141,10 @@ async def everybody(site: Site, other: Path) -> AsyncIterator[Mapping[str, grpc.
 
 def test_every_call_of_the_contract_is_named_here_and_in_the_table() -> None:
     assert {f"{API}{name}" for name in ALLOWED} == set(METHODS) == set(RULES)
+
+
+def test_every_service_of_the_contract_is_served_here() -> None:
+    assert {service.name for service in all_services()} == SERVICES
 
 
 async def test_every_call_is_refused_to_all_but_those_who_may_make_it(

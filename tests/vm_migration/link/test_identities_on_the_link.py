@@ -6,7 +6,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from tests.vm_migration.link.answering_agent import BULK, PEER, Site, check, refusal, services
+from tests.vm_migration.link.answering_agent import PEER, Site, check, refusal, services
+from tests.vm_migration.link.contract import BULK
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
