@@ -4,6 +4,7 @@ An entry of the outbox says which row is to be told; the message is made when it
 stands, so that it never contradicts the store. Only drivers publish.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ async def publishing(
     if broker is None:
         yield Publishing(topics, None)
         return
-    store.adopt_outbox(driver, clock(), CLAIM_SECONDS)
+    await asyncio.to_thread(store.adopt_outbox, driver, clock(), CLAIM_SECONDS)
     outbox = StoreOutbox(store, driver, topics, clock)
     status_topic = topics.orchestrator(driver)
     async with StatusPublisher(broker, status_topic=status_topic, identifier=driver, outbox=outbox) as publisher:

@@ -16,7 +16,11 @@ class Entry:
 
 
 class Outbox(Protocol):
-    """The journal's side of publishing. Calls are short: they are made from the event loop."""
+    """The journal's side of publishing. Calls may block: each is made from a thread.
+
+    Raises:
+        Refused: The journal cannot be used for a while; the call is made again.
+    """
 
     def pending(self, limit: int) -> Sequence[Entry]:
         """Return what no broker has yet, oldest first, at most so many."""

@@ -27,6 +27,7 @@ from vm_migration.daemon.mqtt_version import BrokerGone, Version, find_version
 from vm_migration.daemon.outbox import NOTHING, Outbox
 from vm_migration.daemon.publication import Publication
 from vm_migration.daemon.status_documents import presence_message
+from vm_migration.errors import Refused
 from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
 
@@ -148,6 +149,8 @@ class StatusPublisher:
             await self._serve(await find_version(self._broker, self._version))
         except* BrokerGone as group:
             reason = str(innermost(group))
+        except* Refused as group:  # the journal behind the outbox rests; what is pending lies there
+            reason = str(innermost(group))
         except* Exception as group:  # noqa: BLE001  # whatever it is, status is never worth a migration
             reason = "a fault of ours"
             _log.error("status not published", exc_info=innermost(group))
@@ -172,7 +175,7 @@ class StatusPublisher:
         self._expiring.clear()
         await self._send(connection, self._online)
         await self._send_pending(connection)
-        for publication in self._outbox.retained():
+        for publication in await asyncio.to_thread(self._outbox.retained):
             await self._send(connection, publication)
 
     async def _follow(self, connection: mqtt.Connection) -> None:
@@ -189,10 +192,10 @@ class StatusPublisher:
                     await self._wake.wait()
 
     async def _send_pending(self, connection: mqtt.Connection) -> None:
-        while entries := self._outbox.pending(_BATCH):
+        while entries := await asyncio.to_thread(self._outbox.pending, _BATCH):
             for entry in entries:
                 await self._send(connection, entry.publication)
-                self._outbox.acknowledge(entry.number)
+                await asyncio.to_thread(self._outbox.acknowledge, entry.number)
 
     async def _send_progress(self, connection: mqtt.Connection) -> None:
         now = asyncio.get_running_loop().time()

@@ -43,6 +43,16 @@ class Holder(msgspec.Struct, frozen=True):
     session: str
 
 
+def leader(client: EtcdClient, key: bytes) -> str:
+    """Return who leads at this moment, or nothing where nobody does.
+
+    Raises:
+        Refused: etcd cannot be used.
+    """
+    found = Transaction(client).get(key)
+    return "" if found is None else msgspec.json.decode(found, type=Holder).name
+
+
 class Leadership:
     """One orchestrator's share in it."""
 
