@@ -100,7 +100,8 @@ def standing(host: str, heard: Heard) -> HostStanding:
 
 def identity_obstacles(host: str, heard: Heard) -> tuple[Notice, ...]:
     """Return what speaks against the agents being those of the host that they are configured as. Pure."""
-    found = tuple(one for side, facts in heard.facts.items() for one in somebody_else(host, side, facts))
+    strangers = (somebody_else(host, side, facts.host) for side, facts in heard.facts.items())
+    found = tuple(one for one in strangers if one is not None)
     boots = sorted({facts.boot_id for facts in heard.facts.values() if facts.boot_id})
     if not found and len(boots) > 1:
         text = f"The two agents of {host} run on two machines, or on two boots of one: {' and '.join(boots)}"
@@ -108,12 +109,11 @@ def identity_obstacles(host: str, heard: Heard) -> tuple[Notice, ...]:
     return found
 
 
-def somebody_else(host: str, side: Side, facts: HostFacts) -> tuple[Notice, ...]:
-    """Return what speaks against one agent being of the host that it is configured as; nothing where it is. Pure."""
-    if facts.host in ("", host):
-        return ()
-    text = f"The {side} agent that is configured for {host} says that it is of {facts.host}"
-    return (Notice(OTHER_HOST, text),)
+def somebody_else(host: str, side: Side, says: str) -> Notice | None:
+    """Return what speaks against an agent, which says of which host it is, being the configured host's. Pure."""
+    if says in ("", host):
+        return None
+    return Notice(OTHER_HOST, f"The {side} agent that is configured for {host} says that it is of {says}")
 
 
 def _free(facts: HostFacts) -> int | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.agents import Agents
+from orchestrator.host_standing import OTHER_HOST
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 
@@ -18,7 +19,7 @@ _LIST_HINT: Final = "See what there is: viaduct machine list"
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the hosts answered."""
+    """What the hosts answered; one that answers as another counts as silent."""
 
     machines: tuple[MachineStatus, ...]
     silent: Mapping[str, MigrationError]
@@ -40,7 +41,7 @@ async def survey(agents: Agents) -> Survey:
 
     async def ask(host: str) -> None:
         try:
-            machines.extend(await agents.list_machines(host))
+            machines.extend(_of(host, await agents.list_machines(host)))
         except InvalidInput:  # our own configuration, not the host
             raise
         except MigrationError as error:
@@ -49,6 +50,19 @@ async def survey(agents: Agents) -> Survey:
     await asyncio.gather(*(ask(host) for host in agents.hosts))
     machines.sort(key=lambda one: (one.name, one.host))
     return Survey(tuple(machines), dict(sorted(silent.items())))
+
+
+def _of(host: str, told: tuple[MachineStatus, ...]) -> tuple[MachineStatus, ...]:
+    """Return what a host told of its machines.
+
+    Raises:
+        Refused: It told of another host's: what lives on this one is not known then.
+    """
+    others = sorted({one.host for one in told} - {"", host})
+    if others:
+        text = f"The source agent that is configured for {host} tells of machines on {', '.join(others)}"
+        raise Refused(OTHER_HOST, text, f"Correct [host.{host}], or [agent] host there")
+    return told
 
 
 def resolve(machine: str, found: Survey) -> MachineStatus:

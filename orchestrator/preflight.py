@@ -150,8 +150,9 @@ async def ask(
         except Unreachable as error:
             return Candidate(host, (*blockers, _unreachable(error)), warnings, None, shared_clock=False)
         shared = bool(here.boot_id) and here.boot_id == there.boot_id
-        strangers = (*somebody_else(machine.host, "source", here), *somebody_else(host, "dest", there))
-        blockers = merged(blockers, (*strangers, *notices(incoming.blockers), *_lacking_transport(policy, there)))
+        strangers = (somebody_else(machine.host, "source", here.host), somebody_else(host, "dest", there.host))
+        known = tuple(one for one in strangers if one is not None)
+        blockers = merged(blockers, (*known, *notices(incoming.blockers), *_lacking_transport(policy, there)))
         warnings = merged(warnings, notices(incoming.warnings))
         prepare_ms = incoming.expected_prepare_ms
     expected = _with_prepare(outgoing.expected, prepare_ms) if outgoing.HasField("expected") else None

@@ -28,6 +28,8 @@ class Code(StrEnum):
     LEFTOVER_PROCESS = "leftover-process"
     LEFTOVER_FOLDER = "leftover-folder"
     HOST_SILENT = "host-silent"
+    OTHER_HOST = "other-host"
+    CLOCK_OFF = "clock-off"
     VERSION = "version"
     STORE_UNUSABLE = "store-unusable"
     ORCHESTRATOR_SILENT = "orchestrator-silent"

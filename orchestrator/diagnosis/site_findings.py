@@ -1,10 +1,17 @@
 """What is wrong with the site beside its machines: hosts that are silent, versions, what is left over. Pure."""
 
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
 
 from orchestrator.diagnosis.finding import RECOVER, Code, Finding, Severity
 from orchestrator.diagnosis.views import OTHER_VERSION, HostView, Leftover, SiteView, Told
+from orchestrator.host_standing import OTHER_HOST
 from vm_migration.daemon.host_facts import VERSION, speaks
+
+CLOCK_SECONDS: Final = 60.0
+"""By which a clock may be off: logs and audit logs are read beside each other by it, and certificates end by it."""
+_CLOCK_HINT: Final = "Have it keep time (chrony, systemd-timesyncd), or look at the clock of this one"
 
 
 def site_findings(site: SiteView) -> tuple[Finding, ...]:
@@ -12,6 +19,8 @@ def site_findings(site: SiteView) -> tuple[Finding, ...]:
     found: list[Finding] = []
     for host in site.hosts.values():
         found += _silent(host)
+        found += _strangers(host)
+        found += _clock(host)
         found += _versions(host)
         found += (left_over(host.host, one) for one in host.leftovers)
     return tuple(found)
@@ -19,7 +28,9 @@ def site_findings(site: SiteView) -> tuple[Finding, ...]:
 
 def _silent(host: HostView) -> Iterator[Finding]:
     silent = [
-        told.error for told in (host.source, host.dest) if told.error is not None and told.error.code != OTHER_VERSION
+        told.error
+        for told in (host.source, host.dest)
+        if told.error is not None and told.error.code not in {OTHER_VERSION, OTHER_HOST}
     ]
     if not silent:
         return
@@ -27,6 +38,22 @@ def _silent(host: HostView) -> Iterator[Finding]:
     nothing = "" if host.answers else "; nothing is known of what is there"
     hint = silent[0].hint or f"Start the agents of {host.host}"
     yield Finding(Code.HOST_SILENT, f"{reasons}{nothing}", hint, host=host.host)
+
+
+def _strangers(host: HostView) -> Iterator[Finding]:
+    for told in (host.source, host.dest):
+        if told.error is not None and told.error.code == OTHER_HOST:
+            yield Finding(Code.OTHER_HOST, told.error.message, told.error.hint, host=host.host)
+
+
+def _clock(host: HostView) -> Iterator[Finding]:
+    off = max(host.source.ahead, host.dest.ahead, key=abs)
+    if abs(off) < CLOCK_SECONDS:
+        return
+    text = f"The clock of {host.host} is {timedelta(seconds=round(abs(off)))} {'ahead of' if off > 0 else 'behind'}"
+    yield Finding(
+        Code.CLOCK_OFF, f"{text} this one; no migration rests on it", _CLOCK_HINT, severity="notice", host=host.host
+    )
 
 
 def _versions(host: HostView) -> Iterator[Finding]:

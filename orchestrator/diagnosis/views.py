@@ -60,10 +60,15 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How one agent answered; `version` where it did."""
+    """How one agent answered; `version` where it did.
+
+    `ahead` is by how many seconds its host's clock is before this one's, behind where it is negative; 0 where the agent
+    does not tell, as one of 0.1.0.
+    """
 
     error: MigrationError | None = None
     version: str = ""
+    ahead: float = 0.0
 
     @property
     def word(self) -> str:

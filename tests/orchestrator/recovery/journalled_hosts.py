@@ -158,6 +158,7 @@ class JournalledHost:
     name: str
     machines: dict[str, Held] = field(default_factory=dict)
     leftovers: list[types.Leftover] = field(default_factory=list)
+    clock_s: float = 0.0
     version: str = VERSION
     refuses: MigrationError | None = None
     """What ListCustodies answers instead."""
@@ -210,7 +211,13 @@ class _Host(FakeHost):
         if host.refuses is not None:
             raise host.refuses
         custodies = [held.custody(machine) for machine, held in host.machines.items()]
-        return types.CustodyReport(host=host.name, version=host.version, custodies=custodies, leftovers=host.leftovers)
+        return types.CustodyReport(
+            host=host.name,
+            version=host.version,
+            custodies=custodies,
+            leftovers=host.leftovers,
+            clock_s=host.clock_s,
+        )
 
 
 class _Source(FakeSource):

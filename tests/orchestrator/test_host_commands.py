@@ -1,0 +1,59 @@
+"""What commands tell of hosts: what each offers, how one is chosen, and which are not who they should be."""
+
+import re
+
+from tests.orchestrator.fake_agents import FakeSite
+from tests.orchestrator.test_viaduct_command import Json, Run, Value, config, viaduct
+from vm_migration.api.v1 import types_pb2
+from vm_migration.daemon.host_offer import HostOffer
+
+__all__ = ["config", "viaduct"]  # fixtures
+
+
+async def test_hosts_tell_what_they_offer_and_one_of_0_1_0_does_not(viaduct: Run, site: FakeSite) -> None:
+    offer = HostOffer(bulk_host="10.0.0.1", link_bytes_per_s=125_000_000, host_dirty_tracking=False)
+    load = types_pb2.HostLoad(machines=3, memory_reserved_bytes=1 << 30, memory_free_bytes=7 << 30, attempts=2)
+    site.world.script.facts["host-a"] = types_pb2.HostFacts(version="0.2.0", offer=offer.message(), load=load)
+    listed = [" ".join(line.split()) for line in (await viaduct("host", "list")).out.splitlines()]
+    assert listed[1].endswith("7.0 GiB of 64.0 GiB 3 2, 2 119 MiB/s")
+    assert listed[2].endswith("63.0 GiB of 64.0 GiB unknown unknown unknown")
+    shown = (await viaduct("host", "show", "host-a")).out
+    for words in ("gpu, nic, plain, qat through iommufd, type1", "without dirty bits", "1.0 GiB kept for arrivals"):
+        assert words in shown
+    document = (await viaduct("host", "show", "host-a", "--json")).document["host"]
+    assert isinstance(document, dict)
+    assert isinstance(document["dest"], dict)
+    assert (document["conflicts"], document["dest"]["load"]) == (
+        [],
+        {"machines": 3, "memory_reserved_bytes": 1 << 30, "memory_free_bytes": 7 << 30, "attempts": 2},
+    )
+    assert "an agent of 0.1.0 does not say" in (await viaduct("host", "show", "host-b")).out
+
+
+async def test_the_choice_among_hosts_is_explained(viaduct: Run, site: FakeSite) -> None:
+    site.world.add("guest", "host-a")
+    load = types_pb2.HostLoad(machines=3, memory_free_bytes=33 << 30)
+    facts = types_pb2.HostFacts(version="0.2.0", offer=HostOffer().message(), load=load)
+    site.world.script.facts["host-b"] = facts
+    said = await viaduct("preflight", "guest", "--to", "any", "--explain")
+    assert said.exit_code == 0
+    assert re.search(r"^host-b +chosen +50 % of 64\.0 GiB +3 +0, 0 +100 % +50 %", said.out, re.MULTILINE)
+    assert "host-b is the only one that can take it." in said.out
+    document = (await viaduct("preflight", "guest", "--to", "any", "--json")).document
+    assert [_choice(one)["verdict"] for one in _dicts(document["candidates"])] == ["chosen"]
+    site.world.script.facts["host-b"] = types_pb2.HostFacts(host="host-z")
+    refused = await viaduct("preflight", "guest", "--to", "any", "--explain")
+    refused.complains(3, "host-b: other-host")
+    assert "No host can take it." in refused.out
+    assert "host-b is not used other-host" in (await viaduct("host", "list")).out
+
+
+def _choice(candidate: Json) -> Json:
+    choice = candidate["choice"]
+    assert isinstance(choice, dict)
+    return choice
+
+
+def _dicts(value: Value) -> list[Json]:
+    assert isinstance(value, list)
+    return [one for one in value if isinstance(one, dict)]
