@@ -3,8 +3,8 @@
 ::
 
     host          writes agent/{host}/#, and reads nothing
-    orchestrator  writes orchestrator/orchestrator/#, migration/# and machine/#
-    operator      the same and all of orchestrator/#: its commands drive where no orchestrator runs, by names of theirs
+    orchestrator  writes orchestrator/#, migration/# and machine/#: several over one store differ by names of theirs
+    operator      the same: its commands drive where no orchestrator runs
     viewer        reads everything of the site
 
 Usage: python -m vm_migration.daemon.broker_acl SITE host=host-a orchestrator=main viewer=board ... [--passwords]
@@ -21,8 +21,6 @@ from typing import Final
 from vm_migration.daemon.status_topics import Topics
 from vm_migration.link.identity import Identity, Role
 
-ORCHESTRATOR: Final = "orchestrator"
-"""The name under which an orchestrator that runs as a daemon publishes, whatever its certificate calls it."""
 _HEAD: Final = (
     "# Who may do what on the topics of site {site}, written from its identities. What is not allowed is refused.",
     "# mosquitto.conf: acl_file THIS FILE, allow_anonymous false, and for certificates use_subject_as_username true.",
@@ -57,9 +55,7 @@ def _rules(topics: Topics, identity: Identity) -> tuple[str, ...]:
     match identity.role:
         case Role.HOST:
             return (f"write {site}/agent/{identity.name}/#",)
-        case Role.ORCHESTRATOR:
-            return f"write {site}/orchestrator/{ORCHESTRATOR}/#", f"write {site}/migration/#", f"write {site}/machine/#"
-        case Role.OPERATOR:
+        case Role.ORCHESTRATOR | Role.OPERATOR:
             return f"write {site}/orchestrator/#", f"write {site}/migration/#", f"write {site}/machine/#"
         case Role.VIEWER:
             return (f"read {site}/#",)
