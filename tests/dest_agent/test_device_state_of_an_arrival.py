@@ -1,15 +1,14 @@
 """The devices' state of an arrival: passed on in bounded messages, in the machine before an answer speaks of it."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import msgspec
 import pytest
 
 from dest_agent.incoming_attempt import IncomingAttempt
-from tests.dest_agent.arrivals import A, arriving
+from tests.dest_agent.arrivals import A
 from tests.fakes.fake_machine import Held
 from tests.system.processes import mapping_ram
 from vm_migration.errors import AttemptFailed, Refused
@@ -26,12 +25,6 @@ from vmm.vfio.device_records import MAX_RECORD_BYTES, DeviceRecord, DeviceSum, D
 BEGIN = DeviceRecord("gpu0", RecordKind.SETUP)
 FULL = DeviceRecord("gpu0", RecordKind.DATA, memoryview(bytes(MAX_RECORD_BYTES)))
 END = DeviceRecord("gpu0", RecordKind.END)
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
-    with arriving(tmp_path, State.PREPARED) as machine:
-        yield machine
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The end of the last round: what is judged whole stays so, whatever comes while the journal is written."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
 
 from dest_agent.incoming_attempt import Finished, IncomingAttempt
-from tests.dest_agent.arrivals import A, arriving
+from tests.dest_agent.arrivals import A
 from tests.fakes.fake_machine import Held
 from vm_migration.errors import Refused, Unreachable
 from vm_migration.handover.custody import Change
@@ -21,12 +20,6 @@ from vmm.memory.ram_block import RamBlock
 from vmm.vfio.device_records import DeviceSum
 
 EVERY = encode_bitmap(DirtyBitmap.full(1))
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
-    with arriving(tmp_path, State.PREPARED) as machine:
-        yield machine
 
 
 @pytest.fixture

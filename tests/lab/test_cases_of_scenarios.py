@@ -6,21 +6,18 @@ from lab.cases import cases_of
 from lab.scenario import check_scenarios
 from vmm.assembly.document_faults import InvalidDocument
 
-TEXT = """
+DEVICE = """[[machine.device]]
+name = "qat{}"
+model = "qat"
+address = "00:0{}.0"
+"""
+TEXT = f"""
 name = "tried"
 title = "As it is"
 [machine]
 memory.size = "64MiB"
 guest.iommu = "pt"
-[[machine.device]]
-name = "qat0"
-model = "qat"
-address = "00:04.0"
-[[machine.device]]
-name = "qat1"
-model = "qat"
-address = "00:05.0"
-[[action]]
+{DEVICE.format(0, 4)}{DEVICE.format(1, 5)}[[action]]
 at = "start"
 do = "quiet"
 [expect]
@@ -31,8 +28,8 @@ name = "first"
 [[case]]
 name = "second"
 title = "Otherwise"
-machine = { guest.iommu = "nopt", device = [{}, { backend = "type1" }] }
-expect = { outcome = "failed", blockers = [] }
+machine = {{ guest.iommu = "nopt", device = [{{}}, {{ backend = "type1" }}] }}
+expect = {{ outcome = "failed", blockers = [] }}
 """
 
 

@@ -13,6 +13,7 @@ from tests.simulation.hosts import SITE, end_process
 from tests.simulation.network import Network
 from tests.simulation.serving import Endpoint
 from tests.simulation.virtual_loop import Process, VirtualLoop
+from tests.simulation.virtual_time import in_virtual_time
 from tests.vm_migration.link.answering_agent import services
 from vm_migration.link.channel import open_channel
 from vm_migration.link.identity import Identity, Role
@@ -56,28 +57,24 @@ def over_loopback(scenario: Scenario) -> None:
 
 def over_simulation(scenario: Scenario) -> None:
     """Run a scenario over the simulated network."""
-    loop = VirtualLoop(1)
-    network = Network(loop, 2)
 
-    @asynccontextmanager
-    async def serve(act: Act, silent: bool) -> AsyncIterator[Peer]:
-        process = Process("host-b/dest")
-        endpoint = Endpoint("host-b", process, site="")
-        endpoint.register(services(act, silent=silent))
-        network.endpoints[ADDRESS] = endpoint
-        caller = Caller(network, "host-a", Process("host-a"), Identity(SITE, Role.HOST, "host-a"))
+    async def run(loop: VirtualLoop) -> None:
+        network = Network(loop, 2)
 
-        async def stop() -> None:
-            end_process(loop, process)
+        @asynccontextmanager
+        async def serve(act: Act, silent: bool) -> AsyncIterator[Peer]:
+            process = Process("host-b/dest")
+            endpoint = Endpoint("host-b", process, site="")
+            endpoint.register(services(act, silent=silent))
+            network.endpoints[ADDRESS] = endpoint
+            caller = Caller(network, "host-a", Process("host-a"), Identity(SITE, Role.HOST, "host-a"))
 
-        async with caller.channels()(ADDRESS, None, "host-b") as channel:
-            yield Peer(channel, stop)
+            async def stop() -> None:
+                end_process(loop, process)
 
-    async def run() -> None:
+            async with caller.channels()(ADDRESS, None, "host-b") as channel:
+                yield Peer(channel, stop)
+
         await scenario(serve)
 
-    try:
-        loop.run_until_complete(run())
-    finally:
-        loop.end()
-        loop.close()
+    in_virtual_time(run)

@@ -10,9 +10,10 @@ import pytest
 
 from tests.simulation.machines import HostMachines, SimulatedHypervisor, Watch
 from tests.simulation.virtual_loop import Process, VirtualLoop
+from tests.simulation.virtual_time import in_virtual_time
 from tests.simulation.world import SPECIFICATION
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachinePort, MachineRefused
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.vfio.device_records import DeviceRecord
 
@@ -21,6 +22,7 @@ OTHER = UUID("1b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
 
 Scenario = Callable[[Hypervisor], Awaitable[None]]
 Over = Callable[[Path, Scenario], None]
+Take = Callable[[int], Awaitable[None]]
 
 
 def over_processes(folder: Path, scenario: Scenario) -> None:
@@ -39,17 +41,12 @@ def over_processes(folder: Path, scenario: Scenario) -> None:
 
 def over_simulation(_folder: Path, scenario: Scenario) -> None:
     """Run a scenario with simulated machine processes."""
-    loop = VirtualLoop(1)
-    machines = HostMachines("host-a", loop, Watch(), {}, witness=False)
 
-    async def run() -> None:
+    async def run(loop: VirtualLoop) -> None:
+        machines = HostMachines("host-a", loop, Watch(), {}, witness=False)
         await scenario(SimulatedHypervisor(machines, Process("agent")))
 
-    try:
-        loop.run_until_complete(run())
-    finally:
-        loop.end()
-        loop.close()
+    in_virtual_time(run)
 
 
 over_both = pytest.mark.parametrize("over", [over_processes, over_simulation])
@@ -167,22 +164,30 @@ def test_a_machine_is_ended_once_and_by_whom_it_obeys(over: Over, tmp_path: Path
     over(tmp_path, scenario)
 
 
+async def taken_from_one_that_leaves(
+    hypervisor: Hypervisor, place: MachinePlace, take: Callable[[MachinePort], Take], most: int
+) -> tuple[MachinePort, MachinePort]:
+    """Take a fifth, refused to all but who commands, and of a machine that stays; return his port and another."""
+    port, looker = hypervisor.connect(place), hypervisor.connect(place)
+    await port.attach(1, 1)
+    with pytest.raises(MachineRefused):  # it is not leaving
+        await take(port)(20)
+    await port.start_tracking()
+    with pytest.raises(MachineRefused):
+        await take(port)(most + 1)
+    with pytest.raises(CutOff):
+        await take(looker)(20)
+    await take(port)(20)
+    return port, looker
+
+
 @over_both
 def test_time_is_taken_from_a_machine_that_leaves_and_no_longer_than_its_controller_commands(
     over: Over, tmp_path: Path
 ) -> None:
     async def scenario(hypervisor: Hypervisor) -> None:
         place = await started(hypervisor)
-        port, looker = hypervisor.connect(place), hypervisor.connect(place)
-        await port.attach(1, 1)
-        with pytest.raises(MachineRefused):  # it is not leaving
-            await port.throttle(20)
-        await port.start_tracking()
-        with pytest.raises(MachineRefused):
-            await port.throttle(100)
-        with pytest.raises(CutOff):
-            await looker.throttle(20)
-        await port.throttle(20)
+        port, looker = await taken_from_one_that_leaves(hypervisor, place, lambda port: port.throttle, 99)
         assert (await looker.describe()).throttle_percent == 20
         await port.stop_tracking()
         assert (await looker.describe()).throttle_percent == 0
@@ -204,16 +209,7 @@ def test_time_is_taken_from_a_machine_that_leaves_and_no_longer_than_its_control
 def test_time_of_devices_is_taken_only_for_who_commands_a_machine_that_leaves(over: Over, tmp_path: Path) -> None:
     async def scenario(hypervisor: Hypervisor) -> None:
         place = await started(hypervisor)
-        port, looker = hypervisor.connect(place), hypervisor.connect(place)
-        await port.attach(1, 1)
-        with pytest.raises(MachineRefused):  # it is not leaving
-            await port.throttle_devices(20)
-        await port.start_tracking()
-        with pytest.raises(MachineRefused):
-            await port.throttle_devices(99)
-        with pytest.raises(CutOff):
-            await looker.throttle_devices(20)
-        await port.throttle_devices(20)
+        port, looker = await taken_from_one_that_leaves(hypervisor, place, lambda port: port.throttle_devices, 98)
         throttle = (await looker.describe()).device_throttle
         assert throttle is not None
         assert (throttle.percent, throttle.slowed, throttle.at_full_speed) == (0, (), ()), "it has no device"

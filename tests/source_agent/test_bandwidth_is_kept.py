@@ -2,7 +2,6 @@
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from source_agent.pacing import Pacer, frame_payload
 from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_time import in_virtual_time
 from vm_migration.transfer.frames import MAX_PAYLOAD
 from vm_migration.transfer.outgoing import pages_per_frame
 
@@ -51,15 +51,6 @@ class Wire:
         return sum(size for at, size in self.sent if begin <= at < end)
 
 
-def in_virtual_time(scenario: Callable[[], Coroutine[object, object, None]]) -> None:
-    loop = VirtualLoop(1)
-    try:
-        loop.run_until_complete(scenario())
-    finally:
-        loop.end()
-        loop.close()
-
-
 @settings(max_examples=40)
 @given(
     st.integers(1 << 20, 1 << 30),
@@ -68,7 +59,7 @@ def in_virtual_time(scenario: Callable[[], Coroutine[object, object, None]]) -> 
 def test_no_window_carries_more_than_the_bandwidth_a_burst_and_a_frame_of_each_stream(
     rate: int, streams: list[list[int]]
 ) -> None:
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer = Pacer()
         pacer.bytes_per_second = rate
         wire = Wire(pacer)
@@ -88,7 +79,7 @@ def test_no_window_carries_more_than_the_bandwidth_a_burst_and_a_frame_of_each_s
 @settings(max_examples=20)
 @given(st.integers(1 << 20, 1 << 27), st.integers(1, 4))
 def test_over_ten_seconds_a_bandwidth_is_kept_within_five_percent(rate: int, streams: int) -> None:
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer = Pacer()
         pacer.bytes_per_second = rate
         wire, begin = Wire(pacer), asyncio.get_running_loop().time()
@@ -112,7 +103,7 @@ def test_no_window_of_a_second_carries_five_percent_more_than_the_bandwidth(
 ) -> None:
     """Small late rounds too: each is some frames of each stream, and then nothing until the barrier is answered."""
 
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer = Pacer()
         pacer.bytes_per_second = rate
         wire = Wire(pacer)
@@ -139,7 +130,7 @@ def test_a_frame_has_room_for_a_page_and_none_is_larger_than_frames_may_be(rate:
 
 
 def test_who_waits_under_a_low_bandwidth_goes_on_under_a_higher_one_within_a_second() -> None:
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer, loop = Pacer(), asyncio.get_running_loop()
         pacer.bytes_per_second = 1 << 16
         wire, begin = Wire(pacer), loop.time()
@@ -154,7 +145,7 @@ def test_who_waits_under_a_low_bandwidth_goes_on_under_a_higher_one_within_a_sec
 
 
 def test_a_lower_bandwidth_holds_within_a_second() -> None:
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer, loop = Pacer(), asyncio.get_running_loop()
         pacer.bytes_per_second = 1 << 26
         wire, begin = Wire(pacer), loop.time()
@@ -166,7 +157,7 @@ def test_a_lower_bandwidth_holds_within_a_second() -> None:
 
 
 def test_a_bandwidth_that_is_lifted_ends_the_wait_and_leaves_no_debt_for_the_next() -> None:
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> None:
         pacer, loop = Pacer(), asyncio.get_running_loop()
         pacer.bytes_per_second = 1_000
         begin = loop.time()

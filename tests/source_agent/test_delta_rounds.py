@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import pytest
 
 from source_agent.destination_link import DestinationLink
 from source_agent.rounds import Rounds
-from tests.fakes.fake_machine import FakeMachine
+from tests.fakes.filled_machine import FilledMachine
 from tests.fakes.receiving_destination import ReceivingDestination, receiving
 from tests.source_agent.departures import KEY, A, leaving
 from vm_migration.handover.states import State
@@ -19,24 +19,16 @@ from vm_migration.machine.port import Harvest
 from vm_migration.transfer.outgoing import OutgoingStream
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
-from vmm.memory.ram_block import RamBlock
 
 PAGES = 256
 HOT = np.arange(64, 96)
 
 
 @dataclass
-class BusyMachine(FakeMachine):
+class BusyMachine(FilledMachine):
     """Writes a line of each hot page before each harvest, and fills page 0 anew with other words or with zeros."""
 
     written: int = 0
-    blocks: list[RamBlock] = field(default_factory=list)
-
-    async def ram(self) -> RamBlock:
-        block = await super().ram()
-        block.words[:] = np.random.default_rng(1).integers(1, 2**63, (PAGES, 512), dtype=np.uint64)
-        self.blocks.append(block)
-        return block
 
     async def harvest(self) -> Harvest:
         self.written += 1

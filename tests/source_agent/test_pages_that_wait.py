@@ -14,9 +14,10 @@ import pytest
 from source_agent.destination_link import DestinationLink
 from source_agent.dirty_log import DirtyLog
 from source_agent.rounds import Rounds
-from tests.fakes.fake_machine import FakeMachine
+from tests.fakes.filled_machine import FilledMachine
 from tests.fakes.receiving_destination import ReceivingDestination, receiving
 from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_time import in_virtual_time
 from tests.source_agent.departures import KEY, A, leaving
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.states import State
@@ -25,7 +26,6 @@ from vm_migration.transfer.hot_pages import FIRST_LOOK_MS
 from vm_migration.transfer.outgoing import OutgoingStream
 from vm_migration.transfer.unsent import UnsentSet
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.memory.ram_block import RamBlock
 
 PAGES = 256
 HOT = np.arange(64, 80)
@@ -33,18 +33,11 @@ COLD = np.arange(100, 180)
 
 
 @dataclass
-class BusyMachine(FakeMachine):
+class BusyMachine(FilledMachine):
     """Writes the hot pages before each harvest, and some others in turn; the witness sees what was written."""
 
     written: int = 0
-    blocks: list[RamBlock] = field(default_factory=list)
     seen: DirtyBitmap = field(default_factory=lambda: DirtyBitmap(PAGES))
-
-    async def ram(self) -> RamBlock:
-        block = await super().ram()
-        block.words[:] = np.random.default_rng(1).integers(1, 2**63, (PAGES, 512), dtype=np.uint64)
-        self.blocks.append(block)
-        return block
 
     async def harvest(self) -> Harvest:
         self.written += 1
@@ -125,10 +118,8 @@ class Logged:
 
 def watched(machine: Logged, seconds: float, *, allowed: bool = True) -> tuple[int, int, float]:
     """Watch a round of so many seconds; return the pages unsent and dirtied by its end, and when that was."""
-    loop = VirtualLoop(1)
-    found: list[tuple[int, int, float]] = []
 
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> tuple[int, int, float]:
         began = asyncio.get_running_loop().time()
         unsent = UnsentSet(PAGES * 64)
         log = DirtyLog(cast("MachinePort", machine), unsent, PAGES * 64)
@@ -138,14 +129,9 @@ def watched(machine: Logged, seconds: float, *, allowed: bool = True) -> tuple[i
         await log.watch(waiting, over, lambda: allowed)
         ended = asyncio.get_running_loop().time() - began
         machine.asked[:] = [at - began for at in machine.asked]
-        found.append((unsent.dirty_pages, log.closed().cpu.count(), ended))
+        return unsent.dirty_pages, log.closed().cpu.count(), ended
 
-    try:
-        loop.run_until_complete(scenario())
-    finally:
-        loop.end()
-        loop.close()
-    return found[0]
+    return in_virtual_time(scenario)
 
 
 def test_what_looks_found_is_unsent_and_was_dirtied_in_the_round() -> None:

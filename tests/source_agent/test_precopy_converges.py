@@ -16,6 +16,7 @@ from source_agent.rounds import Rounds
 from source_agent.terms import Terms
 from source_agent.throttling import Throttling
 from tests.simulation.virtual_loop import VirtualLoop
+from tests.simulation.virtual_time import in_virtual_time
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
@@ -160,10 +161,7 @@ def migrated(
     dma_rate: float = 0.0, span: int = 200 << 20, link: Callable[[float], float] = lambda _: GBIT,
     device_left: int = 0, throttleable: bool = True, holds: ThrottledDevices | None = None, exact: bool = True,
 ) -> Outcome:  # fmt: skip
-    loop = VirtualLoop(1)
-    found: list[Outcome] = []
-
-    async def scenario() -> None:
+    async def scenario(_loop: VirtualLoop) -> Outcome:
         model = Model(
             ram, cpu_rate, dma_rate, span, link,
             device_left=device_left, throttleable=throttleable, holds=holds, exact=exact,
@@ -180,23 +178,16 @@ def migrated(
         except AttemptFailed as error:
             assert error.code == "timeout"  # noqa: PT017 - every other one is raised
         holding.cancel()
-        found.append(
-            Outcome(
-                model,
-                standstill,
-                model.elapsed,
-                [measured.throttle_percent for measured in board.progress.rounds.recent],
-                [measured.device_throttle_percent for measured in board.progress.rounds.recent],
-                board.progress.reason,
-            )
+        return Outcome(
+            model,
+            standstill,
+            model.elapsed,
+            [measured.throttle_percent for measured in board.progress.rounds.recent],
+            [measured.device_throttle_percent for measured in board.progress.rounds.recent],
+            board.progress.reason,
         )
 
-    try:
-        loop.run_until_complete(scenario())
-    finally:
-        loop.end()
-        loop.close()
-    return found[0]
+    return in_virtual_time(scenario)
 
 
 def under(profile: str, *, timeout_ms: int = TERMS.timeout_ms) -> Terms:
