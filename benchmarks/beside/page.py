@@ -18,6 +18,7 @@ from benchmarks.beside.measures import (
     downtime,
     total,
 )
+from benchmarks.beside.prediction import Expectation
 from benchmarks.beside.sample import Sample
 
 BEGIN = "<!-- bench: begin -->"
@@ -113,22 +114,22 @@ def _figures(run: Run) -> list[str]:
 
 def _predictions(run: Run) -> list[str]:
     lines = [
-        "| run of the grid | expected total ms | total ms | off | expected downtime ms | downtime ms | off | rounds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run of the grid | expected total ms | total ms | off | of it Prepare ms | expected downtime ms | downtime ms "
+        "| off | rounds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in run.predictions:
         if one.total is None or one.downtime is None:
-            lines.append(f"| {one.run} | {one.why} | | | | | | |")
+            lines.append(f"| {one.run} | {one.why} | | | | | | | |")
             continue
-        cells = [
-            cell
-            for told in (one.total, one.downtime)
-            for cell in (
-                f"{told.expected:.0f} ({told.low:.0f}-{told.high:.0f})", f"{told.outcome:.0f}", f"{told.error:.0%}",
-            )
-        ]  # fmt: skip
-        lines.append(f"| {one.run} | {' | '.join(cells)} | {one.rounds} ({one.expected_rounds} expected) |")
+        prepare = f"{one.prepare_ms:.0f} ({one.expected_prepare_ms:.0f} expected)"
+        rounds = f"{one.rounds} ({one.expected_rounds} expected)"
+        lines.append(f"| {one.run} | {_beside(one.total)} | {prepare} | {_beside(one.downtime)} | {rounds} |")
     return lines
+
+
+def _beside(told: Expectation) -> str:
+    return f"{told.expected:.0f} ({told.low:.0f}-{told.high:.0f}) | {told.outcome:.0f} | {told.error:.0%}"
 
 
 def _row_of(samples: Sequence[Sample], who: str) -> str:

@@ -34,6 +34,9 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     downtime: Expectation | None = None
     expected_rounds: int = 0
     rounds: int = 0
+    expected_prepare_ms: float = 0.0
+    prepare_ms: float = 0.0
+    """Of the total, what the destination took to make its memory ready: on a shared host what varies most."""
     assumed: bool = False
     """Whether the link's rate was assumed: no earlier attempt had measured it."""
 

@@ -79,6 +79,8 @@ def prediction_of(name: str, expected: Expected, attempt: Attempt, *, assumed: b
         downtime=Expectation(expected.downtime_ms, expected.downtime_low_ms, expected.downtime_high_ms, stood),
         expected_rounds=expected.rounds,
         rounds=report.rounds_closed,
+        expected_prepare_ms=expected.prepare_ms,
+        prepare_ms=attempt.prepare_ms,
         assumed=assumed,
     )
 
