@@ -9,11 +9,14 @@ import grpc.aio
 
 from orchestrator.admission import Order
 from orchestrator.attempt import Asked
+from orchestrator.evacuation.record import order_of
+from orchestrator.evacuation.record import record_of as evacuation_record
 from orchestrator.leading import Leading
 from orchestrator.policy import MEASURE_MS, policy_from
 from orchestrator.record import event_message, failure_message, record_of
 from orchestrator.service import AttemptQueue
 from orchestrator.store.store import Store
+from orchestrator.watchers import Watchers, watcher_of
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorServicer
 from vm_migration.errors import InvalidInput
@@ -28,6 +31,7 @@ class OrchestratorService(OrchestratorServicer):
     def __init__(self, leading: Leading, store: Store) -> None:
         self._leading = leading
         self._store = store
+        self._watchers = Watchers()
 
     @property
     def _queue(self) -> AttemptQueue:
@@ -73,13 +77,13 @@ class OrchestratorService(OrchestratorServicer):
 
     async def WatchAttempt(self, request: api.AttemptName, context: object) -> AsyncGenerator[api.AttemptRecord, None]:
         """Yield an attempt until it ends."""
-        del context
-        row = await self._queue.find(request.attempt)
-        known = await asyncio.to_thread(self._store.has, row.attempt)
-        changes = self._queue.watch(row.attempt) if known else self._queue.watch_elsewhere(row)
-        async with contextlib.aclosing(changes):
-            async for change in changes:
-                yield record_of(change)
+        with self._watchers.place(watcher_of(context)):
+            row = await self._queue.find(request.attempt)
+            known = await asyncio.to_thread(self._store.has, row.attempt)
+            changes = self._queue.watch(row.attempt) if known else self._queue.watch_elsewhere(row)
+            async with contextlib.aclosing(changes):
+                async for change in changes:
+                    yield record_of(change)
 
     async def CancelAttempt(self, request: api.AttemptName, context: object) -> api.AttemptRecord:
         """Cancel one attempt."""
@@ -103,3 +107,47 @@ class OrchestratorService(OrchestratorServicer):
             max_bandwidth_bytes_per_s=request.max_bandwidth_bytes_per_s,
         )
         return record_of(tuned)
+
+    async def SubmitEvacuation(self, request: api.SubmitEvacuationRequest, context: object) -> api.EvacuationRecord:
+        """Plan, enter and begin."""
+        del context
+        return evacuation_record(await self._leading.evacuations.submit(order_of(request)))
+
+    async def ListEvacuations(
+        self, request: api.ListEvacuationsRequest, context: object
+    ) -> api.ListEvacuationsResponse:
+        """Return the open ones, or all."""
+        del context
+        views = await self._leading.evacuations.views(everything=request.all)
+        return api.ListEvacuationsResponse(evacuations=[evacuation_record(one) for one in views])
+
+    async def GetEvacuation(self, request: api.EvacuationName, context: object) -> api.EvacuationRecord:
+        """Return one."""
+        del context
+        return evacuation_record(await self._leading.evacuations.view(request.evacuation))
+
+    async def WatchEvacuation(
+        self, request: api.EvacuationName, context: object
+    ) -> AsyncGenerator[api.EvacuationRecord, None]:
+        """Yield one until it ends."""
+        with self._watchers.place(watcher_of(context)):
+            views = self._leading.evacuations.watch(request.evacuation)
+            async with contextlib.aclosing(views):
+                async for view in views:
+                    yield evacuation_record(view)
+
+    async def CancelEvacuation(self, request: api.EvacuationName, context: object) -> api.EvacuationRecord:
+        """Cancel one."""
+        del context
+        return evacuation_record(await self._leading.evacuations.cancel(request.evacuation))
+
+    async def SetMaintenance(self, request: api.SetMaintenanceRequest, context: object) -> api.MaintenanceRecord:
+        """Have a host chosen no more, or again."""
+        del context
+        hosts = await self._leading.evacuations.set_maintenance(request.host, on=request.on)
+        return api.MaintenanceRecord(hosts=sorted(hosts))
+
+    async def GetMaintenance(self, request: api.GetMaintenanceRequest, context: object) -> api.MaintenanceRecord:
+        """Return the hosts that are not chosen."""
+        del request, context
+        return api.MaintenanceRecord(hosts=sorted(await self._leading.evacuations.maintenance()))

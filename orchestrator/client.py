@@ -1,6 +1,6 @@
 """The site's orchestrator daemons, asked over gRPC."""
 
-import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
@@ -9,18 +9,16 @@ from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Event, Fault, Outcome
 from orchestrator.desk import CANCELLING, CANCELLING_STILL, Observer, follow, waiting_for_the_end
 from orchestrator.doors import Doors
-from orchestrator.driven_row import pause
+from orchestrator.evacuation.client import RemoteEvacuationDesk
 from orchestrator.learning import Listing
 from orchestrator.record import attempt_of, events_of
+from orchestrator.watched import watched
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.errors import MigrationError, Unreachable
-from vm_migration.link.call import stream
 
 PEER: Final = "orchestrator"  # the name in the daemon's certificate
 _ASK_SECONDS: Final = 10.0
 _SUBMIT_SECONDS: Final = 60.0  # it asks every host
-_SILENCE_SECONDS: Final = 15.0
-_PATIENCE_SECONDS: Final = 60.0  # an orchestrator that is started again is back in seconds
 
 
 class RemoteDesk:
@@ -29,6 +27,7 @@ class RemoteDesk:
     def __init__(self, doors: Doors) -> None:
         """Speak through open doors, to the one that leads."""
         self._doors = doors
+        self.evacuations = RemoteEvacuationDesk(doors)
         self._current: Attempt | None = None
         self._interrupted = False
 
@@ -102,25 +101,14 @@ class RemoteDesk:
     async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
         """Yield it at each change until it ends; a lost connection is made again, for as long as this is patient."""
         request, last = api.AttemptName(attempt=attempt.attempt), attempt
-        loop = asyncio.get_running_loop()
-        heard, failures = loop.time(), 0
-        while True:
-            peer = self._doors.peer
-            records = stream(self._doors.stub.WatchAttempt, request, peer=peer, silence=_SILENCE_SECONDS)
-            try:
-                async for record in records:
-                    heard, failures = loop.time(), 0
-                    last = attempt_of(record)
+        told = watched(self._doors, lambda stub: stub.WatchAttempt, request)
+        async with contextlib.aclosing(told):
+            async for one in told:
+                if isinstance(one, Unreachable):
+                    yield replace(last, reason=f"asks again: {one.message}")
+                else:
+                    last = attempt_of(one)
                     yield last
-            except Unreachable as error:
-                self._doors.turn_from(error)
-                if loop.time() - heard > _PATIENCE_SECONDS:
-                    raise
-                yield replace(last, reason=f"asks again: {error.message}")
-                await pause(failures)
-                failures += 1
-            else:
-                return
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel it."""

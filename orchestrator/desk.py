@@ -15,6 +15,7 @@ from orchestrator.admission import Order, cancelled_order, consider, enter
 from orchestrator.attempt import Attempt, Event
 from orchestrator.drive import Drive
 from orchestrator.driven_row import CancelAsked, unless
+from orchestrator.evacuation.desk import EvacuationDesk, LocalEvacuationDesk
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import as_it_stands, changes
 from orchestrator.surroundings import Surroundings
@@ -28,6 +29,10 @@ LOOK_SECONDS: Final = 0.5
 
 class Desk(Protocol):
     """What can be asked about attempts."""
+
+    @property
+    def evacuations(self) -> EvacuationDesk:
+        """What can be asked about whole hosts."""
 
     async def migrate(self, order: Order, observe: Observer) -> Attempt:
         """Migrate and return the attempt when it has ended or is unresolved."""
@@ -65,6 +70,7 @@ class LocalDesk:
 
     def __init__(self, around: Surroundings, start_daemon: str) -> None:
         """Take what a driver works with; `start_daemon` is the command that would start a daemon."""
+        self.evacuations = LocalEvacuationDesk(around, start_daemon)
         self._around = around
         self._start_daemon = start_daemon
         self._drive: Drive | None = None

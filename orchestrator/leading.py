@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from orchestrator.doors import STANDING_BY
+from orchestrator.driving import Driving, driving
+from orchestrator.evacuation.service import Evacuations
 from orchestrator.service import AttemptQueue
 from orchestrator.store.claim import CLAIM_SECONDS
 from orchestrator.store.etcd.leadership import Leadership
@@ -29,9 +31,9 @@ _log: Final = logs.get(__name__)
 class Leading:
     """Where the queue is met by those who serve."""
 
-    def __init__(self, queue: AttemptQueue | None = None, leader: Callable[[], str] = str) -> None:
-        """Begin with a queue, or without; `leader` tells who leads otherwise."""
-        self._queue = queue
+    def __init__(self, at_work: Driving | None = None, leader: Callable[[], str] = str) -> None:
+        """Begin with what drives, or without; `leader` tells who leads otherwise."""
+        self._at_work = at_work
         self._leader = leader
 
     @property
@@ -41,28 +43,40 @@ class Leading:
         Raises:
             Unreachable: This orchestrator stands by: `standing-by`.
         """
-        if self._queue is not None:
-            return self._queue
+        return self._driving().queue
+
+    @property
+    def evacuations(self) -> Evacuations:
+        """The evacuations over it.
+
+        Raises:
+            Unreachable: As the queue's.
+        """
+        return self._driving().evacuations
+
+    def _driving(self) -> Driving:
+        if self._at_work is not None:
+            return self._at_work
         leader = self._leader()
         text = f"This orchestrator stands by: {leader or 'nobody'} leads" + ("" if leader else " at this moment")
         hint = "Name all of the site's orchestrators in `[site] orchestrator`: the one that leads is found"
         raise Unreachable(STANDING_BY, text, hint)
 
     @contextlib.contextmanager
-    def by(self, queue: AttemptQueue) -> Iterator[None]:
-        """Lead by a queue while the context is entered."""
-        self._queue = queue
+    def by(self, at_work: Driving) -> Iterator[None]:
+        """Lead by what drives while the context is entered."""
+        self._at_work = at_work
         try:
             yield
         finally:
-            self._queue = None
+            self._at_work = None
 
 
 @contextlib.asynccontextmanager
 async def leading_alone(around: Surroundings) -> AsyncIterator[Leading]:
     """Lead while the context is entered."""
-    async with AttemptQueue(around, sole=True) as queue:
-        yield Leading(queue)
+    async with driving(around, sole=True) as at_work:
+        yield Leading(at_work)
 
 
 @contextlib.asynccontextmanager
@@ -88,8 +102,8 @@ async def _take_turns(around: Surroundings, leadership: Leadership, leading: Lea
 
 
 async def _lead(around: Surroundings, leadership: Leadership, leading: Leading) -> None:
-    async with AttemptQueue(around, sole=True) as queue:
+    async with driving(around, sole=True) as at_work:
         # What the leader before left unpublished; its open attempts are ours by now, so it counts as gone.
         await asyncio.to_thread(around.store.adopt_outbox, around.driver, around.clock(), CLAIM_SECONDS)
-        with leading.by(queue):
+        with leading.by(at_work):
             await leadership.lost()

@@ -5,19 +5,22 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from orchestrator.agents import Agents, HostAddresses
+from orchestrator.attempt import Attempt
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.desk import Desk, LocalDesk
 from orchestrator.doors import Doors
 from orchestrator.site_hooks import SiteHooks
+from orchestrator.slot_book import configured_slots
 from orchestrator.status import publishing
 from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.sqlite import SqliteStore
-from orchestrator.surroundings import Surroundings
+from orchestrator.store.store import Store
+from orchestrator.surroundings import Surroundings, ignore
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.errors import InvalidInput
 from vm_migration.link.channel import open_channel
@@ -87,8 +90,26 @@ async def surroundings(configuration: Configuration, driver: str) -> AsyncIterat
             agents_of(configuration) as agents,
             publishing(store, driver, site.name, configuration.broker(), time.time) as status,
         ):
-            hooks = SiteHooks(configuration)
-            yield Surroundings(store, agents, hooks, driver, time.time, status.observe)
+            yield _around(configuration, store, agents, driver, status.observe)
+
+
+def _around(
+    configuration: Configuration,
+    store: Store,
+    agents: Agents,
+    driver: str,
+    observe: Callable[[Attempt], None] = ignore,
+) -> Surroundings:
+    return Surroundings(
+        store,
+        agents,
+        SiteHooks(configuration),
+        driver,
+        time.time,
+        observe,
+        slots=configured_slots(configuration),
+        bandwidth={name: one.bandwidth for name, one in configuration.host.items() if one.bandwidth},
+    )
 
 
 @contextlib.asynccontextmanager
@@ -118,8 +139,7 @@ async def open_desk(configuration: Configuration, *, drives: bool = False) -> As
     else:
         with await asyncio.to_thread(open_store, configuration) as store:
             async with agents_of(configuration) as agents:
-                around = Surroundings(store, agents, SiteHooks(configuration), own_name(), time.time)
-                yield LocalDesk(around, START_DAEMON)
+                yield LocalDesk(_around(configuration, store, agents, own_name()), START_DAEMON)
 
 
 START_DAEMON: Final = "viaduct orchestrator --config FILE"

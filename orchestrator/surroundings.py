@@ -1,13 +1,14 @@
 """What a driver works with: the store, the agents, the site's hooks, a clock and chance."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice, new_attempt_id
 from orchestrator.policy import MigrationPolicy
+from orchestrator.queueing import ONE_EACH_WAY, Slots
 from orchestrator.store.store import Store
 
 
@@ -35,7 +36,8 @@ class Surroundings:
     """What a driver works with.
 
     `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
-    those under which an attempt begins.
+    those under which an attempt begins. `slots` are as configured, and so is the `bandwidth` of a host's migration
+    network, in bytes a second each way; a host that has none shares none.
     """
 
     store: Store
@@ -45,6 +47,8 @@ class Surroundings:
     clock: Callable[[], float]
     observe: Callable[[Attempt], None] = ignore
     terms: Callable[[Attempt], MigrationPolicy] = as_asked
+    slots: Slots = ONE_EACH_WAY
+    bandwidth: Mapping[str, int] = field(default_factory=dict)
     patience: float = 60.0
     chance: Callable[[], float] = random.SystemRandom().random
     draw_identifier: Callable[[], str] = new_attempt_id

@@ -15,7 +15,7 @@ from orchestrator.evacuation.kept import KeptEvacuations, driven
 from orchestrator.evacuation.order import EvacuationOrder, machines_on, require_sensible, to_leave, to_return
 from orchestrator.evacuation.plan import Evacuation, Kind
 from orchestrator.evacuation.view import EvacuationView, view_of
-from orchestrator.maintenance import set_maintenance
+from orchestrator.maintenance import in_maintenance, set_maintenance
 from orchestrator.service import KEEP_SECONDS, AttemptQueue
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS
@@ -105,6 +105,10 @@ class Evacuations:
         """
         return await asyncio.to_thread(look, self._around.store, start, self._slots)
 
+    async def views(self, *, everything: bool) -> tuple[EvacuationView, ...]:
+        """Return the open ones, or all, newest first."""
+        return await asyncio.to_thread(look_at_all, self._around.store, self._slots, everything=everything)
+
     async def watch(self, evacuation: str) -> AsyncGenerator[EvacuationView, None]:
         """Yield one at each change, and now and then without one, until it ends."""
         while True:
@@ -121,6 +125,20 @@ class Evacuations:
         if task is not None:
             await asyncio.wait({task})
         return await self.view(evacuation)
+
+    async def maintenance(self) -> frozenset[str]:
+        """Return the hosts in maintenance."""
+        return await asyncio.to_thread(in_maintenance, self._around.store.entries)
+
+    async def set_maintenance(self, host: str, *, on: bool) -> frozenset[str]:
+        """Put a host into maintenance or take it out, and return all that are.
+
+        Raises:
+            InvalidInput: The host is not configured.
+        """
+        self._around.agents.require(host)
+        await asyncio.to_thread(set_maintenance, self._around.store.entries, host, on=on)
+        return await self.maintenance()
 
     async def _known(self, order: EvacuationOrder) -> EvacuationView | None:
         try:
@@ -178,10 +196,16 @@ def look(store: Store, start: str, slots: SlotBook) -> EvacuationView:
     Raises:
         InvalidInput: None begins so, or several do.
     """
-    return looked_at(store, KeptEvacuations(store.entries).find(start), slots)
+    return _looked_at(store, KeptEvacuations(store.entries).find(start), slots)
 
 
-def looked_at(store: Store, plan: Evacuation, slots: SlotBook) -> EvacuationView:
+def look_at_all(store: Store, slots: SlotBook, *, everything: bool) -> tuple[EvacuationView, ...]:
+    """Return the open evacuations as they stand, or all, newest first. Blocks."""
+    plans = KeptEvacuations(store.entries).all(everything=everything)
+    return tuple(_looked_at(store, plan, slots) for plan in plans)
+
+
+def _looked_at(store: Store, plan: Evacuation, slots: SlotBook) -> EvacuationView:
     """Return a plan with its attempts as they stand. Blocks."""
     rows: dict[str, Attempt] = {}
     for last in (one.attempts[-1] for one in plan.moves if one.attempts):

@@ -8,17 +8,17 @@ from functools import partial
 
 import pytest
 
-from orchestrator import client, service
+from orchestrator import service, watched
 from orchestrator.admission import Order, admit
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Asked, Attempt, Outcome, Phase
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.doors import Doors
 from orchestrator.drive import Drive
+from orchestrator.driving import driving
 from orchestrator.leading import Leading
 from orchestrator.learning import Listing
 from orchestrator.policy import MigrationPolicy
-from orchestrator.service import AttemptQueue
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
 from vm_migration.api.v1 import orchestrator_pb2 as api_pb2
@@ -33,8 +33,8 @@ ATTEMPT = "5f0e8d0a-1111-4222-8333-444455556666"
 
 @contextlib.asynccontextmanager
 async def daemon(around: Surroundings) -> AsyncIterator[RemoteDesk]:
-    async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
-        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(queue), around.store))
+    async with driving(replace(around, driver="orchestrator")) as at_work:
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(at_work), around.store))
         async with AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0) as server:
             channel = open_channel(server.address, None, PEER)
             yield RemoteDesk(Doors([(server.address, channel)]))
@@ -91,10 +91,10 @@ async def test_an_order_of_an_older_command_is_measured_for_a_second_over_its_tr
     machine = site.world.add("guest", "host-a")
     hosts = around.agents.hosts
     hosts["host-b"] = replace(hosts["host-b"], transport="direct")
-    async with AttemptQueue(replace(around, driver="orchestrator")) as queue:
+    async with driving(replace(around, driver="orchestrator")) as at_work:
         policy = MigrationPolicy().message()  # which names grpc, as its default
         order = api_pb2.SubmitMigrationRequest(attempt=ATTEMPT, machine=machine, destination="host-b", policy=policy)
-        await OrchestratorService(Leading(queue), around.store).SubmitMigration(order, None)
+        await OrchestratorService(Leading(at_work), around.store).SubmitMigration(order, None)
     row = around.store.get(ATTEMPT)
     assert (row.asked, row.policy.transport) == (Asked(measure_ms=1000), "grpc")
 
@@ -200,13 +200,13 @@ async def test_a_daemon_that_stops_lets_go_and_the_next_one_goes_on(site: FakeSi
 async def test_an_attempt_whose_daemon_went_away_is_not_told_as_refused(
     site: FakeSite, around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(watched, "PATIENCE_SECONDS", 0.3)
     site.world.add("guest", "host-a")
     site.world.script.hold_at = "pre-copy"
     seen: list[Attempt] = []
     async with contextlib.AsyncExitStack() as stack:
-        queue = await stack.enter_async_context(AttemptQueue(replace(around, driver="orchestrator")))
-        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(queue), around.store))
+        at_work = await stack.enter_async_context(driving(replace(around, driver="orchestrator")))
+        register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(at_work), around.store))
         server = AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0)
         async with server:
             channel = open_channel(server.address, None, PEER)
@@ -257,3 +257,19 @@ async def test_a_waiting_attempt_says_what_it_waits_for(site: FakeSite, desk: Re
                 break
     site.world.script.go.set()
     await _at(desk, waiting, Phase.COMPLETED)
+
+
+async def test_the_queue_has_a_bound(site: FakeSite, desk: RemoteDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "QUEUE_LIMIT", 1)
+    for name in ("one", "two", "three"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    await desk.submit(Order("one", "host-b"))
+    await site.world.script.reached.wait()
+    waiting = await desk.submit(Order("two", "host-b"))
+    with pytest.raises(Refused, match="1 attempts are waiting") as refusal:
+        await desk.submit(Order("three", "host-b"))
+    assert refusal.value.code == "queue-full"
+    site.world.script.go.set()
+    await _at(desk, waiting, Phase.COMPLETED)
+    await desk.submit(Order("three", "host-b"))

@@ -1,0 +1,48 @@
+"""A stream of records of an orchestrator, opened again where it breaks, for as long as that is worth it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import grpc.aio
+
+from orchestrator.doors import Doors
+from orchestrator.driven_row import pause
+from vm_migration.errors import Unreachable
+from vm_migration.link.call import stream
+
+if TYPE_CHECKING:
+    from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorAsyncStub
+
+_SILENCE_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 60.0  # an orchestrator that is started again is back in seconds
+_Request = TypeVar("_Request")
+_Record = TypeVar("_Record")
+Stream = Callable[["OrchestratorAsyncStub"], grpc.aio.UnaryStreamMultiCallable[_Request, _Record]]
+
+
+async def watched(
+    doors: Doors, method: Stream[_Request, _Record], request: _Request
+) -> AsyncGenerator[_Record | Unreachable, None]:
+    """Yield every record until the stream ends, and the reason each time that nobody can be heard.
+
+    Raises:
+        Unreachable: Nobody could be heard for as long as this is patient.
+        MigrationError: What the orchestrator raised.
+    """
+    loop = asyncio.get_running_loop()
+    heard, failures = loop.time(), 0
+    while True:
+        try:
+            async for record in stream(method(doors.stub), request, peer=doors.peer, silence=_SILENCE_SECONDS):
+                heard, failures = loop.time(), 0
+                yield record
+        except Unreachable as error:
+            doors.turn_from(error)
+            if loop.time() - heard > PATIENCE_SECONDS:
+                raise
+            yield error
+            await pause(failures)
+            failures += 1
+        else:
+            return
