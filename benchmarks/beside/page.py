@@ -114,8 +114,8 @@ def _figures(run: Run) -> list[str]:
 
 def _predictions(run: Run) -> list[str]:
     lines = [
-        "| run of the grid | expected total ms | total ms | off | of it Prepare ms | expected downtime ms | downtime ms "
-        "| off | rounds |",
+        "| run of the grid | expected total ms | total ms | off | of it Prepare ms "
+        "| expected downtime ms | downtime ms | off | rounds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in run.predictions:
