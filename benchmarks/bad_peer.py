@@ -99,7 +99,7 @@ async def stranger(address: tuple[str, int], tally: Tally) -> None:
         tally.done += 1
         tally.full.set()
         due = max(due + _HANDSHAKE_EVERY, time.monotonic())
-        await asyncio.sleep(due - time.monotonic())
+        await asyncio.sleep(due - time.monotonic())  # its pace
 
 
 async def caller(address: str, tally: Tally, tls: TlsFiles, host: str) -> None:

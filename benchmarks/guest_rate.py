@@ -61,7 +61,7 @@ async def watching(directory: Path) -> AsyncIterator[Watch]:
             written = (await machine.describe()).guest.pages_written
             watch.samples.append((time.monotonic(), written))
             due = max(due + _EVERY, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            await asyncio.sleep(due - time.monotonic())  # the rate at which it is looked at
 
     looking = asyncio.create_task(look(), name="watch the guest")
     try:

@@ -121,7 +121,7 @@ class DirectListener:
                 connection, where = await loop.sock_accept(listening)
             except OSError as error:  # no descriptor is free, say; those that are open go on
                 _log.warning("direct stream not accepted", reason=str(error))
-                await asyncio.sleep(_OUT_OF_DESCRIPTORS)
+                await asyncio.sleep(_OUT_OF_DESCRIPTORS)  # a descriptor that is free again tells nobody
                 continue
             CONNECTIONS.add("direct")
             serving = self._spawn(self._serve(connection, where[0], join_address(*where[:2])), "direct stream")

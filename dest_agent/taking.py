@@ -110,7 +110,7 @@ class Taking:
 async def insist(once: Callable[[], Awaitable[Record]]) -> None:
     """Act on a word of which nobody knows whether it was written, until that is known and done, or refused."""
     for pause in itertools.chain(_AGAIN, itertools.repeat(_AGAIN[-1])):
-        await asyncio.sleep(pause)
+        await asyncio.sleep(pause)  # nobody tells when it can be asked again
         with contextlib.suppress(Unresolved, Unreachable):
             await once()
             return

@@ -113,7 +113,7 @@ class Vigil:
         watch = _Watch(loop.time())
         pause: float | None = _PAUSES[0]
         while pause is not None:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause)  # silence has no event
             try:
                 pause = self._quiet_left(machine)
                 if pause:

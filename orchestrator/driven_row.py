@@ -130,7 +130,7 @@ class DrivenRow:
         loop = asyncio.get_running_loop()
         beat = loop.time()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)  # the row is in a store, where anybody may ask for a cancel
             due = loop.time() - beat >= HEARTBEAT_SECONDS
             try:
                 self._hear(await asyncio.to_thread(self._looked_at, due=due))

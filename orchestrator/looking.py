@@ -44,7 +44,7 @@ async def changes(around: Surroundings, attempt: Attempt, every: float) -> Async
         yield row
         if row.ended or (row.outcome is not None and not is_held(row, around.clock())):
             return
-        await asyncio.sleep(every)
+        await asyncio.sleep(every)  # other processes write it
 
 
 async def _known(around: Surroundings, attempt: Attempt) -> Attempt:

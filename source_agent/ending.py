@@ -147,7 +147,7 @@ async def tell_to_discard(link: DestinationLink, key: types_pb2.AttemptKey, cust
             _log.warning("destination did not hear of the end", code=error.code, reason=error.message)
         else:
             return
-        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))
+        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))  # nobody tells when it can be reached again
 
 
 async def _settle_with_destination(

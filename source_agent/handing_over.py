@@ -169,4 +169,4 @@ async def tell_retired(link: DestinationLink, key: types_pb2.AttemptKey) -> None
             _log.warning("new owner did not hear of the retirement", code=error.code, reason=error.message)
         else:
             return
-        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))
+        await asyncio.sleep(pause_before(retry, _LONGEST_WAIT))  # nobody tells when it can be reached again

@@ -114,7 +114,7 @@ class Precopy:
                     self._board.show(replace(self._board.progress, expected_downtime_ms=standstill))
                     await self._throttle(decided, situation.history[-1])
                     if situation.unacknowledged and situation.history[-1].wire_bytes < PAGE_SIZE:
-                        await asyncio.sleep(_WAIT_FOR_DEVICES)
+                        await asyncio.sleep(_WAIT_FOR_DEVICES)  # a device makes state without telling
                 case SwitchOver(standstill_ms=standstill, forced=forced):
                     if math.isinf(standstill):  # forced before the link could be measured
                         standstill = costs.standstill_ms(self._left_bytes(), situation.unhashed_bytes, ASSUMED_RATE)
@@ -147,7 +147,7 @@ class Precopy:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_SHOW_EVERY)
+            await asyncio.sleep(_SHOW_EVERY)  # how often people see a new figure
             if self._custody.process() is Process.GONE:  # its memory could be sent to the end, and for nothing
                 raise MachineGone("Machine's process ended while its memory was sent")
             counts = self._rounds.counts

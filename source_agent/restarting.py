@@ -102,7 +102,7 @@ class Restarting:
 
     async def _later(self, machine: str) -> None:
         for retry in itertools.count():
-            await asyncio.sleep(pause_before(retry, _RETRY_EVERY))
+            await asyncio.sleep(pause_before(retry, _RETRY_EVERY))  # nobody tells when the others can be asked again
             if await self._tried(machine, again=True):
                 return
 

@@ -73,7 +73,7 @@ class Throttling:
     async def hold_on(self) -> None:
         """Ask again until the machine stands still, or is somebody else's, or this is cancelled."""
         while True:
-            await asyncio.sleep(_AGAIN_EVERY)
+            await asyncio.sleep(_AGAIN_EVERY)  # what was taken ends by itself, and is asked for again
             try:
                 if self._vcpus:
                     await self._custody.port.throttle(self._vcpus)

@@ -123,5 +123,5 @@ async def _tidied(folder: Path) -> None:
     while time.monotonic() < until:
         if sum(len(list(RunDirectory(run_directory(folder, host)).all())) for host in HOSTS) <= 1:
             return
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # folders have no event here
     raise RuntimeError("The machine's processes at its source have not ended")

@@ -56,7 +56,7 @@ async def settle(agents: Agents, wanted: Wanted, say: Say, patience: float = PAT
         asked |= {one.machine.machine for one in left}
         say(_waits_for(left))
         refused |= dict(await _ask(agents, left))
-        await asyncio.sleep(_AGAIN_SECONDS)
+        await asyncio.sleep(_AGAIN_SECONDS)  # the hosts settle by themselves, and are asked again
         site = await look(agents, site)
     steps = [step for machine in site.machines for step in _changes(first, machine)]
     unresolved = [one for each in left for one in _unresolved(each, refused)]

@@ -20,7 +20,7 @@ class Stranger(socket.socket):
 
     user = 0
 
-    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes:  # type: ignore[override]
+    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes:  # type: ignore[override]  # as it is called here
         assert (level, option, size) == (socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return struct.pack("=iII", 4242, self.user, 4242)
 

@@ -34,7 +34,7 @@ class Blocker:
         until = time.monotonic() + PATIENCE
         while not self._site.reached(_GATE):
             assert time.monotonic() < until, "the queue could not be blocked"
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)  # the gate is a file
         return self
 
     async def __aexit__(
@@ -46,7 +46,7 @@ class Blocker:
             for host in self._hosts:
                 with contextlib.suppress(MigrationError):
                     await self._agents.act_on_machine(host, self._machine, "destroy")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)  # an agent that is down has to come back first
 
     @property
     def _hosts(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ async def _by_command(trial: Trial, destination: str) -> SecondAttempt:
         found = await _command(trial, destination)
         if found.error is None or found.error.code != "attempt-open" or time.monotonic() > until:
             break
-        await asyncio.sleep(_AGAIN_SECONDS)
+        await asyncio.sleep(_AGAIN_SECONDS)  # it ends at a host, and tells nobody here
     return SecondAttempt(
         destination=destination,
         outcome=found.outcome or "",

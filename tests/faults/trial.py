@@ -123,7 +123,7 @@ class Trial:
                 return
             else:
                 return
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)  # as a person who tries again
 
     # what is written of it
 
@@ -185,7 +185,7 @@ class Trial:
         while not holds():
             if time.monotonic() > end:
                 raise Missed(f"{what} did not come within {seconds:.0f} s ({self.moment()})")
-            await asyncio.sleep(every)
+            await asyncio.sleep(every)  # what is waited for lies in files and processes
 
     # whom the hold freezes
 

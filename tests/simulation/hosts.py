@@ -62,14 +62,14 @@ class SimulatedHostService(HostServicer):
         self._hypervisor: Final = hypervisor
         self._custodies: Final = Custodies(journals, hypervisor, complain)
 
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802
+    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:  # noqa: N802  # gRPC's name
         del request, context
         return types_pb2.HostFacts(
             host=self._host, version=VERSION, boot_id=self._hypervisor.boot_id, memory_budget_bytes=_BUDGET,
             features=FEATURES,
         )  # fmt: skip
 
-    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:  # noqa: N802
+    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:  # noqa: N802  # gRPC's name
         del request, context
         return types_pb2.CustodyReport(host=self._host, version=VERSION, custodies=await self._custodies.look())
 

@@ -112,7 +112,7 @@ def test_no_window_of_a_second_carries_five_percent_more_than_the_bandwidth(
             async with asyncio.TaskGroup() as group:
                 for _ in range(streams):
                     group.create_task(wire.frames([frame] * frames))
-            await asyncio.sleep(answered_after)
+            await asyncio.sleep(answered_after)  # virtual: the answer's time
         times, sizes = [at for at, _ in wire.sent], [size for _, size in wire.sent]
         up_to = [0, *accumulate(sizes)]
         for begin, first in enumerate(times):

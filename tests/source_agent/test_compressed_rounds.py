@@ -117,7 +117,7 @@ async def sent_over(bytes_per_s: float, frames: int) -> list[type[object]]:
         assert isinstance(made.body, Pages | CompressedPages)
         kinds.append(type(made.body))
         began_ns = loop_ns()
-        await asyncio.sleep(len(made.body.data) / bytes_per_s)
+        await asyncio.sleep(len(made.body.data) / bytes_per_s)  # the wire that takes so long
         compressing.sent(made, began_ns, still=False)
     assert not compressing.wants_sample(body, still=True, offered=True)
     still = compressing.codec_for(body, still=True, offered=True)

@@ -87,7 +87,7 @@ async def test_a_machine_is_taken_back_though_whoever_asked_went_away(
         async with served(FakeDestination(handoffs=["ACTIVATING"])) as there:
             await towards(held, there)
             async with started(held, monkeypatch) as (agent, service):
-                call = asyncio.create_task(service.Take(take_request(), NO_CONTEXT))  # type: ignore[arg-type]
+                call = asyncio.create_task(service.Take(take_request(), NO_CONTEXT))  # type: ignore[arg-type]  # it looks at no context
                 assert await asyncio.to_thread(writing.wait, DEADLINE)
                 told = len(there.secrets)
                 call.cancel()

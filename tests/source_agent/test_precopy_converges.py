@@ -122,7 +122,7 @@ class Model:
         begun, left, cpu, dma = self.elapsed, self.dirty, 0.0, 0.0
         pages = int(left) // PAGE_SIZE
         while True:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # virtual: a step of the model
             held = self.percent if self.elapsed < self.until else 0
             cpu += self.cpu_rate * (1 - held / 100) * 0.01
             dma += self.dma_rate * (1 - self.devices_held / 100) * 0.01

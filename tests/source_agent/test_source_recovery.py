@@ -132,7 +132,7 @@ async def test_a_released_machine_is_taken_back_above_every_epoch_seen(
             async with started(held, monkeypatch) as (agent, service):
                 assert "host-b" in agent.complaint(MACHINE)
                 for _ in range(2):  # asked again, nothing changes
-                    report = await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]
+                    report = await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
                     assert (report.last_state, report.owned_epoch) == ("TAKEN", 8)
                 assert held.machine.running
                 assert last(held).run_confirmed
@@ -152,10 +152,10 @@ async def test_a_machine_that_is_not_at_its_stop_is_not_taken_back_and_is_handed
             async with started(held, monkeypatch) as (_, service):
                 held.machine.pause_number = 5
                 with pytest.raises(Refused, match="does not stand at stop 1"):
-                    await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]
+                    await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
                 assert last(held).state is State.RELEASED
                 there.handoffs = ["ACTIVE"]
-                await service.Recover(types_pb2.MachineName(machine=MACHINE), NO_CONTEXT)  # type: ignore[arg-type]
+                await service.Recover(types_pb2.MachineName(machine=MACHINE), NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
                 assert last(held).state is State.RETIRED
 
 
@@ -163,7 +163,7 @@ async def test_only_what_is_released_is_taken_back(tmp_path: Path, monkeypatch: 
     with leaving(tmp_path, State.OUTGOING) as held:
         async with started(held, monkeypatch) as (_, service):
             with pytest.raises(Refused, match="is ABORTED: only a RELEASED machine"):
-                await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]
+                await service.Take(take_request(), NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
 
 
 async def test_recover_goes_on_with_what_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ async def test_recover_goes_on_with_what_waits(tmp_path: Path, monkeypatch: pyte
             await towards(held, there)
             async with started(held, monkeypatch) as (_, service):
                 there.handoffs = ["ACTIVE"]
-                report = await service.Recover(types_pb2.MachineName(machine=MACHINE), NO_CONTEXT)  # type: ignore[arg-type]
+                report = await service.Recover(types_pb2.MachineName(machine=MACHINE), NO_CONTEXT)  # type: ignore[arg-type]  # it looks at no context
                 assert report.last_state == "RETIRED"
                 assert there.secrets[-1] == SECRET
 

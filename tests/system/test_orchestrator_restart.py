@@ -52,7 +52,7 @@ async def row(orchestrator: Orchestrator, *, term: int) -> Attempt:
                 (found,) = store.attempts(everything=True)
             if found.term >= term:
                 return found
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # another process writes it
 
 
 async def test_a_killed_orchestrator_goes_on_with_the_next_term_and_its_command_does_not_notice(

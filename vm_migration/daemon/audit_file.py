@@ -140,7 +140,7 @@ async def audit_file(path: Path, process: str) -> AsyncIterator[AuditFile]:
 
 async def _flushing(file: AuditFile) -> None:
     while True:
-        await asyncio.sleep(FLUSH_SECONDS)
+        await asyncio.sleep(FLUSH_SECONDS)  # how much a power loss may cost
         try:
             await asyncio.to_thread(_flush, file.to_flush())
         except OSError as error:

@@ -66,7 +66,7 @@ class Connection:
         def heard(client: object, userdata: object, mid: int, reason: "ReasonCode", properties: object) -> None:
             if reason.is_failure:
                 self.refusal = str(reason)
-            told(client, userdata, mid, reason, properties)  # type: ignore[arg-type, call-arg, misc]
+            told(client, userdata, mid, reason, properties)  # type: ignore[arg-type, call-arg, misc]  # typed otherwise
 
         paho.on_publish = heard
 

@@ -93,7 +93,7 @@ class RealDisk:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(_LOCK_POLL_S)
+                time.sleep(_LOCK_POLL_S)  # flock has no deadline
             else:
                 return
 

@@ -152,7 +152,7 @@ async def take_away(directory: MachineDirectory, machine: MachinePort | None, *,
             return
         if time.monotonic() >= until:
             raise MachineRefused(f"Somebody else is filling the folder of machine {directory.machine}")
-        await asyncio.sleep(_CLAIM_POLL)
+        await asyncio.sleep(_CLAIM_POLL)  # whoever fills it is another process
 
 
 async def _end(directory: MachineDirectory, only: str, *, kill: bool) -> None:
