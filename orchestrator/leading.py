@@ -96,7 +96,7 @@ async def _take_turns(around: Surroundings, leadership: Leadership, leading: Lea
             await _lead(around, leadership, leading)
         except* Refused as errors:  # the store rests just now: it is tried again from the start
             _log.warning("cannot lead", reason=str(innermost(errors)))
-            await asyncio.sleep(_AGAIN_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)  # a store that rests tells nobody when it is back
         finally:
             await leadership.resigned()
 

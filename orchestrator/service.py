@@ -242,7 +242,7 @@ class AttemptQueue:
     async def _keep(self) -> None:
         """Keep the claims of waiting attempts fresh, look for rows that others left, and prune."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)  # claims go stale by the clock
             try:
                 await self._look_after(self._around.clock())
             except Refused as error:

@@ -17,7 +17,7 @@ OF_THE_PROCESS = {"process_resident_memory_bytes"}
 class Target(msgspec.Struct):
     expr: str
     legendFormat: str  # noqa: N815 - Grafana's name
-    refId: str  # noqa: N815
+    refId: str  # noqa: N815 - Grafana's name
 
 
 class Place(msgspec.Struct):
@@ -30,7 +30,7 @@ class Place(msgspec.Struct):
 class Panel(msgspec.Struct):
     id: int
     title: str
-    gridPos: Place  # noqa: N815
+    gridPos: Place  # noqa: N815 - Grafana's name
     targets: list[Target] = []
 
 

@@ -89,7 +89,7 @@ class Leadership:
     async def lost(self) -> None:
         """Keep the lease alive until it has ended."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEW_SECONDS)  # a lease ends by the clock
             try:
                 if not await self._threaded(self.renewed):
                     _log.warning("leads no more: its lease has ended")
