@@ -13,10 +13,12 @@ from orchestrator.agents import UNREACHABLE, Agents, Side, asked_again
 from orchestrator.attempt import Notice
 from vm_migration.api.v1.types_pb2 import HostFacts
 from vm_migration.daemon.host_offer import HostOffer
-from vm_migration.errors import InvalidInput, MigrationError
+from vm_migration.errors import InvalidInput, MigrationError, Refused
 
 OTHER_HOST: Final = "other-host"
 TWO_HOSTS: Final = "two-hosts-of-one-name"
+CORRECT: Final = "Correct [host.{host}] here, or [agent] host there"
+"""What to do about an agent that is another host's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ async def _facts(agents: Agents, host: str, side: Side) -> HostFacts | Migration
         raise
     except MigrationError as error:
         return error
+
+
+async def require_itself(agents: Agents, host: str, side: Side) -> None:
+    """Accept an agent as the one that it is configured as, before it is told to do anything.
+
+    Raises:
+        Refused: It says that it is another host's.
+        MigrationError: It does not answer.
+    """
+    facts = await asked_again(lambda: agents.describe_host(host, side))
+    if (stranger := somebody_else(host, side, facts.host)) is not None:
+        raise Refused(stranger.code, stranger.message, CORRECT.format(host=host))
 
 
 def standing(host: str, heard: Heard) -> HostStanding:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.agents import Agents
-from orchestrator.host_standing import OTHER_HOST
+from orchestrator.host_standing import CORRECT, OTHER_HOST
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 
@@ -61,7 +61,7 @@ def _of(host: str, told: tuple[MachineStatus, ...]) -> tuple[MachineStatus, ...]
     others = sorted({one.host for one in told} - {"", host})
     if others:
         text = f"The source agent that is configured for {host} tells of machines on {', '.join(others)}"
-        raise Refused(OTHER_HOST, text, f"Correct [host.{host}], or [agent] host there")
+        raise Refused(OTHER_HOST, text, CORRECT.format(host=host))
     return told
 
 

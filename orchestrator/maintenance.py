@@ -4,7 +4,7 @@ The functions that take a store read or write it, and block meanwhile.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,8 +28,13 @@ def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()
     if among:
         excluded = {host: f"Not among {', '.join(among)}" for host in hosts if host not in among}
     else:
-        excluded = {host: f"{host} is in maintenance" for host in in_maintenance(store.entries)}
+        excluded = reasons(in_maintenance(store.entries))
     return Choice(excluded, Counter(one.destination for one in store.attempts()))
+
+
+def reasons(hosts: Iterable[str]) -> dict[str, str]:
+    """Return why hosts in maintenance are not chosen, for people."""
+    return {host: f"{host} is in maintenance" for host in hosts}
 
 
 def in_maintenance(entries: Entries) -> frozenset[str]:

@@ -16,6 +16,7 @@ from orchestrator.documents.listings import (
     SilentHostDocument,
 )
 from orchestrator.documents.migration import FaultDocument
+from orchestrator.host_standing import require_itself
 from orchestrator.inventory import require_free_name, resolve, survey
 from orchestrator.render.listings import show_dirty_rate, show_machine, show_machines
 from orchestrator.result import guest_document, memory_document, notice_documents
@@ -45,6 +46,7 @@ async def create(call: Invocation, specification: Path, host: str) -> Answer:
     async with agents_of(call.configuration()) as agents:
         agents.require(host)
         require_free_name(wanted.name, await survey(agents))
+        await require_itself(agents, host, "source")
         status = await agents.create_machine(host, wanted.to_json(), wanted.memory.size)
     return _one(status)
 

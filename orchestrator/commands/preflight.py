@@ -1,19 +1,22 @@
 """`viaduct preflight`: every blocker and warning at once, and what a migration would take."""
 
+import asyncio
 from typing import Unpack
 
 import click
 from rich.console import Console
 
+from orchestrator.agents import Agents
 from orchestrator.attempt import Asked, Notice
 from orchestrator.commands.options import PolicyOptions, asked_of, measure_option, policy_of, policy_options
 from orchestrator.inventory import resolve, survey
+from orchestrator.maintenance import Choice, choice_now, reasons
 from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.preflight import ANY, Preflight
 from orchestrator.preflight import preflight as ask_both
 from orchestrator.preflight_document import preflight_document
 from orchestrator.render.summary import show_preflight
-from orchestrator.site import agents_of
+from orchestrator.site import agents_of, open_desk, open_store, store_is_there
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.configuration import Configuration
@@ -55,14 +58,43 @@ async def preflight_answer(
     async with agents_of(configuration) as agents:
         if destination != ANY:
             agents.require(destination)
-        status = resolve(machine, await survey(agents))
-        found = await ask_both(agents, status, destination, policy, measure_ms=asked.measure_ms, by_host=asked.by_host)
+        status, choice = resolve(machine, await survey(agents)), Choice({}, {})
+        if destination == ANY:
+            choice = await _choice(configuration, agents)
+        found = await ask_both(
+            agents,
+            status,
+            destination,
+            policy,
+            measure_ms=asked.measure_ms,
+            by_host=asked.by_host,
+            excluded=choice.excluded,
+            taking=choice.taking,
+        )
 
     def show(console: Console) -> None:
         show_preflight(console, found, explain=explain)
 
     passes = found.chosen is not None
     return Answer(preflight_document(found), show, 0 if passes else 3, None if passes else _complaint(found))
+
+
+async def _choice(configuration: Configuration, agents: Agents) -> Choice:
+    """Return what to know of a choice, of the daemon where there is one, else of the store; none is made for it.
+
+    What is on its way and has not begun is known to the store alone.
+    """
+    if configuration.site.orchestrators:
+        async with open_desk(configuration) as desk:
+            return Choice(reasons(await desk.evacuations.maintenance()), {})
+    if not store_is_there(configuration):
+        return Choice({}, {})
+
+    def read() -> Choice:
+        with open_store(configuration) as store:
+            return choice_now(store, agents.hosts)
+
+    return await asyncio.to_thread(read)
 
 
 def _complaint(found: Preflight) -> Complaint:

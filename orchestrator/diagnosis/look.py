@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.agents import Agents, Side
 from orchestrator.diagnosis.views import Copy, HostView, Leftover, SiteView, Told, copy_from, merged
-from orchestrator.host_standing import somebody_else
+from orchestrator.host_standing import CORRECT, somebody_else
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import InvalidInput, MigrationError, Refused
 
@@ -56,8 +56,7 @@ async def _side(
     except MigrationError as error:
         return Told(error), None
     if (stranger := somebody_else(host, side, report.host)) is not None:
-        hint = f"Correct [host.{host}] here, or [agent] host there"
-        return Told(Refused(stranger.code, stranger.message, hint)), None
+        return Told(Refused(stranger.code, stranger.message, CORRECT.format(host=host))), None
     ahead = report.clock_s - (asked + clock()) / 2 if report.clock_s else 0.0
     return Told(version=report.version, ahead=ahead), report
 

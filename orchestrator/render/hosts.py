@@ -35,7 +35,7 @@ def show_host(console: Console, host: HostDocument) -> None:
     rows += _memory(host)
     rows += [("machines", _machines(host)), ("attempts out, in", _attempts(host))]
     rows += _offered(host.dest.offer or host.source.offer)
-    rows.append(("streams", ", ".join(host.dest.features) or "unknown"))
+    rows.append(("features", ", ".join(host.dest.features) or "unknown"))
     rows.append(("boot", host.source.boot_id or host.dest.boot_id or "unknown"))
     show_facts(console, rows)
     _show_conflicts(console, host)

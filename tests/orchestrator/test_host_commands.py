@@ -1,9 +1,12 @@
 """What commands tell of hosts: what each offers, how one is chosen, and which are not who they should be."""
 
 import re
+from pathlib import Path
 
+from orchestrator.maintenance import set_maintenance
+from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.fake_agents import FakeSite
-from tests.orchestrator.test_viaduct_command import Json, Run, Value, config, viaduct
+from tests.orchestrator.test_viaduct_command import SPECIFICATION, Json, Run, Value, config, viaduct
 from vm_migration.api.v1 import types_pb2
 from vm_migration.daemon.host_offer import HostOffer
 
@@ -46,6 +49,30 @@ async def test_the_choice_among_hosts_is_explained(viaduct: Run, site: FakeSite)
     refused.complains(3, "host-b: other-host")
     assert "No host can take it." in refused.out
     assert "host-b is not used other-host" in (await viaduct("host", "list")).out
+
+
+async def test_a_host_in_maintenance_is_not_chosen_and_may_be_named(viaduct: Run, site: FakeSite, config: Path) -> None:
+    site.world.add("guest", "host-a")
+    store = config.parent / "orchestrator.db"
+    assert (await viaduct("preflight", "guest", "--to", "any")).exit_code == 0
+    assert not store.exists()  # nothing is made by asking
+    with SqliteStore(store) as opened:
+        set_maintenance(opened.entries, "host-b", on=True)
+    said = await viaduct("preflight", "guest", "--to", "any", "--explain")
+    said.complains(3, "host-b: host-excluded")
+    assert "host-excluded: host-b is in maintenance" in said.out
+    refused = await viaduct("migrate", "guest", "--to", "any", "--measure", "0s")
+    refused.complains(3, "host-b is in maintenance")
+    assert (await viaduct("preflight", "guest", "--to", "host-b")).exit_code == 0
+
+
+async def test_no_machine_is_created_by_an_agent_of_another_host(viaduct: Run, site: FakeSite, tmp_path: Path) -> None:
+    site.world.script.facts["host-b"] = types_pb2.HostFacts(host="host-z")
+    file = tmp_path / "guest.toml"
+    file.write_text(SPECIFICATION)
+    created = await viaduct("machine", "create", str(file), "--host", "host-b")
+    created.complains(3, "says that it is of host-z", "[agent] host")
+    assert site.world.machines == {}
 
 
 def _choice(candidate: Json) -> Json:

@@ -226,7 +226,7 @@ class AgentSection(_Table):
 
 
 class OfferSection(_Table):
-    """What machines may have on this host, where that is less than this version can host; the link in bytes a second.
+    """What machines may have on this host, where that is less than this version can host.
 
     Both agents read it: one refuses to create what the host does not offer, the other to take it in.
     """
@@ -236,7 +236,6 @@ class OfferSection(_Table):
     viommu_modes: Annotated[tuple[ViommuMode, ...], Field(strict=False)] = get_args(ViommuMode)
     viommu_address_bits: Annotated[tuple[AddressBits, ...], Field(strict=False)] = get_args(AddressBits)
     host_dirty_tracking: bool = True
-    link: Annotated[int, _text(lambda value, _: parse_rate(value), RATES_ALLOWED)] = 0
 
 
 class AuditSection(_Table):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vm_migration.daemon.configuration import Configuration
-from vm_migration.daemon.configuration_sections import OfferSection
+from vm_migration.daemon.configuration_sections import HostSection, OfferSection
 from vm_migration.daemon.host_offer import HostOffer
 from vm_migration.errors import InvalidInput
 
@@ -50,17 +50,17 @@ def own_place(configuration: Configuration) -> HostPlace:
         memory_budget=agent.memory_budget,
         arrival_patience=agent.arrival_patience,
         units=agent.units,
-        offer=_offer(configuration.offer, section.bulk_host),
+        offer=_offer(configuration.offer, section),
     )
 
 
-def _offer(said: OfferSection, bulk_host: str) -> HostOffer:
+def _offer(said: OfferSection, host: HostSection) -> HostOffer:
     return HostOffer(
         device_models=frozenset(said.device_models),
         backends=frozenset(said.backends),
         viommu_modes=frozenset(said.viommu_modes),
         viommu_address_bits=frozenset(said.viommu_address_bits),
         host_dirty_tracking=said.host_dirty_tracking,
-        bulk_host=bulk_host,
-        link_bytes_per_s=said.link,
+        bulk_host=host.bulk_host,
+        link_bytes_per_s=host.bandwidth,
     )

@@ -97,9 +97,10 @@ def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> No
     path = tmp_path / "viaduct.toml"
     path.write_text(CONFIGURATION)
     assert own_place(load(path, {})).offer == HostOffer(bulk_host="192.168.0.1")
+    limited = CONFIGURATION.replace("[agent]", 'bandwidth = "10Gbit/s"\n[agent]')
     path.write_text(
-        f'{CONFIGURATION}[offer]\ndevice_models = ["nic"]\nbackends = []\nviommu_address_bits = [48]\n'
-        'host_dirty_tracking = false\nlink = "10Gbit/s"\n'
+        f'{limited}[offer]\ndevice_models = ["nic"]\nbackends = []\nviommu_address_bits = [48]\n'
+        "host_dirty_tracking = false\n"
     )
     assert own_place(load(path, {})).offer == HostOffer(
         device_models=frozenset({"nic"}),
@@ -116,7 +117,6 @@ def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> No
     [
         ('device_models = ["toaster"]', "offer.device_models[0]"),
         ("viommu_address_bits = [57]", "offer.viommu_address_bits[0]"),
-        ('link = "fast"', "offer.link"),
         ('colour = "red"', "offer.colour"),
     ],
 )

@@ -193,7 +193,7 @@ class HostOffer(_message.Message):
     bulk_address: _builtins.str
     """where memory is sent to"""
     link_bytes_per_s: _builtins.int
-    """as configured; 0: nobody said"""
+    """what migrations may take of it, as configured; 0: nobody said"""
     @_builtins.property
     def device_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """qat | nic | gpu | plain"""
