@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.agents import Agents
+from orchestrator.attempt import Outcome
 from orchestrator.store.store import Ownership
 from tests.system.attempts import in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
@@ -31,7 +32,7 @@ async def test_when_the_leader_is_killed_the_other_goes_on_and_the_command_does_
         words = ("migrate", "taken", "--to", "host-b", *ENDLESS, "--json")
         async with running(site, *words, config=pair.operator) as asked:
             await in_the_middle(agents, "host-a", created.machine)
-            key = (await pair.row(term=1)).key()
+            key = (await pair.row()).key()
             pair.daemons[first].kill()
             taken = await pair.row(term=2)
             assert (taken.driver, taken.term) == (pair.other(first), 2)
@@ -97,3 +98,39 @@ async def test_one_that_is_stopped_hands_over_and_what_waits_is_driven(site: Sit
         assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
         await works(site, "host-a", ahead.machine)
         await works(site, "host-b", behind.machine)
+
+
+async def test_without_a_majority_of_etcd_nothing_new_starts_and_what_runs_goes_on(site: Site, agents: Agents) -> None:
+    with two_orchestrators(site, members=3) as pair:
+        config = pair.operator
+        async with (
+            machine(site, agents, specification("runs")) as runs,
+            machine(site, agents, specification("waits")) as waits,
+        ):
+            words = ("migrate", "runs", "--to", "host-b", *ENDLESS, "--detach", "--json")
+            asked = await viaduct(site, *words, config=config)
+            assert asked.exit_code == 0, asked.err
+            await in_the_middle(agents, "host-a", runs.machine)
+            key = (await pair.row()).key()
+            for member in pair.etcd.members[:2]:
+                member.kill()
+            refused = await viaduct(site, "migrate", "waits", "--to", "host-b", *PATIENT, config=config)
+            assert refused.exit_code == 3, refused.err
+            error = refused.document["error"]
+            assert isinstance(error, dict)
+            assert error["code"] == "store-unusable"
+            assert "majority" in error["message"]
+            told = await viaduct(site, "doctor", "--json", config=config)
+            findings = told.document["findings"]
+            assert isinstance(findings, list)
+            assert "store-unusable" in {finding["code"] for finding in findings}
+            await agents.force("host-a", key)
+            await works(site, "host-b", runs.machine)
+            assert site.states("host-a", waits.machine) == ["OWNER"]
+            for member in pair.etcd.members[:2]:
+                member.start()
+            pair.etcd.answers()
+            assert (await pair.row(ended=True)).outcome == Outcome.COMPLETED
+            moved = await viaduct(site, "migrate", "waits", "--to", "host-b", *PATIENT, config=config)
+            assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+            await works(site, "host-b", waits.machine)

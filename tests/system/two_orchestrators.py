@@ -46,13 +46,13 @@ class Pair:
                     await asyncio.sleep(0.02)
         return found
 
-    async def row(self, *, term: int) -> Attempt:
-        """Return the only attempt of the store, once it is driven in a term, or has ended in it."""
+    async def row(self, *, term: int = 1, ended: bool = False) -> Attempt:
+        """Return the only attempt of the store, once it is driven in a term, or has ended where that is waited for."""
         with EtcdStore(self.etcd.place, SITE) as store:
             async with asyncio.timeout(DEADLINE):
                 while True:
                     (found,) = store.attempts(everything=True)
-                    if found.term >= term:
+                    if found.term >= term and (found.ended or not ended):
                         return found
                     await asyncio.sleep(0.02)
 
