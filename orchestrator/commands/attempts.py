@@ -1,15 +1,12 @@
-"""`viaduct list`, `show`, `watch`, `cancel`, `force` and `tune`: what there is about attempts."""
+"""`viaduct list`, `show`, `cancel`, `force` and `tune`: what there is about attempts."""
 
 import click
 from rich.console import Console
 
-from orchestrator.attempt import Attempt, fault_of
-from orchestrator.commands.migrate import result_answer
+from orchestrator.attempt import fault_of
 from orchestrator.commands.options import DURATION, RATE
-from orchestrator.desk import Desk, follow
 from orchestrator.documents.listings import AttemptsDocument, SilentHostDocument
 from orchestrator.render.listings import show_attempts, show_events
-from orchestrator.render.progress import LiveProgress
 from orchestrator.render.quantities import rate, span
 from orchestrator.render.summary import show_result
 from orchestrator.result import attempt_document, fault_document, one_attempt_document
@@ -53,18 +50,6 @@ async def show(call: Invocation, attempt: str, *, events: bool) -> Answer:
             show_events(console, document.events)
 
     return Answer(document, show_it)
-
-
-@click.command("watch")
-@click.argument("attempt", required=False)
-@answering
-async def watch(call: Invocation, attempt: str | None) -> Answer:
-    """Watch ATTEMPT, or the only open one, to its end; exits as its migration does."""
-    async with open_desk(call.configuration()) as desk:
-        found = await desk.attempt(attempt) if attempt else await _only_open(desk)
-        with LiveProgress(call.err, lines=True) as progress:
-            last = await follow(desk.watch(found), progress.update)
-    return result_answer(last or found)
 
 
 @click.command("cancel")
@@ -119,11 +104,3 @@ async def tune(call: Invocation, attempt: str, downtime_limit: int | None, max_b
         console.print(f"{tuned.attempt} of {tuned.name}: {', '.join(given)} from now on")
 
     return Answer(one_attempt_document(tuned), show_it)
-
-
-async def _only_open(desk: Desk) -> Attempt:
-    attempts = (await desk.attempts(everything=False)).attempts
-    if len(attempts) == 1:
-        return attempts[0]
-    what = "Several attempts are open" if attempts else "No attempt is open"
-    raise InvalidInput("which-attempt", what, "Name one; see them: viaduct list --all")

@@ -14,6 +14,7 @@ import msgspec
 
 from orchestrator.documents import listings, preflight, recovery
 from orchestrator.documents.migration import MigrationDocument
+from orchestrator.documents.site import SiteDocument
 from vm_migration.daemon.audit_file import Line
 
 GROUP: Final = "viaduct.documents"
@@ -35,6 +36,7 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.hosts.v1": listings.HostsDocument,
     "viaduct.host.v1": listings.OneHostDocument,
     "viaduct.report.v1": listings.ReportDocument,
+    "viaduct.site.v1": SiteDocument,
     "viaduct.pki.v1": listings.PkiDocument,
     "viaduct.version.v1": listings.VersionDocument,
     "viaduct.error.v1": listings.ErrorDocument,

@@ -173,7 +173,6 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["machine", "create", "nowhere.toml", "--host", "host-a"], "nowhere.toml"),
         (["machine", "show", "nobody"], "nobody"),
         (["show", "12345678"], "12345678"),
-        (["watch"], "No attempt is open"),
         (["evacuate", "host-a"], "evacuate"),
         (["pki", "show", "nothing.pem"], "nothing.pem"),
     ],

@@ -78,6 +78,12 @@ def print_document(document: msgspec.Struct) -> None:
     sys.stdout.flush()
 
 
+def print_line(document: msgspec.Struct) -> None:
+    """Write one JSON document to stdout as a line, for a command that tells again and again."""
+    sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
+    sys.stdout.flush()
+
+
 def common_options(command: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
     """Add --json, --config and --debug to a command."""
     for option in (
@@ -112,9 +118,12 @@ def common_options(command: Callable[_Given, _Result]) -> Callable[_Given, _Resu
 
 
 def answering(
-    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer]],
+    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer | None]],
 ) -> Callable[_Given, Coroutine[object, object, None]]:
-    """Make a command of a coroutine that returns an answer; the command returns what is yet to be awaited."""
+    """Make a command of a coroutine that returns an answer; the command returns what is yet to be awaited.
+
+    None is the answer of a command that has told everything already.
+    """
 
     @common_options
     @functools.wraps(function)
@@ -126,14 +135,16 @@ def answering(
 
 async def _finished(
     invocation: Invocation,
-    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer]],
+    function: Callable[Concatenate[Invocation, _Given], Awaitable[Answer | None]],
     *args: _Given.args,
     **options: _Given.kwargs,
 ) -> None:
     task = asyncio.current_task()
     if task is not None:  # SIGTERM ends a command as Ctrl-C does: with everything cleaned up
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    invocation.finish(await function(invocation, *args, **options))
+    answer = await function(invocation, *args, **options)
+    if answer is not None:
+        invocation.finish(answer)
 
 
 def _current(context: click.Context) -> Invocation:

@@ -1,0 +1,199 @@
+"""What `viaduct watch` shows of the whole site: on any screen, and as lines of what changed."""
+
+import asyncio
+import io
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from orchestrator.attempt import Attempt, Notice, Outcome, Phase
+from orchestrator.documents.schemas import schema_text
+from orchestrator.host_standing import HostStanding
+from orchestrator.learning import Listing
+from orchestrator.render.site import SiteLines, SitePicture
+from orchestrator.site_view import SiteView, site_document
+from orchestrator.site_watch import AskHosts, SiteWatch
+from tests.orchestrator.attempts_to_draw import completed, copying, waiting
+from vm_migration.errors import InvalidInput, MigrationError, Unreachable
+
+SILENT = HostStanding("host-z", (Notice("unreachable", "host-z (dest agent at 10.0.0.9:7002) did not answer"),))
+
+
+MOVING, DONE, WAITING = copying(), completed(), waiting()
+
+
+def named(base: Attempt, number: int) -> Attempt:
+    return replace(base, attempt=f"attempt-{number}", name=f"guest-{number}")
+
+
+def queued(number: int, priority: int = 0) -> Attempt:
+    return replace(named(WAITING, number), phase=Phase.QUEUED, report=None, priority=priority, reason="its turn")
+
+
+def host(number: int) -> HostStanding:
+    return HostStanding(f"host-{number}", (), "0.2.0", frozenset(), 1 << 36, 1 << 35, 12, number % 3, number % 2)
+
+
+def drawn(view: SiteView, *, width: int = 100, height: int = 30, ended: Sequence[Attempt] = ()) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=width, height=height, force_terminal=True, no_color=True, legacy_windows=False)
+    console.print(SitePicture(view, ended))
+    return Text.from_ansi(file.getvalue()).plain
+
+
+def test_a_screen_has_hosts_what_moves_what_waits_and_what_ended() -> None:
+    view = SiteView(1.0, (host(1), SILENT), (named(MOVING, 1), queued(2)))
+    text = drawn(view, ended=(named(DONE, 3),))
+    for words in ("2 hosts, 1 in flight, 1 waiting", "guest-1", "pre-copy", "142 ms", "guest-2", "its turn", "guest-3"):
+        assert words in text, words
+    assert text.index("host-z") < text.index("host-1"), "who is silent comes first"
+    assert "did not answer" in text
+
+
+def test_an_orchestrator_that_is_silent_is_told_beside_what_was_known() -> None:
+    text = drawn(SiteView(1.0, (), (named(MOVING, 1),), unheard="not told: orchestrator at 10.0.0.9:7000"))
+    assert "not told: orchestrator" in text
+    assert "guest-1" in text
+
+
+sites = st.builds(
+    lambda moving, waits, hosts: SiteView(
+        1.0,
+        tuple(host(n) for n in range(hosts)),
+        (*(named(MOVING, n) for n in range(moving)), *(queued(1000 + n) for n in range(waits))),
+    ),
+    *(st.integers(0, 50) for _ in range(3)),
+)
+screens = st.tuples(st.integers(80, 200), st.integers(20, 60))
+
+
+@given(sites, st.integers(0, 20), screens)
+def test_a_site_of_any_size_fits_on_the_screen_and_hides_nothing_silently(
+    view: SiteView, ended: int, screen: tuple[int, int]
+) -> None:
+    width, height = screen
+    shown = drawn(view, width=width, height=height, ended=[named(DONE, 2000 + n) for n in range(ended)]).splitlines()
+    assert len(shown) <= height
+    assert max(len(line) for line in shown) <= width
+    hidden = sum(int(line.split()[1]) for line in shown if line.startswith("and "))
+    rows = sum(line.startswith(("guest-", "host-")) and "->" not in line for line in shown)
+    assert rows + hidden == len(view.hosts) + len(view.attempts)
+
+
+def test_what_waits_is_in_the_order_of_its_turns() -> None:
+    view = SiteView(1.0, (), (queued(1), queued(2, priority=5), queued(3)))
+    assert [one.name for one in view.waiting] == ["guest-2", "guest-1", "guest-3"]
+
+
+def test_lines_tell_what_changed_and_are_silent_otherwise() -> None:
+    lines = SiteLines()
+    first = SiteView(1.0, (host(1), SILENT), (named(MOVING, 1),))
+    told = list(lines.next(first, 0.0))
+    assert [line.split()[0] for line in told] == ["host-1", "host-z", "guest-1"]
+    assert told[0] == "host-1 answers, 12 machines"
+    assert list(lines.next(replace(first, at=2.0), 1.0)) == []
+    assert len(list(lines.next(replace(first, at=8.0), 7.0))) == 1, "now and then, how far it is"
+    back = replace(SILENT, obstacles=(), machines=1)
+    after = SiteView(9.0, (host(1), back), (), (named(DONE, 1),))
+    assert [line.partition(",")[0] for line in lines.next(after, 8.0)] == [
+        "host-z answers",
+        "guest-1 host-a -> host-b: completed",
+    ]
+    assert list(lines.next(replace(after, ended=(), unheard="not told: away"), 9.0)) == ["not told: away"]
+    assert list(lines.next(replace(after, ended=()), 10.0)) == ["attempts are told again"]
+
+
+def test_a_line_of_json_is_what_its_schema_says() -> None:
+    view = SiteView(1.0, (host(1), SILENT), (named(MOVING, 1), queued(2)), (named(DONE, 3),), "not told")
+    document = json.loads(json.dumps(msgspec.to_builtins(site_document(view))))
+    jsonschema.validate(document, json.loads(schema_text("viaduct.site.v1")))
+    assert [one["name"] for one in document["in_flight"] + document["waiting"]] == ["guest-1", "guest-2"]
+    assert (document["ended"][0]["outcome"], document["unheard"]) == ("completed", "not told")
+
+
+class FakeDesk:
+    """Answers, look by look, as it is told to."""
+
+    def __init__(self, *looks: tuple[Attempt, ...] | MigrationError, ends: Sequence[Attempt] = ()) -> None:
+        self.looks = list(looks)
+        self.ends = {one.attempt: one for one in ends}
+
+    async def attempts(self, *, everything: bool) -> Listing:
+        assert not everything
+        look = self.looks.pop(0)
+        if isinstance(look, MigrationError):
+            raise look
+        return Listing(look, {})
+
+    async def attempt(self, start: str) -> Attempt:
+        if start not in self.ends:
+            raise InvalidInput("unknown-attempt", "forgotten")
+        return self.ends[start]
+
+
+async def no_hosts() -> dict[str, HostStanding]:
+    return {}
+
+
+async def seen(desk: FakeDesk, hosts: AskHosts = no_hosts) -> list[SiteView]:
+    wanted, found = len(desk.looks), []
+    async with aclosing(SiteWatch(desk, hosts, lambda: 7.0, every=0.0).views()) as views:
+        async for view in views:
+            found.append(view)
+            if len(found) == wanted:
+                break
+    return found
+
+
+async def test_what_is_not_open_any_more_is_shown_once_as_it_ended() -> None:
+    moving, done = named(MOVING, 1), named(DONE, 1)
+    before, after, later = await seen(FakeDesk((moving,), (), (), ends=[done]))
+    assert (before.ended, after.ended, later.ended) == ((), (done,), ())
+    assert after.ended[0].outcome is Outcome.COMPLETED
+
+
+async def test_what_nobody_remembers_just_goes() -> None:
+    _, after = await seen(FakeDesk((named(MOVING, 1),), ()))
+    assert (after.attempts, after.ended) == ((), ())
+
+
+async def test_an_orchestrator_that_goes_away_and_comes_back_is_waited_for() -> None:
+    moving, done = named(MOVING, 1), named(DONE, 1)
+    away = Unreachable("silent", "orchestrator was silent", "")
+    first, during, after = await seen(FakeDesk((moving,), away, (), ends=[done]))
+    assert (first.unheard, during.attempts) == ("", (moving,))
+    assert "orchestrator was silent" in during.unheard
+    assert (after.unheard, after.ended) == ("", (done,))
+
+
+async def test_nobody_at_the_first_look_is_an_error() -> None:
+    with pytest.raises(Unreachable):
+        await seen(FakeDesk(Unreachable("silent", "orchestrator was silent", "")))
+
+
+async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
+    async def never() -> dict[str, HostStanding]:
+        await asyncio.Event().wait()
+        return {}
+
+    desk = FakeDesk((named(MOVING, 1),))
+    async with aclosing(SiteWatch(desk, never, lambda: 7.0, every=0.0).views()) as views:
+        view = await anext(views)
+    assert (view.hosts, len(view.attempts)) == ((), 1)
+
+
+async def test_a_configuration_that_is_wrong_ends_it() -> None:
+    async def wrong() -> dict[str, HostStanding]:
+        raise InvalidInput("bad-address", "host-a has no port")
+
+    with pytest.raises(InvalidInput):
+        await seen(FakeDesk((), (), ()), wrong)
