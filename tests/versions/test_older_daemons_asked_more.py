@@ -73,6 +73,27 @@ async def test_a_source_that_hears_of_no_profile_and_measures_nothing_is_named(
         await require_alone(mixed_site, created.machine, "host-b")
 
 
+async def test_an_older_host_is_chosen_where_no_other_is_left_though_it_tells_no_offer(
+    mixed_site: MixedSite, agents: Agents, older: Version
+) -> None:
+    mixed_site.a_is_older(older)
+    listed = await viaduct(mixed_site, NEWER, "host", "show", "host-a")
+    assert "an agent of 0.1.0 does not say" in listed.out, listed.err
+    async with machine(mixed_site, agents, specification("chosen"), "host-b") as created:
+        explained = await viaduct(
+            mixed_site, NEWER, "preflight", "chosen", "--to", "any", "--explain", "--measure", "0s"
+        )
+        assert explained.exit_code == 0, explained.err
+        assert "does not say: devices and vIOMMUs, attempts that leave, attempts that arrive" in explained.out
+        assert "host-a is the only one that can take it." in explained.out
+        order = ("migrate", "chosen", "--to", "any", "--downtime-limit", "2s", "--measure", "0s", "--json")
+        moved = await viaduct(mixed_site, NEWER, *order)
+        assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+        back = await viaduct(mixed_site, older, "preflight", "chosen", "--to", "any")  # which knows of no offer
+        assert back.exit_code == 0, back.err
+        await require_alone(mixed_site, created.machine, "host-a")
+
+
 def require_two_lines(ended: Ended, exit_code: int, words: str) -> None:
     """Check that a command said in one line why, and in another what to do."""
     assert ended.exit_code == exit_code, ended
