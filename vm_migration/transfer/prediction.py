@@ -18,7 +18,7 @@ from vm_migration.transfer.convergence import (
     ConvergencePolicy,
     StandstillCosts,
     fits_limit,
-    is_time,
+    is_little,
     shrinks,
 )
 from vm_migration.transfer.dirtying import Dirtying, Growth
@@ -155,11 +155,13 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
         surely_shrinks = left[0] > 0 and shrinks(least, left_after(heavy, least * 1000 / slow))
         may_shrink = left[1] > 0 and left_after(light, most * 500 / fast) <= most * (1 - SHRINKS_BY)
         floors = (costs.standstill_ms(0, unhashed, fast), costs.standstill_ms(0, unhashed, slow))
-        if is_time(best, floors[0], limit, shrinking=surely_shrinks):
+        may_be_little = is_little(best - floors[0], floors[1], limit)
+        surely_little = is_little(worst - floors[1], floors[0], limit)
+        if fits_limit(best, limit) and (may_be_little or not surely_shrinks):
             yield _End(rounds + 1, (early, late), (best, min(worst, limit)), converges=True)
         if (not surely_shrinks and not fits_limit(worst, limit)) or late >= policy.timeout_ms:
             yield _End(rounds + 1, (early, late), (best, worst), converges=False)
-        if not may_shrink or is_time(worst, floors[1], limit, shrinking=True) or early >= policy.timeout_ms:
+        if not may_shrink or (surely_little and fits_limit(worst, limit)) or early >= policy.timeout_ms:
             return
         least, most = left[0], min(left[1], most * (1 - SHRINKS_BY))
         rounds += 1

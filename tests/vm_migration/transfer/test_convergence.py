@@ -62,6 +62,13 @@ def test_while_the_remainder_shrinks_a_shorter_standstill_is_waited_for() -> Non
     assert isinstance(decided(measured(0, 1024, 250), measured(1, 250, 240)), SwitchOver)
 
 
+def test_where_pages_are_little_of_a_standstill_no_shorter_one_is_waited_for() -> None:
+    state = StandstillCosts(fixed_ms=20, device_state_bytes=120 * MIB, hash_bytes_per_s=GIB)
+    for left_mib, kind in ((60, SwitchOver), (90, Continue)):
+        found = decide(Situation([measured(0, 1024, left_mib)], unhashed_bytes=0, elapsed_ms=0), POLICY, state)
+        assert isinstance(found, kind)
+
+
 def test_what_does_not_fit_is_not_moved_however_it_shrinks() -> None:
     assert isinstance(decided(measured(0, 1024, 400), measured(1, 400, 400)), Continue)
 
@@ -172,11 +179,13 @@ def test_what_fits_the_limit_by_less_than_its_margin_is_not_moved(left_mib: floa
 
 
 @given(st.floats(1, 2000), st.floats(0, 200), st.floats(0, 200))
-def test_who_takes_less_beside_its_work_never_stops_later(left_mib: float, one: float, other: float) -> None:
+def test_who_takes_less_beside_its_work_never_stops_later_where_nothing_shrinks(
+    left_mib: float, one: float, other: float
+) -> None:
     stops = [
         isinstance(
             decide(
-                Situation([measured(0, 1024, left_mib)], unhashed_bytes=0, elapsed_ms=0),
+                Situation([measured(0, left_mib, left_mib)], unhashed_bytes=0, elapsed_ms=0),
                 POLICY,
                 StandstillCosts(fixed_ms=fixed, device_state_bytes=0, hash_bytes_per_s=GIB),
             ),
