@@ -4,8 +4,10 @@ import click
 from rich.console import Console
 
 from orchestrator.attempt import fault_of
+from orchestrator.commands.evacuate import cancelled_evacuation, shown_evacuation
 from orchestrator.commands.options import DURATION, RATE
 from orchestrator.documents.listings import AttemptsDocument, SilentHostDocument
+from orchestrator.evacuation.plan import is_evacuation
 from orchestrator.render.listings import show_attempts, show_events
 from orchestrator.render.quantities import rate, span
 from orchestrator.render.summary import show_result
@@ -38,7 +40,9 @@ async def list_attempts(call: Invocation, *, everything: bool) -> Answer:
 @click.option("--events", is_flag=True, help="Every transition, in order.")
 @answering
 async def show(call: Invocation, attempt: str, *, events: bool) -> Answer:
-    """Show ATTEMPT, given by its UUID or the start of it."""
+    """Show ATTEMPT, given by its UUID or the start of it, or an evacuation."""
+    if is_evacuation(attempt):
+        return await shown_evacuation(call, attempt)
     async with open_desk(call.configuration()) as desk:
         found = await desk.attempt(attempt)
         told = await desk.events(found) if events else None
@@ -56,7 +60,9 @@ async def show(call: Invocation, attempt: str, *, events: bool) -> Answer:
 @click.argument("attempt")
 @answering
 async def cancel(call: Invocation, attempt: str) -> Answer:
-    """Cancel ATTEMPT; refused past the point of no return."""
+    """Cancel ATTEMPT, refused past the point of no return; or an evacuation, of which nothing more starts then."""
+    if is_evacuation(attempt):
+        return await cancelled_evacuation(call, attempt)
     async with open_desk(call.configuration()) as desk:
         cancelled = await desk.cancel(await desk.attempt(attempt))
 

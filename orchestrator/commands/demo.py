@@ -58,7 +58,7 @@ async def demo(
                     desk=desk,
                     observe=progress.update,
                     say=say,
-                    interruptible=interrupts(call, desk),
+                    interruptible=interrupts(call, desk.interrupt),
                 )
             say("cleans up")
     return _answer(played)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Unpack
 
@@ -118,22 +118,22 @@ def _complaint(attempt: Attempt, exit_code: int) -> Complaint | None:
 
 
 async def _watched(call: Invocation, desk: Desk, order: Order) -> Attempt:
-    with LiveProgress(call.err) as progress, interrupts(call, desk):
+    with LiveProgress(call.err) as progress, interrupts(call, desk.interrupt):
         progress.say(f"asking for {order.machine}")
         return await desk.migrate(order, progress.update)
 
 
 @contextlib.contextmanager
-def interrupts(call: Invocation, desk: Desk) -> Iterator[None]:
+def interrupts(call: Invocation, cancel: Callable[[], Awaitable[str]]) -> Iterator[None]:
     """Turn Ctrl-C into a cancel; past the point of no return the migration goes on and this command waits for it.
 
-    Each Ctrl-C says what is done about it; the second changes nothing.
+    `cancel` returns what is done, for people. Each Ctrl-C says what is done about it; the second changes nothing.
     """
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
     async def interrupt() -> None:
-        call.err.print(await desk.interrupt(), soft_wrap=True)
+        call.err.print(await cancel(), soft_wrap=True)
 
     def interrupted() -> None:
         task = loop.create_task(interrupt(), name="interrupt")

@@ -25,6 +25,7 @@ from orchestrator.evacuation.plan import (
     closed,
     followed,
     given_up,
+    noted,
     put_off,
     slots_needed,
     startable,
@@ -119,7 +120,7 @@ class Course:
         def change(plan: Evacuation) -> Evacuation:
             for move in plan.moves:
                 plan = plan.with_move(_looked_at(move, rows, now, fraction))
-            return closed(given_up(plan))
+            return noted(closed(given_up(plan)), rows.values(), self._slots.usual)
 
         after = await self._written(change)
         if after.updated_at != plan.updated_at:

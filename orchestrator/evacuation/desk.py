@@ -15,7 +15,6 @@ from orchestrator.evacuation.order import EvacuationOrder
 from orchestrator.evacuation.service import look, look_at_all
 from orchestrator.evacuation.view import EvacuationView
 from orchestrator.maintenance import in_maintenance, set_maintenance
-from orchestrator.slot_book import SlotBook
 from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, Refused
 
@@ -64,7 +63,6 @@ class LocalEvacuationDesk:
         self._around = around
         self._start_daemon = start_daemon
         self._kept = KeptEvacuations(around.store.entries)
-        self._slots = SlotBook(around.slots)
         self._interrupted = asyncio.Event()
 
     async def run(self, order: EvacuationOrder, observe: ViewObserver) -> EvacuationView:
@@ -108,11 +106,11 @@ class LocalEvacuationDesk:
 
     async def all(self, *, everything: bool) -> tuple[EvacuationView, ...]:
         """Read the store."""
-        return await asyncio.to_thread(look_at_all, self._around.store, self._slots, everything=everything)
+        return await asyncio.to_thread(look_at_all, self._around.store, everything=everything)
 
     async def find(self, start: str) -> EvacuationView:
         """Read the store."""
-        return await asyncio.to_thread(look, self._around.store, start, self._slots)
+        return await asyncio.to_thread(look, self._around.store, start)
 
     async def watch(self, view: EvacuationView) -> AsyncGenerator[EvacuationView, None]:
         """Look at the store until it ends.

@@ -13,6 +13,7 @@ from orchestrator.evacuation.plan import (
     Move,
     left_by,
     new_evacuation_id,
+    noted,
 )
 from orchestrator.inventory import Survey
 from orchestrator.policy import MigrationPolicy, require_measurable, require_offered
@@ -71,7 +72,7 @@ def to_leave(order: EvacuationOrder, machines: dict[str, MachineStatus], usual: 
     """Return the plan of an evacuation."""
     there = sorted(machines.values(), key=lambda one: (one.name, one.machine))
     moves = tuple(Move(one.machine, one.name, one.ram_bytes) for one in there)
-    return _plan(order, moves, order.parallel or usual.out_of(order.host), now)
+    return noted(_plan(order, moves, order.parallel or usual.out_of(order.host), now), (), usual)
 
 
 def to_return(order: EvacuationOrder, kept: KeptEvacuations, usual: Slots, now: float) -> Evacuation:
@@ -85,7 +86,7 @@ def to_return(order: EvacuationOrder, kept: KeptEvacuations, usual: Slots, now: 
         hint = "Move machines there one by one: viaduct migrate MACHINE --to HOST"
         raise Refused("nothing-to-restore", f"No evacuation of {order.host} is known", hint)
     plan = _plan(order, left_by(last), order.parallel or usual.into(order.host), now)
-    return replace(plan, undoes=last.evacuation)
+    return noted(replace(plan, undoes=last.evacuation), (), usual)
 
 
 def _plan(order: EvacuationOrder, moves: tuple[Move, ...], parallel: int, now: float) -> Evacuation:

@@ -19,6 +19,7 @@ from typing import Final
 
 from orchestrator.attempt import EXIT_CODES, Asked, Attempt, Fault, Outcome
 from orchestrator.policy import MigrationPolicy
+from orchestrator.queueing import Slots
 from orchestrator.retrying import may_pass, wait_seconds
 
 MARK: Final = "ev-"
@@ -48,6 +49,28 @@ def is_evacuation(identifier: str) -> bool:
     return identifier.startswith(MARK)
 
 
+def exit_code_of(outcome: Outcome | None, *, internal: bool) -> int:
+    """Return the contract's code of how a machine's move ended; of an open one, 0."""
+    if internal:
+        return _INTERNAL
+    return 0 if outcome is None else EXIT_CODES[outcome]
+
+
+def worst_of(codes: Iterable[int]) -> int:
+    """Return the code that a command over many machines exits with; 0 without any."""
+    return min(codes, key=_WORST_FIRST.index, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A host that sends (`out`) or takes (`in`) more machines at once for an evacuation than it usually does."""
+
+    host: str
+    direction: str
+    slots: int
+    usual: int
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """One machine. `current` is the attempt that is open; `not_before` is in seconds since 1970."""
@@ -73,9 +96,7 @@ class Move:
     @property
     def exit_code(self) -> int:
         """The contract's code of how it ended; an open one has 0."""
-        if self.internal:
-            return _INTERNAL
-        return 0 if self.outcome is None else EXIT_CODES[self.outcome]
+        return exit_code_of(self.outcome, internal=self.internal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,7 @@ class Evacuation:
     policy: MigrationPolicy = field(default_factory=MigrationPolicy)
     asked: Asked = field(default_factory=Asked)
     undoes: str = ""  # the evacuation that a restore undoes
+    raised: tuple[Raised, ...] = ()  # the most that was needed of each host beyond what it usually does
     cancel_requested: bool = False
     ended: bool = False
     driver: str = ""
@@ -109,18 +131,12 @@ class Evacuation:
         return replace(self, moves=tuple(move if one.machine == move.machine else one for one in self.moves))
 
     @property
-    def exit_code(self) -> int:
-        """The worst of its machines, in the contract's order."""
-        return min((one.exit_code for one in self.moves), key=_WORST_FIRST.index, default=0)
-
-    @property
     def outcome(self) -> Outcome | None:
         """How it ended: as the worst of its machines did; None while it goes on."""
         if not self.ended:
             return None
-        found = (one for one in self.moves if one.outcome is not None)
-        worst = min(found, key=lambda one: _WORST_FIRST.index(one.exit_code), default=None)
-        return Outcome.COMPLETED if worst is None else worst.outcome
+        worst = worst_of(one.exit_code for one in self.moves)
+        return next((one.outcome for one in self.moves if one.exit_code == worst), Outcome.COMPLETED)
 
 
 def startable(plan: Evacuation, now: float) -> tuple[Move, ...]:
@@ -197,3 +213,16 @@ def slots_needed(plan: Evacuation, attempts: Iterable[Attempt]) -> tuple[Mapping
     if plan.kind is Kind.EVACUATE:
         return {**sent, plan.host: plan.parallel}, taken
     return sent, {**taken, plan.host: plan.parallel}
+
+
+def noted(plan: Evacuation, attempts: Iterable[Attempt], usual: Slots) -> Evacuation:
+    """Return the evacuation with what it needs of hosts noted, and what it needed before."""
+    outgoing, incoming = slots_needed(plan, attempts)
+    known = {(one.host, one.direction): one for one in plan.raised}
+    found = [Raised(host, "out", slots, usual.out_of(host)) for host, slots in outgoing.items()]
+    found += [Raised(host, "in", slots, usual.into(host)) for host, slots in incoming.items()]
+    for one in found:
+        before = known.get((one.host, one.direction))
+        if one.slots > (one.usual if before is None else before.slots):
+            known[one.host, one.direction] = one
+    return replace(plan, raised=tuple(known.values()))

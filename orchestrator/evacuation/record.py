@@ -4,8 +4,8 @@ import uuid
 
 from orchestrator.attempt import Asked, Fault, Outcome
 from orchestrator.evacuation.order import EvacuationOrder
-from orchestrator.evacuation.plan import MARK, Kind, is_evacuation
-from orchestrator.evacuation.view import EvacuationView, MoveView, Raised
+from orchestrator.evacuation.plan import MARK, Kind, Raised, is_evacuation
+from orchestrator.evacuation.view import EvacuationView, MoveView
 from orchestrator.policy import policy_from
 from vm_migration.api.v1 import orchestrator_pb2 as api
 from vm_migration.api.v1 import types_pb2

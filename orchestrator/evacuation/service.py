@@ -103,11 +103,11 @@ class Evacuations:
         Raises:
             InvalidInput: None begins so, or several do.
         """
-        return await asyncio.to_thread(look, self._around.store, start, self._slots)
+        return await asyncio.to_thread(look, self._around.store, start)
 
     async def views(self, *, everything: bool) -> tuple[EvacuationView, ...]:
         """Return the open ones, or all, newest first."""
-        return await asyncio.to_thread(look_at_all, self._around.store, self._slots, everything=everything)
+        return await asyncio.to_thread(look_at_all, self._around.store, everything=everything)
 
     async def watch(self, evacuation: str) -> AsyncGenerator[EvacuationView, None]:
         """Yield one at each change, and now and then without one, until it ends."""
@@ -190,25 +190,25 @@ class Evacuations:
                     _log.warning("evacuations were not looked after", code=error.code, reason=error.message)
 
 
-def look(store: Store, start: str, slots: SlotBook) -> EvacuationView:
+def look(store: Store, start: str) -> EvacuationView:
     """Return an evacuation as it stands. Blocks.
 
     Raises:
         InvalidInput: None begins so, or several do.
     """
-    return _looked_at(store, KeptEvacuations(store.entries).find(start), slots)
+    return _looked_at(store, KeptEvacuations(store.entries).find(start))
 
 
-def look_at_all(store: Store, slots: SlotBook, *, everything: bool) -> tuple[EvacuationView, ...]:
+def look_at_all(store: Store, *, everything: bool) -> tuple[EvacuationView, ...]:
     """Return the open evacuations as they stand, or all, newest first. Blocks."""
     plans = KeptEvacuations(store.entries).all(everything=everything)
-    return tuple(_looked_at(store, plan, slots) for plan in plans)
+    return tuple(_looked_at(store, plan) for plan in plans)
 
 
-def _looked_at(store: Store, plan: Evacuation, slots: SlotBook) -> EvacuationView:
+def _looked_at(store: Store, plan: Evacuation) -> EvacuationView:
     """Return a plan with its attempts as they stand. Blocks."""
     rows: dict[str, Attempt] = {}
     for last in (one.attempts[-1] for one in plan.moves if one.attempts):
         with contextlib.suppress(InvalidInput):  # forgotten since, or not entered yet
             rows[last] = store.get(last)
-    return view_of(plan, rows, slots.usual)
+    return view_of(plan, rows)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.attempt import Attempt, Fault, Outcome
-from orchestrator.evacuation.plan import Evacuation, Kind, Move, slots_needed
-from orchestrator.queueing import Slots
+from orchestrator.evacuation.plan import Evacuation, Kind, Move, Raised, exit_code_of, worst_of
 from orchestrator.result import percent_of
 
 
@@ -28,15 +27,10 @@ class MoveView:
     wire_bytes: int
     internal: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """A host that sends (`out`) or takes (`in`) more machines at once for this than it usually does."""
-
-    host: str
-    direction: str
-    slots: int
-    usual: int
+    @property
+    def exit_code(self) -> int:
+        """The contract's code of how it ended; an open one has 0."""
+        return exit_code_of(self.outcome, internal=self.internal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,11 @@ class EvacuationView:
         return self.outcome is not None
 
     @property
+    def exit_code(self) -> int:
+        """The worst of its machines, in the contract's order."""
+        return worst_of(one.exit_code for one in self.moves)
+
+    @property
     def percent(self) -> int:
         """How much of the machines' memory has gone; of what has an outcome, all of it."""
         whole = sum(one.ram_bytes for one in self.moves)
@@ -70,7 +69,7 @@ class EvacuationView:
         return done // whole if whole else 100
 
 
-def view_of(plan: Evacuation, rows: Mapping[str, Attempt], usual: Slots) -> EvacuationView:
+def view_of(plan: Evacuation, rows: Mapping[str, Attempt]) -> EvacuationView:
     """Return an evacuation with its attempts; `rows` are those of its machines' last ones that are known."""
     moves = tuple(_move(one, rows.get(one.attempts[-1]) if one.attempts else None) for one in plan.moves)
     return EvacuationView(
@@ -82,7 +81,7 @@ def view_of(plan: Evacuation, rows: Mapping[str, Attempt], usual: Slots) -> Evac
         undoes=plan.undoes,
         outcome=plan.outcome,
         moves=moves,
-        raised=_raised(plan, rows, usual),
+        raised=plan.raised,
         cancel_requested=plan.cancel_requested,
         driver=plan.driver,
         created_at=plan.created_at,
@@ -109,10 +108,3 @@ def _move(move: Move, row: Attempt | None) -> MoveView:
         wire_bytes=sum(one.wire_bytes for one in report.rounds) if report is not None else 0,
         internal=move.internal,
     )
-
-
-def _raised(plan: Evacuation, rows: Mapping[str, Attempt], usual: Slots) -> tuple[Raised, ...]:
-    outgoing, incoming = slots_needed(plan, rows.values())
-    out = (Raised(host, "out", n, usual.out_of(host)) for host, n in outgoing.items())
-    into = (Raised(host, "in", n, usual.into(host)) for host, n in incoming.items())
-    return tuple(one for one in (*out, *into) if one.slots > one.usual)

@@ -14,9 +14,9 @@ from orchestrator.admission import Order, admit
 from orchestrator.attempt import Outcome
 from orchestrator.drive import Drive
 from orchestrator.evacuation.order import EvacuationOrder
-from orchestrator.evacuation.plan import Kind
+from orchestrator.evacuation.plan import Kind, Raised
 from orchestrator.evacuation.service import Evacuations
-from orchestrator.evacuation.view import EvacuationView, Raised
+from orchestrator.evacuation.view import EvacuationView
 from orchestrator.maintenance import in_maintenance, set_maintenance
 from orchestrator.queueing import Slots
 from orchestrator.service import AttemptQueue

@@ -173,7 +173,7 @@ async def test_hosts_are_listed_and_one_that_is_away_is_named(viaduct: Run, site
         (["machine", "create", "nowhere.toml", "--host", "host-a"], "nowhere.toml"),
         (["machine", "show", "nobody"], "nobody"),
         (["show", "12345678"], "12345678"),
-        (["evacuate", "host-a"], "evacuate"),
+        (["levitate", "host-a"], "levitate"),
         (["pki", "show", "nothing.pem"], "nothing.pem"),
     ],
 )
