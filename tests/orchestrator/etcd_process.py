@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import signal
 import subprocess
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 from orchestrator.store.etcd.client import EtcdClient
 from tests.system.site import free_ports
 from vm_migration.api.etcd import rpc_pb2 as api
-from vm_migration.daemon.etcd_place import EtcdPlace
+from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls
 from vm_migration.errors import Refused
+from vm_migration.link.tls import TlsFiles
 
 START_SECONDS = 30.0
 _numbers = itertools.count(1)
@@ -28,19 +30,30 @@ class EtcdMember:
     peer: str
     folder: Path
     cluster: str
+    tls: TlsFiles | None = None
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self) -> None:
         words = ["etcd", "--name", self.name, "--data-dir", str(self.folder / self.name)]
-        words += ["--listen-client-urls", f"http://{self.client}", "--advertise-client-urls", f"http://{self.client}"]
+        url = f"{'http' if self.tls is None else 'https'}://{self.client}"
+        words += ["--listen-client-urls", url, "--advertise-client-urls", url]
+        if self.tls is not None:
+            words += ["--cert-file", str(self.tls.certificate), "--key-file", str(self.tls.key)]
+            words += ["--trusted-ca-file", str(self.tls.ca), "--client-cert-auth"]
         words += ["--listen-peer-urls", f"http://{self.peer}", "--initial-advertise-peer-urls", f"http://{self.peer}"]
         words += ["--initial-cluster", self.cluster, "--logger", "zap"]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
-    def send(self, number: signal.Signals) -> None:
+    def freeze(self) -> None:
+        """Stop every thread of it, and return when all stand still."""
         assert self.process is not None, f"{self.name} does not run"
-        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        assert self.process is not None, f"{self.name} does not run"
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -54,10 +67,11 @@ class Etcd:
     """A cluster, of one member or several."""
 
     members: list[EtcdMember]
+    tls: EtcdTls | None = None
 
     @property
     def place(self) -> EtcdPlace:
-        return EtcdPlace(tuple(one.client for one in self.members))
+        return EtcdPlace(tuple(one.client for one in self.members), self.tls)
 
     def new_site(self) -> str:
         """Return the name of a site that has no keys yet."""
@@ -76,9 +90,16 @@ class Etcd:
                 assert time.monotonic() < until, "etcd does not answer"
                 time.sleep(0.05)  # it has no event for that
 
-    def send(self, number: signal.Signals) -> None:
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have every member stand still while the context is entered."""
         for member in self.members:
-            member.send(number)
+            member.freeze()
+        try:
+            yield
+        finally:
+            for member in self.members:
+                member.thaw()
 
     def kill(self) -> None:
         for member in self.members:
@@ -93,14 +114,21 @@ def _answers(client: EtcdClient) -> bool:
     return True
 
 
+def free_address() -> str:
+    """Return an address on loopback at which nobody listens."""
+    (port,) = free_ports(1)
+    return f"127.0.0.1:{port}"
+
+
 @contextlib.contextmanager
-def running_etcd(folder: Path, members: int = 1) -> Iterator[Etcd]:
-    """Have a cluster run, and nothing of it afterwards."""
+def running_etcd(folder: Path, members: int = 1, *, tls: TlsFiles | None = None) -> Iterator[Etcd]:
+    """Have a cluster run, and nothing of it afterwards; `tls` is the certificate that its members show."""
     ports = [f"127.0.0.1:{port}" for port in free_ports(2 * members)]
     names = [f"member-{number}" for number in range(members)]
     cluster = ",".join(f"{name}=http://{peer}" for name, peer in zip(names, ports[members:], strict=True))
     made = zip(names, ports, ports[members:], strict=False)
-    etcd = Etcd([EtcdMember(name, client, peer, folder, cluster) for name, client, peer in made])
+    seen = None if tls is None else EtcdTls(tls.ca, tls.certificate, tls.key, tls.load().identity.name)
+    etcd = Etcd([EtcdMember(name, client, peer, folder, cluster, tls) for name, client, peer in made], seen)
     try:
         etcd.start()
         yield etcd
