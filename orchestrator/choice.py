@@ -109,9 +109,10 @@ def after_arrival(host: HostStanding, ram_bytes: int) -> HostStanding:
 
 
 def _awaiting(host: HostStanding, beside: Known) -> HostStanding:
-    if host.attempts_in is None:
+    awaiting = beside.taking.get(host.host, 0)
+    if host.attempts_in is None or host.attempts_in >= awaiting:
         return host
-    return replace(host, attempts_in=max(host.attempts_in, beside.taking.get(host.host, 0)))
+    return replace(host, attempts_in=awaiting)
 
 
 def _against(needs: Needs, host: HostStanding, beside: Known) -> tuple[Notice, ...]:

@@ -1,5 +1,6 @@
 """What every daemon of this version says of itself."""
 
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Final
 
@@ -25,6 +26,7 @@ def speaks(other: str) -> bool:
     return speak_alike(VERSION, other)
 
 
+@lru_cache(maxsize=256)
 def speak_alike(one: str, other: str) -> bool:
     """Tell whether two versions have a wire in common: a minor version and the one before."""
     try:
