@@ -42,10 +42,20 @@ class IoPageTable:
         return len(self._mappings)
 
     def map(
-        self, iova: int, length: int, memory: MemoryFile, offset: int, *, readable: bool = True, writable: bool = True
+        self,
+        iova: int,
+        length: int,
+        memory: MemoryFile,
+        offset: int,
+        *,
+        readable: bool = True,
+        writable: bool = True,
+        owner: int = 0,
+        by_file: bool = False,
     ) -> None:
         """Add a mapping; its pages are clean. The caller has checked alignment and that the range is free."""
-        self._mappings.add(Mapping(iova, iova + length, memory, offset, readable, writable, self._leaf_sizes))
+        end, sizes = iova + length, self._leaf_sizes
+        self._mappings.add(Mapping(iova, end, memory, offset, readable, writable, sizes, owner, by_file))
         self.generation += 1
 
     def unmap(self, iova: int, length: int) -> int:

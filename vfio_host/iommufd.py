@@ -127,8 +127,19 @@ class Iommufd:
         """IOMMU_IOAS_IOVA_RANGES: everything, until a table narrows it and a device takes the interrupt window."""
         return IovaRanges(ranges=_allowed(self._get(ioas_id, Ioas)), alignment=self._page_size)
 
-    def map(self, ioas_id: int, flags: MapFlags, memory: MemoryFile, *, offset: int, iova: int, length: int) -> None:
-        """IOMMU_IOAS_MAP and MAP_FILE at a fixed IOVA, into every table of the address space.
+    def map(
+        self,
+        ioas_id: int,
+        flags: MapFlags,
+        memory: MemoryFile,
+        *,
+        offset: int,
+        iova: int,
+        length: int,
+        process: int = 0,
+        by_file: bool = False,
+    ) -> None:
+        """IOMMU_IOAS_MAP and MAP_FILE by a process, at a fixed IOVA, into every table of the address space.
 
         EINVAL for alignment, no permission or a forbidden range, EOVERFLOW for a wrap, EEXIST for an overlap,
         EOPNOTSUPP for an unknown flag.
@@ -138,7 +149,9 @@ class Iommufd:
             raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes ends before offset 0x{offset:x} and {length}")
         readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
         ioas = self._get(ioas_id, Ioas)
-        ioas.shape.map(iova, length, memory, offset, readable=readable, writable=writable)
+        ioas.shape.map(
+            iova, length, memory, offset, readable=readable, writable=writable, owner=process, by_file=by_file
+        )
         for hwpt in ioas.hwpts:
             hwpt.table.map(iova, length, memory, offset, readable=readable, writable=writable)
 
@@ -179,6 +192,24 @@ class Iommufd:
         if gone == 0:
             raise CallRefused(errno.ENOENT, f"Nothing is mapped at 0x{iova:x}, {length} bytes")
         return gone
+
+    def change_process(self, process: int) -> None:
+        """IOMMU_IOAS_CHANGE_PROCESS: count every mapping of the context as a process's from here on.
+
+        EINVAL when one of them is by user address, and then none has changed (iommufd_ioas_change_process).
+        """
+        spaces = [each.shape for each in self._objects.values() if isinstance(each, Ioas)]
+        mappings = [mapping for shape in spaces for mapping in shape.overlapping(0, U64_MAX + 1)]
+        if not all(mapping.by_file for mapping in mappings):
+            raise CallRefused(errno.EINVAL, "A mapping is by user address, which no other process has")
+        for mapping in mappings:
+            mapping.owner = process
+
+    def locked_bytes(self, process: int) -> int:
+        """Return what of a process's locked memory its mappings here are: those of spaces with a page table."""
+        shapes = [each.shape for each in self._objects.values() if isinstance(each, Ioas) and each.hwpts]
+        mappings = (mapping for shape in shapes for mapping in shape.overlapping(0, U64_MAX + 1))
+        return sum(mapping.length for mapping in mappings if mapping.owner == process)
 
     # ---- hardware page tables ----
 

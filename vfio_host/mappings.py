@@ -23,7 +23,9 @@ _LONGEST: Final = 1024
 class Mapping(msgspec.Struct, eq=False, gc=False):
     """The IOVAs [iova, end), which lie on a run of memory; its leaves have dirty bits once one of them is set.
 
-    Nothing changes but `dirty`. A struct that the collector need not look at: there are hundreds of thousands.
+    Nothing changes but `dirty`, and in an update of the machine process who `owner` is, whose locked memory it counts
+    as, and whether a user address of theirs is known. `by_file` mappings have none and need none. A struct that the
+    collector need not look at: there are hundreds of thousands.
     """
 
     iova: int
@@ -33,6 +35,9 @@ class Mapping(msgspec.Struct, eq=False, gc=False):
     readable: bool
     writable: bool
     leaf_sizes: tuple[int, ...]
+    owner: int = 0
+    by_file: bool = False
+    has_address: bool = True
     dirty: DirtyBits | None = None
 
     @property

@@ -14,6 +14,8 @@ import numpy as np
 
 from vfio_host.errors import CallRefused
 
+_PROCESSES: Final = 4
+
 
 class MemoryFile:
     """A whole file, mapped shared; it lives as long as a mapping or a registration names it."""
@@ -53,34 +55,41 @@ class MemoryFiles:
 class UserAddresses:
     """What lies at user addresses of the machine process; it stands for the kernel's knowledge of the caller's mm.
 
-    Calls carry no process, so there is one such table for a host; a later registration replaces what it overlaps.
+    Each process has a table of its own; a later registration replaces what it overlaps there. A machine has one
+    process, and two while it is updated: of more than a few, those that registered first are forgotten.
     """
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._regions: list[tuple[int, int, MemoryFile]] = []
+        self._tables: dict[int, list[tuple[int, int, MemoryFile]]] = {}
 
-    def register(self, vaddr: int, length: int, memory: MemoryFile) -> None:
-        """Tell that a file's first bytes are mapped at an address.
+    def register(self, vaddr: int, length: int, memory: MemoryFile, process: int = 0) -> None:
+        """Tell that a file's first bytes are mapped at an address of a process.
 
         Raises:
             CallRefused: EINVAL when the file is shorter than that, or the range is empty or wraps.
         """
         if length <= 0 or vaddr < 0 or vaddr + length > 1 << 64 or length > memory.size:
             raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes cannot give {length} at 0x{vaddr:x}")
-        kept = [r for r in self._regions if r[0] + r[1] <= vaddr or vaddr + length <= r[0]]
-        self._regions = sorted([*kept, (vaddr, length, memory)], key=lambda region: region[0])
-        self._starts = [region[0] for region in self._regions]
+        regions = self._tables.pop(process, [])
+        kept = [r for r in regions if r[0] + r[1] <= vaddr or vaddr + length <= r[0]]
+        self._tables[process] = sorted([*kept, (vaddr, length, memory)], key=_start)
+        if len(self._tables) > _PROCESSES:
+            del self._tables[next(iter(self._tables))]
 
-    def find(self, vaddr: int, length: int) -> tuple[MemoryFile, int]:
-        """Return the memory at a run of user addresses, and the offset in its file.
+    def find(self, vaddr: int, length: int, process: int = 0) -> tuple[MemoryFile, int]:
+        """Return the memory at a run of a process's addresses, and the offset in its file.
 
         Raises:
             CallRefused: EFAULT when not all of it is known.
         """
-        place = bisect_right(self._starts, vaddr) - 1
+        regions = self._tables.get(process, [])
+        place = bisect_right(regions, vaddr, key=_start) - 1
         if place >= 0:
-            start, size, memory = self._regions[place]
+            start, size, memory = regions[place]
             if vaddr + length <= start + size:
                 return memory, vaddr - start
         raise CallRefused(errno.EFAULT, f"No memory is known at user address 0x{vaddr:x}, {length} bytes")
+
+
+def _start(region: tuple[int, int, MemoryFile]) -> int:
+    return region[0]

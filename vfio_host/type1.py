@@ -7,7 +7,11 @@ nothing (semantics 3.3). When the last group that does not pin leaves, everythin
 knows what it wrote (vfio_iommu_populate_bitmap_full).
 
 Rules and errnos: semantics 3.2, 3.3 and tests/golden/kernel-facts.json. It knows no sockets. A refused call changes
-nothing. The flag VADDR is not offered, and so none of the EBUSY that come with it.
+nothing.
+
+A machine process that hands over to another abandons the user addresses of its mappings, and the other registers its
+own: mappings, pages and dirty bits stay, and DMA goes on while there is no address (semantics 9.4, vfio_dma_do_unmap
+and vfio_dma_do_map with VADDR). A mediated device needs an address at every access, so it forbids that.
 """
 
 import errno
@@ -24,6 +28,7 @@ from vfio_host.interface.numbers import (
     PAGE_SIZE,
     U64_MAX,
     DirtyPagesFlags,
+    Extension,
     MapFlags,
     UnmapFlags,
 )
@@ -34,19 +39,25 @@ from vfio_host.memory_file import UserAddresses
 MAX_MAPPINGS: Final = 65535
 _PERMISSIONS: Final = int(MapFlags.READ | MapFlags.WRITE)  # as numbers: ~ of flags drops unknown bits
 _UNMAP_FLAGS: Final = int(UnmapFlags.ALL | UnmapFlags.GET_DIRTY_BITMAP)
+_WHOLE: Final = U64_MAX + 1
 MAX_MAPPING_PAGES: Final = (1 << 31) - 1
 """DIRTY_BITMAP_PAGES_MAX: what one mapping may have while dirty pages are tracked."""
 
 
 class Type1Container:
-    """One open /dev/vfio/vfio, on a host with pages of `page_size` bytes."""
+    """One open /dev/vfio/vfio, on a host with pages of `page_size` bytes.
 
-    def __init__(self, addresses: UserAddresses, page_size: int = PAGE_SIZE) -> None:
+    `updates_vaddr` is false for a kernel without VFIO_UPDATE_VADDR.
+    """
+
+    def __init__(self, addresses: UserAddresses, page_size: int = PAGE_SIZE, *, updates_vaddr: bool = True) -> None:
         self._addresses: Final = addresses
         self._page_size: Final = page_size
         self._groups: dict[str, DeviceIommu] = {}
         self._table: IoPageTable | None = None
         self._tracking = False
+        self._updates_vaddr: Final = updates_vaddr
+        self._without_address = 0
 
     @property
     def table(self) -> IoPageTable | None:
@@ -56,13 +67,15 @@ class Type1Container:
     def add_group(self, name: str, iommu: DeviceIommu) -> None:
         """VFIO_GROUP_SET_CONTAINER.
 
-        Into a live container: EPERM when the device's interrupts are not remapped, EINVAL when a mapping lies where
-        its IOMMU does not reach.
+        Into a live container: EBUSY while a mapping has no user address, EPERM when the device's interrupts are not
+        remapped, EINVAL when a mapping lies where its IOMMU does not reach.
         """
+        if self._without_address:
+            raise CallRefused(errno.EBUSY, f"Group {name} could need pages of mappings without a user address")
         if self._table is not None:
             _check_interrupts(iommu)
             ranges = _allowed([*self._groups.values(), iommu])
-            if not all(contains(ranges, m.iova, m.length) for m in self._table.overlapping(0, U64_MAX + 1)):
+            if not all(contains(ranges, m.iova, m.length) for m in self._table.overlapping(0, _WHOLE)):
                 raise CallRefused(errno.EINVAL, f"Group {name} cannot reach what is mapped already")
         self._groups[name] = iommu
 
@@ -71,7 +84,7 @@ class Type1Container:
         had_hardware = self._hardware
         del self._groups[name]
         if not self._groups:
-            self._table, self._tracking = None, False
+            self._table, self._tracking, self._without_address = None, False, 0
         elif self._table is not None and self._tracking and had_hardware and not self._hardware:
             self._table.mark_all()
 
@@ -100,29 +113,50 @@ class Type1Container:
             unmap_all=True,
         )
 
-    def map(self, flags: MapFlags, vaddr: int, iova: int, size: int) -> None:
-        """VFIO_IOMMU_MAP_DMA.
+    def extension(self, extension: Extension) -> bool:
+        """VFIO_CHECK_EXTENSION. User addresses cannot be updated before SET_IOMMU, nor with a mediated device."""
+        if extension is Extension.UPDATE_VADDR:
+            return self._updates_vaddr and self._table is not None and not self._mediated
+        return True
+
+    def locked_bytes(self, process: int) -> int:
+        """Return what of a process's locked memory its mappings here are; mediated devices alone lock none."""
+        if self._table is None or not self._hardware:
+            return 0
+        return sum(mapping.length for mapping in self._table.overlapping(0, _WHOLE) if mapping.owner == process)
+
+    def map(self, flags: MapFlags, vaddr: int, iova: int, size: int, process: int = 0) -> None:
+        """VFIO_IOMMU_MAP_DMA by a process.
+
+        With VADDR alone it registers a new user address for a mapping that has none, and counts its pages as locked by
+        the process from here on: ENOENT where nothing is mapped, EINVAL for a mapping that has an address or is another
+        than this range. It does not ask what lies there, as the kernel pins nothing anew. Else:
 
         EINVAL for alignment, no permission, an unknown flag, a wrap or a forbidden range, and for more pages than can
         be tracked while they are; EEXIST for an overlap, ENOSPC past the limit of mappings, EFAULT where the caller
         has no memory.
         """
         table = self._live()
-        if not flags or int(flags) & ~_PERMISSIONS:
+        registers = flags == MapFlags.VADDR and self._updates_vaddr
+        if not registers and (not flags or int(flags) & ~_PERMISSIONS):
             raise CallRefused(errno.EINVAL, f"Flags {flags!r} are no permissions")
         self._check_range(iova, size)
         if vaddr < 0 or vaddr % self._page_size or vaddr + size - 1 > U64_MAX:
             raise CallRefused(errno.EINVAL, f"Mapping of {size} bytes at address 0x{vaddr:x} is not aligned, or wraps")
+        if registers:
+            self._register_address(table, iova, size, process)
+            return
         if table.occupied(iova, size):
             raise CallRefused(errno.EEXIST, f"IOVA 0x{iova:x} with {size} bytes is mapped already")
         if len(table) >= MAX_MAPPINGS:
             raise CallRefused(errno.ENOSPC, f"Container has its {MAX_MAPPINGS} mappings")
         if not contains(_allowed(self._groups.values()), iova, size):
             raise CallRefused(errno.EINVAL, f"IOVA 0x{iova:x} with {size} bytes is not within the allowed ranges")
-        memory, offset = self._addresses.find(vaddr, size)
+        memory, offset = self._addresses.find(vaddr, size, process)
         if self._tracking and size // self._page_size > MAX_MAPPING_PAGES:
             raise CallRefused(errno.EINVAL, f"Mapping of {size} bytes is too large to track")
-        table.map(iova, size, memory, offset, readable=MapFlags.READ in flags, writable=MapFlags.WRITE in flags)
+        readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
+        table.map(iova, size, memory, offset, readable=readable, writable=writable, owner=process)
 
     def unmap(
         self,
@@ -136,24 +170,34 @@ class Type1Container:
     ) -> Unmapped:
         """VFIO_IOMMU_UNMAP_DMA, with the bitmap of what goes when GET_DIRTY_BITMAP; a hole unmaps 0 bytes.
 
-        EINVAL for a range that cuts a mapping, alignment, a wrap, ALL with a range, GET_DIRTY_BITMAP with ALL or
-        without tracking, a bitmap that is too small or too large; VADDR is not offered. ENOMEM when the bitmap takes
-        more than `limit` bytes of an answer.
+        EINVAL for a range that cuts a mapping, alignment, a wrap, ALL with a range, GET_DIRTY_BITMAP with ALL or VADDR
+        or without tracking, a bitmap that is too small or too large. ENOMEM when the bitmap takes more than `limit`
+        bytes of an answer.
+        With VADDR nothing is unmapped: the mappings lose their user addresses and no more. EBUSY with a mediated
+        device, EINVAL when one of them has none already.
         """
         table = self._live()
-        if int(flags) & ~_UNMAP_FLAGS:
+        abandons = UnmapFlags.VADDR in flags
+        if int(flags) & ~(_UNMAP_FLAGS | (int(UnmapFlags.VADDR) if self._updates_vaddr else 0)):
             raise CallRefused(errno.EINVAL, f"Flags {flags!r} are not known to UNMAP_DMA")
+        if UnmapFlags.GET_DIRTY_BITMAP in flags and flags != UnmapFlags.GET_DIRTY_BITMAP:
+            raise CallRefused(errno.EINVAL, f"Flags {flags!r} exclude each other")
+        if abandons and self._mediated:
+            raise CallRefused(errno.EBUSY, "A mediated device needs user addresses at every access")
         if UnmapFlags.ALL in flags:
-            if UnmapFlags.GET_DIRTY_BITMAP in flags or iova or size:
-                raise CallRefused(errno.EINVAL, "Unmap of everything takes no range and gives no bitmap")
-            return Unmapped(size=table.unmap(0, U64_MAX + 1))
+            if iova or size:
+                raise CallRefused(errno.EINVAL, "Unmap of everything takes no range")
+            return self._abandon(table, 0, _WHOLE) if abandons else self._unmap(table, 0, _WHOLE)
         self._check_range(iova, size)
+        if abandons:
+            self._check_uncut(iova, size)
+            return self._abandon(table, iova, size)
         wanted = UnmapFlags.GET_DIRTY_BITMAP in flags
         if wanted:
             self._check_bitmap(size, pgsize, bitmap_size)
         self._check_uncut(iova, size)
         bitmap = self._bitmap(iova, size, limit) if wanted else None
-        return Unmapped(size=table.unmap(iova, size), bitmap=bitmap)
+        return self._unmap(table, iova, size, bitmap)
 
     def dirty_pages(
         self,
@@ -195,6 +239,33 @@ class Type1Container:
         """Whether a device is here that reaches memory through an IOMMU, which does not say what it writes."""
         return any(not iommu.mediated for iommu in self._groups.values())
 
+    @property
+    def _mediated(self) -> bool:
+        return any(iommu.mediated for iommu in self._groups.values())
+
+    def _unmap(self, table: IoPageTable, iova: int, size: int, bitmap: Bitmap | None = None) -> Unmapped:
+        if self._without_address:
+            self._without_address -= sum(not mapping.has_address for mapping in table.overlapping(iova, size))
+        return Unmapped(size=table.unmap(iova, size), bitmap=bitmap)
+
+    def _abandon(self, table: IoPageTable, iova: int, size: int) -> Unmapped:
+        found = list(table.overlapping(iova, size))
+        if not all(mapping.has_address for mapping in found):
+            raise CallRefused(errno.EINVAL, "A mapping has no user address already")
+        for mapping in found:
+            mapping.has_address = False
+        self._without_address += len(found)
+        return Unmapped(size=sum(mapping.length for mapping in found))
+
+    def _register_address(self, table: IoPageTable, iova: int, size: int, process: int) -> None:
+        mapping = next(table.overlapping(iova, size), None)
+        if mapping is None:
+            raise CallRefused(errno.ENOENT, f"Nothing is mapped at 0x{iova:x}, {size} bytes")
+        if mapping.has_address or (mapping.iova, mapping.length) != (iova, size):
+            raise CallRefused(errno.EINVAL, f"Mapping at 0x{mapping.iova:x} has an address, or is not of {size} bytes")
+        mapping.has_address, mapping.owner = True, process
+        self._without_address -= 1
+
     def _live(self) -> IoPageTable:
         if self._table is None:
             raise CallRefused(errno.EINVAL, "Container has no IOMMU driver yet")
@@ -203,7 +274,7 @@ class Type1Container:
     def _start(self, table: IoPageTable) -> None:
         if self._tracking:
             return
-        if any(m.length // self._page_size > MAX_MAPPING_PAGES for m in table.overlapping(0, U64_MAX + 1)):
+        if any(m.length // self._page_size > MAX_MAPPING_PAGES for m in table.overlapping(0, _WHOLE)):
             raise CallRefused(errno.EINVAL, "A mapping has too many pages to track")
         self._tracking = True
         table.set_tracking(enable=True)

@@ -12,7 +12,7 @@ from tests.vfio_host.host_process import QAT, new_memory
 from vfio_host.errors import CallRefused
 from vfio_host.interface import calls, numbers
 from vfio_host.interface.calls import AnyCall, Call
-from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, VFIO_CDEV, VFIO_GROUP
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_KVM, DEV_VFIO, VFIO_CDEV, VFIO_GROUP
 from vfio_host.process.host import Host
 from vfio_host.process.open_file import OpenFile, Opening, Received
 
@@ -26,7 +26,9 @@ FIELDS: dict[object, st.SearchStrategy[object]] = {
     int: NUMBERS,
     bool: st.booleans(),
     memoryview: st.binary(max_size=80).map(memoryview),
-    str: st.sampled_from(["", "qat0", "/dev/null", DEV_IOMMU, DEV_VFIO, VFIO_CDEV + "qat0", VFIO_GROUP + "qat0"]),
+    str: st.sampled_from(
+        ["", "qat0", "/dev/null", DEV_IOMMU, DEV_VFIO, DEV_KVM, VFIO_CDEV + "qat0", VFIO_GROUP + "qat0"]
+    ),
     tuple[tuple[int, int], ...]: st.lists(st.tuples(NUMBERS, NUMBERS), max_size=4).map(tuple),
     numbers.MapFlags: st.integers(0, 9).map(numbers.MapFlags),
     numbers.UnmapFlags: st.integers(0, 9).map(numbers.UnmapFlags),
@@ -34,6 +36,7 @@ FIELDS: dict[object, st.SearchStrategy[object]] = {
     numbers.GetDirtyFlags: st.integers(0, 3).map(numbers.GetDirtyFlags),
     numbers.DirtyPagesFlags: st.integers(0, 9).map(numbers.DirtyPagesFlags),
     numbers.DeviceState: st.sampled_from(numbers.DeviceState),
+    numbers.Extension: st.sampled_from(numbers.Extension),
     numbers.Feature: st.sampled_from(numbers.Feature),
 }
 
@@ -56,7 +59,7 @@ def test_any_call_ends_as_an_answer_or_an_errno(steps: list[tuple[int, AnyCall]]
     host, files = Host(QAT), list[OpenFile]()
     root = host.connect()
     memory, eventfd = new_memory(8 * PAGE), os.eventfd(0)
-    for path in (DEV_IOMMU, DEV_VFIO, VFIO_CDEV + "qat0"):
+    for path in (DEV_IOMMU, DEV_VFIO, VFIO_CDEV + "qat0", DEV_KVM):
         files.append(host.open(path).file)
     files[2].call(calls.BindIommufd(iommufd=1), Received(()))
     files[0].call(calls.IoasAlloc(), Received(()))

@@ -102,7 +102,9 @@ def test_mappings_run_out() -> None:
 @pytest.mark.parametrize(
     ("flags", "iova", "size", "pgsize", "bitmap"),
     [
-        (UnmapFlags.VADDR, 0, MIB, 0, 0),
+        (UnmapFlags.VADDR | UnmapFlags.GET_DIRTY_BITMAP, MIB, MIB, PAGE, 32),
+        (UnmapFlags.VADDR, MIB, MIB - PAGE, 0, 0),
+        (UnmapFlags.VADDR | UnmapFlags.ALL, 0, MIB, 0, 0),
         (UnmapFlags(8), 0, MIB, 0, 0),
         (UnmapFlags.ALL, MIB, 0, 0, 0),
         (UnmapFlags.ALL, 0, MIB, 0, 0),

@@ -31,6 +31,7 @@ from vfio_host.interface.configuration import DeviceConfiguration, HostConfigura
 from vfio_host.interface.numbers import (
     DeviceState,
     DirtyPagesFlags,
+    Extension,
     Feature,
     GetDirtyFlags,
     HwptFlags,
@@ -39,14 +40,14 @@ from vfio_host.interface.numbers import (
 )
 
 __all__ = [
-    "Answer", "Answers", "AnyCall", "AttachPt", "Batch", "BindIommufd", "Bitmap", "Call", "Data", "Destroy",
-    "DetachPt", "DeviceConfiguration", "DirtyPages", "DmaLoggingReport", "DmaLoggingStart", "DmaLoggingStop", "Done",
-    "Failed", "GetFeature", "GetHwInfo", "GetInfo", "GetPrecopyInfo", "GroupGetDevice", "GroupSetContainer",
-    "HostConfiguration", "HwptAlloc", "HwptGetDirtyBitmap", "HwptSetDirtyTracking", "IoasAlloc", "IoasIovaRanges",
-    "IoasMap", "IoasMapFile", "IoasUnmap", "IovaRanges", "MapDma", "Number", "Open", "Opened", "PrecopyInfo",
-    "ReadData", "RegionRead", "RegionWrite", "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState",
-    "SetEventfds", "SetIommu", "Type1Info", "UnmapDma", "Unmapped", "WriteData", "answers_decoder", "batch_decoder",
-    "encode",
+    "Answer", "Answers", "AnyCall", "AttachPt", "Batch", "BindIommufd", "Bitmap", "Call", "CheckExtension", "Data",
+    "Destroy", "DetachPt", "DeviceConfiguration", "DirtyPages", "DmaLoggingReport", "DmaLoggingStart",
+    "DmaLoggingStop", "Done", "Failed", "GetFeature", "GetHwInfo", "GetInfo", "GetPrecopyInfo", "GroupGetDevice",
+    "GroupSetContainer", "HostConfiguration", "HwptAlloc", "HwptGetDirtyBitmap", "HwptSetDirtyTracking", "IoasAlloc",
+    "IoasChangeProcess", "IoasIovaRanges", "IoasMap", "IoasMapFile", "IoasUnmap", "IovaRanges", "Irqfd",
+    "LockedMemory", "MapDma", "Number", "Open", "Opened", "PrecopyInfo", "ReadData", "RegionRead", "RegionWrite",
+    "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState", "SetEventfds", "SetIommu", "Type1Info", "UnmapDma",
+    "Unmapped", "WriteData", "answers_decoder", "batch_decoder", "encode",
 ]  # fmt: skip
 
 
@@ -79,6 +80,10 @@ class ReportWrites(Call, frozen=True, tag=True, kw_only=True):
     The first call arms it and reports every page. EOPNOTSUPP where the kernel offers none, ENXIO before any memory
     is registered. Hardware has no such call: a page that a real device wrote is hashed at the pause.
     """
+
+
+class LockedMemory(Call, frozen=True, tag=True, kw_only=True):
+    """VmLck of the calling process, as far as DMA mappings of this host's devices are it -> Number, in bytes."""
 
 
 # ---- /dev/iommu ---------------------------------------------------------------------------------
@@ -121,6 +126,13 @@ class IoasUnmap(Call, frozen=True, tag=True, kw_only=True):
     ioas_id: int
     iova: int
     length: int
+
+
+class IoasChangeProcess(Call, frozen=True, tag=True, kw_only=True):
+    """IOMMU_IOAS_CHANGE_PROCESS: the mappings of this iommufd are the calling process's from here on.
+
+    EINVAL unless all of them are by file; ENOTTY where the kernel does not know the call.
+    """
 
 
 class HwptAlloc(Call, frozen=True, tag=True, kw_only=True):
@@ -177,6 +189,12 @@ class GroupGetDevice(Call, frozen=True, tag=True, kw_only=True):
 
 class SetIommu(Call, frozen=True, tag=True, kw_only=True):
     """VFIO_SET_IOMMU with type1v2, on a container."""
+
+
+class CheckExtension(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_CHECK_EXTENSION, on a container -> Number, 1 or 0."""
+
+    extension: Extension
 
 
 class GetInfo(Call, frozen=True, tag=True, kw_only=True):
@@ -295,6 +313,21 @@ class SetDeviceState(Call, frozen=True, tag=True, kw_only=True):
     state: DeviceState
 
 
+# ---- /dev/kvm ------------------------------------------------------------------------------------
+
+
+class Irqfd(Call, frozen=True, tag=True, kw_only=True):
+    """KVM_IRQFD: an interrupt of the guest is raised by an eventfd, which indexes the descriptors of the batch.
+
+    EBUSY while any machine, this one included, has that eventfd; closing a machine's descriptor gives up all of its.
+    """
+
+    eventfd: int
+    gsi: int
+    assign: bool = True
+    """ENOENT to give up what was not assigned."""
+
+
 # ---- migration data descriptors --------------------------------------------------------------------
 
 
@@ -315,11 +348,11 @@ class WriteData(Call, frozen=True, tag=True, kw_only=True):
 
 
 AnyCall = (
-    Open | RegisterMemory | ReportWrites
-    | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap
+    Open | RegisterMemory | ReportWrites | LockedMemory
+    | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | IoasChangeProcess
     | HwptAlloc | GetHwInfo | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy
-    | GroupSetContainer | GroupGetDevice | SetIommu | GetInfo | MapDma | UnmapDma | DirtyPages
-    | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds
+    | GroupSetContainer | GroupGetDevice | SetIommu | CheckExtension | GetInfo | MapDma | UnmapDma | DirtyPages
+    | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds | Irqfd
     | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
     | DmaLoggingStart | DmaLoggingStop | DmaLoggingReport
 )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Final
 MAX_MESSAGE: Final = 64 << 20
 MAX_DESCRIPTORS: Final = 32
 _HEADER: Final = struct.Struct("<I")
-_CREDENTIALS: Final = struct.Struct("=iII")
+CREDENTIALS: Final = struct.Struct("=iII")
 """struct ucred: process, user, group."""
 
 
@@ -180,8 +180,8 @@ def connect(path: Path, deadline: float) -> Channel:
 
 def same_user(connection: socket.socket) -> bool:
     """Tell whether the peer of a local connection runs as this process's user, or as root (SO_PEERCRED, unix(7))."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, user, _ = _CREDENTIALS.unpack(credentials)
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, user, _ = CREDENTIALS.unpack(credentials)
     return user in (0, os.geteuid())
 
 

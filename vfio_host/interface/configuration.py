@@ -14,6 +14,10 @@ class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """The host's page size: 4, 16 or 64 KiB."""
     leaf_size: int = 0
     """The largest leaf of its IO page tables, in bytes; 0 for leaves of a page each."""
+    update_vaddr: bool = True
+    """type1 lets user addresses be abandoned and registered anew (VFIO_UPDATE_VADDR, Linux 5.12)."""
+    change_process: bool = True
+    """iommufd knows IOMMU_IOAS_CHANGE_PROCESS (Linux 6.13)."""
 
 
 class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Final
 # Paths that can be opened; devices are VFIO_CDEV + name, type1 groups are VFIO_GROUP + name.
 DEV_IOMMU: Final = "/dev/iommu"
 DEV_VFIO: Final = "/dev/vfio/vfio"
+DEV_KVM: Final = "/dev/kvm"
 VFIO_CDEV: Final = "/dev/vfio/devices/"
 VFIO_GROUP: Final = "/dev/vfio/group/"
 
@@ -36,6 +37,13 @@ class UnmapFlags(IntFlag):
     GET_DIRTY_BITMAP = 1
     ALL = 2
     VADDR = 4
+
+
+class Extension(IntEnum):
+    """What VFIO_CHECK_EXTENSION is asked for."""
+
+    UNMAP_ALL = 9
+    UPDATE_VADDR = 10
 
 
 class HwptFlags(IntFlag):

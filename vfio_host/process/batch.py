@@ -73,9 +73,13 @@ class BatchAnswer:
 
 
 def answer(
-    file: OpenFile, body: bytes | bytearray, descriptors: Sequence[int], publish: Callable[[OpenFile], int]
+    file: OpenFile,
+    body: bytes | bytearray,
+    descriptors: Sequence[int],
+    publish: Callable[[OpenFile], int],
+    caller: int = 0,
 ) -> tuple[bytes, list[int]]:
-    """Return the answers to a batch, and the descriptors that go with them; those of the batch are closed.
+    """Return the answers to a batch of a process, and the descriptors that go with them; those of the batch are closed.
 
     `publish` serves a new open file and returns the client's descriptor of it.
 
@@ -85,7 +89,7 @@ def answer(
     """
     try:
         batch = calls.batch_decoder.decode(body)
-        received, result = Received(descriptors), BatchAnswer(len(batch.calls), publish)
+        received, result = Received(descriptors, caller=caller), BatchAnswer(len(batch.calls), publish)
         for call in batch.calls:
             result.carry_out(file, call, received)
         return result.encoded(), result.descriptors

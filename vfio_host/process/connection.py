@@ -14,17 +14,29 @@ import socket
 import struct
 from typing import Final
 
-from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, ChannelClosed, MessageTooLarge, close_all
+from vfio_host.interface.channel import (
+    CREDENTIALS,
+    MAX_DESCRIPTORS,
+    MAX_MESSAGE,
+    ChannelClosed,
+    MessageTooLarge,
+    close_all,
+)
 
 _HEADER: Final = struct.Struct("<I")
-_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+_SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4) + socket.CMSG_SPACE(CREDENTIALS.size)
 
 
 class Connection:
-    """One served socket. After a ChannelError it is of no further use: close it."""
+    """One served socket. After a ChannelError it is of no further use: close it.
+
+    `caller` is the process that sent the last message: a descriptor can be passed on, so it is asked for each.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.caller = 0
         self._socket: Final = connection
         self._header = bytearray()
         self._body: bytearray | None = None
@@ -106,6 +118,8 @@ class Connection:
                 received = array.array("i")
                 received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
                 self._descriptors.extend(received)
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS and len(payload) >= CREDENTIALS.size:
+                self.caller = int(CREDENTIALS.unpack_from(payload)[0])
         if not part:
             raise ChannelClosed("Peer closed the connection")
         if flags & socket.MSG_CTRUNC or len(self._descriptors) > MAX_DESCRIPTORS:

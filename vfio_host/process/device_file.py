@@ -1,9 +1,7 @@
 """The open files of devices: the device itself, and the data descriptors of its migration."""
 
-import contextlib
 import errno
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from vfio_host.devices.migration_driver import DataStream, MigrationDriver
@@ -13,6 +11,7 @@ from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Data, Done, Number
 from vfio_host.interface.numbers import U64_MAX, Feature
 from vfio_host.iommufd import Iommufd
+from vfio_host.process.eventfds import eventfd
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice
 
@@ -72,7 +71,7 @@ class DeviceFile(OpenFile):
             case calls.Reset():
                 self.device.reset()
             case calls.SetEventfds():
-                completion, doorbell = _eventfd(received.at(call.completion)), _eventfd(received.at(call.doorbell))
+                completion, doorbell = eventfd(received.at(call.completion)), eventfd(received.at(call.doorbell))
                 self.device.set_eventfds(completion, doorbell)
             case calls.RegionWrite():
                 if not 0 <= call.value <= U64_MAX:
@@ -172,13 +171,3 @@ class DataFile(OpenFile):
                 return Number(self._stream.write(call.data))
             case _:
                 raise no_such_call(self, call)
-
-
-def _eventfd(descriptor: int) -> int:
-    """Check that a descriptor is an eventfd: only of those is it known that signalling cannot block the loop."""
-    name = ""
-    with contextlib.suppress(OSError):
-        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-    if name != "anon_inode:[eventfd]":
-        raise CallRefused(errno.EINVAL, f"Descriptor {name or descriptor} is not an eventfd")
-    return descriptor

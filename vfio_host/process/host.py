@@ -5,12 +5,14 @@ from typing import Final
 
 from vfio_host.errors import CallRefused, ConfigurationInvalid
 from vfio_host.interface import calls
-from vfio_host.interface.calls import Answer, AnyCall, Data, Done, HostConfiguration
-from vfio_host.interface.numbers import DEV_IOMMU, DEV_VFIO, LEAF_SIZES, VFIO_CDEV, VFIO_GROUP
+from vfio_host.interface.calls import Answer, AnyCall, Data, Done, HostConfiguration, Number
+from vfio_host.interface.numbers import DEV_IOMMU, DEV_KVM, DEV_VFIO, LEAF_SIZES, VFIO_CDEV, VFIO_GROUP
 from vfio_host.iommufd import Iommufd
+from vfio_host.irqfds import Irqfds
 from vfio_host.memory_file import MemoryFiles, UserAddresses
 from vfio_host.process.device_file import DeviceFile
 from vfio_host.process.iommu_files import ContainerFile, GroupFile, IommuFile
+from vfio_host.process.machine_file import MachineFile
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice, iommu_of
 from vfio_host.process.witnessed_memory import WitnessedMemory
@@ -36,6 +38,8 @@ class Host:
             )
         _check_pages(configuration)
         self._page_size: Final = configuration.page_size
+        self._update_vaddr: Final = configuration.update_vaddr
+        self._change_process: Final = configuration.change_process
         self.devices: Final[dict[str, PassthroughDevice]] = {}
         for settings in configuration.devices:
             if settings.name in self.devices:
@@ -46,6 +50,7 @@ class Host:
         self.addresses: Final = UserAddresses()
         self.files: Final = MemoryFiles()
         self._ram: WitnessedMemory | None = None
+        self._irqfds: Final = Irqfds()
         self._last_id = 0
         self._contexts: dict[int, Iommufd] = {}
         self._containers: dict[int, Type1Container] = {}
@@ -55,10 +60,10 @@ class Host:
         """Return what a new connection talks to."""
         return ConnectionFile(self)
 
-    def register_memory(self, vaddr: int, length: int, descriptor: int) -> None:
-        """Tell what lies at user addresses; what was registered last is the RAM that `report_writes` watches."""
+    def register_memory(self, vaddr: int, length: int, descriptor: int, process: int = 0) -> None:
+        """Tell what lies at a process's addresses; what was registered last is the RAM that `report_writes` watches."""
         memory = self.files.of(descriptor)
-        self.addresses.register(vaddr, length, memory)
+        self.addresses.register(vaddr, length, memory, process)
         if self._ram is not None:
             self._ram.close()
         self._ram = WitnessedMemory(memory, length)
@@ -74,12 +79,20 @@ class Host:
             raise CallRefused(errno.ENOMEM, f"Report of {self._ram.report_bytes} bytes does not fit its answer")
         return self._ram.report()
 
+    def locked_bytes(self, process: int) -> int:
+        """Return how much of a process's memory is locked because devices reach it."""
+        on_iommufd = sum(context.locked_bytes(process) for context in self._contexts.values())
+        return on_iommufd + sum(container.locked_bytes(process) for container in self._containers.values())
+
     def open(self, path: str) -> Opening:
         """Open a path. ENOENT for what this host does not have, EBUSY for a device that is open."""
         if path == DEV_IOMMU:
             return self._open_iommu()
         if path == DEV_VFIO:
             return self._open_container()
+        if path == DEV_KVM:
+            number = self._next_id()
+            return Opening(number, MachineFile(number, self._irqfds))
         if path.startswith(VFIO_CDEV):
             device = self._claim(path.removeprefix(VFIO_CDEV))
             return self._open_device(device, None)
@@ -97,10 +110,18 @@ class Host:
     def _open_iommu(self) -> Opening:
         number, context = self._next_id(), Iommufd(self._page_size)
         self._contexts[number] = context
-        return Opening(number, IommuFile(context, self.addresses, self.files, lambda: self._contexts.pop(number)))
+        file = IommuFile(
+            context,
+            self.addresses,
+            self.files,
+            lambda: self._contexts.pop(number),
+            changes_process=self._change_process,
+        )
+        return Opening(number, file)
 
     def _open_container(self) -> Opening:
-        number, container = self._next_id(), Type1Container(self.addresses, self._page_size)
+        container = Type1Container(self.addresses, self._page_size, updates_vaddr=self._update_vaddr)
+        number = self._next_id()
         self._containers[number] = container
         return Opening(number, ContainerFile(container, lambda: self._containers.pop(number)))
 
@@ -160,8 +181,10 @@ class ConnectionFile(OpenFile):
             case calls.Open():
                 return self._host.open(call.path)
             case calls.RegisterMemory():
-                self._host.register_memory(call.vaddr, call.length, received.following())
+                self._host.register_memory(call.vaddr, call.length, received.following(), received.caller)
                 return Done()
+            case calls.LockedMemory():
+                return Number(self._host.locked_bytes(received.caller))
             case calls.ReportWrites():
                 return Data(memoryview(self._host.report_writes(received.room)))
             case _:

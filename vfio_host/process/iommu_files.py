@@ -18,12 +18,19 @@ class IommuFile(OpenFile):
     """/dev/iommu. Bound devices keep the context beyond the file."""
 
     def __init__(
-        self, context: Iommufd, addresses: UserAddresses, files: MemoryFiles, leave: Callable[[], object]
+        self,
+        context: Iommufd,
+        addresses: UserAddresses,
+        files: MemoryFiles,
+        leave: Callable[[], object],
+        *,
+        changes_process: bool = True,
     ) -> None:
         self.context: Final = context
         self._addresses: Final = addresses
         self._files: Final = files
         self._leave: Final = leave
+        self._changes_process: Final = changes_process
 
     def release(self) -> None:
         """Close the file; nothing can be bound to it any more."""
@@ -42,21 +49,37 @@ class IommuFile(OpenFile):
             case calls.IoasIovaRanges():
                 return context.iova_ranges(call.ioas_id)
             case calls.IoasMap():
-                memory, offset = self._find(call)
-                context.map(call.ioas_id, call.flags, memory, offset=offset, iova=call.iova, length=call.length)
+                memory, offset = self._find(call, received.caller)
+                self._map(call, memory, offset, received.caller, by_file=False)
             case calls.IoasMapFile():
                 memory = received.memory(call.file, self._files)
-                context.map(call.ioas_id, call.flags, memory, offset=call.start, iova=call.iova, length=call.length)
+                self._map(call, memory, call.start, received.caller, by_file=True)
+            case calls.IoasChangeProcess() if self._changes_process:
+                context.change_process(received.caller)
             case calls.IoasUnmap():
                 return Number(context.unmap(call.ioas_id, call.iova, call.length))
             case _:
                 return None
         return Done()
 
-    def _find(self, call: calls.IoasMap) -> tuple[MemoryFile, int]:
+    def _map(
+        self, call: calls.IoasMap | calls.IoasMapFile, memory: MemoryFile, offset: int, process: int, *, by_file: bool
+    ) -> None:
+        self.context.map(
+            call.ioas_id,
+            call.flags,
+            memory,
+            offset=offset,
+            iova=call.iova,
+            length=call.length,
+            process=process,
+            by_file=by_file,
+        )
+
+    def _find(self, call: calls.IoasMap, process: int) -> tuple[MemoryFile, int]:
         """Return the memory at a user address. EFAULT only for a mapping with which nothing else is wrong."""
         try:
-            return self._addresses.find(call.user_va, call.length)
+            return self._addresses.find(call.user_va, call.length, process)
         except CallRefused:
             self.context.check_map(call.ioas_id, call.flags, offset=call.user_va, iova=call.iova, length=call.length)
             raise
@@ -98,10 +121,12 @@ class ContainerFile(OpenFile):
         match call:
             case calls.SetIommu():
                 container.set_iommu()
+            case calls.CheckExtension():
+                return Number(int(container.extension(call.extension)))
             case calls.GetInfo():
                 return container.info()
             case calls.MapDma():
-                container.map(call.flags, call.vaddr, call.iova, call.size)
+                container.map(call.flags, call.vaddr, call.iova, call.size, received.caller)
             case calls.UnmapDma():
                 return container.unmap(
                     call.flags,

@@ -124,7 +124,7 @@ class HostLoop:
         if events & selectors.EVENT_WRITE:
             connection.flush()
         elif (message := connection.receive()) is not None:
-            connection.send(*answer(served.file, *message, self._publish))
+            connection.send(*answer(served.file, *message, self._publish, connection.caller))
         if connection.sending != was_sending:
             wanted = selectors.EVENT_WRITE if connection.sending else selectors.EVENT_READ
             self._selector.modify(connection, wanted, self._ready)

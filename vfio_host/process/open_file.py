@@ -14,12 +14,14 @@ from vfio_host.memory_file import MemoryFile, MemoryFiles
 class Received:
     """What came with a batch: its descriptors, which stay the loop's (a call that keeps one duplicates it).
 
+    `caller` is the process that sent it, as the kernel tells: what a call does to its memory it does to that one's.
     `room` is how many bytes the answer of the next call may take; None where answers are not sent as messages. A call
     whose answer is large refuses with ENOMEM before it does anything that cannot be done again.
     """
 
-    def __init__(self, descriptors: Sequence[int], room: int | None = None) -> None:
+    def __init__(self, descriptors: Sequence[int], room: int | None = None, caller: int = 0) -> None:
         self.room = room
+        self.caller: Final = caller
         self._descriptors: Final = tuple(descriptors)
         self._files: Final[dict[int, MemoryFile]] = {}
         self._next = 0
