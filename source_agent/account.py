@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from source_agent.destination_link import DestinationLink
 from source_agent.doubts import Doubts
 from source_agent.outcome import ended
-from source_agent.progress import Outcome, Phase, Progress, ProgressBoard
+from source_agent.progress import ENDED, Outcome, Phase, Progress, ProgressBoard
 from source_agent.sequences import SeenSequence
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
@@ -18,6 +18,7 @@ from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
 from vm_migration.telemetry import logs
+from vm_migration.telemetry.traces import Phases
 
 _log: Final = logs.get(__name__)
 
@@ -56,6 +57,7 @@ class Account:
         self._keeper: Final = keeper
         self._record = custody.record
         self._started_ns: Final = loop_ns()
+        self._phases: Final = Phases()
 
     @property
     def record(self) -> Record:
@@ -113,6 +115,13 @@ class Account:
         self.board.show(progress)
         if progress.phase is not before:
             _log.info("attempt goes on", phase=progress.phase.value, outcome=progress.outcome.value)
+            self._trace(progress.phase)
+
+    def _trace(self, phase: Phase) -> None:
+        if phase in ENDED:
+            self._phases.leave()
+        else:
+            self._phases.enter(phase.value, {"machine": self._record.machine, "attempt": self.attempt})
 
     def enter(self, phase: Phase, reason: str) -> None:
         """Show a phase, and what it does or waits for."""

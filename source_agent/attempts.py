@@ -17,7 +17,8 @@ from source_agent.track_record import TrackRecord, shown_by
 from vm_migration.errors import Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.states import State
-from vm_migration.telemetry import logs
+from vm_migration.telemetry import logs, traces
+from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S
 
 MOST_OPEN: Final = 16
 """Attempts at a time."""
@@ -86,7 +87,11 @@ class Attempts:
         """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""
         record = custody.record
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
-        around = replace(around, fixed_standstill_ms=self.track_record.fixed_ms(record.peer))
+        around = replace(
+            around,
+            fixed_standstill_ms=self.track_record.fixed_ms(record.peer),
+            device_bytes_per_s=self.track_record.device_bytes_per_s(record.peer) or DEVICE_BYTES_PER_S,
+        )
         attempt = OutgoingAttempt(custody, terms, around, self._holdings, self._doubts)
         while len(self._attempts) >= _KEPT:
             oldest = next((key for key, each in self._attempts.items() if not each.open), None)
@@ -101,8 +106,10 @@ class Attempts:
     def drive(self, attempt: OutgoingAttempt, work: Coroutine[None, None, None]) -> None:
         """Have an attempt come to its end, and its end told."""
         record = attempt.record
-        with logs.bound(machine=record.machine, attempt=attempt.attempt, epoch=record.epoch):
-            task = asyncio.create_task(work, name=f"attempt {attempt.attempt}")
+        subject: dict[str, str | int] = {"machine": record.machine, "attempt": attempt.attempt, "epoch": record.epoch}
+        with logs.bound(**subject):
+            task = asyncio.create_task(traces.spanned("attempt", subject, work), name=f"attempt {attempt.attempt}")
+            task.add_done_callback(lambda _: work.close())  # a task that was cancelled before it began leaves it
             task.add_done_callback(lambda done: self._ended(done, attempt))
         self._driving[attempt.attempt] = task
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from source_agent.terms import Terms
-from vm_migration.transfer.convergence import FIXED_STANDSTILL_MS, StandstillCosts
+from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S, FIXED_STANDSTILL_MS, StandstillCosts
 from vm_migration.transfer.dirtying import Dirtying, measured
 from vm_migration.transfer.forecast import (
     PREPARE_SPREAD,
@@ -64,6 +64,7 @@ class Known:
     link_bytes_per_s: Range | None = None
     fixed_ms: Range | None = None
     around_ms: Range | None = None
+    device_bytes_per_s: float = DEVICE_BYTES_PER_S
     pages_per_wire: Range = NOTHING_SAVED
     """Bytes of pages for each byte on the wire, where they may be compressed, of machines that were moved."""
     sample: Sample | None = None
@@ -89,7 +90,10 @@ def estimate(specification: MachineSpecification, description: Description, term
     link = _page_rate(wire, terms, known)
     inputs = _inputs(specification, description, terms, known, link)
     costs = StandstillCosts(
-        decided_with(known.fixed_ms, terms.downtime_limit_ms), description.device_state_bytes, known.hash_bytes_per_s
+        decided_with(known.fixed_ms, terms.downtime_limit_ms),
+        description.device_state_bytes,
+        known.hash_bytes_per_s,
+        known.device_bytes_per_s,
     )
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)

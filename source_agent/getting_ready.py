@@ -115,6 +115,7 @@ class GettingReady:
             account.around.hash_bytes_per_s,
             throttling=throttling,
             fixed_standstill_ms=account.around.fixed_standstill_ms,
+            device_bytes_per_s=account.around.device_bytes_per_s,
         )
         account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
         holding = asyncio.create_task(throttling.hold_on(), name="throttle")
@@ -180,6 +181,7 @@ class GettingReady:
                 bases_found=rounds.remembered.found,
                 remaining_bytes=0,
                 device_bytes=rounds.devices.total.data_bytes,
+                device_bytes_stopped=rounds.devices.total.data_bytes - now.device_bytes,
                 device_left_bytes=0,
                 verified_by=rounds.verified_by,
                 pages_verified=ready.pages_verified,

@@ -19,6 +19,7 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
 from vm_migration.machine.port import MachineGone
 from vm_migration.transfer.convergence import (
+    DEVICE_BYTES_PER_S,
     Continue,
     Fail,
     RoundMeasurement,
@@ -50,6 +51,7 @@ class Precopy:
         *,
         throttling: Throttling,
         fixed_standstill_ms: Range | None = None,
+        device_bytes_per_s: float = DEVICE_BYTES_PER_S,
     ) -> None:
         self._forced = False
         self._stalls = StallWatch()
@@ -59,6 +61,7 @@ class Precopy:
         self._board: Final = board
         self._hash_bytes_per_s: Final = hash_bytes_per_s
         self._fixed_standstill_ms: Final = fixed_standstill_ms
+        self._device_bytes_per_s: Final = device_bytes_per_s
         self._terms = terms
         self.tune(terms)
 
@@ -98,7 +101,9 @@ class Precopy:
             await self._one_round()
             self._note_boundary(elapsed_ms())
             fixed_ms = decided_with(self._fixed_standstill_ms, self._terms.downtime_limit_ms)
-            costs = StandstillCosts(fixed_ms, self._rounds.devices.left_bytes, self._hash_bytes_per_s)
+            costs = StandstillCosts(
+                fixed_ms, self._rounds.devices.left_bytes, self._hash_bytes_per_s, self._device_bytes_per_s
+            )
             situation = Situation(
                 history=self._board.progress.rounds.recent,
                 unhashed_bytes=self._rounds.unhashed_bytes,

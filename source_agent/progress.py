@@ -77,6 +77,8 @@ class Progress:
     remaining_bytes: int = 0
     device_bytes: int = 0
     """Of the devices' state, read for the destination so far."""
+    device_bytes_stopped: int = 0
+    """Of that, what was read while the machine stood still."""
     device_left_bytes: int = 0
     """Of it, what a stop would leave to be moved, as the host estimates."""
     expected_downtime_ms: float = 0.0

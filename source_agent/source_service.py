@@ -24,6 +24,7 @@ from vm_migration.link.authorisation import permitted
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
 from vm_migration.machine.port import MachineError
+from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S
 from vm_migration.wire.attempt_key import attempt_key
 from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.process.control import Description, Observation
@@ -210,6 +211,7 @@ class SourceService(SourceServicer):
             link_bytes_per_s=record.link_bytes_per_s(destination),
             fixed_ms=record.fixed_ms(destination),
             around_ms=record.around_ms(destination),
+            device_bytes_per_s=record.device_bytes_per_s(destination) or DEVICE_BYTES_PER_S,
             pages_per_wire=record.pages_per_wire(),
             sample=sample,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.tls import TlsFiles
+from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S
 from vm_migration.transfer.ranges import Range
 
 BeforeHandoff = Callable[[], Awaitable[None]]
@@ -31,5 +32,7 @@ class Surroundings:
     channels: OpenChannel = open_channel
     fixed_standstill_ms: Range | None = None
     """What a standstill took beside its work of late; None where that is not known."""
+    device_bytes_per_s: float = DEVICE_BYTES_PER_S
+    """How fast devices' state went over while a machine stood still, of late."""
     wall: Callable[[], float] = time.time
     """Seconds since 1970, for what must outlive a boot."""

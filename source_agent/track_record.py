@@ -34,6 +34,8 @@ class Shown:
     """The whole, less Begin to Start, the rounds and the standstill."""
     pages_per_wire: float = 1.0
     """Bytes of pages that a byte on the wire stood for, at least one."""
+    device_bytes_per_s: float | None = None
+    """How fast devices' state went over while the machine stood still; None where there was too little."""
 
     @property
     def filled_the_wire(self) -> bool:
@@ -69,6 +71,12 @@ class TrackRecord:
         found = [each.fixed_ms for each in self._to(destination) or self._to_any()]
         return Range.of_samples(found) if found else None
 
+    def device_bytes_per_s(self, destination: str) -> float | None:
+        """Return how fast devices' state goes over while a machine stands still, likewise."""
+        found = [each.device_bytes_per_s for each in self._to(destination) if each.device_bytes_per_s]
+        found = found or [each.device_bytes_per_s for each in self._to_any() if each.device_bytes_per_s]
+        return Range.of_samples(found).likely if found else None
+
     def around_ms(self, destination: str) -> Range | None:
         """Return what an attempt takes beside Prepare, rounds and standstill, likewise."""
         found = [each.around_ms for each in self._to(destination) or self._to_any()]
@@ -100,7 +108,13 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
     carried = wire * 1000 / ms if ms > 0 else 0.0
     downtime_ms = progress.downtime.downtime_us / 1000
     hashed_ms = progress.downtime.verify_us / 1000 if progress.verified_by == "full" else 0.0
-    work_ms = last.wire_bytes * 1000 / carried if carried else last.ms
+    state_bytes, state_ms = progress.device_bytes_stopped, progress.downtime.device_state_us / 1000
+    much_state = state_bytes >= _ENOUGH_BYTES and state_ms > 0
+    if carried:
+        pages_ms = (last.wire_bytes - (state_bytes if much_state else 0)) * 1000 / carried
+        work_ms = max(0.0, pages_ms) + (state_ms if much_state else 0.0)
+    else:
+        work_ms = last.ms
     rounds_ms = progress.rounds.last.ended_ms - last.ms
     limit = max_bandwidth_bytes_per_s
     return Shown(
@@ -108,6 +122,7 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
         fixed_ms=max(0.0, downtime_ms - work_ms - hashed_ms),
         around_ms=max(0.0, progress.total_ms - progress.started_after_ms - rounds_ms - downtime_ms),
         pages_per_wire=max(1.0, moved / wire) if wire else 1.0,
+        device_bytes_per_s=state_bytes * 1000 / state_ms if much_state else None,
     )
 
 

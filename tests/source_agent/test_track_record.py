@@ -150,3 +150,21 @@ def test_old_attempts_are_forgotten() -> None:
     link = record.link_bytes_per_s("b")
     assert link is not None
     assert link.low > 8e8
+
+
+def test_devices_state_is_shown_apart_where_there_is_much_of_it() -> None:
+    last = replace(measured(1, 10, 150), wire_bytes=42 * MIB)
+    downtime = Downtime(10_000, 30_000, 100_000, 10_000, 5_000, 20_000, 0, shared_clock=True)
+    stopped = replace(COMPLETED, rounds=log(measured(0, 1000, 1000), last), downtime=downtime)
+    shown = shown_by(replace(stopped, device_bytes_stopped=32 * MIB), 0)
+    assert shown is not None
+    assert shown.device_bytes_per_s == pytest.approx(320 * MIB)
+    assert shown.fixed_ms == pytest.approx(175 - 10 - 100)
+    little = shown_by(replace(stopped, device_bytes_stopped=4096), 0)
+    assert little is not None
+    assert little.device_bytes_per_s is None
+    record = TrackRecord()
+    assert record.device_bytes_per_s("b") is None
+    record.note("b", shown)
+    record.note("b", little)
+    assert record.device_bytes_per_s("b") == record.device_bytes_per_s("c") == shown.device_bytes_per_s

@@ -33,6 +33,7 @@ acknowledged would put those preparations into the standstill, and is refused ev
 machine that stands still already has no device in pre-copy, and waits for none.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,6 +54,8 @@ _OF_THE_FLOOR: Final = 0.5
 """The shares that the last pages may take without another round being worth it."""
 FIXED_STANDSTILL_MS: Final = 50.0
 """Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, until it is known."""
+DEVICE_BYTES_PER_S: Final = 200e6
+"""How fast a device's state is read, sent and loaded where the link is faster, until it is known."""
 _SAMPLE_BYTES: Final = 4 << 20
 _SAMPLE_MS: Final = 100.0
 _RECENT: Final = 256
@@ -160,6 +163,8 @@ class StandstillCosts:
     """What a stop would leave to be moved of the devices' state."""
     hash_bytes_per_s: float
     """How fast both ends together hash what was not hashed before; they work at the same time."""
+    device_bytes_per_s: float = math.inf
+    """How fast the devices' state is read, sent and loaded, where the link is faster than that."""
 
     def standstill_ms(self, page_bytes: float, unhashed_bytes: float, rate_bytes_per_s: float) -> float:
         """Return how long the guest stands still, in milliseconds.
@@ -173,7 +178,8 @@ class StandstillCosts:
         if rate_bytes_per_s <= 0:
             return float("inf")
         hashing = unhashed_bytes * 1000 / self.hash_bytes_per_s if unhashed_bytes else 0.0
-        return self.fixed_ms + (page_bytes + self.device_state_bytes) * 1000 / rate_bytes_per_s + hashing
+        state = self.device_state_bytes * 1000 / min(rate_bytes_per_s, self.device_bytes_per_s)
+        return self.fixed_ms + page_bytes * 1000 / rate_bytes_per_s + state + hashing
 
 
 @dataclass(frozen=True, slots=True)

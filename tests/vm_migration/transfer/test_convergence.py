@@ -69,6 +69,13 @@ def test_where_pages_are_little_of_a_standstill_no_shorter_one_is_waited_for() -
         assert isinstance(found, kind)
 
 
+def test_devices_state_takes_as_long_as_the_slower_of_reading_it_and_the_link() -> None:
+    costs = StandstillCosts(0, device_state_bytes=32 * MIB, hash_bytes_per_s=GIB, device_bytes_per_s=320 * MIB)
+    assert costs.standstill_ms(0, 0, RATE) == pytest.approx(100)
+    assert costs.standstill_ms(10 * MIB, 0, RATE) == pytest.approx(110)
+    assert costs.standstill_ms(0, 0, 32 * MIB) == pytest.approx(1000)
+
+
 def test_what_does_not_fit_is_not_moved_however_it_shrinks() -> None:
     assert isinstance(decided(measured(0, 1024, 400), measured(1, 400, 400)), Continue)
 
