@@ -5,7 +5,7 @@ that long. With one, whoever asks hears at once that it does not answer. Every c
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc.aio
@@ -27,22 +27,23 @@ Method = Callable[["OrchestratorAsyncStub"], grpc.aio.UnaryUnaryMultiCallable[_R
 
 
 class Doors:
-    """Open channels to orchestrators, and which of them was found to lead."""
+    """Where orchestrators are met, and which of them was found to lead."""
 
-    def __init__(self, channels: Sequence[tuple[str, grpc.aio.Channel]]) -> None:
-        """Take addresses, which are for people, with their channels."""
-        self._doors = tuple((f"orchestrator at {address}", OrchestratorStub(channel)) for address, channel in channels)
+    def __init__(self, addresses: Sequence[str], channel_to: Callable[[str], grpc.aio.Channel]) -> None:
+        """Take addresses, and what returns the channel to one for the next call: after a renewal it is another."""
+        self._addresses = tuple(addresses)
+        self._channel_to = channel_to
         self._at = 0
 
     @property
     def peer(self) -> str:
         """Who is asked, for people."""
-        return self._doors[self._at][0]
+        return f"orchestrator at {self._addresses[self._at]}"
 
     @property
     def stub(self) -> "OrchestratorAsyncStub":
         """Who is asked."""
-        return self._doors[self._at][1]
+        return OrchestratorStub(self._channel_to(self._addresses[self._at]))
 
     async def ask(self, method: Method[_Request, _Response], request: _Request, *, deadline: float) -> _Response:
         """Make a call, and return its answer; `deadline` is of each try, in seconds.
@@ -51,17 +52,19 @@ class Doors:
             MigrationError: What the orchestrator raised; Unreachable where none answered that leads.
         """
         loop = asyncio.get_running_loop()
-        until, failures = loop.time() + (TAKEOVER_SECONDS if len(self._doors) > 1 else 0), 0
+        until, failures = loop.time() + TAKEOVER_SECONDS, 0
+        said: dict[str, Unreachable] = {}
         while True:
             peer = self.peer
             try:
                 return await call(method(self.stub), request, peer=peer, deadline=deadline)
             except Unreachable as error:
-                failures += 1
-                if not self.turn_from(error):
+                if not self.turn_from(error) or len(self._doors) == 1:
                     raise
-                if failures >= len(self._doors) and loop.time() >= until:
-                    raise
+                said[peer] = error
+            failures += 1
+            if len(said) == len(self._doors) and loop.time() >= until:
+                raise _nobody_leads(said.values())
             if failures % len(self._doors) == 0:
                 await pause(failures // len(self._doors) - 1)
 
@@ -69,5 +72,11 @@ class Doors:
         """Turn to the next door where this one leads nowhere; what an orchestrator says of its hosts is an answer."""
         closed = error.code == STANDING_BY or self.peer in error.message
         if closed:
-            self._at = (self._at + 1) % len(self._doors)
+            self._at = (self._at + 1) % len(self._addresses)
         return closed
+
+
+def _nobody_leads(said: Iterable[Unreachable]) -> Unreachable:
+    texts = "; ".join(error.message for error in said)
+    hint = "Look at their logs, and at the site's etcd: viaduct doctor"
+    return Unreachable("nobody-leads", f"None of the site's orchestrators leads: {texts}", hint)

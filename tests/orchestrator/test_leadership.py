@@ -103,6 +103,11 @@ async def served(leading: Leading, around: Surroundings) -> AsyncIterator[tuple[
         await channel.close()
 
 
+def doors_of(*channels: tuple[str, grpc.aio.Channel]) -> Doors:
+    known = dict(channels)
+    return Doors(tuple(known), known.__getitem__)
+
+
 @pytest.fixture
 async def doors(around: Surroundings) -> AsyncIterator[Doors]:
     """One door at which nobody answers, one at which somebody stands by, and that of who leads."""
@@ -112,7 +117,7 @@ async def doors(around: Surroundings) -> AsyncIterator[Doors]:
         served(Leading(leader=lambda: "the other"), around) as standing_by,
         served(Leading(at_work), around) as leads,
     ):
-        yield Doors([("closed", closed), standing_by, leads])
+        yield doors_of(("closed", closed), standing_by, leads)
         await closed.close()
 
 
@@ -137,13 +142,13 @@ async def test_what_an_orchestrator_says_of_its_hosts_is_its_answer(site: FakeSi
 async def test_who_alone_is_asked_and_stands_by_says_so_at_once(around: Surroundings) -> None:
     async with served(Leading(leader=lambda: "the other"), around) as door:
         with pytest.raises(Unreachable, match="the other leads"):
-            await RemoteDesk(Doors([door])).attempts(everything=False)
+            await RemoteDesk(doors_of(door)).attempts(everything=False)
 
 
-async def test_where_nobody_leads_for_long_the_last_that_was_said_is_told(
+async def test_where_nobody_leads_for_long_what_each_said_is_told(
     around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestrator.doors.TAKEOVER_SECONDS", 0.2)
     async with served(Leading(), around) as first, served(Leading(), around) as second:
         with pytest.raises(Unreachable, match="nobody leads"):
-            await RemoteDesk(Doors([first, second])).attempts(everything=False)
+            await RemoteDesk(doors_of(first, second)).attempts(everything=False)

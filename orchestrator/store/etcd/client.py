@@ -180,4 +180,6 @@ def _told(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
 def _cause(code: grpc.StatusCode, details: str, deadline: float) -> str:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {deadline:g} s, as of one that has lost the majority"
+    if details.startswith("failed to connect"):  # gRPC names the address again, and every layer that it came through
+        details = details.rpartition(": ")[2]
     return details.partition("\n")[0][:200] or "does not answer"
