@@ -20,6 +20,7 @@ from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.drive import Drive
 from orchestrator.learning import Listing, find, listing
+from orchestrator.link_shares import LinkShares
 from orchestrator.looking import changes
 from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination
@@ -61,7 +62,8 @@ class AttemptQueue:
         self._slots = SlotBook(Slots()) if slots is None else slots
         self._served: dict[str, float] = {}
         self._version = 0
-        self._around = replace(around, observe=self._observe)
+        self._links = LinkShares(around.agents, around.bandwidth)
+        self._around = replace(around, observe=self._observe, terms=self._links.terms)
         self._tell = around.observe
         self._drives: dict[str, Drive] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -169,13 +171,13 @@ class AttemptQueue:
         return await steering.force(self._around, attempt)
 
     async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
-        """Change an attempt's limits."""
-        return await steering.tune(
-            self._around,
-            attempt,
-            downtime_limit_ms=downtime_limit_ms,
-            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+        """Change an attempt's limits; its bandwidth stays within its share of the links."""
+        most = max_bandwidth_bytes_per_s and self._links.bounded(attempt, max_bandwidth_bytes_per_s)
+        tuned = await steering.tune(
+            self._around, attempt, downtime_limit_ms=downtime_limit_ms, max_bandwidth_bytes_per_s=most
         )
+        self.look_again()  # others may get less, or more
+        return tuned
 
     # the queue
 
@@ -220,9 +222,14 @@ class AttemptQueue:
             for attempt in chosen:
                 self._served[attempt.source] = self._around.clock()
                 self._start(attempt)
+            self._share_links()
             await self._explain([*running, *chosen])
             await self._wake.wait()
             self._wake.clear()
+
+    def _share_links(self) -> None:
+        for tuning in self._links.due(drive.attempt for drive in self._drives.values()):
+            self._group.create_task(self._links.tell(tuning), name=f"tune {tuning.attempt.attempt}")
 
     def _ready(self) -> list[Attempt]:
         return [one for one in self._waiting.values() if one.attempt not in self._backing_off]
@@ -250,6 +257,7 @@ class AttemptQueue:
 
     async def _look_after(self, now: float) -> None:
         store = self._around.store
+        self._share_links()
         for attempt in list(self._waiting.values()):
             try:
                 row = await asyncio.to_thread(store.heartbeat, attempt, now)

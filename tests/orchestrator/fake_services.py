@@ -52,6 +52,7 @@ class FakeSource(SourceServicer):
         attempt = self.world.attempts.get(request.key.attempt)
         if attempt is None:
             attempt = FakeAttempt(self.world, request, status.epoch + 1)
+            self.world.begun_with[request.key.attempt] = request.policy.max_bandwidth_bytes_per_s
             self.world.attempts[request.key.attempt] = attempt
         return source.BeginResponse(
             key=attempt.report.key,

@@ -48,6 +48,7 @@ class World:
     incoming: dict[str, str] = field(default_factory=dict)  # attempt -> the destination's state
     outgoing: dict[str, source.OutgoingReport] = field(default_factory=dict)  # what the source's journal says
     terms: dict[str, int] = field(default_factory=dict)
+    begun_with: dict[str, int] = field(default_factory=dict)  # attempt -> the bandwidth that it began with
 
     def add(self, name: str, host: str) -> str:
         """Put a machine on a host."""

@@ -1,0 +1,87 @@
+"""What runs shares the bandwidth of its hosts' links: at its begin, when others begin, and when they end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.admission import Order
+from orchestrator.attempt import Attempt, Outcome, Phase
+from orchestrator.driving import driving
+from orchestrator.link_shares import LinkShares, Tuning
+from orchestrator.policy import MigrationPolicy
+from orchestrator.queueing import Slots
+from orchestrator.service import AttemptQueue
+from orchestrator.surroundings import Surroundings
+from tests.orchestrator.fake_agents import FakeSite, fake_site
+from tests.orchestrator.test_queueing import waiting
+from vm_migration.errors import Unreachable
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[FakeSite]:
+    async with fake_site("host-a", "host-b", "host-c") as running:
+        yield running
+
+
+async def until(queue: AttemptQueue, attempt: Attempt, phase: Phase) -> None:
+    async for row in queue.watch(attempt.attempt):
+        if row.phase == phase:
+            return
+
+
+async def test_who_begins_gets_a_share_and_who_ends_leaves_one(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    shared = replace(around, driver="orchestrator", slots=Slots(outgoing=2), bandwidth={"host-a": 10 * MIB})
+    async with driving(shared) as at_work:
+        queue = at_work.queue
+        first = await queue.submit(Order("one", "host-b"))
+        await until(queue, first, Phase.PRE_COPY)
+        second = await queue.submit(Order("two", "host-c", MigrationPolicy(max_bandwidth_bytes_per_s=2 * MIB)))
+        await until(queue, second, Phase.PRE_COPY)
+        while f"Tune 0 {8 * MIB}" not in site.world.calls:  # noqa: ASYNC110 - the source has it: it tells nobody
+            await asyncio.sleep(0.01)
+        assert site.world.begun_with == {first.attempt: 10 * MIB, second.attempt: 2 * MIB}
+        tuned = await queue.tune(
+            await queue.find(second.attempt), downtime_limit_ms=0, max_bandwidth_bytes_per_s=50 * MIB
+        )
+        assert (tuned.attempt, site.world.calls[-1]) == (second.attempt, f"Tune 0 {5 * MIB}")
+        while site.world.calls.count(f"Tune 0 {5 * MIB}") < 2:  # noqa: ASYNC110 - the first one, too
+            await asyncio.sleep(0.01)
+        await queue.cancel(await queue.find(second.attempt))
+        await until(queue, second, Phase.ABORTED)
+        while f"Tune 0 {10 * MIB}" not in site.world.calls:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        site.world.script.go.set()
+        await until(queue, first, Phase.COMPLETED)
+    assert around.store.get(first.attempt).policy.max_bandwidth_bytes_per_s == 0  # as it was asked for
+    assert around.store.get(second.attempt).outcome == Outcome.CANCELLED
+
+
+async def test_without_a_budget_nobody_is_tuned(site: FakeSite, around: Surroundings) -> None:
+    shares = LinkShares(around.agents, {})
+    one = replace(waiting(1, "host-a", "host-b"), epoch=2)
+    assert (shares.terms(one), shares.due([one]), shares.bounded(one, 77)) == (one.policy, [], 77)
+    assert site.world.calls == []
+
+
+async def test_a_source_that_cannot_be_told_is_due_again(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = LinkShares(around.agents, {"host-a": 100})
+    one = replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY)
+    (tuning,) = shares.due([one])
+    assert tuning == Tuning(one, 100)
+
+    async def silent(*_: object) -> None:
+        raise Unreachable("unreachable", "Nobody answers")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(around.agents, "tune", silent)
+        await shares.tell(tuning)
+    assert shares.due([one]) == [tuning]
+    past = replace(one, phase=Phase.RELEASING)
+    assert shares.due([past]) == []
