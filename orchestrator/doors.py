@@ -59,14 +59,14 @@ class Doors:
             try:
                 return await call(method(self.stub), request, peer=peer, deadline=deadline)
             except Unreachable as error:
-                if not self.turn_from(error) or len(self._doors) == 1:
+                if not self.turn_from(error) or len(self._addresses) == 1:
                     raise
                 said[peer] = error
             failures += 1
-            if len(said) == len(self._doors) and loop.time() >= until:
+            if len(said) == len(self._addresses) and loop.time() >= until:
                 raise _nobody_leads(said.values())
-            if failures % len(self._doors) == 0:
-                await pause(failures // len(self._doors) - 1)
+            if failures % len(self._addresses) == 0:
+                await pause(failures // len(self._addresses) - 1)
 
     def turn_from(self, error: MigrationError) -> bool:
         """Turn to the next door where this one leads nowhere; what an orchestrator says of its hosts is an answer."""
