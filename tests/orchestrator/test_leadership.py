@@ -150,5 +150,6 @@ async def test_where_nobody_leads_for_long_what_each_said_is_told(
 ) -> None:
     monkeypatch.setattr("orchestrator.doors.TAKEOVER_SECONDS", 0.2)
     async with served(Leading(), around) as first, served(Leading(), around) as second:
-        with pytest.raises(Unreachable, match="nobody leads"):
+        with pytest.raises(Unreachable, match=r"nobody leads.*nobody leads") as refusal:
             await RemoteDesk(doors_of(first, second)).attempts(everything=False)
+        assert refusal.value.code == "nobody-leads"
