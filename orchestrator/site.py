@@ -23,7 +23,7 @@ from orchestrator.store.store import Store
 from orchestrator.surroundings import Surroundings, ignore
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.errors import InvalidInput
-from vm_migration.link.channel import open_channel
+from vm_migration.link.renewed_channels import RenewedChannels
 
 _SQLITE: Final = "sqlite://"
 
@@ -114,14 +114,14 @@ def _around(
 
 @contextlib.asynccontextmanager
 async def open_doors(configuration: Configuration) -> AsyncIterator[Doors]:
-    """Open channels to the site's orchestrators; nothing is sent before the first call."""
-    async with contextlib.AsyncExitStack() as stack:
-        found = []
+    """Open channels to the site's orchestrators, anew once certificates are; nothing is sent before the first call."""
+    channels = RenewedChannels(configuration.tls_files())
+    try:
         for address in configuration.site.orchestrators:
-            channel = open_channel(address, configuration.tls_files(), PEER)
-            stack.push_async_callback(channel.close)
-            found.append((address, channel))
-        yield Doors(found)
+            channels.to(address, PEER)  # whoever has no usable certificate hears of it now
+        yield Doors(configuration.site.orchestrators, lambda address: channels.to(address, PEER))
+    finally:
+        await channels.close()
 
 
 @contextlib.asynccontextmanager

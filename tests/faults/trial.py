@@ -214,7 +214,7 @@ async def desk(site: FaultSite) -> AsyncIterator[RemoteDesk]:
     """Open the daemon's desk."""
     channel = open_channel(site.orchestrator_address, site.identities["operator"], "orchestrator")
     try:
-        yield RemoteDesk(Doors([(site.orchestrator_address, channel)]))
+        yield RemoteDesk(Doors([site.orchestrator_address], lambda _: channel))
     finally:
         await channel.close()
 

@@ -37,7 +37,7 @@ async def daemon(around: Surroundings) -> AsyncIterator[RemoteDesk]:
         register = partial(add_OrchestratorServicer_to_server, OrchestratorService(Leading(at_work), around.store))
         async with AgentServer("127.0.0.1:0", None, [Service(NAME, register)], grace=0.0) as server:
             channel = open_channel(server.address, None, PEER)
-            yield RemoteDesk(Doors([(server.address, channel)]))
+            yield RemoteDesk(Doors([server.address], lambda _: channel))
             await channel.close()
 
 
@@ -211,7 +211,9 @@ async def test_an_attempt_whose_daemon_went_away_is_not_told_as_refused(
         async with server:
             channel = open_channel(server.address, None, PEER)
             stack.push_async_callback(channel.close)
-            asked = RemoteDesk(Doors([(server.address, channel)])).migrate(Order("guest", "host-b"), seen.append)
+            asked = RemoteDesk(Doors([server.address], lambda _: channel)).migrate(
+                Order("guest", "host-b"), seen.append
+            )
             task = asyncio.create_task(asked)
             await site.world.script.reached.wait()
         left = await task

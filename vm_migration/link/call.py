@@ -7,7 +7,8 @@ from typing import TypeVar
 import grpc.aio
 
 from vm_migration.errors import Unreachable
-from vm_migration.link.status import from_rpc_error
+from vm_migration.link.status import cut_off, from_rpc_error
+from vm_migration.telemetry import traces
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -23,9 +24,13 @@ async def call(
             peer did: ask it, never assume.
     """
     try:
-        return await method(request, timeout=deadline)
+        return await method(request, timeout=deadline, metadata=traces.carried())
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, peer) from None
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        raise cut_off(peer) from None
 
 
 async def stream(
@@ -48,7 +53,17 @@ async def stream(
             yield message  # type: ignore[misc]  # read() is typed object beside EOF, which was just excluded
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, peer) from None
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        raise cut_off(peer) from None
     except TimeoutError:
         raise Unreachable("silent", f"{peer} was silent for {silence:g} s", "Ask again; the attempt goes on") from None
     finally:
         answer.cancel()
+
+
+def _is_cancelled() -> bool:
+    """Say whether it is this task that was cancelled: gRPC says so too of a channel that was closed."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -82,6 +82,11 @@ def from_rpc_error(error: grpc.aio.AioRpcError, peer: str) -> MigrationError:
     return _of_grpc(error.code(), error.details() or "", peer)
 
 
+def cut_off(peer: str) -> MigrationError:
+    """Return what a call has come to whose channel was closed on this side."""
+    return _of_grpc(grpc.StatusCode.CANCELLED, "", peer)
+
+
 def _of_grpc(code: grpc.StatusCode, details: str, peer: str) -> MigrationError:
     if code is grpc.StatusCode.UNAVAILABLE and any(word in details.lower() for word in _TLS_WORDS):
         return Unreachable("tls", f"{peer} and this side do not accept each other's certificates", _TLS_HINT)

@@ -1,5 +1,7 @@
 """A daemon's channels show the certificate as it is now, and what was under way goes on."""
 
+import asyncio
+
 import pytest
 
 from tests.vm_migration.link.answering_agent import PEER, Site, services
@@ -7,7 +9,7 @@ from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
-from vm_migration.errors import InvalidInput
+from vm_migration.errors import InvalidInput, Unreachable
 from vm_migration.link.call import call, stream
 from vm_migration.link.pki import renew
 from vm_migration.link.renewed_channels import RenewedChannels
@@ -37,6 +39,41 @@ async def test_a_channel_is_kept_until_the_files_change(site: Site) -> None:
         renew(site.folder, "main")
         assert channels.to(server.address, "host-b") not in (first, second)
         assert await name_of_caller(channels, server.address)
+        await channels.close()
+
+
+async def test_who_watches_for_longer_than_two_renewals_is_told_to_ask_again(site: Site) -> None:
+    files = site.issue("orchestrator", "main")
+    channels = RenewedChannels(files)
+    async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services(silent=True)) as server:
+        first = channels.to(server.address, "host-b")
+        watching = stream(SourceStub(first).Watch, source.AttemptRequest(), peer=PEER, silence=10)
+        assert [(await anext(watching)).sequence for _ in range(2)] == [1, 2]
+        for _ in range(2):
+            renew(site.folder, "main")
+            assert await name_of_caller(channels, server.address)
+        with pytest.raises(Unreachable) as ended:
+            await anext(watching)
+        assert ended.value.code == "call-cancelled"
+        await channels.close()
+
+
+async def test_who_is_cancelled_while_he_watches_is_cancelled(site: Site) -> None:
+    channels = RenewedChannels(site.issue("orchestrator", "main"))
+    async with AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services(silent=True)) as server:
+        stub = SourceStub(channels.to(server.address, "host-b"))
+        seen = asyncio.Event()
+
+        async def watch() -> None:
+            async for report in stream(stub.Watch, source.AttemptRequest(), peer=PEER, silence=10):
+                if report.sequence == 2:
+                    seen.set()
+
+        watching = asyncio.create_task(watch())
+        await seen.wait()
+        watching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watching
         await channels.close()
 
 
