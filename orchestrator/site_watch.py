@@ -65,7 +65,7 @@ class SiteWatch:
                     await asking  # which never ends well: the own configuration is wrong
                 before = await self._view(before)
                 yield before
-                await asyncio.sleep(self._every)
+                await asyncio.sleep(self._every)  # nothing of a site is pushed
 
     async def _view(self, before: SiteView | None) -> SiteView:
         now = self._clock()

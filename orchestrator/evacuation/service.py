@@ -181,7 +181,7 @@ class Evacuations:
     async def _keep(self) -> None:
         """Look for evacuations that others left, and forget old ones: nothing tells of a driver that is gone."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)  # claims go stale by the clock
             if self._adopts:
                 try:
                     await self._take_over()

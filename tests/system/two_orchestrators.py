@@ -54,7 +54,7 @@ class Pair:
                     (found,) = store.attempts(everything=True)
                     if found.term >= term and (found.ended or not ended):
                         return found
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # another process writes it
 
     def owners(self) -> tuple[Ownership, ...]:
         """Return where machines live, as the store says."""
