@@ -7,11 +7,12 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
+from orchestrator.destination import Beside, find_destination
 from orchestrator.inventory import resolve, survey
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight, require_choosable
-from orchestrator.retrying import MOST_RETRIES, first_choice
+from orchestrator.retrying import MOST_RETRIES
 from orchestrator.settling import settle_earlier
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import MachineStatus
@@ -70,25 +71,23 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     machine = resolve(order.machine, await survey(around.agents))
     if await settle_earlier(around, machine):
         machine = resolve(machine.machine, await survey(around.agents))
-    destination, found, chosen = order.destination, None, None
-    if destination == ANY or check:
-        choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
-        found = await preflight(
-            around.agents,
-            machine,
-            destination,
-            order.policy,
-            by_host=order.asked.by_host,
-            excluded=choice.excluded,
-            taking=choice.taking,
-        )
-        require_choosable(found)
-        chosen = first_choice(found.candidates, ())
-        destination = found.candidates[0].host if chosen is None else chosen.host
-    attempt = _draft(around, order, machine, destination)
-    if found is not None and chosen is None:
+    found = None
+    if order.destination == ANY:
+        found = await _chosen(around, order, machine)
+    elif check:
+        found = await preflight(around.agents, machine, order.destination, order.policy, by_host=order.asked.by_host)
+    attempt = _draft(around, order, machine, order.destination if found is None else found.candidates[0].host)
+    if found is not None and found.chosen is None:
         attempt = _refused(attempt, found)
     return attempt
+
+
+async def _chosen(around: Surroundings, order: Order, machine: MachineStatus) -> Preflight:
+    choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
+    beside = Beside(choice.excluded, choice.taking)
+    found = await find_destination(around.agents, machine, order.policy, beside, by_host=order.asked.by_host)
+    require_choosable(found)
+    return found
 
 
 def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:

@@ -5,7 +5,7 @@ answer is a blocker of its own, `unreachable`.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -79,12 +79,8 @@ async def preflight(
     """
     if destination != ANY:
         agents.require(destination)
-        hosts = [destination]
-    else:
-        hosts = sorted(host for host in agents.hosts if host != machine.host)
-        if not hosts:
-            raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
-    policies = {host: policy_to(policy, agents.hosts[host].transport, by_host=by_host) for host in hosts}
+    hosts = other_hosts(agents, machine) if destination == ANY else [destination]
+    policies = policies_to(agents, hosts, policy, by_host=by_host)
     left_out = (excluded or {}) if destination == ANY else {}
     wanted = [host for host in hosts if host not in left_out]
     told, asked = await asyncio.gather(
@@ -105,6 +101,25 @@ async def preflight(
     )
     ranked = (replace(candidates[one.host], blockers=one.obstacles, considered=one) for one in choice.considered)
     return Preflight(machine, tuple(ranked))
+
+
+def other_hosts(agents: Agents, machine: types_pb2.MachineStatus) -> list[str]:
+    """Return the hosts that a machine is not on.
+
+    Raises:
+        InvalidInput: There is none.
+    """
+    hosts = sorted(host for host in agents.hosts if host != machine.host)
+    if not hosts:
+        raise InvalidInput("unknown-host", "No other host is configured", "Add a [host.NAME] to viaduct.toml")
+    return hosts
+
+
+def policies_to(
+    agents: Agents, hosts: Iterable[str], policy: MigrationPolicy, *, by_host: bool
+) -> dict[str, MigrationPolicy]:
+    """Return the policy to each host: with `by_host` memory travels as the configuration says of it."""
+    return {host: policy_to(policy, agents.hosts[host].transport, by_host=by_host) for host in hosts}
 
 
 def require_choosable(found: Preflight) -> None:

@@ -10,15 +10,15 @@ not come back together. No retry begins once all tries together have taken longe
 """
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
+from orchestrator.destination import Beside, find_destination
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import policy_to
-from orchestrator.preflight import ANY, Candidate, preflight, require_choosable
+from orchestrator.preflight import require_choosable
 from orchestrator.store.store import Store
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
@@ -99,15 +99,6 @@ def wait_seconds(tries: int, fraction: float) -> float:
     return longest * (0.5 + fraction / 2)
 
 
-def first_choice(candidates: Sequence[Candidate], failed_at: Sequence[str]) -> Candidate | None:
-    """Return the destination to take of those that pass, best first.
-
-    It is the best one that has not failed, else the one that failed first.
-    """
-    passing = [one for one in candidates if one.passes]
-    return min(passing, key=lambda one: failed_at.index(one.host) + 1 if one.host in failed_at else 0, default=None)
-
-
 async def settled_destination(agents: Agents, store: Store, attempt: Attempt) -> Attempt:
     """Return a retry with its destination, asked of all hosts where any will do; where none passes, it keeps its own.
 
@@ -118,17 +109,10 @@ async def settled_destination(agents: Agents, store: Store, attempt: Attempt) ->
     if attempt.retry.choose:
         choice = await asyncio.to_thread(choice_now, store, agents.hosts, attempt.retry.among)
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
-        found = await preflight(
-            agents,
-            machine,
-            ANY,
-            attempt.policy,
-            by_host=attempt.asked.by_host,
-            excluded=choice.excluded,
-            taking=choice.taking,
-        )
+        beside = Beside(choice.excluded, choice.taking, attempt.retry.failed_at)
+        found = await find_destination(agents, machine, attempt.policy, beside, by_host=attempt.asked.by_host)
         require_choosable(found)
-        chosen = first_choice(found.candidates, attempt.retry.failed_at)
+        chosen = found.chosen
     destination = attempt.destination if chosen is None else chosen.host
     configured = agents.hosts[destination].transport if destination in agents.hosts else None
     return replace(

@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from orchestrator import retrying
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Fault, Notice, Outcome, Phase, Retry
+from orchestrator.choice import choose
 from orchestrator.desk import Desk, LocalDesk
+from orchestrator.destination import in_turn
+from orchestrator.host_standing import HostStanding
 from orchestrator.policy import MigrationPolicy
-from orchestrator.preflight import Candidate
 from orchestrator.result import migration_document
-from orchestrator.retrying import LONGEST_WAIT, first_choice, may_retry, successor, wait_seconds
+from orchestrator.retrying import LONGEST_WAIT, may_retry, successor, wait_seconds
 from orchestrator.store import schema
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.suitability import Needs
 from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from tests.orchestrator.test_orchestrator_daemon import daemon
@@ -177,12 +180,12 @@ def test_the_hosts_that_failed_come_last_and_the_last_failure_at_the_end(failure
     attempt = replace(ENDED, retry=Retry(left=10, anywhere=True))
     for number, host in enumerate(failures):
         attempt = successor(replace(attempt, destination=host, outcome=Outcome.FAILED), 1.0, f"a{number}", 0.5)
-    hosts = [Candidate(host, (), (), None, shared_clock=False) for host in ("host-b", "host-c", "host-d")]
-    chosen = first_choice(hosts, attempt.retry.failed_at)
-    assert chosen is not None
+    hosts = choose(Needs("host-a", 0), [HostStanding(host) for host in ("host-b", "host-c", "host-d")]).considered
+    asked = [one.host for one in in_turn(hosts, attempt.retry.failed_at)]
     untried = [one.host for one in hosts if one.host not in failures]
-    assert chosen.host == (untried[0] if untried else min(set(failures), key=lambda host: _last(failures, host)))
-    assert first_choice([replace(one, blockers=(Notice("x", "y"),)) for one in hosts], ()) is None
+    assert asked == [*untried, *sorted(set(failures), key=lambda host: _last(failures, host))]
+    shut = [replace(one, verdict="blocked", obstacles=(Notice("x", "y"),)) for one in hosts]
+    assert in_turn(shut, attempt.retry.failed_at) == []
     assert attempt.retry.left == 10 - len(failures)
 
 
