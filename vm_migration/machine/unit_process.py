@@ -70,3 +70,7 @@ def _command(packet: bytes) -> list[str] | None:
         return None
     words = [word for word in arguments if isinstance(word, str)]
     return [sys.executable, "-m", str(asked["module"]), *words] if len(words) == len(arguments) else None
+
+
+if __name__ == "__main__":
+    main()

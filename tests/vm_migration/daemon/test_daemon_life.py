@@ -1,18 +1,23 @@
 """A daemon as its service manager sees it: ready line, sd_notify, signals, exit codes."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vm_migration.daemon.life import report_error
+from vm_migration.daemon.service_manager import watched_for
 from vm_migration.errors import (
     AttemptFailed,
     Cancelled,
@@ -27,9 +32,14 @@ from vmm.assembly.document_faults import Fault, InvalidDocument
 
 DEADLINE = 20.0
 PROGRAM = """
-import asyncio, sys
+import asyncio, sys, time
 from vm_migration.daemon.life import run
 from vm_migration.errors import Refused
+
+async def hanging(life):
+    life.ready()
+    await life.stopped()
+    time.sleep(600)
 
 async def good(life):
     life.ready(address="127.0.0.1:7001")
@@ -82,7 +92,9 @@ async def start(body: str, stop_deadline: float = 10.0, environment: dict[str, s
 
 
 def events(lines: Sequence[str]) -> list[str]:
-    return [json.loads(line)["event"] for line in lines]
+    """Return what was logged, without what `-X dev` says where this machine is busy with other things."""
+    logged = [json.loads(line)["event"] for line in lines]
+    return [event for event in logged if not event.startswith("Executing <")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -100,18 +112,72 @@ async def test_it_says_when_it_serves_and_stops_in_good_order(number: signal.Sig
     assert (code, events(log), rest) == (0, ["ready", "stopping", "stopped"], "")
 
 
-@pytest.mark.parametrize("abstract", [False, True])
-async def test_the_service_manager_is_told(tmp_path: Path, abstract: bool) -> None:
-    place = f"@viaduct-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+@contextlib.contextmanager
+def listening(place: str) -> Iterator[socket.socket]:
+    """Yield the service manager's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(place.replace("@", "\0"))
         manager.settimeout(DEADLINE)
+        yield manager
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_the_service_manager_is_told(tmp_path: Path, abstract: bool) -> None:
+    place = f"@viaduct-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with listening(place) as manager:
         daemon = await start("good", environment={"NOTIFY_SOCKET": place})
-        assert await asyncio.to_thread(manager.recv, 100) == b"READY=1"
+        assert await asyncio.to_thread(manager.recv, 100) == b"READY=1\nSTATUS=Serves: address 127.0.0.1:7001"
         daemon.process.terminate()
-        assert await asyncio.to_thread(manager.recv, 100) == b"STOPPING=1"
+        assert await asyncio.to_thread(manager.recv, 100) == b"STOPPING=1\nSTATUS=Stops"
         code, log, _ = await daemon.end()
     assert (code, events(log)) == (0, ["ready", "stopping", "stopped"])
+
+
+async def test_the_service_manager_hears_twice_in_its_time_that_the_event_loop_runs(tmp_path: Path) -> None:
+    place = str(tmp_path / "notify")
+    with listening(place) as manager:
+        started = time.monotonic()
+        daemon = await start("good", environment={"NOTIFY_SOCKET": place, "WATCHDOG_USEC": "400000"})
+        heard = [await asyncio.to_thread(manager.recv, 100) for _ in range(6)]
+        assert time.monotonic() - started >= 4 * 0.2  # the first of five is at once
+        assert (heard.count(b"WATCHDOG=1"), len(heard)) == (5, 6)
+        daemon.process.terminate()
+        assert (await daemon.end())[0] == 0
+
+
+async def test_an_event_loop_that_hangs_says_nothing_and_its_stack_is_shown_when_it_is_ended(tmp_path: Path) -> None:
+    place = str(tmp_path / "notify")
+    with listening(place) as manager:
+        environment = {"NOTIFY_SOCKET": place, "WATCHDOG_USEC": "200000"}
+        daemon = await start("hanging", environment=environment)
+        while await asyncio.to_thread(manager.recv, 100) != b"WATCHDOG=1":
+            pass
+        await daemon.ready()
+        daemon.process.terminate()
+        while not (await asyncio.to_thread(manager.recv, 100)).startswith(b"STOPPING=1"):
+            pass
+        manager.settimeout(1.0)
+        late: list[bytes] = []
+        with contextlib.suppress(TimeoutError):  # ten times as long as it may be silent
+            while len(late) < 2:
+                late.append(await asyncio.to_thread(manager.recv, 100))
+        assert late in ([], [b"WATCHDOG=1"])  # one may have been due with the signal
+        daemon.process.send_signal(signal.SIGABRT)
+        code, log, _ = await daemon.end()
+    assert code == -signal.SIGABRT
+    assert any("in hanging" in line for line in log)
+
+
+@given(st.text(max_size=12) | st.integers(-5, 1 << 40).map(str), st.sampled_from(["", "41", "42"]))
+def test_only_what_is_meant_for_this_process_makes_it_show_its_life(text: str, meant_for: str) -> None:
+    environment = {"WATCHDOG_USEC": text} | ({"WATCHDOG_PID": meant_for} if meant_for else {})
+    seconds = watched_for(environment, 42)
+    usable = text.isascii() and text.isdecimal() and int(text) > 0
+    assert seconds == (int(text) / 1e6 if usable and meant_for != "41" else None)
+
+
+def test_where_nobody_watches_nothing_is_shown() -> None:
+    assert watched_for({}, 42) is None
 
 
 async def test_one_that_does_not_stop_is_cut_off_and_says_so() -> None:
