@@ -7,8 +7,9 @@ from orchestrator.attempt import fault_of
 from orchestrator.commands.evacuate import cancelled_evacuation, shown_evacuation
 from orchestrator.commands.options import DURATION, RATE
 from orchestrator.documents.listings import AttemptsDocument, SilentHostDocument
+from orchestrator.evacuation.document import evacuation_line
 from orchestrator.evacuation.plan import is_evacuation
-from orchestrator.render.listings import show_attempts, show_events
+from orchestrator.render.listings import show_attempts, show_evacuations, show_events
 from orchestrator.render.quantities import rate, span
 from orchestrator.render.summary import show_result
 from orchestrator.result import attempt_document, fault_document, one_attempt_document
@@ -19,18 +20,21 @@ from vm_migration.errors import InvalidInput
 
 
 @click.command("list")
-@click.option("--all", "everything", is_flag=True, help="Ended attempts too.")
+@click.option("--all", "everything", is_flag=True, help="Ended ones too.")
 @answering
 async def list_attempts(call: Invocation, *, everything: bool) -> Answer:
-    """List the open attempts, newest first."""
+    """List the open attempts and evacuations, newest first."""
     async with open_desk(call.configuration()) as desk:
         found = await desk.attempts(everything=everything)
+        evacuations = await desk.evacuations.all(everything=everything)
     attempts = tuple(attempt_document(one) for one in found.attempts)
     silent = (SilentHostDocument(host, fault_document(fault_of(error))) for host, error in found.silent.items())
-    document = AttemptsDocument("viaduct.attempts.v1", attempts, tuple(silent))
+    lines = tuple(evacuation_line(one) for one in evacuations)
+    document = AttemptsDocument("viaduct.attempts.v1", attempts, tuple(silent), lines)
 
     def show(console: Console) -> None:
         show_attempts(console, document.attempts, document.silent)
+        show_evacuations(console, document.evacuations)
 
     return Answer(document, show)
 

@@ -153,12 +153,27 @@ class AttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries_left: int
 
 
+class EvacuationLineDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An evacuation or a restore in a list; `viaduct show` tells of its machines."""
+
+    evacuation: str
+    kind: Literal["evacuate", "restore"]
+    host: str
+    machines: int
+    moved: int
+    percent: int
+    outcome: OutcomeName | None  # null: it goes on
+    driver: str
+    created: str
+
+
 class AttemptsDocument(Document, frozen=True):
     """`viaduct list`. What a silent host knows of attempts is not told."""
 
     schema_name: Literal["viaduct.attempts.v1"]
     attempts: tuple[AttemptDocument, ...]
     silent: tuple[SilentHostDocument, ...]
+    evacuations: tuple[EvacuationLineDocument, ...]
 
 
 class EventDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,8 +11,9 @@ from orchestrator.evacuation.record import request_of, view_from
 from orchestrator.evacuation.view import EvacuationView
 from orchestrator.watched import watched
 from vm_migration.api.v1 import orchestrator_pb2 as api
-from vm_migration.errors import MigrationError, Unreachable, Unresolved
+from vm_migration.errors import MigrationError, Refused, Unreachable, Unresolved
 
+NOT_OFFERED: Final = "not-offered"
 _ASK_SECONDS: Final = 20.0
 _SUBMIT_SECONDS: Final = 60.0
 
@@ -62,7 +63,12 @@ class RemoteEvacuationDesk:
     async def all(self, *, everything: bool) -> tuple[EvacuationView, ...]:
         """Return the open ones, or all, newest first."""
         request = api.ListEvacuationsRequest(all=everything)
-        answer = await self._doors.ask(lambda stub: stub.ListEvacuations, request, deadline=_ASK_SECONDS)
+        try:
+            answer = await self._doors.ask(lambda stub: stub.ListEvacuations, request, deadline=_ASK_SECONDS)
+        except Refused as error:
+            if error.code == NOT_OFFERED:  # a daemon of 0.1.0 has none
+                return ()
+            raise
         return tuple(view_from(record) for record in answer.evacuations)
 
     async def find(self, start: str) -> EvacuationView:

@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from orchestrator.attempt import Outcome
 from orchestrator.documents.evacuation import EvacuationDocument, MovedMachineDocument, RaisedDocument
+from orchestrator.documents.listings import EvacuationLineDocument
 from orchestrator.evacuation.plan import Kind
 from orchestrator.evacuation.view import EvacuationView, MoveView
 from orchestrator.result import fault_document, timestamp
@@ -40,6 +41,21 @@ def evacuation_document(view: EvacuationView) -> EvacuationDocument:
         driver=view.driver,
         created=timestamp(view.created_at),
         updated=timestamp(view.updated_at),
+    )
+
+
+def evacuation_line(view: EvacuationView) -> EvacuationLineDocument:
+    """Return an evacuation as one of a list."""
+    return EvacuationLineDocument(
+        evacuation=view.evacuation,
+        kind=view.kind.value,
+        host=view.host,
+        machines=len(view.moves),
+        moved=sum(one.outcome == Outcome.COMPLETED for one in view.moves),
+        percent=view.percent,
+        outcome=view.outcome.value if view.outcome else None,
+        driver=view.driver,
+        created=timestamp(view.created_at),
     )
 
 

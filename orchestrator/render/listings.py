@@ -8,6 +8,7 @@ from rich.table import Table
 from orchestrator.documents.listings import (
     AttemptDocument,
     DirtyRateDocument,
+    EvacuationLineDocument,
     EventDocument,
     MachineDocument,
     PkiDocument,
@@ -83,6 +84,24 @@ def show_attempts(
     headings = ("attempt", "machine", "way", "phase", "done", "outcome", "driver", "since")
     show_table(console, headings, rows, "no attempts")
     _show_silent(console, silent)
+
+
+def show_evacuations(console: Console, evacuations: Sequence[EvacuationLineDocument]) -> None:
+    """Print evacuations and restores, newest first; nothing without any."""
+    rows = [
+        (
+            one.evacuation[:11],
+            f"{one.kind} {one.host}",
+            f"{one.moved} of {one.machines}",
+            f"{one.percent} %",
+            one.outcome or "",
+            one.driver,
+            one.created,
+        )
+        for one in evacuations
+    ]
+    if rows:
+        show_table(console, ("evacuation", "what", "moved", "done", "outcome", "driver", "since"), rows, "")
 
 
 def show_events(console: Console, events: Iterable[EventDocument]) -> None:

@@ -91,7 +91,12 @@ async def test_a_host_is_emptied_and_filled_again(viaduct: Run, site: FakeSite, 
     assert (watched.exit_code, "3 of 3 moved" in watched.out) == (0, True)
     assert "viaduct restore host-a" in watched.out
     (await viaduct("cancel", identifier)).complains(3, "has ended: completed")
-    assert len((await viaduct("list", "--all")).out.splitlines()) == 4  # ordinary attempts
+    listed = await viaduct("list", "--all", "--json")
+    attempts, evacuations = listed.document["attempts"], listed.document["evacuations"]
+    assert isinstance(attempts, list)
+    assert isinstance(evacuations, list)
+    assert [len(attempts), len(evacuations)] == [3, 1]  # ordinary attempts
+    assert "evacuate host-a" in (await viaduct("list", "--all")).out
 
     back = await viaduct("restore", "host-a", "--json")
     assert (back.exit_code, back.document["undoes"], column(back, "destination")) == (0, identifier, ["host-a"] * 3)
