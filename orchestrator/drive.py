@@ -41,7 +41,7 @@ from orchestrator.store.store import TAKEN_OVER, Ownership
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
-from vm_migration.telemetry import logs
+from vm_migration.telemetry import logs, traces
 
 _Answer = TypeVar("_Answer")
 _PROMPT_SECONDS: Final = 1.0
@@ -84,8 +84,10 @@ class Drive:
             Stale: Somebody else has taken the attempt over.
         """
         logs.bind(machine=self.attempt.machine, attempt=self.attempt.attempt, epoch=self.attempt.epoch)
-        async with self._row.kept():
-            await self._to_an_end()
+        subject = {"machine": self.attempt.machine, "attempt": self.attempt.attempt}
+        with traces.span("migration", subject):
+            async with self._row.kept():
+                await self._to_an_end()
         return self.attempt
 
     async def _to_an_end(self) -> None:

@@ -22,6 +22,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
 from orchestrator.surroundings import Surroundings, ignore
 from vm_migration.daemon.configuration import Configuration
+from vm_migration.daemon.traces import tracing
 from vm_migration.errors import InvalidInput
 from vm_migration.link.renewed_channels import RenewedChannels
 
@@ -87,6 +88,7 @@ async def surroundings(configuration: Configuration, driver: str) -> AsyncIterat
     site = configuration.site
     with await asyncio.to_thread(open_store, configuration) as store:
         async with (
+            tracing(configuration, "viaduct-orchestrator"),
             agents_of(configuration) as agents,
             publishing(store, driver, site.name, configuration.broker(), time.time) as status,
         ):

@@ -14,7 +14,7 @@ compile() {
 }
 
 compile "$@" pyproject.toml --extra build --output-file requirements.lock
-compile "$@" pyproject.toml --extra build --extra dev --constraint requirements.lock --output-file requirements-dev.lock
-compile "$@" pyproject.toml --extra build --extra dev --extra tools --constraint requirements-dev.lock \
+compile "$@" pyproject.toml --extra build --extra dev --extra traces --constraint requirements.lock --output-file requirements-dev.lock
+compile "$@" pyproject.toml --extra build --extra dev --extra traces --extra tools --constraint requirements-dev.lock \
     --output-file requirements-tools.lock
 printf '%s\n' 'asyncio-mqtt==0.16.2' 'paho-mqtt<2' | compile "$@" - --output-file tests/asyncio-mqtt.lock

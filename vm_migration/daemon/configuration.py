@@ -31,6 +31,7 @@ from vm_migration.daemon.configuration_sections import (
     OfferSection,
     SiteSection,
     TlsSection,
+    TracesSection,
 )
 from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls, is_etcd, parse_etcd
 from vm_migration.daemon.secret_file import MODES_ALLOWED, open_to_others, read_secret
@@ -49,6 +50,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "agent": AgentSection,
     "audit": AuditSection,
     "metrics": MetricsSection,
+    "traces": TracesSection,
 }
 VARIABLES: Final = {
     f"VIADUCT_{section}_{key}".upper(): (section, key)
@@ -74,6 +76,7 @@ class Configuration:
     hooks: HooksSection
     insecure: bool
     offer: OfferSection = field(default_factory=OfferSection)
+    traces: TracesSection = field(default_factory=TracesSection)
     etcd: EtcdSection = field(default_factory=EtcdSection)
 
     def tls_files(self) -> TlsFiles | None:
@@ -165,6 +168,7 @@ def load(path: Path | None, environment: Mapping[str, str], *, insecure: bool = 
         checked.hooks,
         insecure=wanted,
         offer=checked.offer,
+        traces=checked.traces,
         etcd=checked.etcd,
     )
 

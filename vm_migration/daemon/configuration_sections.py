@@ -256,6 +256,18 @@ class MetricsSection(_Table):
     orchestrator: Address | None = None
 
 
+class TracesSection(_Table):
+    """The collector of OpenTelemetry that spans of attempts are sent to, by OTLP over gRPC; nowhere without it.
+
+    Off loopback over TLS, with these files, and those of [tls] for what is not given here.
+    """
+
+    endpoint: Address | None = None
+    ca: FilePath | None = None
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+
+
 class LimitsSection(_Table):
     """What a daemon's server takes on (vm_migration.link.server_limits), and how many machines may leave or arrive.
 
@@ -308,5 +320,6 @@ class Document(_Table):
     offer: OfferSection = OfferSection()
     audit: AuditSection = AuditSection()
     metrics: MetricsSection = MetricsSection()
+    traces: TracesSection = TracesSection()
     limits: LimitsSection = LimitsSection()
     hooks: HooksSection = HooksSection()

@@ -27,6 +27,7 @@ from vm_migration.daemon.life import Life, run
 from vm_migration.daemon.metrics import metrics
 from vm_migration.daemon.presence import presence
 from vm_migration.daemon.seat import Seat
+from vm_migration.daemon.traces import tracing
 from vm_migration.link.server import AgentServer, Service, require_free
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
@@ -88,6 +89,11 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
     """
     keep_large_buffers()
     configuration = load(config, os.environ, insecure=insecure)
+    async with tracing(configuration, f"viaduct-{side}-agent"):  # what an earlier life left, too
+        await _serve_agent(side, make, configuration, life)
+
+
+async def _serve_agent(side: Side, make: Make, configuration: Configuration, life: Life) -> None:
     place = own_place(configuration)
     offer = make(configuration, place)
     services = [host_service(place, offer.complain, offer.burden), *offer.services]

@@ -19,7 +19,7 @@ Outcome = Literal["begun", "done", "refused", "failed", "abandoned"]
 """About to be done; done; refused before it was; failed, or not known; the caller went before the answer."""
 FENCED: Final = "recover --fenced"
 """What stands in the place of a call where a command does something by itself, on an operator's word."""
-_API: Final = "/vm_migration.api.v1."
+API: Final = "/vm_migration.api.v1."
 _DETAILS: Final = ("fenced", "reason", "fenced_by", "destination")
 
 
@@ -60,7 +60,7 @@ def entry_of(
     return Entry(
         who=NOBODY if peer is None else peer.uri,
         address=address,
-        call=method.removeprefix(_API),
+        call=method.removeprefix(API),
         machine=text_in(said, "machine"),
         attempt=text_in(said, "attempt"),
         epoch=number_in(said, "epoch"),

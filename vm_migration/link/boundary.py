@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
-from vm_migration.link.audit import Audit, entry_of, no_audit
+from vm_migration.link.audit import API, Audit, entry_of, no_audit
 from vm_migration.link.authorisation import rule_of
 from vm_migration.link.connections import CallingConnections
 from vm_migration.link.identity import Identity, peer_identity
@@ -26,7 +26,7 @@ from vm_migration.link.status import to_status
 from vm_migration.link.subject import subject_of
 from vm_migration.link.turnstile import Turnstile
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
-from vm_migration.telemetry import logs
+from vm_migration.telemetry import logs, traces
 from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS, LOST_AUDIT_LINES
 
 Guard = Callable[[str, Identity | None], None]
@@ -67,6 +67,10 @@ class _Call:
     answer: object = None
     looked_at: bool = False
     """Its turn has come."""
+
+    def metadata(self) -> dict[str, str | bytes]:
+        """Return what the caller sent beside the request."""
+        return dict(self.context.invocation_metadata() or ())
 
     def ended(self, error: BaseException | None) -> None:
         """Write down how it ended, before its answer leaves; what it did stands, whatever becomes of the line."""
@@ -134,9 +138,12 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     @contextlib.asynccontextmanager
     async def _passage(self, call: _Call) -> AsyncIterator[_Call]:
-        with logs.bound(**subject_of(call.request)):
+        subject = subject_of(call.request)
+        traced = subject if rule_of(call.method).changes else {}
+        with logs.bound(**subject):
             async with self._guarded(call):
-                yield call
+                with traces.span(call.method.removeprefix(API), traced, call.metadata):
+                    yield call
 
     @contextlib.asynccontextmanager
     async def _guarded(self, call: _Call) -> AsyncIterator[_Call]:
