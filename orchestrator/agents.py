@@ -10,6 +10,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import grpc.aio
 
+from orchestrator.host_standing import UNREACHABLE
 from orchestrator.policy import Transport
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import machine_pb2 as machine
@@ -27,7 +28,6 @@ from vm_migration.link.tls import TlsFiles
 Side = Literal["source", "dest"]
 _Answer = TypeVar("_Answer")
 
-UNREACHABLE: Final = "unreachable"
 _AGAIN_SECONDS: Final = 0.6
 """After which a channel whose agent is back has found it."""
 ASK_SECONDS: Final = 5.0

@@ -11,7 +11,7 @@ from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.choice import Considered, Known, choose
-from orchestrator.host_standing import standings
+from orchestrator.hearing import standings
 from orchestrator.policy import MigrationPolicy
 from orchestrator.preflight import Candidate, Preflight, ask, other_hosts, policies_to
 from orchestrator.suitability import needs_of

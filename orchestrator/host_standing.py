@@ -1,20 +1,18 @@
 """What every host says of itself at this moment: what it offers, what is left of it, what it has to do.
 
-Both agents of a host are asked at once. Who does not answer is named. What is not said, as by agents of 0.1.0, is
-unknown, which is not the same as missing. Wall clocks are not compared: nothing rests on them.
+Who does not answer is named. What is not said, as by agents of 0.1.0, is unknown, which is not the same as missing.
+Clocks of day are not compared: nothing rests on them. Pure.
 """
 
-import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.agents import UNREACHABLE, Agents, Side, asked_again
 from orchestrator.attempt import Notice
 from vm_migration.api.v1.types_pb2 import HostFacts
 from vm_migration.daemon.host_offer import HostOffer
-from vm_migration.errors import InvalidInput, MigrationError, Refused
+from vm_migration.errors import MigrationError
 
+UNREACHABLE: Final = "unreachable"
 OTHER_HOST: Final = "other-host"
 TWO_HOSTS: Final = "two-hosts-of-one-name"
 CORRECT: Final = "Correct [host.{host}] here, or [agent] host there"
@@ -46,47 +44,10 @@ class Heard:
     dest: HostFacts | MigrationError
 
     @property
-    def facts(self) -> dict[Side, HostFacts]:
+    def facts(self) -> dict[str, HostFacts]:
         """What those said that answered."""
-        sides: dict[Side, HostFacts | MigrationError] = {"source": self.source, "dest": self.dest}
+        sides = {"source": self.source, "dest": self.dest}
         return {side: told for side, told in sides.items() if isinstance(told, HostFacts)}
-
-
-async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
-    """Ask some hosts, all at once; raises as `hear` does."""
-    names = list(hosts)
-    told = await asyncio.gather(*(hear(agents, host) for host in names))
-    return {host: standing(host, heard) for host, heard in zip(names, told, strict=True)}
-
-
-async def hear(agents: Agents, host: str) -> Heard:
-    """Ask both agents of a host.
-
-    Raises:
-        InvalidInput: The own configuration is wrong: an address, or the TLS files.
-    """
-    return Heard(*await asyncio.gather(_facts(agents, host, "source"), _facts(agents, host, "dest")))
-
-
-async def _facts(agents: Agents, host: str, side: Side) -> HostFacts | MigrationError:
-    try:
-        return await asked_again(lambda: agents.describe_host(host, side))
-    except InvalidInput:  # our own configuration, not the host
-        raise
-    except MigrationError as error:
-        return error
-
-
-async def require_itself(agents: Agents, host: str, side: Side) -> None:
-    """Accept an agent as the one that it is configured as, before it is told to do anything.
-
-    Raises:
-        Refused: It says that it is another host's.
-        MigrationError: It does not answer.
-    """
-    facts = await asked_again(lambda: agents.describe_host(host, side))
-    if (stranger := somebody_else(host, side, facts.host)) is not None:
-        raise Refused(stranger.code, stranger.message, CORRECT.format(host=host))
 
 
 def standing(host: str, heard: Heard) -> HostStanding:
@@ -113,7 +74,7 @@ def standing(host: str, heard: Heard) -> HostStanding:
 
 
 def identity_obstacles(host: str, heard: Heard) -> tuple[Notice, ...]:
-    """Return what speaks against the agents being those of the host that they are configured as. Pure."""
+    """Return what speaks against the agents being those of the host that they are configured as."""
     strangers = (somebody_else(host, side, facts.host) for side, facts in heard.facts.items())
     found = tuple(one for one in strangers if one is not None)
     boots = sorted({facts.boot_id for facts in heard.facts.values() if facts.boot_id})
@@ -123,8 +84,8 @@ def identity_obstacles(host: str, heard: Heard) -> tuple[Notice, ...]:
     return found
 
 
-def somebody_else(host: str, side: Side, says: str) -> Notice | None:
-    """Return what speaks against an agent, which says of which host it is, being the configured host's. Pure."""
+def somebody_else(host: str, side: str, says: str) -> Notice | None:
+    """Return what speaks against an agent, which says of which host it is, being the configured host's."""
     if says in ("", host):
         return None
     return Notice(OTHER_HOST, f"The {side} agent that is configured for {host} says that it is of {says}")

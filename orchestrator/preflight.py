@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from orchestrator.agents import UNREACHABLE, Agents, asked_again
+from orchestrator.agents import Agents, asked_again
 from orchestrator.attempt import Attempt, Notice, merged, notices
 from orchestrator.choice import Considered, Known, choose
-from orchestrator.host_standing import somebody_else, standings
+from orchestrator.hearing import standings
+from orchestrator.host_standing import UNREACHABLE, somebody_else
 from orchestrator.policy import TRANSPORT_NOT_OFFERED, MigrationPolicy, lacking_transport, policy_to
 from orchestrator.result import has_range
 from orchestrator.suitability import needs_of

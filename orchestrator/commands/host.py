@@ -9,8 +9,8 @@ from orchestrator.agents import Agents
 from orchestrator.commands.machine import machine_document
 from orchestrator.documents.evacuation import MaintenanceDocument
 from orchestrator.documents.listings import HostDocument, HostsDocument, OneHostDocument
+from orchestrator.hearing import hear
 from orchestrator.host_document import host_document
-from orchestrator.host_standing import hear
 from orchestrator.render.hosts import show_host, show_hosts
 from orchestrator.render.listings import show_machines
 from orchestrator.site import agents_of, open_desk

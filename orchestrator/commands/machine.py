@@ -16,7 +16,7 @@ from orchestrator.documents.listings import (
     SilentHostDocument,
 )
 from orchestrator.documents.migration import FaultDocument
-from orchestrator.host_standing import require_itself
+from orchestrator.hearing import require_itself
 from orchestrator.inventory import require_free_name, resolve, survey
 from orchestrator.render.listings import show_dirty_rate, show_machine, show_machines
 from orchestrator.result import guest_document, memory_document, notice_documents

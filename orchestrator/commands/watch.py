@@ -16,7 +16,7 @@ from orchestrator.commands.evacuate import watched_evacuation
 from orchestrator.commands.migrate import result_answer
 from orchestrator.desk import follow
 from orchestrator.evacuation.plan import is_evacuation
-from orchestrator.host_standing import standings
+from orchestrator.hearing import standings
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site import agents_of, open_desk

@@ -1,0 +1,46 @@
+"""Asks the hosts how they stand: both agents of each at once, every call with its deadline."""
+
+import asyncio
+from collections.abc import Iterable
+
+from orchestrator.agents import Agents, Side, asked_again
+from orchestrator.host_standing import CORRECT, Heard, HostStanding, somebody_else, standing
+from vm_migration.api.v1.types_pb2 import HostFacts
+from vm_migration.errors import InvalidInput, MigrationError, Refused
+
+
+async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
+    """Ask some hosts, all at once; raises as `hear` does."""
+    names = list(hosts)
+    told = await asyncio.gather(*(hear(agents, host) for host in names))
+    return {host: standing(host, heard) for host, heard in zip(names, told, strict=True)}
+
+
+async def hear(agents: Agents, host: str) -> Heard:
+    """Ask both agents of a host.
+
+    Raises:
+        InvalidInput: The own configuration is wrong: an address, or the TLS files.
+    """
+    return Heard(*await asyncio.gather(_facts(agents, host, "source"), _facts(agents, host, "dest")))
+
+
+async def _facts(agents: Agents, host: str, side: Side) -> HostFacts | MigrationError:
+    try:
+        return await asked_again(lambda: agents.describe_host(host, side))
+    except InvalidInput:  # our own configuration, not the host
+        raise
+    except MigrationError as error:
+        return error
+
+
+async def require_itself(agents: Agents, host: str, side: Side) -> None:
+    """Accept an agent as the one that it is configured as, before it is told to do anything.
+
+    Raises:
+        Refused: It says that it is another host's.
+        MigrationError: It does not answer.
+    """
+    facts = await asked_again(lambda: agents.describe_host(host, side))
+    if (stranger := somebody_else(host, side, facts.host)) is not None:
+        raise Refused(stranger.code, stranger.message, CORRECT.format(host=host))
