@@ -26,6 +26,7 @@ from benchmarks import (
     damaged_frames,
     demo_time,
     dirty_rate,
+    failover,
     matrix_time,
     recovery_time,
     reliability_page,
@@ -52,6 +53,7 @@ NAMES: Final = (
     "terabyte",
     "matrix",
     "recovery",
+    "failover",
     "bad-peers",
     "damaged-frames",
     "renewal",
@@ -75,8 +77,7 @@ def main() -> int:
         rows += terabyte.measure(arguments.runs)
     if "matrix" in arguments.only:
         rows += matrix_time.measure(min(arguments.runs, _MATRIX_RUNS))
-    if "recovery" in arguments.only:
-        rows += asyncio.run(recovery_time.measure(arguments.runs))
+    rows += _of_faults(arguments.only, arguments.runs)
     if "convergence" in arguments.only:
         rows += asyncio.run(convergence.measure(max(arguments.runs, _CONVERGENCE_RUNS)))
     if "demo-time" in arguments.only:
@@ -89,6 +90,16 @@ def main() -> int:
         show(rows)
         write(rows)
     return 1 if failed or any(row.reached is False for row in rows) else 0
+
+
+def _of_faults(only: list[str], runs: int) -> list[Row]:
+    """Measure how soon everything is as before, or goes on."""
+    rows: list[Row] = []
+    if "recovery" in only:
+        rows += asyncio.run(recovery_time.measure(runs))
+    if "failover" in only:
+        rows += asyncio.run(failover.measure(runs))
+    return rows
 
 
 def _in_a_folder(only: list[str], runs: int) -> list[Row]:

@@ -5,12 +5,13 @@ that long. With one, whoever asks hears at once that it does not answer. Every c
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc.aio
+from grpc_health.v1 import health_pb2
 
-from orchestrator.driven_row import pause
+from orchestrator.driven_row import stopped
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.link.call import call
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STANDING_BY: Final = "standing-by"
 TAKEOVER_SECONDS: Final = 6.0
+_AROUND_SECONDS: Final = 0.2
+_PROBE_SECONDS: Final = 1.0
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -34,6 +37,11 @@ class Doors:
         self._addresses = tuple(addresses)
         self._channel_to = channel_to
         self._at = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other to turn to."""
+        return len(self._addresses) == 1
 
     @property
     def peer(self) -> str:
@@ -57,16 +65,33 @@ class Doors:
         while True:
             peer = self.peer
             try:
-                return await call(method(self.stub), request, peer=peer, deadline=deadline)
+                return await self._while_it_lives(call(method(self.stub), request, peer=peer, deadline=deadline))
             except Unreachable as error:
-                if not self.turn_from(error) or len(self._addresses) == 1:
+                if not self.turn_from(error) or self.alone:
                     raise
                 said[peer] = error
             failures += 1
             if len(said) == len(self._addresses) and loop.time() >= until:
                 raise _nobody_leads(said.values())
             if failures % len(self._addresses) == 0:
-                await pause(failures // len(self._addresses) - 1)
+                await asyncio.sleep(_AROUND_SECONDS)
+
+    async def _while_it_lives(self, calling: Coroutine[object, object, _Response]) -> _Response:
+        """Wait for a call; where there are other doors, for as long only as this one answers at all.
+
+        Raises:
+            MigrationError: As the call's; Unreachable when who was asked stands still, as one that is frozen does.
+        """
+        if self.alone:
+            return await calling
+        asked = asyncio.create_task(calling, name="call")
+        try:
+            while not (await asyncio.wait({asked}, timeout=_PROBE_SECONDS))[0]:
+                check = _health_check(self._channel_to(self._addresses[self._at]))
+                await call(check, health_pb2.HealthCheckRequest(), peer=self.peer, deadline=_PROBE_SECONDS)
+            return await asked
+        finally:
+            await stopped(asked)
 
     def turn_from(self, error: MigrationError) -> bool:
         """Turn to the next door where this one leads nowhere; what an orchestrator says of its hosts is an answer."""
@@ -74,6 +99,17 @@ class Doors:
         if closed:
             self._at = (self._at + 1) % len(self._addresses)
         return closed
+
+
+def _health_check(
+    channel: grpc.aio.Channel,
+) -> grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]:
+    """Return the call by which every daemon says that it serves; its stub's types do not name it."""
+    return channel.unary_unary(
+        "/grpc.health.v1.Health/Check",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
 
 
 def _nobody_leads(said: Iterable[Unreachable]) -> Unreachable:

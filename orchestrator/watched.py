@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorAsyncStub
 
 _SILENCE_SECONDS: Final = 15.0
+_SILENCE_BESIDE_OTHERS: Final = 5.0  # a record comes every two seconds; another orchestrator may lead by now
 PATIENCE_SECONDS: Final = 60.0  # an orchestrator that is started again is back in seconds
 _Request = TypeVar("_Request")
 _Record = TypeVar("_Record")
@@ -31,10 +32,11 @@ async def watched(
         MigrationError: What the orchestrator raised.
     """
     loop = asyncio.get_running_loop()
+    silence = _SILENCE_SECONDS if doors.alone else _SILENCE_BESIDE_OTHERS
     heard, failures = loop.time(), 0
     while True:
         try:
-            async for record in stream(method(doors.stub), request, peer=doors.peer, silence=_SILENCE_SECONDS):
+            async for record in stream(method(doors.stub), request, peer=doors.peer, silence=silence):
                 heard, failures = loop.time(), 0
                 yield record
         except Unreachable as error:

@@ -153,3 +153,28 @@ async def test_where_nobody_leads_for_long_what_each_said_is_told(
         with pytest.raises(Unreachable, match=r"nobody leads.*nobody leads") as refusal:
             await RemoteDesk(doors_of(first, second)).attempts(everything=False)
         assert refusal.value.code == "nobody-leads"
+
+
+async def test_a_door_behind_which_everything_stands_still_is_passed_long_before_a_call_s_deadline(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.doors._PROBE_SECONDS", 0.1)
+    accepted = asyncio.Event()
+
+    async def stand_still(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        with contextlib.closing(writer):
+            await asyncio.Event().wait()
+
+    async with (
+        await asyncio.start_server(stand_still, "127.0.0.1") as frozen,
+        driving(replace(around, driver="orchestrator")) as at_work,
+        served(Leading(at_work), around) as leads,
+    ):
+        port = frozen.sockets[0].getsockname()[1]
+        channel = open_channel(f"127.0.0.1:{port}", None, PEER)
+        async with asyncio.timeout(DEADLINE / 4):
+            found = await RemoteDesk(doors_of(("frozen", channel), leads)).attempts(everything=True)
+        assert found.attempts == ()
+        assert accepted.is_set()
+        await channel.close()
