@@ -11,8 +11,10 @@ import msgspec
 import pytest
 
 from dest_agent.agent import DestAgent
-from tests.dest_agent.arrivals import KEY, SECRET, A, arriving
+from tests.dest_agent.arrivals import KEY, SECRET, A, arriving, requirements
 from tests.fakes.fake_machine import MACHINE, Held
+from vm_migration.daemon.host_burden import Burden
+from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Missed, Refused, Stale
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.journals import Journals
@@ -89,6 +91,14 @@ async def test_a_lost_image_is_answered_with_lost_for_ever(site: Site) -> None:
     assert (await site.agent().hand_off(KEY, 1, SECRET)).state == "LOST"
     assert (await site.agent().hand_off(KEY, 1, SECRET)).state == "LOST"
     assert site.active == []
+
+
+async def test_a_machine_that_is_being_brought_up_is_told_with_the_memory_that_is_kept_for_it(site: Site) -> None:
+    agent, wanted = site.agent(), requirements()
+    wanted.version = VERSION
+    with agent.admission.place(wanted):
+        assert agent.burden() == Burden(1, {MACHINE: wanted.ram_bytes})
+    assert agent.burden() == Burden()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from source_agent.progress import Outcome, Phase
 from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
 from tests.source_agent.journeys import until
+from vm_migration.daemon.host_burden import Burden
 from vm_migration.errors import Refused, Stale
 from vm_migration.handover.departure import aborted
 from vm_migration.handover.journal import read_last
@@ -94,8 +95,10 @@ async def test_no_more_attempts_are_begun_than_may_be_open(adopted: Adopt) -> No
         await agent.begin(AttemptKey(str(uuid4()), B, 0, 1), "host-b", TERMS)
     assert refusal.value.code == "too-many-attempts"
     assert await agent.begin(KEY, "host-b", TERMS) is attempt
+    assert agent.burden() == Burden(1)
     attempt.cancel()
     await until(attempt, Phase.ABORTED)
+    assert agent.burden() == Burden(0)
     again = await agent.begin(AttemptKey(MACHINE, B, 0, 1), "host-b", TERMS)
     assert again is not attempt
     await agent.stop()
