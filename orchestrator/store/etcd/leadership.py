@@ -26,8 +26,8 @@ from vm_migration.daemon.etcd_place import EtcdPlace
 from vm_migration.errors import Refused
 from vm_migration.telemetry import logs
 
-LEASE_SECONDS: Final = 2
-"""The least that etcd grants with its own timing: one and a half election timeouts."""
+LEASE_SECONDS: Final = 3
+"""Twice the least that etcd keeps with its own timing, one and a half election timeouts: a busy moment ends no lease."""
 RENEW_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.25
 _DEADLINE: Final = 0.5
