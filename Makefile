@@ -1,15 +1,16 @@
 # The way into this project: `make demo` shows it, `make test` tests it, `make check` is what CI runs.
 #
 # PYTHON names the interpreter that .venv is made from; ARGS is handed on to the command behind demo, test, lab,
-# bench, faults, fuzz and lock, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
+# bench, faults, fuzz, lock and deploy, for example: make demo ARGS="--json --memory 256MiB", make test ARGS="tests/vmm -x".
 
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+COMPOSE ?= docker compose -f deploy/compose.yaml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab check format lint types architecture generated model bench faults fuzz sbom audit proto lock clean set-up set-up-dev
+.PHONY: help demo test lab check format lint types architecture generated model deploy deploy-down deploy-test bench faults fuzz sbom audit proto lock clean set-up set-up-dev
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +26,7 @@ test:  ## install what the tests need and run the whole suite
 lab: set-up  ## what the documents say about dirty pages behind a vIOMMU, all of it, as one table
 	@$(BIN)/viaduct lab matrix $(ARGS)
 
-check: format lint types architecture generated model test lab  ## everything that CI checks
+check: format lint types architecture generated model test deploy-test lab  ## everything that CI checks
 
 format: set-up-dev  ## is the code formatted? (ruff format mends it)
 	$(BIN)/ruff format --check .
@@ -47,6 +48,18 @@ generated: set-up-dev  ## is vm_migration/api what proto/ generates, and the tab
 model:  ## is the handover right under every fault? (ARGS=--long searches further)
 	@$(PYTHON) tools/set_up.py dev model
 	@$(BIN)/python -m tools.check_model $(ARGS)
+
+deploy:  ## a site in containers: three hosts, an orchestrator, a broker (docs/deployment.md)
+	@$(COMPOSE) up --build --detach --wait $(ARGS)
+	@echo "Look at it: $(COMPOSE) exec operator viaduct host list"
+
+deploy-down:  ## take it down; ARGS=--volumes forgets its certificates and journals too
+	@$(COMPOSE) down $(ARGS)
+
+# Images take longer than a test may: they are made before the first.
+deploy-test:  ## bring that site up on a container engine, one of its own where none runs; drive and hurt it
+	@$(PYTHON) tools/set_up.py dev $$(docker info > /dev/null 2>&1 || echo deploy)
+	@$(BIN)/python -m pytest -n0 --timeout 600 -o faulthandler_timeout=0 tests/deployment $(ARGS)
 
 bench:  ## the measured comparisons, as a table and JSON
 	@$(PYTHON) tools/set_up.py dev bench

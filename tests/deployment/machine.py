@@ -1,0 +1,113 @@
+"""A machine of the deployed site, as the commands tell of it and as its processes do."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+import msgspec
+
+from tests.deployment.deployment import Deployment, Ended, heard
+
+_SPECIFICATION: Final = """
+name = "{name}"
+memory.size = "64MiB"
+[guest]
+cpu_dirty_rate = "4MiB/s"
+working_set = "8MiB"
+[[device]]
+name = "qat0"
+model = "qat"
+address = "00:04.0"
+dma_rate = "2MiB/s"
+"""
+
+
+class _Guest(msgspec.Struct):
+    errors: int
+    jobs_done: int
+
+
+class Shown(msgspec.Struct):
+    """What `machine show --json` says, as far as it matters here."""
+
+    machine: str
+    host: str
+    run_state: str
+    guest: _Guest
+
+
+class _Answer(msgspec.Struct):
+    machine: Shown
+
+
+class Round(msgspec.Struct):
+    """A round of a migration."""
+
+    wire_bytes: int
+    ms: float
+
+
+class Migrated(msgspec.Struct):
+    """What `migrate --json` says, as far as it matters here."""
+
+    attempt: str
+    outcome: str | None
+    verified_by: str
+    pages_verified: int
+    pages_mismatched: int
+    wire_bytes: int
+    rounds: list[Round]
+
+
+def migrated(command: Ended) -> Migrated:
+    """Return what a migration's command said."""
+    return msgspec.json.decode(command.out, type=Migrated)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine, by its name and UUID."""
+
+    site: Deployment
+    name: str
+    uuid: str
+
+    @classmethod
+    def create(cls, site: Deployment, name: str) -> Self:
+        """Make a machine on host-a."""
+        site.inside("operator", "sh", "-c", "cat > /tmp/guest.toml", stdin=_SPECIFICATION.format(name=name))
+        made = site.viaduct("machine", "create", "/tmp/guest.toml", "--host", "host-a", "--json")  # noqa: S108  # in a container
+        assert made.exit_code == 0, made.err
+        return cls(site, name, msgspec.json.decode(made.out, type=_Answer).machine.machine)
+
+    def show(self) -> Shown:
+        """Return what the site says of it."""
+        shown = self.site.viaduct("machine", "show", self.name, "--json")
+        assert shown.exit_code == 0, shown.err
+        return msgspec.json.decode(shown.out, type=_Answer).machine
+
+    @contextlib.asynccontextmanager
+    async def moving_to(self, host: str, *terms: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Have the command that watches it on its way, slow enough to have a middle, which it is in."""
+        slowly = ("--max-bandwidth", "100Mbit/s", *terms)
+        submitted = self.site.viaduct("migrate", self.name, "--to", host, "--detach", "--json", *slowly)
+        assert submitted.exit_code == 0, submitted.err
+        async with self.site.typing("watch", migrated(submitted).attempt) as watching:
+            await heard(watching, "pre-copy")
+            yield watching
+
+    def runs_at(self, host: str) -> None:
+        """Check that it runs on one host and on no other, that its guest works, and has never read a wrong byte."""
+        self.site.alone_at(host, self.uuid)
+        first = self.show()
+        assert (first.host, first.run_state) == (host, "running")
+        second = self.show()
+        assert second.guest.jobs_done > first.guest.jobs_done
+        assert second.guest.errors == 0
+
+    def destroy(self) -> None:
+        """End it, wherever it is."""
+        destroyed = self.site.viaduct("machine", "destroy", self.name)
+        assert destroyed.exit_code == 0, destroyed.err

@@ -1,0 +1,96 @@
+"""What a person does with the site of deploy/compose.yaml, typed in the operator's container."""
+
+from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, Deployment
+from tests.deployment.machine import Machine, migrated
+
+PAGES = (64 << 20) // 4096
+USERFAULTFD = """
+import ctypes, os
+number = {'x86_64': 323, 'aarch64': 282}[os.uname().machine]
+print(ctypes.CDLL(None).syscall(number, 1))
+"""
+SHAPED_BYTES_PER_S = 200e6 / 8
+
+
+def link(site: Deployment, host: str, network: str) -> str:
+    """Return the name of a host's link into a network."""
+    lines = site.in_network_of(host, "ip", "-oneline", "-4", "address").splitlines()
+    (found,) = [line.split()[1] for line in lines if f" {network}." in line]
+    return found
+
+
+def received(site: Deployment, host: str, network: str) -> int:
+    """Return how many bytes a host has received from a network."""
+    path = f"/sys/class/net/{link(site, host, network)}/statistics/rx_bytes"
+    return int(site.in_network_of(host, "cat", path))
+
+
+def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deployment, machine: Machine) -> None:
+    witness = int(site.inside("host-a", "python", "-c", USERFAULTFD)) >= 0
+    for host in ("host-b", "host-c"):
+        moved = site.viaduct("migrate", machine.name, "--to", host, "--json")
+        assert moved.exit_code == 0, moved.err
+        told = migrated(moved)
+        assert (told.outcome, told.pages_verified, told.pages_mismatched) == ("completed", PAGES, 0)
+        assert told.verified_by == ("witness" if witness else "full")  # a profile that takes userfaultfd away is said
+        machine.runs_at(host)
+
+
+def test_memory_travels_through_the_migration_network_alone(site: Deployment, machine: Machine) -> None:
+    before = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
+    told = migrated(site.viaduct("migrate", machine.name, "--to", "host-b", "--json"))
+    control, migration = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
+    assert migration - before[1] >= told.wire_bytes > 10 << 20
+    assert control - before[0] < 1 << 20
+
+
+def test_a_link_of_200_mbit_is_filled_and_not_exceeded(site: Deployment, machine: Machine) -> None:
+    name = link(site, "host-a", MIGRATION)
+    shape = ("tbf", "rate", "200mbit", "burst", "256kb", "latency", "50ms")
+    site.in_network_of("host-a", "tc", "qdisc", "add", "dev", name, "root", *shape)
+    try:
+        moved = site.viaduct("migrate", machine.name, "--to", "host-b", "--downtime-limit", "1s", "--json")
+    finally:
+        site.in_network_of("host-a", "tc", "qdisc", "delete", "dev", name, "root")
+    assert moved.exit_code == 0, moved.err
+    told = migrated(moved)
+    first = told.rounds[0].wire_bytes / (told.rounds[0].ms / 1000)
+    assert 0.5 * SHAPED_BYTES_PER_S < first < 1.1 * SHAPED_BYTES_PER_S
+    assert told.pages_mismatched == 0
+    machine.runs_at("host-b")
+
+
+def test_a_host_that_is_down_is_named_by_every_command_that_needs_it(site: Deployment, machine: Machine) -> None:
+    site.act("stop", "host-c")
+    try:
+        listed = site.viaduct("host", "list")
+        checked = site.viaduct("preflight", machine.name, "--to", "host-c")
+        moved = site.viaduct("migrate", machine.name, "--to", "host-c")
+        elsewhere = site.viaduct("preflight", machine.name, "--to", "any")
+    finally:
+        site.up("host-c")
+    assert listed.exit_code == 0
+    (line,) = [line for line in listed.out.splitlines() if line.startswith("host-c")]
+    assert "0.2.0" not in line
+    assert (checked.exit_code, moved.exit_code, elsewhere.exit_code) == (3, 3, 0), checked.err + moved.err
+    assert "host-c" in checked.out + checked.err
+    assert "host-c" in moved.out + moved.err
+    machine.runs_at("host-a")
+
+
+def test_nobody_is_root_and_nobody_can_become_it(site: Deployment) -> None:
+    for service in (*HOSTS, "orchestrator", "operator", "broker", "board"):
+        status = dict(
+            line.split(":\t", 1) for line in site.inside(service, "cat", "/proc/1/status").splitlines() if ":\t" in line
+        )
+        assert "0" not in status["Uid"].split(), service
+        assert {int(status[each], 16) for each in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}, service
+        assert status["NoNewPrivs"] == "1", service
+    for image in ("VIADUCT_IMAGE", "VIADUCT_SERVICES_IMAGE"):
+        assert site.engine.docker("run", "--rm", site.environment[image], "id", "-u").strip() == "10001"
+
+
+def test_everybody_has_their_own_key_and_nobody_elses(site: Deployment) -> None:
+    for service in (*HOSTS, "orchestrator", "operator", "broker", "board"):
+        keys = site.inside(service, "find", "/etc/viaduct", "-name", "*.key", "-printf", "%f %m %u\n").splitlines()
+        assert keys == [f"{service}.key 600 viaduct"]
