@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.attempt import Outcome
+from orchestrator.attempt import Outcome, Phase
 from orchestrator.evacuation.document import WHAT, counted
 from orchestrator.evacuation.plan import Kind, Raised
 from orchestrator.evacuation.view import EvacuationView, MoveView
@@ -18,6 +18,7 @@ from orchestrator.render.quantities import size, span
 
 _SHOWN: Final = 12
 """Machines of a picture: those that move come first, then those that wait, then those that have ended."""
+_BEFORE: Final = frozenset({Phase.QUEUED.value, Phase.REFUSED.value})
 _COLOURS: Final = {Outcome.COMPLETED: "green", Outcome.CANCELLED: "yellow", None: "cyan"}
 
 
@@ -119,7 +120,8 @@ def _line(one: MoveView) -> str:
     if one.outcome is not None:
         why = f": {one.error.message}" if one.error is not None else f": {one.reason}" if one.reason else ""
         return f"{_named(one)}: {one.outcome}{why}"
-    return f"{_named(one)}: moves, attempt {one.attempts[-1]}" if one.source else ""
+    begun = one.source and one.phase not in _BEFORE
+    return f"{_named(one)}: moves, attempt {one.attempts[-1]}" if begun else ""
 
 
 def _named(one: MoveView) -> str:
