@@ -14,8 +14,8 @@ def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:
     rows = [
         (
             one.host,
-            _agent(one.source),
-            _agent(one.dest),
+            _version(one.source),
+            _version(one.dest),
             _free(one),
             _machines(one),
             _attempts(one),
@@ -44,6 +44,10 @@ def show_host(console: Console, host: HostDocument) -> None:
 def _show_conflicts(console: Console, host: HostDocument) -> None:
     for one in host.conflicts:
         console.print(f"[red]{host.host} is not used[/red] {one.code}: {one.message}", highlight=False)
+
+
+def _version(side: SideDocument) -> str:
+    return side.version or "" if side.answers else "[yellow]does not answer[/yellow]"
 
 
 def _agent(side: SideDocument) -> str:
