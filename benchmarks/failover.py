@@ -121,7 +121,7 @@ class _Scene:
                     row = await self.desk.tune(attempt, downtime_limit_ms=200, max_bandwidth_bytes_per_s=0)
                     if row.driver == other:
                         return
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_LOOK)  # asked as a command asks
 
     async def _ended(self, attempt: Attempt) -> Attempt:
         await self.desk.force(attempt)
@@ -139,7 +139,7 @@ class _Scene:
             while True:
                 if await self._runs_at(destination) and await self._runs_at(source):
                     seen.doubled = True
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_LOOK)  # both are other processes
 
         watching = asyncio.create_task(look(), name="look for a double run")
         try:

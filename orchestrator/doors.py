@@ -74,7 +74,7 @@ class Doors:
             if len(said) == len(self._addresses) and loop.time() >= until:
                 raise _nobody_leads(said.values())
             if failures % len(self._addresses) == 0:
-                await asyncio.sleep(_AROUND_SECONDS)
+                await asyncio.sleep(_AROUND_SECONDS)  # who leads next is known to none of them
 
     async def _while_it_lives(self, calling: Coroutine[object, object, _Response]) -> _Response:
         """Wait for a call; where there are other doors, for as long only as this one answers at all.
