@@ -1,6 +1,6 @@
 """The whole site at one moment: its hosts, what is in flight, what waits, what has just ended. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,12 +36,6 @@ class SiteView:
         """What has had its turn, the oldest in front."""
         begun = [one for one in self.attempts if one.phase != Phase.QUEUED]
         return tuple(sorted(begun, key=lambda one: (one.created_at, one.attempt)))
-
-
-def vanished(before: SiteView | None, now: Mapping[str, Attempt]) -> tuple[str, ...]:
-    """Return the attempts that were open before and are not now: each has come to an end."""
-    known = () if before is None else before.attempts
-    return tuple(one.attempt for one in known if one.attempt not in now)
 
 
 def news(before: SiteView | None, now: SiteView) -> Iterator[str]:

@@ -3,8 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import jsonschema
@@ -21,7 +21,7 @@ from orchestrator.host_standing import HostStanding
 from orchestrator.learning import Listing
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site_view import SiteView, site_document
-from orchestrator.site_watch import AskHosts, SiteWatch
+from orchestrator.site_watch import MOST_FOLLOWED, AskHosts, Pace, SiteWatch
 from tests.orchestrator.attempts_to_draw import completed, copying, waiting
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 
@@ -121,63 +121,118 @@ def test_a_line_of_json_is_what_its_schema_says() -> None:
 
 
 class FakeDesk:
-    """Answers, look by look, as it is told to."""
+    """Answers, listing by listing, as it is told to; what is watched changes when the test says so."""
 
-    def __init__(self, *looks: tuple[Attempt, ...] | MigrationError, ends: Sequence[Attempt] = ()) -> None:
-        self.looks = list(looks)
+    def __init__(self, *listings: tuple[Attempt, ...] | MigrationError, ends: Sequence[Attempt] = ()) -> None:
+        self.listings = list(listings)
         self.ends = {one.attempt: one for one in ends}
+        self.changes: dict[str, asyncio.Queue[Attempt | MigrationError]] = {}
 
     async def attempts(self, *, everything: bool) -> Listing:
         assert not everything
-        look = self.looks.pop(0)
-        if isinstance(look, MigrationError):
-            raise look
-        return Listing(look, {})
+        told = self.listings.pop(0) if len(self.listings) > 1 else self.listings[0]
+        if isinstance(told, MigrationError):
+            raise told
+        return Listing(told, {})
 
     async def attempt(self, start: str) -> Attempt:
         if start not in self.ends:
             raise InvalidInput("unknown-attempt", "forgotten")
         return self.ends[start]
 
+    async def watch(self, attempt: Attempt) -> AsyncGenerator[Attempt, None]:
+        changes = self.changes.setdefault(attempt.attempt, asyncio.Queue())
+        now: Attempt | MigrationError = attempt
+        while not isinstance(now, MigrationError):
+            yield now
+            if now.ended:
+                return
+            now = await changes.get()
+        raise now
+
 
 async def no_hosts() -> dict[str, HostStanding]:
     return {}
 
 
-async def seen(desk: FakeDesk, hosts: AskHosts = no_hosts) -> list[SiteView]:
-    wanted, found = len(desk.looks), []
-    async with aclosing(SiteWatch(desk, hosts, lambda: 7.0, every=0.0).views()) as views:
-        async for view in views:
-            found.append(view)
-            if len(found) == wanted:
-                break
-    return found
+@asynccontextmanager
+async def watching(
+    desk: FakeDesk, hosts: AskHosts = no_hosts
+) -> AsyncIterator[Callable[[Callable[[SiteView], bool]], Awaitable[list[SiteView]]]]:
+    """Return what takes views up to one that is looked for."""
+    async with aclosing(SiteWatch(desk, hosts, lambda: 7.0, Pace(0.0, 0.0, 0.0)).views()) as views:
+
+        async def until(wanted: Callable[[SiteView], bool]) -> list[SiteView]:
+            found = []
+            async with asyncio.timeout(20):
+                async for view in views:
+                    found.append(view)
+                    if wanted(view):
+                        return found
+            raise AssertionError
+
+        yield until
 
 
-async def test_what_is_not_open_any_more_is_shown_once_as_it_ended() -> None:
+async def test_what_is_in_flight_is_followed_and_its_end_is_shown_once() -> None:
     moving, done = named(MOVING, 1), named(DONE, 1)
-    before, after, later = await seen(FakeDesk((moving,), (), (), ends=[done]))
-    assert (before.ended, after.ended, later.ended) == ((), (done,), ())
-    assert after.ended[0].outcome is Outcome.COMPLETED
+    desk = FakeDesk((moving,))
+    async with watching(desk) as until:
+        assert (await until(lambda view: bool(view.attempts)))[-1].attempts == (moving,)
+        later = replace(moving, reason="later")
+        desk.changes["attempt-1"].put_nowait(later)
+        assert (await until(lambda view: view.attempts == (later,)))[-1].ended == ()
+        desk.listings = [()]
+        desk.changes["attempt-1"].put_nowait(done)
+        assert (await until(lambda view: bool(view.ended)))[-1].ended == (done,)
+        assert (await until(lambda _: True))[-1] == SiteView(7.0)
 
 
-async def test_what_nobody_remembers_just_goes() -> None:
-    _, after = await seen(FakeDesk((named(MOVING, 1),), ()))
-    assert (after.attempts, after.ended) == ((), ())
+async def test_what_is_not_followed_is_asked_for_once_it_is_not_listed() -> None:
+    done = replace(named(DONE, 2), outcome=Outcome.COMPLETED)
+    desk = FakeDesk((queued(1), queued(2)), (queued(1),), (), ends=[done])
+    async with watching(desk) as until:
+        assert (await until(lambda view: bool(view.ended)))[-1].ended == (done,)
+        after = (await until(lambda view: not view.attempts))[-1]
+    assert after.ended == (), "nobody remembers the other one: it just goes"
+    assert desk.changes == {}, "what waits for its turn is not followed"
+
+
+async def test_a_follower_that_loses_its_orchestrator_is_followed_anew() -> None:
+    moving = named(MOVING, 1)
+    desk = FakeDesk((moving,))
+    async with watching(desk) as until:
+        await until(lambda _: "attempt-1" in desk.changes)
+        desk.changes["attempt-1"].put_nowait(Unreachable("silent", "orchestrator was silent", ""))
+        later = replace(moving, reason="later")
+        desk.changes["attempt-1"].put_nowait(later)
+        assert (await until(lambda view: view.attempts == (later,)))[-1].unheard == ""
 
 
 async def test_an_orchestrator_that_goes_away_and_comes_back_is_waited_for() -> None:
-    moving, done = named(MOVING, 1), named(DONE, 1)
-    away = Unreachable("silent", "orchestrator was silent", "")
-    first, during, after = await seen(FakeDesk((moving,), away, (), ends=[done]))
-    assert (first.unheard, during.attempts) == ("", (moving,))
-    assert "orchestrator was silent" in during.unheard
-    assert (after.unheard, after.ended) == ("", (done,))
+    waits = queued(1)
+    desk = FakeDesk((waits,), Unreachable("silent", "orchestrator was silent", ""))
+    async with watching(desk) as until:
+        during = (await until(lambda view: bool(view.unheard)))[-1]
+        assert (during.attempts, "orchestrator was silent" in during.unheard) == ((waits,), True)
+        desk.listings = [()]
+        await until(lambda view: not view.unheard and not view.attempts)
+
+
+async def test_no_more_are_followed_than_one_identity_may() -> None:
+    desk = FakeDesk(tuple(named(MOVING, number) for number in range(3 * MOST_FOLLOWED)))
+    async with watching(desk) as until:
+        (view,) = await until(lambda _: True)
+        assert len(view.attempts) == 3 * MOST_FOLLOWED
+        await until(lambda _: bool(desk.changes))
+    assert len(desk.changes) == MOST_FOLLOWED
 
 
 async def test_nobody_at_the_first_look_is_an_error() -> None:
+    desk = FakeDesk(Unreachable("silent", "orchestrator was silent", ""))
     with pytest.raises(Unreachable):
-        await seen(FakeDesk(Unreachable("silent", "orchestrator was silent", "")))
+        async with watching(desk) as until:
+            await until(bool)
 
 
 async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
@@ -185,10 +240,9 @@ async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
         await asyncio.Event().wait()
         return {}
 
-    desk = FakeDesk((named(MOVING, 1),))
-    async with aclosing(SiteWatch(desk, never, lambda: 7.0, every=0.0).views()) as views:
-        view = await anext(views)
-    assert (view.hosts, len(view.attempts)) == ((), 1)
+    async with watching(FakeDesk((named(MOVING, 1),)), never) as until:
+        (view,) = await until(lambda view: bool(view.attempts))
+    assert view.hosts == ()
 
 
 async def test_a_configuration_that_is_wrong_ends_it() -> None:
@@ -196,4 +250,5 @@ async def test_a_configuration_that_is_wrong_ends_it() -> None:
         raise InvalidInput("bad-address", "host-a has no port")
 
     with pytest.raises(InvalidInput):
-        await seen(FakeDesk((), (), ()), wrong)
+        async with watching(FakeDesk(()), wrong) as until:
+            await until(lambda _: False)
