@@ -11,7 +11,7 @@ What could not be resolved is asked about again, later each time, for as long as
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -62,6 +62,7 @@ class AttemptQueue:
         self._slots = SlotBook(Slots()) if slots is None else slots
         self._served: dict[str, float] = {}
         self._version = 0
+        self._ends = 0
         self._links = LinkShares(around.agents, around.bandwidth)
         self._around = replace(around, observe=self._observe, terms=self._links.terms)
         self._tell = around.observe
@@ -124,16 +125,29 @@ class AttemptQueue:
         """Grows with every change of an attempt that this process drives."""
         return self._version
 
+    @property
+    def ends(self) -> int:
+        """Grows when an attempt is driven no further, and when somebody is to look."""
+        return self._ends
+
     async def changed(self, seen: int, seconds: float) -> None:
         """Return when there was a change since a version was seen, or after so many seconds."""
+        await self._until(lambda: self._version != seen, seconds)
+
+    async def ended(self, seen: int, seconds: float) -> None:
+        """Return when there was an end since so many were seen, or after so many seconds."""
+        await self._until(lambda: self._ends != seen, seconds)
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
         async with self._changed:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await self._changed.wait_for(lambda: self._version != seen)
+                    await self._changed.wait_for(reached)
 
-    def touch(self) -> None:
-        """Wake whoever waits for a change."""
+    def touch(self, *, end: bool = False) -> None:
+        """Wake whoever waits for a change, or for an end as well."""
         self._version += 1
+        self._ends += end
         task = asyncio.get_running_loop().create_task(self._notify(), name="notify watchers")
         self._notifying.add(task)
         task.add_done_callback(self._notifying.discard)
@@ -302,6 +316,7 @@ class AttemptQueue:
             del self._drives[drive.attempt.attempt], self._tasks[drive.attempt.attempt]
         self._wake.set()
         self._observe(drive.attempt)
+        self.touch(end=True)
 
     def _note_unresolved(self, attempt: Attempt) -> None:
         again = self._unresolved.pop(attempt.attempt, None)

@@ -54,11 +54,11 @@ class Queue(Protocol):
         """Cancel an attempt, queued or driven."""
 
     @property
-    def version(self) -> int:
-        """Grows with every change of an attempt."""
+    def ends(self) -> int:
+        """Grows when an attempt is driven no further, and when somebody is to look."""
 
-    async def changed(self, seen: int, seconds: float) -> None:
-        """Return when there was a change since a version was seen, or after so many seconds."""
+    async def ended(self, seen: int, seconds: float) -> None:
+        """Return when there was an end since so many were seen, or after so many seconds."""
 
     def touch(self) -> None:
         """Wake whoever waits for a change."""
@@ -86,7 +86,7 @@ class Course:
         """
         try:
             while True:
-                seen = self._queue.version
+                seen = self._queue.ends
                 try:
                     plan = await self._follow()
                     if plan.ended:
@@ -97,7 +97,7 @@ class Course:
                     if error.code != STORE_UNUSABLE:
                         raise
                     _log.warning("evacuation is not written down", evacuation=self._name, reason=error.message)
-                await self._queue.changed(seen, HEARTBEAT_SECONDS)
+                await self._queue.ended(seen, HEARTBEAT_SECONDS)
         finally:
             self._slots.ask(self._name, {}, {})
 

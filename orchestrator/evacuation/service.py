@@ -24,6 +24,7 @@ from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, MigrationError, Refused
 from vm_migration.telemetry import logs
 
+_VIEW_SECONDS: Final = 0.2
 _log: Final = logs.get(__name__)
 
 
@@ -94,7 +95,7 @@ class Evacuations:
         plan = await asyncio.to_thread(self._kept.request_cancel, plan.evacuation)
         if plan.evacuation not in self._tasks and not driven(plan, self._around.clock()):
             await self._go_on(plan)
-        self._queue.touch()
+        self._queue.touch(end=True)
         return await self.view(plan.evacuation)
 
     async def view(self, start: str) -> EvacuationView:
@@ -117,6 +118,7 @@ class Evacuations:
             yield view
             if view.ended:
                 return
+            await asyncio.sleep(_VIEW_SECONDS)  # its many attempts change more often than anybody can look
             await self._queue.changed(seen, HEARTBEAT_SECONDS)
 
     async def ended(self, evacuation: str) -> EvacuationView:
