@@ -26,7 +26,7 @@ class Choice:
 def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()) -> Choice:
     """Return what to know of a choice among all hosts, or `among` those that somebody named."""
     if among:
-        excluded = {host: f"Not among {', '.join(among)}" for host in hosts if host not in among}
+        excluded = {host: f"{host} is not among {', '.join(among)}" for host in hosts if host not in among}
     else:
         excluded = reasons(in_maintenance(store.entries))
     return Choice(excluded, Counter(one.destination for one in store.attempts()))

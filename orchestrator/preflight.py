@@ -131,7 +131,7 @@ def require_choosable(found: Preflight) -> None:
     """
     excluded = [one.considered for one in found.candidates if one.considered is not None]
     if all(one.verdict == "excluded" for one in excluded):
-        reasons = "; ".join(f"{one.host}: {one.obstacles[0].message}" for one in excluded)
+        reasons = "; ".join(one.obstacles[0].message for one in excluded)
         text = f"No host may be chosen for {found.machine.name} ({reasons})"
         raise Refused("no-host-to-choose", text, "Name one, or: viaduct host maintenance HOST off")
 
