@@ -14,7 +14,7 @@ from orchestrator import steering
 from orchestrator.admission import Order, cancelled_order, consider, enter
 from orchestrator.attempt import Attempt, Event
 from orchestrator.drive import Drive
-from orchestrator.driven_row import CancelAsked, unless
+from orchestrator.driven_row import CancelAsked, give_back, unless
 from orchestrator.evacuation.desk import EvacuationDesk, LocalEvacuationDesk
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import as_it_stands, changes
@@ -96,7 +96,7 @@ class LocalDesk:
             try:
                 attempt = await drive.run()
             except asyncio.CancelledError:
-                around.store.let_go(drive.attempt)  # the source goes on alone; whoever asks next goes on here
+                give_back(around.store, drive.attempt)  # the source goes on alone; whoever asks next goes on here
                 raise
             if drive.successor is None:
                 break

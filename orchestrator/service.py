@@ -19,6 +19,7 @@ from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.drive import Drive
+from orchestrator.driven_row import give_back
 from orchestrator.learning import Listing, find, listing
 from orchestrator.link_shares import LinkShares
 from orchestrator.looking import changes
@@ -93,8 +94,7 @@ class AttemptQueue:
             task.cancel()
         await self._stack.aclose()
         for attempt in held:
-            with contextlib.suppress(Refused):  # a store that rests: the next driver takes them over all the same
-                await asyncio.to_thread(self._around.store.let_go, attempt)
+            await asyncio.to_thread(give_back, self._around.store, attempt)
 
     async def submit(self, order: Order) -> Attempt:
         """Check an order on both sides and queue it.

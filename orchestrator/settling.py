@@ -6,6 +6,7 @@ from typing import Final
 
 from orchestrator.attempt import Attempt, Outcome, Phase, with_report
 from orchestrator.drive import Drive
+from orchestrator.driven_row import give_back
 from orchestrator.store.claim import is_held
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import MachineStatus
@@ -25,9 +26,9 @@ async def drive_briefly(around: Surroundings, attempt: Attempt, *, cancel: bool 
         async with asyncio.timeout(_SECONDS):
             await drive.run()
     except TimeoutError:
-        await asyncio.to_thread(around.store.let_go, drive.attempt)
+        await asyncio.to_thread(give_back, around.store, drive.attempt)
     except asyncio.CancelledError:
-        around.store.let_go(drive.attempt)
+        give_back(around.store, drive.attempt)
         raise
     return drive.attempt
 

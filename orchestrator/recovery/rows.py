@@ -7,6 +7,7 @@ from typing import Final
 
 from orchestrator.attempt import Attempt
 from orchestrator.drive import Drive
+from orchestrator.driven_row import give_back
 from orchestrator.recovery.steps import Outcome, Step, Unsettled
 from orchestrator.store.claim import is_held
 from orchestrator.surroundings import Surroundings
@@ -44,7 +45,7 @@ async def _closed(around: Surroundings, row: Attempt) -> tuple[Step | None, Unse
     except MigrationError as error:
         return None, Unsettled(row.machine, row.name, f"Attempt {row.attempt[:8]}: {error.message}", error.hint)
     except asyncio.CancelledError:
-        around.store.let_go(drive.attempt)
+        give_back(around.store, drive.attempt)
         raise
     if not ended.ended:
         why = ended.error.message if ended.error is not None else "nobody knows how it ended"

@@ -11,12 +11,14 @@ import pytest
 from orchestrator import driven_row, service
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Outcome
+from orchestrator.driven_row import give_back
 from orchestrator.driving import Driving, driving
 from orchestrator.store import claim
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import STORE_UNUSABLE
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
+from tests.orchestrator.stores import new
 from vm_migration.errors import Refused
 
 DEADLINE = 20.0
@@ -102,3 +104,13 @@ async def test_after_a_long_rest_what_had_run_on_is_driven_to_its_end_in_the_nex
     assert (row.outcome, row.term) == (Outcome.COMPLETED, 2)
     assert [owner.host for owner in store.owners()] == ["host-b"]
     assert store.attempts() == ()
+
+
+def test_a_claim_is_given_back_on_the_way_out_or_ends_by_itself(store: RestingStore) -> None:
+    row = store.open_attempt(new())
+    store.rests = True
+    give_back(store, row)
+    store.rests = False
+    assert store.get(row.attempt).driver == row.driver
+    give_back(store, row)
+    assert store.get(row.attempt).driver == ""
