@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_LOOK_SECONDS = 0.03
+_LOOK_SECONDS = 0.1
 _KEY_LINE = 40
 """Letters of a line of a private key from which on it is one: the last line of a PEM file may be short."""
 

@@ -24,6 +24,8 @@ from tests.vm_migration.link.answering_agent import shown
 from vm_migration.daemon.audit_file import AUDIT_LOG
 from vm_migration.link.pki import renew
 
+OFTEN = 3
+"""A channel is closed at the renewal after the one that it was opened before."""
 ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 
 
@@ -53,9 +55,12 @@ async def test_an_orchestrator_s_certificate_is_renewed_while_it_drives(site: Si
             words = ("migrate", "driven", "--to", "host-b", *ENDLESS, "--json")
             async with running(site, *words, config=made.operator) as asking:
                 await in_the_middle(agents, "host-a", created.machine)
-                for name in site.identities:
-                    renew(site.folder / "pki", name)
                 attempt = (await agents.get_machine("host-a", created.machine)).attempt
+                for _ in range(OFTEN):  # what the orchestrator watches was opened before the first of them
+                    for name in site.identities:
+                        renew(site.folder / "pki", name)
+                    said = await viaduct(site, "tune", attempt, "--max-bandwidth", "24MiB/s", config=made.operator)
+                    assert said.exit_code == 0, said.err
                 said = await viaduct(site, "force", attempt, "--json", config=made.operator)
                 assert said.exit_code == 0, said.err
                 moved = await finished(asking)
@@ -66,6 +71,7 @@ async def test_an_orchestrator_s_certificate_is_renewed_while_it_drives(site: Si
         ]
         operator = "viaduct://test/operator/operator"
         assert told == [
-            (operator, f"Orchestrator/{call}", attempt, "done") for call in ("SubmitMigration", "ForceAttempt")
+            (operator, f"Orchestrator/{call}", attempt, "done")
+            for call in ("SubmitMigration", *["TuneAttempt"] * OFTEN, "ForceAttempt")
         ]
         await works(site, "host-b", created.machine)
