@@ -10,13 +10,14 @@ from typing import Final
 
 import msgspec
 
-from benchmarks import bad_peers, damaged_frames, renewal, security
+from benchmarks import bad_peers, damaged_frames, failover, renewal, security
 
 BEGIN: Final = "<!-- measured: begin -->"
 END: Final = "<!-- measured: end -->"
 NAMES: Final[Mapping[str, Sequence[str]]] = {
     "bad-peers": bad_peers.RATIOS,
     "damaged-frames": (damaged_frames.TRIED, damaged_frames.ACCEPTED, damaged_frames.CRASHES, damaged_frames.GROWN),
+    "failover": (failover.KILLED, failover.FROZEN, failover.LOST, failover.DOUBLED),
     "renewal": (renewal.MIGRATIONS, renewal.FAILED),
     "security": (security.OURS_OVER_ITSELF, security.QEMU_OVER_ITSELF, security.OURS_OVER_QEMU),
 }
