@@ -43,7 +43,7 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
         surroundings(configuration, driver) as around,
         _leading(configuration, _counted(around)) as leading,
         audit_file(audit_place(configuration, os.environ), "viaduct-orchestrator") as audit,
-        metrics(configuration, Daemon.ORCHESTRATOR, store_readings(around.store, driver)) as told,
+        metrics(configuration, Daemon.ORCHESTRATOR, store_readings(around.store, driver, leading)) as told,
         AgentServer(
             address,
             configuration.tls_files(),

@@ -37,6 +37,11 @@ class Leading:
         self._leader = leader
 
     @property
+    def leads(self) -> bool:
+        """Whether this orchestrator drives at this moment."""
+        return self._at_work is not None
+
+    @property
     def queue(self) -> AttemptQueue:
         """The queue.
 

@@ -6,7 +6,7 @@ An attempt's end is observed again with what follows it, such as a hook's warnin
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from orchestrator.attempt import ENDS, Attempt, Outcome, Phase
 from orchestrator.store.store import Store
@@ -19,13 +19,22 @@ _REMEMBERED: Final = 4096
 _OPEN: Final = tuple(phase for phase in Phase if phase not in ENDS)
 
 
-def store_readings(store: Store, driver: str) -> Read:
-    """Return what reads the gauges of a driver's store."""
+class Leads(Protocol):
+    """Knows whether this orchestrator drives: orchestrator.leading.Leading."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it does at this moment."""
+
+
+def store_readings(store: Store, driver: str, leading: Leads) -> Read:
+    """Return what reads the gauges of a driver and its store, which others may share."""
 
     async def read() -> Sequence[Reading]:
         attempts = await asyncio.to_thread(store.attempts)
         backlog = await asyncio.to_thread(store.pending, driver, MOST_BACKLOG)
-        return (*attempt_readings(attempts), Reading(gauges.OUTBOX, len(backlog)))
+        own = Reading(gauges.LEADS, leading.leads), Reading(gauges.OUTBOX, len(backlog))
+        return (*attempt_readings(attempts), *own)
 
     return read
 

@@ -89,7 +89,7 @@ class SiteWatch:
                         await task  # which never ends well: the own configuration is wrong
                 ended, self._ended = tuple(self._ended), []
                 yield SiteView(self._clock(), self._hosts, tuple(self._open.values()), ended, self._unheard)
-                await asyncio.sleep(self._pace.view)
+                await asyncio.sleep(self._pace.view)  # a screen is read, not followed
 
     async def _look_at_hosts(self) -> None:
         while True:

@@ -100,6 +100,7 @@ async def test_the_orchestrator_tells_of_its_store(metered: tuple[Site, dict[tup
             found = scraped(f"127.0.0.1:{port}")
         assert of(found, "viaduct_attempts_ended_total", outcome="completed") == 1
         assert of(found, "viaduct_queue_length") == 0
+        assert of(found, "viaduct_orchestrator_leads") == 1
         passed = "viaduct_attempt_phase_transition_time_from_creation_seconds_count"
         assert of(found, passed, phase="completed") == 1
 

@@ -91,6 +91,9 @@ ARRIVAL_STALE: Final = Gauge(
     "viaduct_arrival_stale_bytes", "Pages that were announced and have not come", ("machine", "attempt"), _DEST
 )
 
+LEADS: Final = Gauge(
+    "viaduct_orchestrator_leads", "Whether this orchestrator drives: 1, or 0 while it stands by", of=_ORCHESTRATOR
+)
 QUEUE_LENGTH: Final = Gauge("viaduct_queue_length", "Attempts that wait for their turn", of=_ORCHESTRATOR)
 ATTEMPTS_IN_PHASE: Final = Gauge(
     "viaduct_attempts_in_phase", "Open attempts of the store, by phase", ("phase",), _ORCHESTRATOR
@@ -124,6 +127,7 @@ ALL: Final = (
     THROTTLE,
     ARRIVALS,
     ARRIVAL_STALE,
+    LEADS,
     QUEUE_LENGTH,
     ATTEMPTS_IN_PHASE,
     UNRESOLVED,
