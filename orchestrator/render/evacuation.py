@@ -80,6 +80,8 @@ def picture(view: EvacuationView) -> RenderableType:
 def show_evacuation(console: Console, view: EvacuationView) -> None:
     """Print one with all of its machines."""
     state = view.outcome.value if view.outcome is not None else f"goes on, {view.percent} %"
+    if view.cancel_requested and not view.ended:
+        state += ", asked to cancel"
     console.print(f"[bold]{WHAT[view.kind]}[/bold] of {view.host}: {state}; {counted(view)}")
     console.print(f"  [dim]{view.evacuation}[/dim]")
     for raised in view.raised:

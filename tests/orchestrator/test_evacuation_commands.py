@@ -13,6 +13,8 @@ import pytest
 from orchestrator.agents import Agents
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.driving import driving
+from orchestrator.evacuation.kept import KeptEvacuations
+from orchestrator.evacuation.plan import Evacuation, Kind, Move
 from orchestrator.leading import Leading
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
@@ -156,6 +158,21 @@ async def test_what_cannot_be_done_is_two_lines(  # noqa: PLR0917 - a table
     assert (as_json.document["schema"], as_json.document["exit_code"]) == ("viaduct.error.v1", exit_code)
     assert (site.world.calls, driven in {"alone", "daemon"}) == ([], True)
     assert (await viaduct("host", "maintenance", "--json")).document["hosts"] == []
+
+
+async def test_what_a_killed_command_left_is_watched_by_nobody_and_cancelled_by_anybody(
+    viaduct: Run, site: FakeSite, store: Path
+) -> None:
+    machine = site.world.add("one", "host-a")
+    left = Evacuation("ev-1", Kind.EVACUATE, "host-a", (Move(machine, "one", 1),), 1.0, 1.0, driver="cli-gone")
+    with SqliteStore(store) as opened:
+        KeptEvacuations(opened.entries).enter(left)
+    (await viaduct("evacuate", "host-a")).complains(3, "ev-1 of host-a is open")
+    watched = await viaduct("watch", "ev-1")
+    assert (watched.exit_code, "Nobody drives evacuation ev-1" in watched.err) == (3, True)
+    cancelled = await viaduct("cancel", "ev-1", "--json")
+    assert (cancelled.exit_code, cancelled.document["outcome"]) == (0, "cancelled")
+    assert (await viaduct("evacuate", "host-a")).exit_code == 0
 
 
 async def test_nobody_would_drive_what_is_detached_without_a_daemon(viaduct: Run, site: FakeSite) -> None:
