@@ -3,7 +3,8 @@
 Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
 `beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
-docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what TLS costs.
+docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what
+TLS costs.
 """
 
 import argparse
