@@ -12,6 +12,7 @@ Write-ahead log with synchronous=FULL: a committed transaction survives power lo
 that several processes wait for each other and none fails in the middle.
 """
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -87,6 +88,8 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Its owner's alone, in whatever folder; SQLite gives the files that it lays beside it the same mode.
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path)

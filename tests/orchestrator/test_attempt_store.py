@@ -29,6 +29,14 @@ def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert refusal.value.code == "store-unusable"
 
 
+def test_a_store_s_files_are_their_owner_s_alone_in_a_folder_that_others_may_look_into(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with SqliteStore(tmp_path / "orchestrator.db") as store:
+        store.open_attempt(new())
+        found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert found == dict.fromkeys(("orchestrator.db", "orchestrator.db-wal", "orchestrator.db-shm"), 0o600)
+
+
 def test_who_reads_a_store_does_not_wait_for_a_writer_that_is_frozen(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
