@@ -49,8 +49,8 @@ model:  ## is the handover right under every fault? (ARGS=--long searches furthe
 	@$(PYTHON) tools/set_up.py dev model
 	@$(BIN)/python -m tools.check_model $(ARGS)
 
-deploy:  ## a site in containers: three hosts, an orchestrator, a broker (docs/deployment.md)
-	@$(COMPOSE) up --build --detach --wait $(ARGS)
+deploy:  ## a site in containers: three hosts, two orchestrators, a broker (docs/deployment.md)
+	@$(COMPOSE) up --build --detach --wait --remove-orphans $(ARGS)
 	@echo "Look at it: $(COMPOSE) exec operator viaduct host list"
 
 deploy-down:  ## take it down; ARGS=--volumes forgets its certificates and journals too

@@ -9,15 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from tests.deployment.engine import Engine
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PROJECT: Final = "viaduct-deploy-test"
 HOSTS: Final = ("host-a", "host-b", "host-c")
+ORCHESTRATORS: Final = ("orchestrator-1", "orchestrator-2")
 CONTROL, MIGRATION = "10.231.101", "10.231.102"
 """Networks that a site somebody runs on the same engine does not have."""
 _WAIT_SECONDS: Final = 60.0
 _COMMAND_SECONDS: Final = 90.0
+
+
+class _Attempt(msgspec.Struct):
+    driver: str
+
+
+class _Attempts(msgspec.Struct):
+    attempts: list[_Attempt]
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,14 @@ class Deployment:
         """Run a command to its end in the operator's container."""
         done = self.engine.attempt(*self._typed(arguments), seconds=_COMMAND_SECONDS)
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    def leader(self) -> str:
+        """Return the orchestrator that drives what was begun last."""
+        listed = self.viaduct("list", "--all", "--json")
+        assert listed.exit_code == 0, listed.err
+        driver = msgspec.json.decode(listed.out, type=_Attempts).attempts[0].driver
+        (found,) = [service for service in ORCHESTRATORS if service in driver]
+        return found
 
     @contextlib.asynccontextmanager
     async def typing(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:

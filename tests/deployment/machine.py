@@ -24,6 +24,10 @@ dma_rate = "2MiB/s"
 """
 
 
+PATIENTLY: Final = ("--downtime-limit", "2s")
+"""Everything is hashed at the pause, and a test machine's processors are everybody's."""
+
+
 class _Guest(msgspec.Struct):
     errors: int
     jobs_done: int
@@ -91,7 +95,7 @@ class Machine:
     @contextlib.asynccontextmanager
     async def moving_to(self, host: str, *terms: str) -> AsyncIterator[asyncio.subprocess.Process]:
         """Have the command that watches it on its way, slow enough to have a middle, which it is in."""
-        slowly = ("--max-bandwidth", "100Mbit/s", *terms)
+        slowly = ("--max-bandwidth", "100Mbit/s", *PATIENTLY, *terms)
         submitted = self.site.viaduct("migrate", self.name, "--to", host, "--detach", "--json", *slowly)
         assert submitted.exit_code == 0, submitted.err
         async with self.site.typing("watch", migrated(submitted).attempt) as watching:

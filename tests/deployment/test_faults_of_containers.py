@@ -3,7 +3,7 @@
 import pytest
 
 from tests.deployment.deployment import Deployment, ended
-from tests.deployment.machine import Machine, migrated
+from tests.deployment.machine import PATIENTLY, Machine, migrated
 
 FAILED, DONE = 4, 0
 WHOLE = "16384 pages, 0 differ"
@@ -11,7 +11,7 @@ WHOLE = "16384 pages, 0 differ"
 
 def moves_after_all(site: Deployment, machine: Machine) -> None:
     """Check that what has come back can be moved to again."""
-    again = site.viaduct("migrate", machine.name, "--to", "host-b", "--json")
+    again = site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY)
     assert again.exit_code == DONE, again.err
     assert migrated(again).pages_mismatched == 0
     machine.runs_at("host-b")
@@ -65,12 +65,27 @@ async def test_a_broker_that_is_started_again_is_told_how_it_ended(site: Deploym
 
 
 @pytest.mark.parametrize(("away", "back"), [("pause", "unpause"), ("kill", "start")])
-async def test_an_orchestrator_that_stops_and_goes_on_loses_no_migration(
+async def test_the_other_orchestrator_goes_on_with_what_one_that_stops_has_begun(
     site: Deployment, machine: Machine, away: str, back: str
 ) -> None:
     async with machine.moving_to("host-b") as command:
-        site.act(away, "orchestrator")
-        site.act(back, "orchestrator")
+        leader = site.leader()
+        site.act(away, leader)
+        try:
+            told = await ended(command)
+            assert told.exit_code == DONE, told.out
+            assert site.leader() != leader
+        finally:
+            site.act(back, leader)
+    assert WHOLE in told.out
+    machine.runs_at("host-b")
+
+
+async def test_a_stopped_leader_that_goes_on_harms_nothing(site: Deployment, machine: Machine) -> None:
+    async with machine.moving_to("host-b") as command:
+        leader = site.leader()
+        site.act("pause", leader)
+        site.act("unpause", leader)
         told = await ended(command)
     assert told.exit_code == DONE, told.out
     assert WHOLE in told.out

@@ -1,7 +1,7 @@
 """What a person does with the site of deploy/compose.yaml, typed in the operator's container."""
 
-from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, Deployment
-from tests.deployment.machine import Machine, migrated
+from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, ORCHESTRATORS, Deployment
+from tests.deployment.machine import PATIENTLY, Machine, migrated
 
 PAGES = (64 << 20) // 4096
 USERFAULTFD = """
@@ -28,7 +28,7 @@ def received(site: Deployment, host: str, network: str) -> int:
 def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deployment, machine: Machine) -> None:
     witness = int(site.inside("host-a", "python", "-c", USERFAULTFD)) >= 0
     for host in ("host-b", "host-c"):
-        moved = site.viaduct("migrate", machine.name, "--to", host, "--json")
+        moved = site.viaduct("migrate", machine.name, "--to", host, "--json", *PATIENTLY)
         assert moved.exit_code == 0, moved.err
         told = migrated(moved)
         assert (told.outcome, told.pages_verified, told.pages_mismatched) == ("completed", PAGES, 0)
@@ -38,7 +38,7 @@ def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deplo
 
 def test_memory_travels_through_the_migration_network_alone(site: Deployment, machine: Machine) -> None:
     before = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
-    told = migrated(site.viaduct("migrate", machine.name, "--to", "host-b", "--json"))
+    told = migrated(site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY))
     control, migration = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
     assert migration - before[1] >= told.wire_bytes > 10 << 20
     assert control - before[0] < 1 << 20
@@ -49,7 +49,7 @@ def test_a_link_of_200_mbit_is_filled_and_not_exceeded(site: Deployment, machine
     shape = ("tbf", "rate", "200mbit", "burst", "256kb", "latency", "50ms")
     site.in_network_of("host-a", "tc", "qdisc", "add", "dev", name, "root", *shape)
     try:
-        moved = site.viaduct("migrate", machine.name, "--to", "host-b", "--downtime-limit", "1s", "--json")
+        moved = site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY)
     finally:
         site.in_network_of("host-a", "tc", "qdisc", "delete", "dev", name, "root")
     assert moved.exit_code == 0, moved.err
@@ -60,13 +60,31 @@ def test_a_link_of_200_mbit_is_filled_and_not_exceeded(site: Deployment, machine
     machine.runs_at("host-b")
 
 
+def test_a_host_is_evacuated_and_gets_its_machines_back(site: Deployment, machine: Machine) -> None:
+    other = Machine.create(site, "companion")
+    try:
+        gone = site.viaduct("evacuate", "host-a", "--parallel", "2", *PATIENTLY)
+        assert gone.exit_code == 0, gone.out + gone.err
+        away = site.machine_processes()
+        assert sorted(uuid for found in away.values() for uuid in found) == sorted([machine.uuid, other.uuid])
+        assert "host-a" not in away
+        back = site.viaduct("restore", "host-a", *PATIENTLY)
+        assert back.exit_code == 0, back.out + back.err
+        assert {host: sorted(found) for host, found in site.machine_processes().items()} == {
+            "host-a": sorted([machine.uuid, other.uuid])
+        }
+    finally:
+        other.destroy()
+    machine.runs_at("host-a")
+
+
 def test_a_host_that_is_down_is_named_by_every_command_that_needs_it(site: Deployment, machine: Machine) -> None:
     site.act("stop", "host-c")
     try:
         listed = site.viaduct("host", "list")
         checked = site.viaduct("preflight", machine.name, "--to", "host-c")
         moved = site.viaduct("migrate", machine.name, "--to", "host-c")
-        elsewhere = site.viaduct("preflight", machine.name, "--to", "any")
+        elsewhere = site.viaduct("preflight", machine.name, "--to", "any", *PATIENTLY)
     finally:
         site.up("host-c")
     assert listed.exit_code == 0
@@ -79,7 +97,7 @@ def test_a_host_that_is_down_is_named_by_every_command_that_needs_it(site: Deplo
 
 
 def test_nobody_is_root_and_nobody_can_become_it(site: Deployment) -> None:
-    for service in (*HOSTS, "orchestrator", "operator", "broker", "board"):
+    for service in (*HOSTS, *ORCHESTRATORS, "operator", "broker", "board", "etcd"):
         status = dict(
             line.split(":\t", 1) for line in site.inside(service, "cat", "/proc/1/status").splitlines() if ":\t" in line
         )
@@ -91,6 +109,6 @@ def test_nobody_is_root_and_nobody_can_become_it(site: Deployment) -> None:
 
 
 def test_everybody_has_their_own_key_and_nobody_elses(site: Deployment) -> None:
-    for service in (*HOSTS, "orchestrator", "operator", "broker", "board"):
+    for service in (*HOSTS, "operator", "broker", "board", "etcd"):
         keys = site.inside(service, "find", "/etc/viaduct", "-name", "*.key", "-printf", "%f %m %u\n").splitlines()
         assert keys == [f"{service}.key 600 viaduct"]
