@@ -1,5 +1,6 @@
 """Evacuations, as entries of the store: read, and changed by comparing versions."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -25,8 +26,11 @@ class KeptEvacuations:
         self._entries = entries
 
     def all(self, *, everything: bool = True) -> tuple[Evacuation, ...]:
-        """Return the open evacuations, or all of them, newest first."""
-        found = [_read(entry) for entry in self._entries.below(_PLANS)]
+        """Return the open evacuations, or all of them, newest first; not those that another version must read."""
+        found = []
+        for entry in self._entries.below(_PLANS):
+            with contextlib.suppress(Refused):
+                found.append(_read(entry))
         shown = (one for one in found if everything or not one.ended)
         return tuple(sorted(shown, key=lambda one: (-one.created_at, one.evacuation)))
 
@@ -165,4 +169,8 @@ def _text(plan: Evacuation) -> str:
 
 
 def _read(entry: Entry) -> Evacuation:
-    return msgspec.json.decode(entry.value, type=Evacuation)
+    try:
+        return msgspec.json.decode(entry.value, type=Evacuation)
+    except msgspec.DecodeError as error:
+        text = f"Entry {entry.key} cannot be read: {error}"
+        raise Refused("evacuation-unreadable", text, "Use the version that wrote it") from None

@@ -83,6 +83,15 @@ def test_what_nothing_changed_is_written_only_to_renew_the_claim(kept: KeptEvacu
     assert kept.drive("ev-1", "cli-1", 12.0, lambda plan: plan) == replace(PLAN, heartbeat=12.0)
 
 
+def test_what_another_version_wrote_keeps_nobody_from_the_others(kept: KeptEvacuations, store: Store) -> None:
+    kept.enter(PLAN)
+    store.entries.put("evacuation/ev-2", '{"kind": "levitate"}', version=0)
+    assert kept.all() == (PLAN,)
+    for ask in (kept.find, kept.request_cancel):
+        with pytest.raises(Refused, match="ev-2 cannot be read"):
+            ask("ev-2")
+
+
 def test_the_last_one_that_emptied_a_host_is_never_forgotten(kept: KeptEvacuations) -> None:
     moves = (replace(PLAN.moves[0], outcome=Outcome.COMPLETED),)
     ended = replace(PLAN, moves=moves, ended=True)
