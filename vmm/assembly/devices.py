@@ -1,6 +1,7 @@
 """The passed-through devices of a machine: opened, attached, listening."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
@@ -16,6 +17,9 @@ from vmm.vfio.device import VfioDevice
 from vmm.vfio.host_port import HostPort
 from vmm.vfio.listener import IommuAttributes, VfioListener
 from vmm.viommu.intel import DeviceAddressSpace, VtdUnit
+
+Eventfds = Callable[[str], tuple[int, int]]
+"""Completion and doorbell of a device, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,18 @@ def host_configuration(specification: MachineSpecification, host_page_size: int 
     )
 
 
+def new_eventfds(_name: str) -> tuple[int, int]:
+    """Make the eventfds of a device."""
+    flags = os.EFD_CLOEXEC | os.EFD_NONBLOCK
+    return os.eventfd(0, flags), os.eventfd(0, flags)
+
+
 def assemble_devices(
-    specification: MachineSpecification, host: HostPort, memory: GuestMemory, unit: VtdUnit | None
+    specification: MachineSpecification,
+    host: HostPort,
+    memory: GuestMemory,
+    unit: VtdUnit | None,
+    eventfds: Eventfds = new_eventfds,
 ) -> tuple[AssembledDevice, ...]:
     """Open the devices, attach each to the container of its address space, and give each its eventfds.
 
@@ -81,7 +95,8 @@ def assemble_devices(
     attachments = Attachments(host, memory.block, rules)
     listeners: dict[int, VfioListener] = {}
     return tuple(
-        _assemble(device, attachments, listeners, memory, rules=rules, unit=unit) for device in specification.device
+        _assemble(device, attachments, listeners, memory, rules=rules, unit=unit, eventfds=eventfds)
+        for device in specification.device
     )
 
 
@@ -93,6 +108,7 @@ def _assemble(
     *,
     rules: Rules,
     unit: VtdUnit | None,
+    eventfds: Eventfds,
 ) -> AssembledDevice:
     space = None if unit is None or specification.bypass_iommu else unit.address_space(specification.devfn)
     attached = attachments.attach(
@@ -106,8 +122,7 @@ def _assemble(
     if id(container) not in listeners:
         attributes = None if space is None else IommuAttributes(space.max_iova, space.dma_translation)
         listeners[id(container)] = VfioListener(memory, container, rules, attributes)
-    completion = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-    doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    completion, doorbell = eventfds(specification.name)
     attached.device.set_eventfds(completion, doorbell)
     return AssembledDevice(
         specification,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmm.assembly import machine_state
-from vmm.assembly.devices import assemble_devices, facts_of
+from vmm.assembly.devices import Eventfds, assemble_devices, facts_of, new_eventfds
 from vmm.assembly.guest_parts import VtdRegisters, assemble_guest
-from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState, Origin
+from vmm.assembly.machine_state import STATE_FORMAT, InvalidState, MachineState, Origin, StandingState
 from vmm.assembly.memory_image import MemorySource, fill
 from vmm.assembly.specification import MachineSpecification
 from vmm.assembly.tracking_reason import TrackingReason
@@ -25,7 +25,7 @@ from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio import device_migration
 from vmm.vfio.blockers import Finding, judge
-from vmm.vfio.device_records import DeviceRecord
+from vmm.vfio.device_records import DeviceRecord, DeviceTotal
 from vmm.vfio.device_stream import DeviceRead, DeviceReaders, DeviceStreamRefused, DeviceWriters, PendingState
 from vmm.vfio.device_throttle import DeviceThrottle
 from vmm.vfio.dirty_tracker import is_exact
@@ -46,7 +46,13 @@ class Harvested:
 class Machine:
     """One machine; `running` and `clock` are its caller's to drive through `step`."""
 
-    def __init__(self, specification: MachineSpecification, block: RamBlock, host: HostPort) -> None:
+    def __init__(
+        self,
+        specification: MachineSpecification,
+        block: RamBlock,
+        host: HostPort,
+        eventfds: Eventfds = new_eventfds,
+    ) -> None:
         """Assemble a machine that stands still.
 
         Raises:
@@ -61,7 +67,7 @@ class Machine:
         self._rules: Final = specification.rules.rules()
         host.register_memory(block.address, block.size, block.descriptor)
         self._unit: Final = self._assemble_viommu()
-        self.devices: Final = assemble_devices(specification, host, self.memory, self._unit)
+        self.devices: Final = assemble_devices(specification, host, self.memory, self._unit, eventfds)
         self.listeners: Final = tuple({id(each.listener): each.listener for each in self.devices}.values())
         self._vfio: Final = tuple(assembled.device for assembled in self.devices)
         self.device_throttle: Final = DeviceThrottle(self._vfio)
@@ -226,6 +232,29 @@ class Machine:
             self._outgoing = DeviceReaders(self._vfio)
             device_migration.halt(self._vfio)
 
+    def stand_still(self) -> None:
+        """Stop vCPUs only: devices go on, and what they complete waits in their eventfds, until `start`."""
+        self.running = False
+        self.device_throttle.end()
+
+    @property
+    def tracking(self) -> bool:
+        """Whether dirty pages are tracked, for whatever reason."""
+        return self._tracking
+
+    def standing_state(self) -> StandingState:
+        """Return what is kept outside RAM and devices, of a machine whose vCPUs stand still."""
+        viommu = b"" if self._unit is None else self._unit.save()
+        return StandingState(self._origin(), viommu, self._guest.save())
+
+    def take_over(self, state: StandingState) -> None:
+        """Go on from that state on devices that have never stopped; nothing runs yet.
+
+        Raises:
+            InvalidState: It is not one of this machine, which must not be run.
+        """
+        self._restore(state)
+
     def start(self) -> None:
         """Run devices, then vCPUs; completions that came before are looked at, and doorbells rung once more.
 
@@ -270,15 +299,21 @@ class Machine:
             HostCallFailed: A device refused its state; the machine must not be run.
         """
         state = machine_state.decode(data)
+        self._restore(StandingState(state.origin, state.viommu, state.guest), state.devices)
+
+    def _restore(self, state: StandingState, devices: DeviceTotal | None = None) -> None:
+        """Load vIOMMU, then the devices where they come from elsewhere, then the guest."""
         if (self._unit is None) != (state.viommu == b""):
             raise InvalidState("State and specification differ in whether there is a vIOMMU")
         self.memory_source = MemorySource(state.origin.kind, state.origin.files, state.origin.sha256)
         try:
-            self._incoming.require_whole(state.devices)
+            if devices is not None:
+                self._incoming.require_whole(devices)
             if self._unit is not None:
                 self._unit.load(state.viommu)
                 self._flush()
-            self._incoming.finish()
+            if devices is not None:
+                self._incoming.finish()
             self._guest.load(state.guest)
         except (StateRefused, GuestStateRefused, DeviceStreamRefused) as error:
             raise InvalidState(f"A part of the machine's state was refused: {error}") from error

@@ -37,6 +37,14 @@ class MachineState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     guest: bytes
 
 
+class StandingState(msgspec.Struct, frozen=True):
+    """The same of a machine whose devices stay where they are."""
+
+    origin: Origin
+    viommu: bytes
+    guest: bytes
+
+
 _decoder: Final = msgspec.msgpack.Decoder(MachineState)
 
 

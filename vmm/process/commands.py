@@ -6,6 +6,7 @@ machine that was released at an epoch never runs at it again, whoever asks.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness, witness_available
@@ -17,9 +18,13 @@ from vmm.guest.vcpu_clock import MOST_PERCENT
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
-from vmm.process.description import Identity, describe
+from vmm.process.description import Identity, describe, observations
 from vmm.process.fence import Fence, FencedOff
 from vmm.process.populate import populate
+from vmm.process.successor import NotTakenOver
+from vmm.process.update import Update
+from vmm.update.documents import StateDocument
+from vmm.update.taking_over import AdoptedMachine
 from vmm.vfio.host_port import HostCallFailed
 from vmm.vfio.quiesce_slices import MOST_PERCENT as MOST_OF_DEVICES
 
@@ -27,6 +32,9 @@ _REASONS: Final[dict[WhyTracked, TrackingReason]] = {
     "migration": TrackingReason.MIGRATION,
     "dirty-rate": TrackingReason.DIRTY_RATE,
 }
+_OF_ONE_HANDED_OVER: Final = (
+    control.ConfirmStopped | control.Run | control.StayPaused | control.Release | control.Destroy
+)
 _THROTTLE_NS: Final = round(control.THROTTLE_SECONDS * 1e9)
 _Reply = tuple[AnyReply, tuple[int, ...]]
 
@@ -54,6 +62,8 @@ class Commands:
         self._identity: Final = identity
         self._incoming = incoming
         self._fence = Fence()
+        self._update: Final = Update(machine, identity.machine)
+        self._adopted: AdoptedMachine | None = None
         self._attachment = 0
         self._loaded = False
         self._pause = 0
@@ -63,6 +73,17 @@ class Commands:
         self._last_executed_ns = 0
         self._witness: WriteWitness | None = None
         self._witness_refused = not witness_available(machine.memory.block.address)
+
+    def take_over(self, adopted: AdoptedMachine, state: StateDocument) -> None:
+        """Go on where another process stood, at its pause and behind its fence; nothing runs yet."""
+        adopted.take_over(state)
+        self._adopted, self._loaded, self._pause = adopted, True, state.pause
+        self._fence = Fence(state.epoch, state.controller, state.released)
+
+    @property
+    def owns_interrupts(self) -> bool:
+        """Whether devices' completions are this process's to take: of two that have the eventfds, one may."""
+        return not self._update.handed_over and (self._adopted is None or not self._incoming)
 
     def step(self) -> int:
         """Let the guest work once; return when it wants to work next."""
@@ -76,15 +97,16 @@ class Commands:
             if isinstance(request, control.Describe):
                 return self._describe(), ()
             if isinstance(request, control.GuestCommand):
+                self._require(not self._update.handed_over, "Another process has the machine")
                 self.machine.guest_command(request.action, request.device or None)
                 return Done(), ()
             if isinstance(request, control.Attach):
                 return self._attach(controller, request), ()
             self._require_command(controller)
-            return self._command(request)
+            return self._update_command(request) or self._command(request)
         except FencedOff as error:
             return Refusal(reason=str(error), fenced=True), ()
-        except (_NotNow, ConsoleRefused, HostCallFailed, InvalidState, MemoryError) as error:
+        except (_NotNow, NotTakenOver, ConsoleRefused, HostCallFailed, InvalidState, MemoryError) as error:
             return Refusal(reason=str(error)), ()
 
     def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
@@ -166,6 +188,21 @@ class Commands:
                 raise AssertionError(f"Request {request!r} has no row")
         return Done(), ()
 
+    def _update_command(self, request: AnyRequest) -> _Reply | None:
+        """Serve what an update asks for, and refuse what only the process serves that has the machine."""
+        if self._update.handed_over and not isinstance(request, _OF_ONE_HANDED_OVER):
+            raise _NotNow("Another process has the machine; Run takes it back")
+        match request:
+            case control.JudgeUpdate():
+                return control.Judged(blockers=observations(self._update.blockers())), ()
+            case control.OfferUpdate():
+                self._require_updatable()
+                self._update.offer(Path(request.path))
+                return Done(), ()
+            case control.HandOver():
+                return self._hand_over(), ()
+        return None
+
     def _throttle(self, percent: int) -> None:
         self._require_leaving()
         self._require(0 <= percent <= MOST_PERCENT, f"At most {MOST_PERCENT} % of the vCPUs' time is taken")
@@ -214,9 +251,36 @@ class Commands:
         self._stopped_for_attempt = for_attempt
         return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
 
+    def _require_updatable(self) -> None:
+        self._require(not self._incoming, "An incoming machine is not handed over")
+        still = self.machine.tracking or self._stopped_for_attempt
+        self._require(not still, "Machine is being migrated, or its dirty rate measured")
+
+    def _hand_over(self) -> AnyReply:
+        self._require_updatable()
+        was_running = self.machine.running
+        self._pause += was_running
+        self.machine.stand_still()
+        try:
+            self._update.hand_over(self._fence, self._pause)
+        except NotTakenOver:
+            if was_running:
+                self.machine.start()
+            raise
+        return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
+
+    def _have_again(self) -> None:
+        """Have a machine back that was handed over, or let one that was taken over settle."""
+        if self._update.handed_over:
+            self._update.take_back()
+        if self._adopted is not None:
+            self._adopted.settle()
+            self._adopted = None
+
     def _run(self, epoch: int) -> AnyReply:
         self._fence.require_run(epoch)
         self._require_whole()
+        self._have_again()
         if not self.machine.running:
             self._stopped_for_attempt = False
             self.machine.start()
@@ -228,6 +292,7 @@ class Commands:
         self._fence.require_run(epoch)
         self._require_whole()
         self._require(not self.machine.running, "Machine runs")
+        self._have_again()
         if self._stopped_for_attempt:
             self.machine.stop(for_attempt=False)
             self._stopped_for_attempt = False
@@ -270,6 +335,7 @@ class Commands:
             self._pause,
             witness=not self._witness_refused,
             now_ns=time.monotonic_ns(),
+            handed_over=self._update.handed_over,
         )
 
     def _require_whole(self) -> None:

@@ -132,6 +132,27 @@ class Load(Request, frozen=True, tag=True, kw_only=True):
     pause: int
 
 
+class JudgeUpdate(Request, frozen=True, tag=True, kw_only=True):
+    """Ask what keeps the machine from being handed to another process of this host -> Judged."""
+
+
+class OfferUpdate(Request, frozen=True, tag=True, kw_only=True):
+    """Tell the process that waits at a path what there is of this machine, and pass it its descriptors -> Done.
+
+    The guest runs on; the other assembles itself meanwhile.
+    """
+
+    path: str
+
+
+class HandOver(Request, frozen=True, tag=True, kw_only=True):
+    """Stop vCPUs, and let the process that it was offered to have the machine; devices go on -> Paused.
+
+    The answer comes when the other has taken over what there is. It runs nothing before it is told to, and this one
+    has the machine again by Run or StayPaused. Refused, this one goes on as before.
+    """
+
+
 class Run(Request, frozen=True, tag=True, kw_only=True):
     """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""
 
@@ -157,7 +178,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
     | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
-    | StayPaused | Release | Destroy
+    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver
 )  # fmt: skip
 
 
@@ -235,6 +256,14 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What is taken from the vCPUs' time; None of a process that came before throttles, and is never asked for one."""
     device_throttle: ThrottledDevices | None = None
     """The same of the devices."""
+    handed_over: bool = False
+    """Another process of this host has taken the machine over from this one."""
+
+
+class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What keeps a machine from being updated; nothing, where there is none."""
+
+    blockers: tuple[Observation, ...]
 
 
 class Ram(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -310,7 +339,8 @@ class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 AnyReply = (
-    Description | Ram | Harvested | Witnessed | Paused | Stopped | DeviceData | State | Running | Done | Refusal
+    Description | Judged | Ram | Harvested | Witnessed | Paused | Stopped | DeviceData | State | Running | Done
+    | Refusal
 )  # fmt: skip
 
 encode: Final = msgspec.msgpack.Encoder().encode
@@ -318,6 +348,8 @@ request_decoder: Final[msgspec.msgpack.Decoder[AnyRequest]] = msgspec.msgpack.De
 reply_decoder: Final[msgspec.msgpack.Decoder[AnyReply]] = msgspec.msgpack.Decoder(AnyReply)
 
 CONTROL_SOCKET: Final = "vmm.sock"
+NEXT_CONTROL_SOCKET: Final = "vmm.next.sock"
+"""That of a process which takes over from another, until it is renamed to the other's."""
 HOST_SOCKET: Final = "vfio-host.sock"
 SPECIFICATION_FILE: Final = "specification.json"
 HOLD: Final = "--hold"

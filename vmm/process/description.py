@@ -8,6 +8,7 @@ from pathlib import Path
 from vmm.assembly.machine import Machine
 from vmm.process.control import Description, GuestFigures, Observation, ThrottledDevices, Tracking
 from vmm.process.fence import Fence
+from vmm.update.blockers import UpdateFinding
 from vmm.vfio.blockers import Finding
 
 
@@ -36,6 +37,7 @@ def describe(
     *,
     witness: bool,
     now_ns: int,
+    handed_over: bool = False,
 ) -> Description:
     """Return everything an agent may know at a moment of the host's clock, without changing anything."""
     report = machine.report()
@@ -70,16 +72,18 @@ def describe(
         memory_kind="" if source is None else source.kind,
         memory_files=() if source is None else tuple(source.files),
         memory_sha256="" if source is None else source.sha256,
-        blockers=_observations(blockers),
-        warnings=_observations(warnings),
+        blockers=observations(blockers),
+        warnings=observations(warnings),
         tracking=Tracking(exact=exact, mapped_bytes=machine.always_dirty_bytes()),
         device_state_bytes=machine.device_state_bytes().total,
         throttle_percent=machine.throttle_percent(now_ns),
         device_throttle=ThrottledDevices(
             percent=devices.percent(now_ns), slowed=devices.slowed, at_full_speed=devices.at_full_speed
         ),
+        handed_over=handed_over,
     )
 
 
-def _observations(findings: Sequence[Finding]) -> tuple[Observation, ...]:
+def observations(findings: Sequence[Finding] | Sequence[UpdateFinding]) -> tuple[Observation, ...]:
+    """Return findings as they travel."""
     return tuple(Observation(code=found.code, message=found.message, device=found.device) for found in findings)

@@ -48,14 +48,16 @@ class SocketDescriptor:
         if answer.descriptor >= len(received):
             close_all(received)
             raise HostGone(f"Host answered {type(call).__name__} with a descriptor that did not come along")
-        connection = socket.socket(fileno=received[answer.descriptor])
         close_all([number for index, number in enumerate(received) if index != answer.descriptor])
-        connection.settimeout(None)
-        return OpenObject(answer.id, SocketDescriptor(Channel(connection)))
+        return OpenObject(answer.id, descriptor_at(received[answer.descriptor]))
 
     def close(self) -> None:
         """Close this copy."""
         self._channel.close()
+
+    def fileno(self) -> int:
+        """Return the descriptor's number, for another process to be given it."""
+        return self._channel.fileno()
 
     def _exchange(self, made: Sequence[AnyCall], descriptors: Sequence[int]) -> tuple[tuple[Answer, ...], list[int]]:
         try:
@@ -68,6 +70,13 @@ class SocketDescriptor:
             close_all(received)
             raise HostGone(f"Host answered {len(answers)} of {len(made)} calls")
         return answers, received
+
+
+def descriptor_at(number: int) -> SocketDescriptor:
+    """Return the open object of the host that a descriptor of this process is, which is owned from here on."""
+    connection = socket.socket(fileno=number)
+    connection.settimeout(None)
+    return SocketDescriptor(Channel(connection))
 
 
 class HostConnection:

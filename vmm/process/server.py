@@ -39,8 +39,7 @@ class MachineServer:
         self._wake: Final = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._watch(self._wake, lambda: None)
         self._watch(self._listener.fileno(), self._accept)
-        for index, assembled in enumerate(self._machine.devices):
-            self._watch(assembled.completion, self._interrupt(index, assembled.completion))
+        self._takes_interrupts = False
 
     def run(self) -> None:
         """Serve until the machine is destroyed.
@@ -50,6 +49,7 @@ class MachineServer:
         """
         due = 0
         while not self._commands.ended:
+            self._follow_interrupts()
             wait = max(0.0, (due - time.monotonic_ns()) / 1e9) if self._machine.running else None
             for key, _ in self._selector.select(wait):
                 action: Callable[[], None] = key.data
@@ -84,6 +84,17 @@ class MachineServer:
 
     def _watch(self, descriptor: int, action: Callable[[], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, action)
+
+    def _follow_interrupts(self) -> None:
+        """Wait for devices' completions while they are this process's, and leave them alone otherwise."""
+        if self._takes_interrupts == self._commands.owns_interrupts:
+            return
+        self._takes_interrupts = not self._takes_interrupts
+        for index, assembled in enumerate(self._machine.devices):
+            if self._takes_interrupts:
+                self._watch(assembled.completion, self._interrupt(index, assembled.completion))
+            else:
+                self._selector.unregister(assembled.completion)
 
     def _interrupt(self, index: int, completion: int) -> Callable[[], None]:
         def deliver() -> None:

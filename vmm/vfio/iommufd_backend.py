@@ -42,6 +42,14 @@ class _HardwarePageTable:
     tracks: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a device is: its id in the iommufd, and its page table, or the address space where it is mediated."""
+
+    device_id: int
+    table: int
+
+
 class IommufdBackend:
     """Implements `vmm.vfio.backend.Backend` (semantics 1.4, 3.4, 3.5)."""
 
@@ -55,11 +63,13 @@ class IommufdBackend:
             HostCallFailed: The host has no more of them.
         """
         self.descriptor: Final = iommufd.descriptor
-        self._iommufd: Final = iommufd.id
+        self.iommufd: Final = iommufd.id
         self._ram: Final = ram
-        self._ioas: Final = _number(self.descriptor, IoasAlloc())
+        self.address_space: Final = _number(self.descriptor, IoasAlloc())
+        self.placements: Final[list[Placement]] = []
+        """Of its devices, in the order in which they were attached."""
         self._tables: Final[list[_HardwarePageTable]] = []
-        ranges = IoasIovaRanges(ioas_id=self._ioas)
+        ranges = IoasIovaRanges(ioas_id=self.address_space)
         answer = self.descriptor.call(ranges)
         if not isinstance(answer, IovaRanges):
             raise HostCallFailed(ranges, errno.EPROTO)
@@ -76,22 +86,24 @@ class IommufdBackend:
         Raises:
             HostCallFailed: The device is not attached.
         """
-        device_id = _number(device, BindIommufd(iommufd=self._iommufd))
+        device_id = _number(device, BindIommufd(iommufd=self.iommufd))
         if mediated:  # no page table of its own: it is attached to the address space
-            device.call(AttachPt(pt_id=self._ioas))
+            device.call(AttachPt(pt_id=self.address_space))
+            self.placements.append(Placement(device_id, self.address_space))
             return False
         capable = bool(_number(self.descriptor, GetHwInfo(dev_id=device_id)) & _DIRTY_TRACKING)
         table = self._attached_before(device) or self._attached_anew(device, device_id, tracks=capable)
+        self.placements.append(Placement(device_id, table.id))
         return table.tracks
 
     def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """Map by file: no user address is involved, so that another process can take the mappings over."""
         flags = READ_WRITE if writable else READ_ONLY
-        return IoasMapFile(ioas_id=self._ioas, flags=flags, file=0, start=offset, length=size, iova=iova)
+        return IoasMapFile(ioas_id=self.address_space, flags=flags, file=0, start=offset, length=size, iova=iova)
 
     def unmap_call(self, iova: int, size: int) -> AnyCall:
         """IOMMU_IOAS_UNMAP."""
-        return IoasUnmap(ioas_id=self._ioas, iova=iova, length=size)
+        return IoasUnmap(ioas_id=self.address_space, iova=iova, length=size)
 
     def unmap_all_calls(self) -> tuple[AnyCall, ...]:
         """IOMMU_IOAS_UNMAP of everything."""
@@ -151,7 +163,7 @@ class IommufdBackend:
 
     def _attached_anew(self, device: Descriptor, device_id: int, *, tracks: bool) -> _HardwarePageTable:
         flags = HwptFlags.DIRTY_TRACKING if tracks else HwptFlags.NONE
-        number = _number(self.descriptor, HwptAlloc(flags=flags, dev_id=device_id, pt_id=self._ioas))
+        number = _number(self.descriptor, HwptAlloc(flags=flags, dev_id=device_id, pt_id=self.address_space))
         try:
             device.call(AttachPt(pt_id=number))
         except HostCallFailed:

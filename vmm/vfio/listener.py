@@ -122,6 +122,16 @@ class VfioListener:
             return sections
         return sections + tuple((record.iova, record.size + 1, record.translated) for record in self._space.mappings)
 
+    def mappings(self) -> tuple[tuple[int, int, int, bool], ...]:
+        """Return what the host has mapped of what is shown: (iova, size, offset in RAM, writable)."""
+        has = dict(self.container.mapped)
+        found = [(int(each.base), each.size, int(each.offset), True) for each in self._sections.values()]
+        for record in () if self._space is None else self._space.mappings:
+            size, address = record.size + 1, GuestPhysicalAddress(record.translated)
+            if record.iova in has:  # else it is no RAM, or the host refused it
+                found.append((record.iova, size, self._memory.offset_of(address, size), record.is_writable))
+        return tuple(each for each in found if has.get(each[0]) == each[1])
+
     def _sync_mapping(self, event: IommuEvent) -> None:
         size = event.mask + 1
         self.container.query(event.iova, size, pieces_of(self._memory, event.translated, size))

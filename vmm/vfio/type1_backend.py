@@ -40,7 +40,7 @@ class Type1Backend:
         """
         opened = host.open(DEV_VFIO)
         self.descriptor: Final = opened.descriptor
-        self._id: Final = opened.id
+        self.id: Final = opened.id
         self._ram_address: Final = ram_address
         self.join(group)
         self.descriptor.call(SetIommu())
@@ -63,7 +63,7 @@ class Type1Backend:
         Raises:
             HostCallFailed: The kernel keeps the group apart; it needs a container of its own.
         """
-        group.call(GroupSetContainer(container=self._id))
+        group.call(GroupSetContainer(container=self.id))
 
     def map_call(self, iova: int, offset: int, size: int, *, writable: bool) -> AnyCall:
         """VFIO_IOMMU_MAP_DMA."""

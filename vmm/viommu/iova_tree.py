@@ -29,6 +29,11 @@ class DmaMap(msgspec.Struct, frozen=True, gc=False):
         """The last address of the range."""
         return self.iova + self.size
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether devices may write there."""
+        return self.permission & WRITABLE != 0
+
 
 class IovaTree:
     """Records in a sorted list, which searches as a tree does and compares at the speed of memory."""

@@ -1,0 +1,214 @@
+"""A machine that is handed from one real process to another while its devices work in a third."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+import pytest
+
+from vfio_host.interface.channel import Channel, connect
+from vm_migration.machine.launch import launch, take_away
+from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.process import control
+from vmm.process.control import AnyReply, Description, Done, Paused, Refusal, Running
+
+MIB = 1 << 20
+DEADLINE = 20.0
+
+
+def specification(*, viommu: bool = False, **device: object) -> MachineSpecification:
+    document: dict[str, object] = {
+        "name": "updated",
+        "memory": {"size": 64 * MIB},
+        "guest": {"cpu_dirty_rate": 10 * MIB, "working_set": 16 * MIB},
+        "device": [{"name": "qat0", "model": "qat", "address": "00:04.0", "dma_rate": 8 * MIB, **device}],
+    }
+    if viommu:
+        document["viommu"] = {"model": "intel"}
+    return parse_specification(json.dumps(document).encode())
+
+
+class Controller:
+    """An attached connection to a machine process."""
+
+    def __init__(self, path: Path, epoch: int = 1, number: int = 1) -> None:
+        self.channel: Channel = connect(path, DEADLINE)
+        assert isinstance(self.ask(control.Attach(epoch=epoch, controller=number)), Description)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def ask(self, request: control.AnyRequest) -> AnyReply:
+        self.channel.send(control.encode(request))
+        return control.reply_decoder.decode(self.channel.receive()[0])
+
+    def describe(self) -> Description:
+        found = self.ask(control.Describe())
+        assert isinstance(found, Description)
+        return found
+
+    def works(self, jobs: int) -> Description:
+        """Wait until the guest has done so many more jobs; its own work is the event that is waited for."""
+        target = self.describe().guest.jobs_done + jobs
+        while (found := self.describe()).guest.jobs_done < target:
+            assert found.guest.errors == 0
+        return found
+
+
+@dataclass
+class NewProcess:
+    """A process that waits to take over."""
+
+    process: subprocess.Popen[str]
+    socket: Path
+    folder: Path
+
+    def says(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return str(json.loads(line)["event"]) if line else "nothing"
+
+    def controller(self, epoch: int = 1, number: int = 1) -> Controller:
+        return Controller(self.folder / control.NEXT_CONTROL_SOCKET, epoch, number)
+
+
+@pytest.fixture(params=["iommufd", "type1"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["shown RAM", "behind a vIOMMU"])
+async def directory(tmp_path: Path, backend: str, request: pytest.FixtureRequest) -> AsyncIterator[MachineDirectory]:
+    made = specification(backend=backend, enable_migration="on", viommu=bool(request.param))
+    started = await launch(RunDirectory(tmp_path), uuid4(), made, incoming=False)
+    yield started
+    await take_away(started, None)
+
+
+@pytest.fixture
+def old(directory: MachineDirectory) -> Iterator[Controller]:
+    with Controller(directory.path / control.CONTROL_SOCKET) as controller:
+        yield controller
+
+
+@contextlib.contextmanager
+def waiting(directory: MachineDirectory) -> Iterator[NewProcess]:
+    """A process that waits to take the machine over; it ends with this at the latest."""
+    path = directory.path / "update.sock"
+    command = [sys.executable, "-m", "vmm.process.main", "--directory", str(directory.path)]
+    command += ["--machine", str(directory.machine), "--adopt", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            made = NewProcess(process, path, directory.path)
+            assert made.says() == "waiting"
+            yield made
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def new(directory: MachineDirectory) -> Iterator[NewProcess]:
+    with waiting(directory) as made:
+        yield made
+
+
+def handed_over(old: Controller, new: NewProcess) -> Paused:
+    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
+    assert new.says() == "prepared"
+    old.works(5)
+    reply = old.ask(control.HandOver())
+    assert isinstance(reply, Paused), reply
+    assert new.says() == "ready"
+    return reply
+
+
+def taken_over(old: Controller, new: NewProcess) -> tuple[Paused, Controller]:
+    """Update as an agent does, up to the new process's first step; the old one is fenced."""
+    paused = handed_over(old, new)
+    controller = new.controller()
+    assert old.ask(control.Release(epoch=1)) == Done()
+    return paused, controller
+
+
+def test_a_busy_machine_goes_on_in_another_process(
+    old: Controller, new: NewProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused, controller = taken_over(old, new)
+    with controller:
+        before = old.describe()
+        assert (before.run_state, before.handed_over) == ("paused", True)
+        running = controller.ask(control.Run(epoch=2))
+        assert isinstance(running, Running), running
+        assert isinstance(old.ask(control.Run(epoch=1)), Refusal)
+        assert old.ask(control.Destroy()) == Done()
+        after = controller.works(30)
+        assert after.guest.errors == 0
+        assert after.pause == before.pause == paused.pause
+        assert after.guest.jobs_done >= before.guest.jobs_done
+        with capsys.disabled():
+            sys.stdout.write(f"\nstandstill {(running.executed_ns - paused.last_executed_ns) / 1e6:.1f} ms\n")
+
+
+def test_a_machine_that_was_updated_is_updated_again(
+    directory: MachineDirectory, old: Controller, new: NewProcess
+) -> None:
+    _, controller = taken_over(old, new)
+    with controller:
+        assert isinstance(controller.ask(control.Run(epoch=2)), Running)
+        old.ask(control.Destroy())
+        (directory.path / control.NEXT_CONTROL_SOCKET).rename(directory.path / control.CONTROL_SOCKET)
+        with waiting(directory) as third:
+            handed_over(controller, third)
+            with third.controller(epoch=3) as last:
+                assert controller.ask(control.Release(epoch=2)) == Done()
+                assert isinstance(last.ask(control.Run(epoch=3)), Running)
+                controller.ask(control.Destroy())
+                assert last.works(30).guest.errors == 0
+
+
+def test_the_old_process_has_its_machine_again_when_the_new_one_dies_before_it_ran(
+    old: Controller, new: NewProcess
+) -> None:
+    handed_over(old, new)
+    new.process.kill()
+    new.process.wait(DEADLINE)
+    assert isinstance(old.ask(control.StartTracking()), Refusal)
+    assert isinstance(old.ask(control.Run(epoch=1)), Running)
+    assert old.works(30).guest.errors == 0
+    assert not old.describe().handed_over
+
+
+def test_the_old_process_has_its_machine_again_also_from_one_that_still_waits(old: Controller, new: NewProcess) -> None:
+    handed_over(old, new)
+    assert isinstance(old.ask(control.Run(epoch=1)), Running)
+    assert old.works(30).guest.errors == 0
+
+
+def test_a_machine_goes_on_where_the_new_process_dies_with_the_offer(old: Controller, new: NewProcess) -> None:
+    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
+    assert new.says() == "prepared"
+    new.process.kill()
+    new.process.wait(DEADLINE)
+    refusal = old.ask(control.HandOver())
+    assert isinstance(refusal, Refusal)
+    assert "does not answer" in refusal.reason
+    assert old.describe().run_state == "running"
+    assert old.works(30).guest.errors == 0
+
+
+def test_nobody_is_offered_a_machine_where_nobody_waits(old: Controller, tmp_path: Path) -> None:
+    refusal = old.ask(control.OfferUpdate(path=str(tmp_path / "nobody.sock")))
+    assert isinstance(refusal, Refusal)
+    assert "Nobody listens" in refusal.reason
+    assert isinstance(old.ask(control.HandOver()), Refusal)
+    assert old.describe().run_state == "running"

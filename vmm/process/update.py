@@ -1,0 +1,95 @@
+"""The update of a machine out of this process into another one on the same host.
+
+::
+
+    offer ----> hand_over ----> (the other runs, this one ends)
+                    |
+                    '---------> take_back: as if nothing had been
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from vmm.assembly.machine import Machine
+from vmm.assembly.machine_state import InvalidState
+from vmm.process.fence import Fence
+from vmm.process.successor import NotTakenOver, Successor
+from vmm.update.blockers import UpdateFinding, judge_update
+from vmm.update.documents import InvalidHandover, Mapping
+from vmm.update.handing_over import early_document, state_document
+from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
+from vmm.vfio.host_port import HostCallFailed
+
+
+class Update:
+    """Where the update of a machine stands; `handed_over` while another process has it."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self.handed_over = False
+        self._machine: Final = machine
+        self._name: Final = name
+        self._successor: Successor | None = None
+        self._mappings: tuple[tuple[Mapping, ...], ...] = ()
+
+    def blockers(self) -> tuple[UpdateFinding, ...]:
+        """Return what keeps the machine in this process."""
+        return judge_update(facts_of(self._machine), "transfer", suspended=False)
+
+    def offer(self, path: Path) -> None:
+        """Tell the process that waits at a path what there is; the guest runs on. An earlier offer is over.
+
+        Raises:
+            NotTakenOver: The machine cannot be handed over, or nobody waits there.
+        """
+        self.withdraw()
+        found = self.blockers()
+        if found:
+            raise NotTakenOver("; ".join(f"{each.code}: {each.device} {each.message}".strip() for each in found))
+        try:
+            document, numbers = early_document(self._machine, self._name)
+        except InvalidHandover as error:
+            raise NotTakenOver(str(error)) from error
+        self._successor = Successor(path, document, numbers)
+
+    def hand_over(self, fence: Fence, pause: int) -> None:
+        """Let the other process have the machine, whose vCPUs stand still.
+
+        Raises:
+            NotTakenOver: This process has it as before, and the offer is over.
+        """
+        if self._successor is None:
+            raise NotTakenOver("No process was offered this machine")
+        self._mappings = mappings_of(self._machine)
+        try:
+            abandon(self._machine)
+            state = state_document(
+                self._machine,
+                self._mappings,
+                pause=pause,
+                epoch=fence.epoch,
+                controller=fence.controller,
+                released=fence.released,
+            )
+            self._successor.hand_over(state)
+        except (NotTakenOver, HostCallFailed, InvalidState) as error:
+            self.take_back()
+            raise NotTakenOver(str(error)) from error
+        self.handed_over = True
+
+    def take_back(self) -> None:
+        """Have the machine again as before; the other process must not run it.
+
+        Raises:
+            HostCallFailed: The host did not give all mappings back; asking again goes on from there.
+        """
+        self.withdraw()
+        take_back(self._machine, self._mappings)
+        self.handed_over = False
+
+    def withdraw(self) -> None:
+        """Take an offer back: the process that waited gives up."""
+        if self._successor is not None:
+            with contextlib.suppress(OSError):
+                self._successor.close()
+            self._successor = None
