@@ -11,9 +11,10 @@ the link's time, or the destination's, or the source's own: whichever is slowest
 bounds sending, no codec is expected to gain anything, and none is tried.
 
 What was expected need not come true: the destination decompresses too, and may have no processor left for it. So a
-codec is on trial until a few MiB have shown that it is faster, and goes on only then. Trials and samples may cost
-LOSABLE of the time that sending has taken, and a trial is broken off; so the whole is never much slower than `none`.
-While a codec is in use, a few MiB go without one now and then, to see whether the link has changed.
+codec is on trial until a few MiB have shown that it is faster. It goes on while all that it sent since was faster
+together: a moment in which the host had something else to do says nothing, two one after the other do. Trials and
+samples may cost LOSABLE of the time that sending has taken, and a trial is broken off; so the whole is never much
+slower than `none`. While a codec is in use, a few MiB go without one now and then, to see whether the link has changed.
 """
 
 from collections.abc import Mapping
@@ -30,6 +31,10 @@ _SAMPLES: Final = 0.01
 """The share of the time that samples may take."""
 _SPELL: Final = 8 << 20
 """Bytes of pages from which on what was measured counts."""
+_RECENT: Final = 0.25
+"""The weight of the last spell in what is known of all."""
+_SLOW_SPELLS: Final = 2
+"""Spells one after the other after which a codec that was faster is no more."""
 _SETTLE: Final = 6 << 20
 """Bytes of pages that fill the buffers of a link that was not waited for: they go too fast to measure."""
 _PLAIN_AFTER: Final = 128 << 20
@@ -118,6 +123,8 @@ class AutoCompression:
         self._spell = _Spell()
         self._unjudged = _Spell()
         """What was sent with codecs since `plain` was measured last."""
+        self._slow_spells = 0
+        """Spells with codecs, one after the other, that were slower than none."""
         self._settling = _SETTLE
         self._plain_after = _PLAIN_AFTER
         self._sampled_at = -inf
@@ -178,7 +185,8 @@ class AutoCompression:
         judged, self._unjudged = self._unjudged, _Spell()
         anew = judged.raw_bytes or not self._plain
         self._plain = spell.pace if anew else (self._plain + spell.pace) / 2
-        self._busy = (spell.seconds - spell.waited) / spell.raw_bytes
+        busy = (spell.seconds - spell.waited) / spell.raw_bytes
+        self._busy = self._busy + (busy - self._busy) * _RECENT if self._busy else busy
         if judged.raw_bytes:
             self.lost += max(0.0, judged.seconds - self._plain * judged.raw_bytes)
         self.codec = self._best(trying=self.lost <= LOSABLE * self.elapsed)
@@ -189,11 +197,15 @@ class AutoCompression:
     def _end_spell(self, codec: Codec) -> None:
         """Compare what a codec took with what was expected, and stay with it, or see what goes without."""
         spell, self._spell = self._spell, _Spell()
-        self._known[codec].error = spell.pace / self._expected(codec)
-        if spell.pace <= GAIN * self._plain and self._unjudged.raw_bytes < self._plain_after:
-            self.codec = self._best(trying=False)
+        judged, known = self._unjudged, self._known[codec]
+        weight = 1.0 if judged.raw_bytes == spell.raw_bytes else _RECENT
+        known.error += (spell.pace / self._expected(codec) - known.error) * weight
+        self._slow_spells = self._slow_spells + 1 if spell.pace > self._plain else 0
+        gains = judged.pace <= GAIN * self._plain and self._slow_spells < _SLOW_SPELLS
+        if gains and judged.raw_bytes < self._plain_after:
+            self.codec = self._best(trying=False) or codec
             return
-        self.codec = None
+        self.codec, self._slow_spells = None, 0
         self._settling = _SETTLE if spell.waited < _WAITED * spell.seconds else 0
 
     def _expected(self, codec: Codec) -> float:

@@ -12,10 +12,10 @@
     otherwise                                                     -> Continue, throttled as the profile says
 
 It fits the limit where it does so by a tenth: the last round is small, and a small one is slower than those before it.
-While what is left shrinks, rounds go on until its pages take no more than a thirtieth of the limit, or half of what the
-standstill takes without them: such a round takes less time than the limit, and a standstill of which pages are little
-is much the same whenever the guest is stopped, so that it can be foretold. Where devices' state is most of it, little
-is gained by smaller rounds, which tell less of the link.
+While what is left shrinks, rounds go on until its pages take no more than a third of the standstill: such a round takes
+less time than the limit, and a standstill of which pages are little is much the same whenever the guest is stopped, so
+that it can be foretold. Where devices' state is most of it, little is gained by smaller rounds, which tell less of the
+link.
 
 The rate is the lower of the last sampled round's and the median of the last three; a short burst promises nothing,
 and a drop counts at once. After a drop, what is left grows because the round took longer, not because the guest's
@@ -49,9 +49,8 @@ SHRINKS_BY: Final = 0.2
 """The least share by which another round must make the remainder smaller to be worth it."""
 MARGIN: Final = 0.1
 """The share by which a standstill may become longer than expected, and must still fit the limit."""
-_OF_THE_LIMIT: Final = 1 / 30
-_OF_THE_FLOOR: Final = 0.5
-"""The shares that the last pages may take without another round being worth it."""
+_LITTLE: Final = 0.5
+"""What the last pages may take without another round being worth it, as a share of the rest of a standstill."""
 FIXED_STANDSTILL_MS: Final = 50.0
 """Pausing, five journal writes, handing over, resuming: what a standstill takes beside its work, until it is known."""
 DEVICE_BYTES_PER_S: Final = 200e6
@@ -286,14 +285,12 @@ def is_time(standstill_ms: float, floor_ms: float, limit_ms: float, *, shrinking
         limit_ms: What it may take.
         shrinking: Whether another round would leave less.
     """
-    return fits_limit(standstill_ms, limit_ms) and (
-        not shrinking or is_little(standstill_ms - floor_ms, floor_ms, limit_ms)
-    )
+    return fits_limit(standstill_ms, limit_ms) and (not shrinking or is_little(standstill_ms - floor_ms, floor_ms))
 
 
-def is_little(pages_ms: float, floor_ms: float, limit_ms: float) -> bool:
+def is_little(pages_ms: float, floor_ms: float) -> bool:
     """Return whether no round is worth it for the time that the last pages take, beside what takes `floor_ms`."""
-    return pages_ms <= max(limit_ms * _OF_THE_LIMIT, floor_ms * _OF_THE_FLOOR)
+    return pages_ms <= floor_ms * _LITTLE
 
 
 def fits_limit(standstill_ms: float, limit_ms: float) -> bool:

@@ -155,8 +155,8 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
         surely_shrinks = left[0] > 0 and shrinks(least, left_after(heavy, least * 1000 / slow))
         may_shrink = left[1] > 0 and left_after(light, most * 500 / fast) <= most * (1 - SHRINKS_BY)
         floors = (costs.standstill_ms(0, unhashed, fast), costs.standstill_ms(0, unhashed, slow))
-        may_be_little = is_little(best - floors[0], floors[1], limit)
-        surely_little = is_little(worst - floors[1], floors[0], limit)
+        may_be_little = is_little(best - floors[0], floors[1])
+        surely_little = is_little(worst - floors[1], floors[0])
         if fits_limit(best, limit) and (may_be_little or not surely_shrinks):
             yield _End(rounds + 1, (early, late), (best, min(worst, limit)), converges=True)
         if (not surely_shrinks and not fits_limit(worst, limit)) or late >= policy.timeout_ms:
