@@ -200,7 +200,8 @@ class AttemptQueue:
         for row in rows:
             with contextlib.suppress(Refused):  # another process drives it
                 claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock(), sole=sole)
-                _log.info("attempt taken over", attempt=row.attempt, term=claimed.term, phase=claimed.phase.value)
+                subject = {"machine": row.machine, "attempt": row.attempt, "epoch": row.epoch}
+                _log.info("attempt taken over", **subject, term=claimed.term, phase=claimed.phase.value)
                 if claimed.phase in _WAITING:
                     self._enqueue(claimed)
                 else:
@@ -220,7 +221,8 @@ class AttemptQueue:
             chosen = await settled_destination(self._around.agents, self._around.store, attempt)
             row = await asyncio.to_thread(self._around.store.save, chosen, self._around.clock())
         except MigrationError as error:  # its preflight asks again, and says it
-            _log.warning("no destination was chosen", attempt=attempt.attempt, code=error.code, reason=error.message)
+            logs.bind(machine=attempt.machine, attempt=attempt.attempt, epoch=attempt.epoch)
+            _log.warning("no destination was chosen", code=error.code, reason=error.message)
         else:
             if attempt.attempt in self._waiting:
                 self._waiting[attempt.attempt] = row
@@ -250,8 +252,9 @@ class AttemptQueue:
 
     async def _explain(self, running: Sequence[Attempt]) -> None:
         """Write down what each waiting attempt waits for."""
+        slots = self._slots.now()
         for attempt in self._ready():
-            reason = waits_for(attempt, running, self._slots.now())
+            reason = waits_for(attempt, running, slots)
             if reason != attempt.reason:
                 with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
                     after = replace(attempt, reason=reason)

@@ -12,7 +12,7 @@ shown; and a listing, for which the whole site is asked, is not made for every v
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,11 +22,14 @@ from orchestrator.host_standing import HostStanding
 from orchestrator.learning import Listing
 from orchestrator.site_view import SiteView
 from vm_migration.errors import MigrationError, Refused, Unreachable
+from vm_migration.link.boundary import innermost
 
 MOST_FOLLOWED: Final = 64
 """Attempts whose every change is heard; an orchestrator answers so many calls of one identity ([limits] calls)."""
-AskHosts = Callable[[], Awaitable[Mapping[str, HostStanding]]]
-"""Asks every host how it stands."""
+MOST_ASKED: Final = 32
+"""Hosts at a time."""
+AskHost = Callable[[str], Awaitable[HostStanding]]
+"""Asks a host how it stands."""
 
 
 class Told(Protocol):
@@ -54,13 +57,16 @@ class Pace:
 class SiteWatch:
     """Looks at a site for as long as its views are taken."""
 
-    def __init__(self, desk: Told, ask_hosts: AskHosts, clock: Callable[[], float], pace: Pace = Pace()) -> None:
-        """Take whom to ask. `clock` returns seconds since 1970."""
+    def __init__(
+        self, desk: Told, hosts: Sequence[str], ask: AskHost, clock: Callable[[], float], pace: Pace = Pace()
+    ) -> None:
+        """Take whom to ask for attempts, and how to ask which hosts. `clock` returns seconds since 1970."""
         self._desk: Final = desk
-        self._ask_hosts: Final = ask_hosts
+        self._names: Final = tuple(hosts)
+        self._ask: Final = ask
         self._clock: Final = clock
         self._pace: Final = pace
-        self._hosts: tuple[HostStanding, ...] = ()
+        self._hosts: Final[dict[str, HostStanding]] = {}
         self._heard: Final = asyncio.Event()
         self._open: dict[str, Attempt] = {}
         self._ended: list[Attempt] = []
@@ -88,14 +94,30 @@ class SiteWatch:
                     if task.done():
                         await task  # which never ends well: the own configuration is wrong
                 ended, self._ended = tuple(self._ended), []
-                yield SiteView(self._clock(), self._hosts, tuple(self._open.values()), ended, self._unheard)
+                yield SiteView(
+                    self._clock(),
+                    tuple(self._hosts[name] for name in self._names if name in self._hosts),
+                    tuple(self._open.values()),
+                    ended,
+                    self._unheard,
+                )
                 await asyncio.sleep(self._pace.view)  # a screen is read, not followed
 
     async def _look_at_hosts(self) -> None:
+        turn = asyncio.Semaphore(MOST_ASKED)
         while True:
-            self._hosts = tuple((await self._ask_hosts()).values())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for host in self._names:
+                        group.create_task(self._look_at(host, turn), name=f"look at {host}")
+            except* MigrationError as errors:
+                raise innermost(errors) from None
             self._heard.set()
             await asyncio.sleep(self._pace.hosts)  # nothing of a host is pushed
+
+    async def _look_at(self, host: str, turn: asyncio.Semaphore) -> None:
+        async with turn:
+            self._hosts[host] = await self._ask(host)
 
     async def _keep_listing(self) -> None:
         while True:

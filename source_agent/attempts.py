@@ -133,7 +133,9 @@ class Attempts:
                 try:
                     attempt.cancel()
                 except Refused as error:
-                    _log.warning("attempt goes on without this agent", attempt=attempt.attempt, reason=error.message)
+                    record = attempt.record
+                    subject = {"machine": record.machine, "attempt": attempt.attempt, "epoch": record.epoch}
+                    _log.warning("attempt goes on without this agent", **subject, reason=error.message)
         if self._driving:
             await asyncio.wait(set(self._driving.values()), timeout=_STOP_PATIENCE)
         if self._telling:

@@ -16,7 +16,8 @@ from orchestrator.commands.evacuate import watched_evacuation
 from orchestrator.commands.migrate import result_answer
 from orchestrator.desk import follow
 from orchestrator.evacuation.plan import is_evacuation
-from orchestrator.hearing import standings
+from orchestrator.hearing import hear
+from orchestrator.host_standing import HostStanding, standing
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site import agents_of, open_desk
@@ -49,8 +50,12 @@ async def _watch_site(call: Invocation) -> None:
     async with contextlib.AsyncExitStack() as stack:
         desk = await stack.enter_async_context(open_desk(configuration))
         agents = await stack.enter_async_context(agents_of(configuration))
-        watch_site = SiteWatch(desk, lambda: standings(agents, sorted(agents.hosts)), time.time)
-        views = await stack.enter_async_context(contextlib.aclosing(watch_site.views()))
+
+        async def ask(host: str) -> HostStanding:
+            return standing(host, await hear(agents, host))
+
+        site = SiteWatch(desk, sorted(agents.hosts), ask, time.time)
+        views = await stack.enter_async_context(contextlib.aclosing(site.views()))
         with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is how it ends
             await _tell(call, views)
 

@@ -21,7 +21,7 @@ from orchestrator.host_standing import HostStanding
 from orchestrator.learning import Listing
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site_view import SiteView, site_document
-from orchestrator.site_watch import MOST_FOLLOWED, AskHosts, Pace, SiteWatch
+from orchestrator.site_watch import MOST_ASKED, MOST_FOLLOWED, AskHost, Pace, SiteWatch
 from tests.orchestrator.attempts_to_draw import completed, copying, waiting
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 
@@ -151,16 +151,16 @@ class FakeDesk:
         raise now
 
 
-async def no_hosts() -> dict[str, HostStanding]:
-    return {}
+async def nobody(host: str) -> HostStanding:
+    raise AssertionError(host)
 
 
 @asynccontextmanager
 async def watching(
-    desk: FakeDesk, hosts: AskHosts = no_hosts
+    desk: FakeDesk, hosts: Sequence[str] = (), ask: AskHost = nobody
 ) -> AsyncIterator[Callable[[Callable[[SiteView], bool]], Awaitable[list[SiteView]]]]:
     """Return what takes views up to one that is looked for."""
-    async with aclosing(SiteWatch(desk, hosts, lambda: 7.0, Pace(0.0, 0.0, 0.0)).views()) as views:
+    async with aclosing(SiteWatch(desk, hosts, ask, lambda: 7.0, Pace(0.0, 0.0, 0.0)).views()) as views:
 
         async def until(wanted: Callable[[SiteView], bool]) -> list[SiteView]:
             found = []
@@ -236,19 +236,37 @@ async def test_nobody_at_the_first_look_is_an_error() -> None:
 
 
 async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
-    async def never() -> dict[str, HostStanding]:
-        await asyncio.Event().wait()
-        return {}
+    async def ask(name: str) -> HostStanding:
+        if name == "host-a":
+            await asyncio.Event().wait()
+        return HostStanding(name)
 
-    async with watching(FakeDesk((named(MOVING, 1),)), never) as until:
-        (view,) = await until(lambda view: bool(view.attempts))
-    assert view.hosts == ()
+    async with watching(FakeDesk((named(MOVING, 1),)), ("host-a", "host-b"), ask) as until:
+        view = (await until(lambda view: bool(view.attempts and view.hosts)))[-1]
+    assert view.hosts == (HostStanding("host-b"),)
+
+
+async def test_a_site_of_many_hosts_is_asked_some_at_a_time() -> None:
+    asking, most, names = 0, 0, [f"host-{number}" for number in range(4 * MOST_ASKED)]
+
+    async def ask(name: str) -> HostStanding:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await asyncio.sleep(0)
+        asking -= 1
+        return HostStanding(name)
+
+    async with watching(FakeDesk(()), names, ask) as until:
+        view = (await until(lambda view: len(view.hosts) == len(names)))[-1]
+    assert [one.host for one in view.hosts] == names
+    assert most == MOST_ASKED
 
 
 async def test_a_configuration_that_is_wrong_ends_it() -> None:
-    async def wrong() -> dict[str, HostStanding]:
-        raise InvalidInput("bad-address", "host-a has no port")
+    async def wrong(host: str) -> HostStanding:
+        raise InvalidInput("bad-address", f"{host} has no port")
 
     with pytest.raises(InvalidInput):
-        async with watching(FakeDesk(()), wrong) as until:
+        async with watching(FakeDesk(()), ("host-a",), wrong) as until:
             await until(lambda _: False)
