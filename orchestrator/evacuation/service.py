@@ -150,8 +150,17 @@ class Evacuations:
             return None
 
     def _enter(self, plan: Evacuation) -> Evacuation:
-        entered = self._kept.enter(plan)
-        set_maintenance(self._around.store.entries, plan.host, on=plan.kind is Kind.EVACUATE)
+        """Enter a plan; its host is in maintenance before that, or out of it after that."""
+        entries, leaves = self._around.store.entries, plan.kind is Kind.EVACUATE
+        changed = leaves and set_maintenance(entries, plan.host, on=True)
+        try:
+            entered = self._kept.enter(plan)
+        except Refused:
+            if changed:
+                set_maintenance(entries, plan.host, on=False)
+            raise
+        if not leaves:
+            set_maintenance(entries, plan.host, on=False)
         return entered
 
     async def _take_over(self, *, sole: bool = False) -> None:

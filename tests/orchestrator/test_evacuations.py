@@ -271,9 +271,11 @@ async def test_a_host_has_one_open_evacuation_and_asking_twice_is_asking_once(
         order = leave()
         first = await running.evacuations.submit(order)
         assert (await running.evacuations.submit(order)).evacuation == first.evacuation
+        set_maintenance(around.store.entries, "host-a", on=False)  # somebody thinks better of it
         for another in (leave(), back()):
             with pytest.raises(Refused, match=first.evacuation):
                 await running.evacuations.submit(another)
+        assert in_maintenance(around.store.entries) == set()
         site.world.script.go.set()
         await running.until(first.evacuation)
     assert site.world.calls.count("Begin host-a") == 1
