@@ -128,7 +128,7 @@ class DrivenRow:
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()
-        beat = loop.time()
+        beat, rests = loop.time(), False
         while True:
             await asyncio.sleep(LOOK_SECONDS)  # the row is in a store, where anybody may ask for a cancel
             due = loop.time() - beat >= HEARTBEAT_SECONDS
@@ -137,9 +137,11 @@ class DrivenRow:
             except Refused as error:
                 if error.code != STORE_UNUSABLE:
                     raise
-                _log.warning("attempt's claim is not renewed", attempt=self.attempt.attempt, reason=error.message)
+                if not rests:  # once: it is looked at four times a second
+                    _log.warning("attempt's claim is not renewed", attempt=self.attempt.attempt, reason=error.message)
+                rests = True
             else:
-                beat = loop.time() if due else beat
+                beat, rests = loop.time() if due else beat, False
 
     def _looked_at(self, *, due: bool) -> Attempt:
         if due:

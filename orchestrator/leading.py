@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from orchestrator.doors import STANDING_BY
+from orchestrator.driven_row import stopped
 from orchestrator.driving import Driving, driving
 from orchestrator.evacuation.service import Evacuations
 from orchestrator.service import AttemptQueue
@@ -107,8 +108,12 @@ async def _take_turns(around: Surroundings, leadership: Leadership, leading: Lea
 
 
 async def _lead(around: Surroundings, leadership: Leadership, leading: Leading) -> None:
-    async with driving(around, sole=True) as at_work:
-        # What the leader before left unpublished; its open attempts are ours by now, so it counts as gone.
-        await asyncio.to_thread(around.store.adopt_outbox, around.driver, around.clock(), CLAIM_SECONDS)
-        with leading.by(at_work):
-            await leadership.lost()
+    lease = asyncio.create_task(leadership.lost(), name="lease")  # to take over hundreds may take longer than it lasts
+    try:
+        async with driving(around, sole=True) as at_work:
+            # What the leader before left unpublished; its open attempts are ours by now, so it counts as gone.
+            await asyncio.to_thread(around.store.adopt_outbox, around.driver, around.clock(), CLAIM_SECONDS)
+            with leading.by(at_work):
+                await lease
+    finally:
+        await stopped(lease)

@@ -153,10 +153,13 @@ def test_a_claim_whose_answer_was_lost_is_the_claim_of_who_made_it(etcd: Etcd, m
         assert store.get(row.attempt) == claimed
 
 
-def test_etcd_over_tls_is_known_by_its_authority_and_its_name(tmp_path: Path) -> None:
+def test_etcd_over_tls_is_known_by_its_authority_and_its_name_and_certificates_may_be_replaced(tmp_path: Path) -> None:
     create_authority(tmp_path / "pki", "home")
     files = issue(tmp_path / "pki", Identity("home", Role.HOST, "etcd-1"))
     mine = issue(tmp_path / "pki", Identity("home", Role.ORCHESTRATOR, "main"))
+    create_authority(tmp_path / "other", "home")
+    foreign = issue(tmp_path / "other", Identity("home", Role.ORCHESTRATOR, "main"))
+    stranger = EtcdTls(mine.ca, foreign.certificate, foreign.key, "etcd-1")
     with running_etcd(tmp_path, tls=files) as etcd:
         tls = EtcdTls(mine.ca, mine.certificate, mine.key, "etcd-1")
         with EtcdStore(EtcdPlace(etcd.place.addresses, tls), "home") as store:
@@ -165,6 +168,18 @@ def test_etcd_over_tls_is_known_by_its_authority_and_its_name(tmp_path: Path) ->
             with pytest.raises(Refused) as refusal:
                 EtcdStore(EtcdPlace(etcd.place.addresses, wrong), "home")
             assert refusal.value.code == "store-unusable"
+        clock = Clock()
+        with contextlib.closing(EtcdClient(EtcdPlace(etcd.place.addresses, stranger), clock=clock)) as client:
+            with pytest.raises(Refused):
+                client.range(api.RangeRequest(key=b"/"))
+            for ours, theirs in ((mine.certificate, stranger.certificate), (mine.key, stranger.key)):
+                assert theirs is not None
+                theirs.write_bytes(ours.read_bytes())
+            clock.now = 2 * REST_SECONDS
+            with pytest.raises(Refused):
+                client.range(api.RangeRequest(key=b"/"))
+            clock.now = 4 * REST_SECONDS
+            assert not client.range(api.RangeRequest(key=b"/none")).kvs
         mine.key.chmod(0o644)
         with pytest.raises(InvalidInput, match="Others can read"):
             EtcdStore(EtcdPlace(etcd.place.addresses, tls), "home")

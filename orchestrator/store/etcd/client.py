@@ -1,5 +1,7 @@
 """Calls to the site's etcd: to the members in turn, each call with a deadline, and a rest after all have failed.
 
+Where a call fails after the TLS files were replaced, connections are opened anew with those that are there now.
+
 A call that failed may have happened. Every write is a transaction that compares what it was decided on, so that one
 which is made twice is decided again on what stands then.
 """
@@ -17,13 +19,15 @@ from vm_migration.api.etcd.rpc_pb2_grpc import KVStub, LeaseStub
 from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.link.channel import CHANNEL_OPTIONS
-from vm_migration.link.tls import refuse_open_secret
+from vm_migration.link.tls import Stamp, refuse_open_secret
+from vm_migration.telemetry import logs
 
 CALL_SECONDS: Final = 2.0
 REST_SECONDS: Final = 1.0
 PAGE: Final = 200
 
 _Answer = TypeVar("_Answer")
+_log: Final = logs.get(__name__)
 _PASSING: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 """Another member may answer: this one is away, or has no majority with it."""
 
@@ -60,13 +64,15 @@ class EtcdClient:
         self.place = place
         self._deadline = deadline
         self._clock = clock
-        self._members = tuple(_member(address, place.tls) for address in place.addresses)
+        self._stamp = _stamp(place.tls)
+        self._members = _opened(place)
+        self._before: tuple[Member, ...] = ()
         self._at = 0
         self._rest = _Rest()
 
     def close(self) -> None:
         """Close the connections."""
-        for member in self._members:
+        for member in (*self._members, *self._before):
             member.channel.close()
 
     def commit(self, request: api.TxnRequest) -> api.TxnResponse:
@@ -134,10 +140,26 @@ class EtcdClient:
                     raise self._unusable(f"{member.address} says {code.name}: {details}") from None
                 causes.append(f"{member.address}: {_cause(code, details, self._deadline)}")
                 self._at = (at + 1) % len(self._members)
+                self._renew()
             else:
                 return answer
         self._rest = _Rest(self._clock() + REST_SECONDS, "; ".join(causes))
         raise self._unusable(self._rest.why)
+
+    def _renew(self) -> None:
+        """Open connections anew where the TLS files are others by now; calls under way go on over those of before."""
+        stamp = _stamp(self.place.tls)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            fresh = _opened(self.place)
+        except InvalidInput as error:
+            _log.warning("certificate not renewed: the one before is shown", code=error.code, reason=error.message)
+            return
+        for member in self._before:
+            member.channel.close()
+        self._before, self._members = self._members, fresh
 
     def _unusable(self, why: str) -> Refused:
         hint = "See that most of its members run and answer each other (etcdctl endpoint status); what runs goes on"
@@ -147,6 +169,21 @@ class EtcdClient:
 def after(prefix: bytes) -> bytes:
     """Return the end of the range of all keys that start so."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def _opened(place: EtcdPlace) -> tuple[Member, ...]:
+    return tuple(_member(address, place.tls) for address in place.addresses)
+
+
+def _stamp(tls: EtcdTls | None) -> Stamp:
+    """Return what tells whether the files are those of another time; where one is missing, opening says which."""
+    if tls is None:
+        return ()
+    try:
+        found = [path.stat() for path in (tls.ca, tls.certificate, tls.key) if path is not None]
+    except OSError:
+        return ()
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _member(address: str, tls: EtcdTls | None) -> Member:

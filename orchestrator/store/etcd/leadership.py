@@ -27,7 +27,7 @@ from vm_migration.errors import Refused
 from vm_migration.telemetry import logs
 
 LEASE_SECONDS: Final = 3
-"""Twice the least that etcd keeps with its own timing, one and a half election timeouts: a busy moment ends no lease."""
+"""Twice the least that etcd keeps, one and a half of its election timeouts: a busy moment ends no lease."""
 RENEW_SECONDS: Final = 0.5
 LOOK_SECONDS: Final = 0.25
 _DEADLINE: Final = 0.5
@@ -62,6 +62,7 @@ class Leadership:
         self._key = key
         self._me = Holder(name, uuid.uuid4().hex)
         self._lease = 0
+        self._rests = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="leadership")
         self.leader = ""
         """Who led when that was looked at last."""
@@ -76,11 +77,14 @@ class Leadership:
         told = ""
         while True:
             try:
-                if await self._threaded(self.campaign):
+                leads = await self._threaded(self.campaign)
+            except Refused as error:
+                self._note(error)
+            else:
+                self._note(None)
+                if leads:
                     _log.info("leads")
                     return
-            except Refused as error:
-                _log.warning("cannot see who leads", reason=error.message)
             if self.leader != told:
                 told = self.leader
                 _log.info("stands by", leader=told)
@@ -91,11 +95,14 @@ class Leadership:
         while True:
             await asyncio.sleep(RENEW_SECONDS)  # a lease ends by the clock
             try:
-                if not await self._threaded(self.renewed):
+                leads = await self._threaded(self.renewed)
+            except Refused as error:
+                self._note(error)
+            else:
+                self._note(None)
+                if not leads:
                     _log.warning("leads no more: its lease has ended")
                     return
-            except Refused as error:
-                _log.warning("lease is not kept alive", reason=error.message)
 
     async def resigned(self) -> None:
         """End the lease, so that another need not wait for its end."""
@@ -135,6 +142,14 @@ class Leadership:
         lease, self._lease = self._lease, 0
         if lease:
             self._client.revoke(lease)
+
+    def _note(self, error: Refused | None) -> None:
+        """Log when etcd begins to rest, and when it is back: it is asked several times a second."""
+        if error is not None and not self._rests:
+            _log.warning("nobody can see who leads", reason=error.message)
+        if error is None and self._rests:
+            _log.info("etcd answers again")
+        self._rests = error is not None
 
     async def _threaded(self, call: Callable[[], _Answer]) -> _Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
