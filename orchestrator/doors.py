@@ -93,6 +93,20 @@ class Doors:
         finally:
             await stopped(asked)
 
+    async def silent(self) -> tuple[str, ...]:
+        """Return the addresses at which nobody says that he serves."""
+
+        async def serves(address: str) -> bool:
+            check = _health_check(self._channel_to(address))
+            try:
+                await call(check, health_pb2.HealthCheckRequest(), peer=address, deadline=2 * _PROBE_SECONDS)
+            except Unreachable:
+                return False
+            return True
+
+        found = await asyncio.gather(*(serves(address) for address in self._addresses))
+        return tuple(address for address, there in zip(self._addresses, found, strict=True) if not there)
+
     def turn_from(self, error: MigrationError) -> bool:
         """Turn to the next door where this one leads nowhere; what an orchestrator says of its hosts is an answer."""
         closed = error.code == STANDING_BY or self.peer in error.message

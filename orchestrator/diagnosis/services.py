@@ -43,10 +43,14 @@ async def _orchestrator(configuration: Configuration) -> Finding | None:
     try:
         async with open_doors(configuration) as doors:
             await RemoteDesk(doors).attempts(everything=False)
+            silent = await doors.silent()
     except MigrationError as error:
         hint = error.hint or "Start it: viaduct orchestrator"
         return Finding(Code.ORCHESTRATOR_SILENT, f"The site's orchestrator cannot be asked: {error.message}", hint)
-    return None
+    if not silent:
+        return None
+    text = f"The orchestrator at {' and at '.join(silent)} does not answer: nobody would follow the one that leads"
+    return Finding(Code.ORCHESTRATOR_SILENT, text, "Start it: viaduct orchestrator --listen HOST:PORT")
 
 
 async def _broker(configuration: Configuration) -> Finding | None:

@@ -127,6 +127,10 @@ async def test_commands_find_who_leads(site: FakeSite, doors: Doors) -> None:
     assert ended.outcome == Outcome.COMPLETED
 
 
+async def test_who_does_not_answer_beside_one_that_leads_is_known(doors: Doors) -> None:
+    assert await doors.silent() == ("closed",)
+
+
 async def test_what_an_orchestrator_says_of_its_hosts_is_its_answer(site: FakeSite, doors: Doors) -> None:
     site.world.add("guest", "host-a")
     desk = RemoteDesk(doors)
