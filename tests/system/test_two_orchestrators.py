@@ -48,7 +48,7 @@ async def test_when_the_leader_is_killed_the_other_goes_on_and_the_command_does_
         told = await viaduct(site, "doctor", "--json", config=pair.operator)
         findings = told.document["findings"]
         assert isinstance(findings, list)
-        assert [finding["code"] for finding in findings] == ["orchestrator-silent"]
+        assert "orchestrator-silent" in {finding["code"] for finding in findings}
         assert pair.owners() == (Ownership(created.machine, "taken", "host-b", 2),)
         await works(site, "host-b", created.machine)
         pair.daemons[first].start()
