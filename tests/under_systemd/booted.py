@@ -82,6 +82,13 @@ class Booted:
         """Wait until systemd logs something; return the line. Each line is seen once."""
         return self.console.awaited(text)
 
+    def wire(self, name: str, other: "Booted", its_name: str) -> None:
+        """Lay a wire to another machine: a device here, and one there."""
+        here, there = (name, "netns", str(self.init)), (its_name, "netns", str(other.init))
+        subprocess.run(
+            ["ip", "link", "add", *here, "type", "veth", "peer", "name", *there], check=True, timeout=SECONDS
+        )
+
     def property(self, unit: str, name: str) -> str:
         """Return a property of a unit."""
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
@@ -113,7 +120,8 @@ def booted() -> Iterator[Booted]:
 def _boot(folder: Path, console: str) -> "subprocess.Popen[bytes]":
     script, packages = Path(__file__).with_name("boot.sh"), sysconfig.get_path("purelib")
     words = [script, folder, console, REPOSITORY, sys.base_prefix, packages]
-    return subprocess.Popen(["unshare", "--mount", *map(str, words)], stdin=subprocess.DEVNULL)
+    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount"]  # it ends with the tests, however those do
+    return subprocess.Popen([*alone, *map(str, words)], stdin=subprocess.DEVNULL)
 
 
 def _end(booting: "subprocess.Popen[bytes]") -> None:

@@ -141,12 +141,12 @@ def test_a_machine_runs_on_while_nothing_of_viaduct_but_its_units_does(host: Boo
     host.run(*OPERATOR, "viaduct", "machine", "destroy", "second")
 
 
-@pytest.fixture(params=AGENTS)
-def impatient(request: pytest.FixtureRequest, host: Booted) -> Iterator[str]:
-    """An agent whose silence is noticed soon."""
-    name: str = request.param
+@pytest.fixture
+def impatient(host: Booted) -> Iterator[str]:
+    """An agent whose silence is noticed soon, but not while this machine is merely busy."""
+    name = "viaduct-source-agent"
     drop_in = f"/run/systemd/system/{name}.service.d/soon.conf"
-    host.write(drop_in, "[Service]\nWatchdogSec=5\n")
+    host.write(drop_in, "[Service]\nWatchdogSec=10\n")
     for verb in ("daemon-reload", f"restart {name}"):
         host.run("systemctl", *verb.split())
     yield name
