@@ -14,7 +14,7 @@ from tests.system.site import Site
 
 NAMES = ("first", "second", "third")
 PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
+ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "4MiB/s", "--compression", "none", "--measure", "0s")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def three(site: Site, agents: Agents) -> AsyncIterator[list[str]]:
     async with contextlib.AsyncExitStack() as stack:
         made = []
         for name in NAMES:
-            wanted = specification(name, guest_cpu_dirty_rate="10MiB/s", dma_rate="2MiB/s")
+            wanted = specification(name, guest_cpu_dirty_rate="2MiB/s", dma_rate="512KiB/s")
             made.append((await stack.enter_async_context(machine(site, agents, wanted))).machine)
         yield made
 
