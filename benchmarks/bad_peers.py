@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import psutil
@@ -97,33 +98,56 @@ def _viewer(site: Rig) -> TlsFiles:
 
 
 async def _pairs(site: Rig, viewer: TlsFiles, peer: BadPeer, transport: Transport, runs: int) -> list[Row]:
-    quiet, beside, did = [], [], []
+    quiet: list[_Moved] = []
+    beside: list[_Moved] = []
+    did: list[float] = []
+    beginning = 0.0
     for turn in range(runs + 1):
         for disturbed in (False, True) if turn % 2 else (True, False):
             if not disturbed:
+                await asyncio.sleep(beginning)  # as long as the other one waits for its peer: both begin alike
                 quiet.append(await _moved(site, transport))
                 continue
+            begun = time.monotonic()
             async with _bothering(peer, _victims(site, peer, transport), viewer) as told:
+                beginning = time.monotonic() - begun
                 beside.append(await _moved(site, transport))
             did.append(told["done"])
     # The first pair warms the machine's memory up, and opens the port of the direct streams.
-    quiet, beside = quiet[1:], beside[1:]
+    return _rows(peer, transport, quiet[1:], beside[1:], did[1:])
+
+
+def _rows(
+    peer: BadPeer, transport: Transport, quiet: Sequence["_Moved"], beside: Sequence["_Moved"], did: Sequence[float]
+) -> list[Row]:
     what = f"{peer.name}, {transport}"
-    note = f"it did {min(did[1:]):.0f} to {max(did[1:]):.0f} of them in each migration"
+    ready = (
+        f"of it getting ready {median(one.ready for one in beside):.2f} s, {median(one.ready for one in quiet):.2f} s"
+    )
+    note = f"it did {min(did):.0f} to {max(did):.0f} of them in each migration; {ready} in quiet"
+    whole = [tuple(one.whole for one in moved) for moved in (quiet, beside)]
     return [
-        Row(f"migration in quiet, before or after: {what}", "s", tuple(quiet)),
-        Row(f"migration beside {what}", "s", tuple(beside), note=note),
-        Row(_ratio(peer, transport), "ratio", ratios(beside, quiet), must=MOST, better="lower", note=note),
+        Row(f"migration in quiet, before or after: {what}", "s", whole[0]),
+        Row(f"migration beside {what}", "s", whole[1], note=note),
+        Row(_ratio(peer, transport), "ratio", ratios(whole[1], whole[0]), must=MOST, better="lower", note=note),
     ]
 
 
-async def _moved(site: Rig, transport: Transport) -> float:
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """How long a person waited, and how much of it until the destination was ready; in seconds."""
+
+    whole: float
+    ready: float
+
+
+async def _moved(site: Rig, transport: Transport) -> _Moved:
     begun = time.monotonic()
     attempt = await site.move(MigrationPolicy(transport=transport, compression="none"))
     took = time.monotonic() - begun
     if attempt.outcome != "completed" or attempt.report is None or attempt.report.pages_mismatched:
         raise RuntimeError(f"Migration ended with {attempt.outcome}: {attempt.error}")
-    return took
+    return _Moved(took, attempt.prepare_ms / 1000)
 
 
 def _victims(site: Rig, peer: BadPeer, transport: Transport) -> list[str]:
