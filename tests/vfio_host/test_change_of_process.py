@@ -141,3 +141,19 @@ def test_what_is_no_eventfd_raises_no_interrupt(root: Client) -> None:
     assert machine.call(calls.LockedMemory()) == Failed(errno.ENOTTY)
     assert isinstance(root.call(calls.LockedMemory()), Number)
     os.close(memory)
+
+
+def test_a_call_that_comes_with_the_connection_is_its_callers_too(tmp_path: Path) -> None:
+    """A call can be there before its connection is accepted, and while it is."""
+    memory = new_memory(4096)
+    with running_host(tmp_path, HostConfiguration(devices=(DEVICE,))) as host:
+        first = host.connect()
+        iommu = first.open(DEV_IOMMU)
+        ioas = iommu.number(calls.IoasAlloc())
+        for page in range(300):
+            client, address = host.connect(), ADDRESS + page * 4096
+            client.done(calls.RegisterMemory(vaddr=address, length=4096), (memory,))
+            iommu.done(calls.IoasMap(ioas_id=ioas, flags=BOTH, user_va=address, length=4096, iova=page * 4096))
+            client.close()
+        first.close()
+    os.close(memory)

@@ -30,7 +30,8 @@ _SPACE: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4) + socket.CMSG_SPACE(CREDE
 class Connection:
     """One served socket. After a ChannelError it is of no further use: close it.
 
-    `caller` is the process that sent the last message: a descriptor can be passed on, so it is asked for each.
+    `caller` is the process that sent the last message: a descriptor can be passed on, so it is asked for each. A
+    connection that was accepted inherits the asking from its listener, or what is sent meanwhile would be nobody's.
     """
 
     def __init__(self, connection: socket.socket) -> None:

@@ -56,6 +56,7 @@ class HostLoop:
         self._served: dict[int, _Served] = {}
         self._had_connection = False
         self._stopped = False
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # before anybody can have been accepted
         self._watch(listener, self._accept)
         self._watch(wakeup, self._stop)
         for device in host.devices.values():
