@@ -33,8 +33,7 @@ def record_of(attempt: Attempt) -> orchestrator_pb2.AttemptRecord:
         next_attempt=attempt.retry.next,
     )
     if attempt.error is not None:
-        fault = attempt.error
-        record.error.CopyFrom(types_pb2.Failure(code=fault.code, message=fault.message, hint=fault.hint))
+        record.error.CopyFrom(failure_message(attempt.error))
     return record
 
 
@@ -46,7 +45,6 @@ def attempt_of(record: orchestrator_pb2.AttemptRecord) -> Attempt:
     """
     if record.phase not in set(Phase) or record.outcome not in {"", *Outcome}:
         raise InternalError("unknown-phase", f"The orchestrator speaks of phase {record.phase}, {record.outcome}")
-    error = record.error
     return Attempt(
         attempt=record.key.attempt,
         machine=record.key.machine,
@@ -63,7 +61,7 @@ def attempt_of(record: orchestrator_pb2.AttemptRecord) -> Attempt:
         outcome=Outcome(record.outcome) if record.outcome else None,
         reason=record.reason,
         prepare_ms=record.prepare_ms,
-        error=Fault(error.code, error.message, error.hint) if record.HasField("error") else None,
+        error=fault_from(record.error) if record.HasField("error") else None,
         blockers=notices(record.blockers),
         warnings=notices(record.warnings),
         expected=record.expected if record.HasField("expected") else None,
@@ -75,9 +73,14 @@ def attempt_of(record: orchestrator_pb2.AttemptRecord) -> Attempt:
     )
 
 
-def failure_message(error: MigrationError) -> types_pb2.Failure:
+def failure_message(error: MigrationError | Fault) -> types_pb2.Failure:
     """Return an error as the daemon sends it."""
     return types_pb2.Failure(code=error.code, message=error.message, hint=error.hint)
+
+
+def fault_from(failure: types_pb2.Failure) -> Fault:
+    """Read an error that the daemon sent."""
+    return Fault(failure.code, failure.message, failure.hint)
 
 
 def event_message(event: Event) -> orchestrator_pb2.AttemptEvent:

@@ -2,13 +2,13 @@
 
 import uuid
 
-from orchestrator.attempt import Asked, Fault, Outcome
+from orchestrator.attempt import Asked, Outcome
 from orchestrator.evacuation.order import EvacuationOrder
 from orchestrator.evacuation.plan import MARK, Kind, Raised, is_evacuation
 from orchestrator.evacuation.view import EvacuationView, MoveView
 from orchestrator.policy import policy_from
+from orchestrator.record import failure_message, fault_from
 from vm_migration.api.v1 import orchestrator_pb2 as api
-from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import InternalError, InvalidInput
 
 
@@ -122,13 +122,11 @@ def _move_record(move: MoveView) -> api.MoveRecord:
         internal=move.internal,
     )
     if move.error is not None:
-        fault = move.error
-        record.error.CopyFrom(types_pb2.Failure(code=fault.code, message=fault.message, hint=fault.hint))
+        record.error.CopyFrom(failure_message(move.error))
     return record
 
 
 def _move(record: api.MoveRecord) -> MoveView:
-    error = record.error
     return MoveView(
         machine=record.machine,
         name=record.name,
@@ -140,7 +138,7 @@ def _move(record: api.MoveRecord) -> MoveView:
         outcome=_outcome(record.outcome),
         percent=record.percent,
         reason=record.reason,
-        error=Fault(error.code, error.message, error.hint) if record.HasField("error") else None,
+        error=fault_from(record.error) if record.HasField("error") else None,
         downtime_ms=record.downtime_ms,
         wire_bytes=record.wire_bytes,
         internal=record.internal,
