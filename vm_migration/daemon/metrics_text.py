@@ -24,6 +24,7 @@ from vm_migration.telemetry.gauges import Gauge, Reading
 
 DAEMON: Final = "daemon"
 """The label that every sample has."""
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class _Known(Collector):
@@ -74,7 +75,9 @@ def metrics_page(daemon: Daemon, readings: Sequence[Reading], files: TlsFiles | 
     registry = CollectorRegistry()
     registry.register(_Known(daemon, readings, files))
     ProcessCollector(registry=registry)
-    encode, kind = choose_encoder(accept)
+    wanted = any(one.partition(";")[0].strip() == _OPENMETRICS for one in accept.split(","))
+    # What a collector says of versions goes no further: the library takes it for one, and repeats it.
+    encode, kind = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if wanted else "")
     return encode(registry), kind
 
 

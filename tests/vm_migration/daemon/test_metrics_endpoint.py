@@ -93,6 +93,19 @@ async def test_a_collector_may_ask_for_openmetrics() -> None:
 
 
 @pytest.mark.parametrize(
+    "version", [b"abc", b"1.0.0\nX-Told: by-who-asks", b"9" * 5000, b"", b"1..0", b"1.0.0; escaping=\xff", b"\x00"]
+)
+async def test_what_a_collector_says_of_its_versions_goes_no_further(version: bytes) -> None:
+    accept = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; version=" + version + b"\r\n\r\n"
+    async with serving() as where:
+        status, headers, body = await ask(where, accept)
+    assert status == "HTTP/1.1 200 OK"
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert "X-Told" not in headers
+    assert body.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
     ("request_line", "status"),
     [
         (b"GET / HTTP/1.1", "404"),
