@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -16,7 +16,14 @@ _PLANS: Final = "evacuation/"
 _TRIES: Final = 50
 """How often a change is made anew where others write the same entry meanwhile; each of them got on."""
 
+_Read = TypeVar("_Read")
 Change = Callable[[Evacuation], Evacuation]
+
+
+class _End(msgspec.Struct):
+    """Of an entry only whether it has ended: whoever drives looks often, and months of them are kept."""
+
+    ended: bool = False
 
 
 class KeptEvacuations:
@@ -30,9 +37,9 @@ class KeptEvacuations:
         found = []
         for entry in self._entries.below(_PLANS):
             with contextlib.suppress(Refused):
-                found.append(_read(entry))
-        shown = (one for one in found if everything or not one.ended)
-        return tuple(sorted(shown, key=lambda one: (-one.created_at, one.evacuation)))
+                if everything or not _decoded(entry, _End).ended:
+                    found.append(_read(entry))
+        return tuple(sorted(found, key=lambda one: (-one.created_at, one.evacuation)))
 
     def find(self, start: str) -> Evacuation:
         """Return the one evacuation whose identifier starts so.
@@ -169,8 +176,12 @@ def _text(plan: Evacuation) -> str:
 
 
 def _read(entry: Entry) -> Evacuation:
+    return _decoded(entry, Evacuation)
+
+
+def _decoded(entry: Entry, kind: type[_Read]) -> _Read:
     try:
-        return msgspec.json.decode(entry.value, type=Evacuation)
+        return msgspec.json.decode(entry.value, type=kind)
     except msgspec.DecodeError as error:
         text = f"Entry {entry.key} cannot be read: {error}"
         raise Refused("evacuation-unreadable", text, "Use the version that wrote it") from None
