@@ -20,10 +20,15 @@ _Read = TypeVar("_Read")
 Change = Callable[[Evacuation], Evacuation]
 
 
-class _End(msgspec.Struct):
-    """Of an entry only whether it has ended: whoever drives looks often, and months of them are kept."""
+class Head(msgspec.Struct, frozen=True):
+    """What is read of an entry by whoever looks often: its machines, which are most of it, are left out."""
 
+    evacuation: str
+    kind: Kind
+    host: str
     ended: bool = False
+    driver: str = ""
+    heartbeat: float = 0.0
 
 
 class KeptEvacuations:
@@ -37,9 +42,17 @@ class KeptEvacuations:
         found = []
         for entry in self._entries.below(_PLANS):
             with contextlib.suppress(Refused):
-                if everything or not _decoded(entry, _End).ended:
+                if everything or not _decoded(entry, Head).ended:
                     found.append(_read(entry))
         return tuple(sorted(found, key=lambda one: (-one.created_at, one.evacuation)))
+
+    def open(self) -> tuple[Head, ...]:
+        """Return what is to be known of the open ones; not of those that another version must read."""
+        heads = []
+        for entry in self._entries.below(_PLANS):
+            with contextlib.suppress(Refused):
+                heads.append(_decoded(entry, Head))
+        return tuple(one for one in heads if not one.ended)
 
     def find(self, start: str) -> Evacuation:
         """Return the one evacuation whose identifier starts so.
@@ -61,7 +74,7 @@ class KeptEvacuations:
         Raises:
             Refused: Another one of this host is open: code `evacuation-open`.
         """
-        for one in self.all(everything=False):
+        for one in self.open():
             if one.host == plan.host and one.evacuation != plan.evacuation:
                 hint = f"Watch it (viaduct watch {one.evacuation}) or cancel it (viaduct cancel ...)"
                 raise Refused("evacuation-open", f"{one.kind} {one.evacuation} of {one.host} is open", hint)
@@ -162,7 +175,7 @@ class KeptEvacuations:
                     self._entries.delete(entry.key, version=entry.version)
 
 
-def driven(plan: Evacuation, now: float) -> bool:
+def driven(plan: Evacuation | Head, now: float) -> bool:
     """Say whether somebody drives an evacuation at this moment."""
     return bool(plan.driver) and now - plan.heartbeat < CLAIM_SECONDS
 

@@ -95,7 +95,7 @@ class Evacuations:
         plan = await asyncio.to_thread(self._kept.find, start)
         plan = await asyncio.to_thread(self._kept.request_cancel, plan.evacuation)
         if plan.evacuation not in self._tasks and not driven(plan, self._around.clock()):
-            await self._go_on(plan)
+            await self._go_on(plan.evacuation)
         self._queue.touch(end=True)
         return await self.view(plan.evacuation)
 
@@ -164,15 +164,15 @@ class Evacuations:
         return entered
 
     async def _take_over(self, *, sole: bool = False) -> None:
-        for plan in await asyncio.to_thread(lambda: self._kept.all(everything=False)):
-            if plan.evacuation not in self._tasks and (sole or not driven(plan, self._around.clock())):
-                await self._go_on(plan, sole=sole)
+        for head in await asyncio.to_thread(self._kept.open):
+            if head.evacuation not in self._tasks and (sole or not driven(head, self._around.clock())):
+                await self._go_on(head.evacuation, sole=sole)
 
-    async def _go_on(self, plan: Evacuation, *, sole: bool = False) -> None:
+    async def _go_on(self, evacuation: str, *, sole: bool = False) -> None:
         now, driver = self._around.clock(), self._around.driver
         with contextlib.suppress(Refused):  # another process drives it
-            claimed = await asyncio.to_thread(self._kept.claim, plan.evacuation, driver, now, sole=sole)
-            _log.info("evacuation taken over", evacuation=plan.evacuation, host=plan.host)
+            claimed = await asyncio.to_thread(self._kept.claim, evacuation, driver, now, sole=sole)
+            _log.info("evacuation taken over", evacuation=evacuation, host=claimed.host)
             self._begin(claimed)
 
     def _begin(self, plan: Evacuation) -> None:
