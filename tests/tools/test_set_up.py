@@ -21,7 +21,7 @@ def test_packages_of_a_purpose_are_named_when_their_program_is_missing() -> None
 
 def test_the_listing_of_this_project_is_complete() -> None:
     lines = set_up.SYSTEM_PACKAGES.read_text().splitlines()
-    assert {line.split()[0] for line in lines if not line.startswith("#")} == {"test", "bench", "model"}
+    assert {line.split()[0] for line in lines if not line.startswith("#")} == {"test", "bench", "model", "deploy"}
     assert set_up.missing_packages(set_up.SYSTEM_PACKAGES.read_text(), "test") == []
 
 
