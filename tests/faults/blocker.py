@@ -8,8 +8,7 @@ from typing import Self
 
 from orchestrator.admission import Order
 from orchestrator.agents import Agents
-from tests.faults.fault_site import FaultSite
-from tests.faults.trial import DESTINATION, PATIENCE, THIRD, desk
+from tests.faults.trial import DESTINATION, PATIENCE, THIRD, Trial
 from tests.system.attempts import specification
 from vm_migration.errors import MigrationError
 
@@ -20,8 +19,9 @@ _LOOK_SECONDS = 0.02
 class Blocker:
     """Holds the queue to the destination from when the context is entered until its gate is opened."""
 
-    def __init__(self, site: FaultSite, agents: Agents) -> None:
-        self._site = site
+    def __init__(self, trial: Trial, agents: Agents) -> None:
+        self._trial = trial
+        self._site = trial.site
         self._agents = agents
         self._machine = ""
 
@@ -29,7 +29,7 @@ class Blocker:
         wanted = specification("blocker", memory_size="64MiB", guest_cpu_dirty_rate="1MiB/s", guest_working_set="4MiB")
         self._machine = (await self._agents.create_machine(THIRD, wanted.to_json(), wanted.memory.size)).machine
         self._site.arm(_GATE)
-        async with desk(self._site) as opened:
+        async with self._trial.desk() as opened:
             await opened.submit(Order("blocker", DESTINATION))
         until = time.monotonic() + PATIENCE
         while not self._site.reached(_GATE):

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.agents import HostAddresses
+from tests.faults import pair
 from tests.faults.network import Loopback, Network, listening
+from tests.faults.pair import EtcdDaemon, Pair
 from tests.system.daemons import Daemon, launch, program
 from tests.system.site import Site
 
@@ -25,7 +27,9 @@ HOSTS = ("host-a", "host-b", "host-c")
 CONTROL = "orchestrator"
 """Where the orchestrator runs, and the command that drives."""
 BROKER = "broker"
-NAMES = (*HOSTS, CONTROL, BROKER)
+NAMES = (*HOSTS, CONTROL, BROKER, pair.SECOND)
+PAIR = "pair"
+"""The configuration of an operator who turns to two orchestrators over one etcd."""
 COMMAND_LINE = "cli"
 """The configuration of a command that drives its own attempts, over a store that no daemon looks into."""
 GATES = ("before_prepare", "before_handoff", "before_ready", "after_active")
@@ -64,6 +68,7 @@ class FaultSite(Site):
     """Three hosts with everything that a migration has around it."""
 
     network: Network = field(default_factory=Loopback)
+    pair: Pair | None = None
 
     def __post_init__(self) -> None:
         self.gates = self.folder / "gates"
@@ -100,7 +105,8 @@ class FaultSite(Site):
 
     @property
     def everyone(self) -> list[Daemon]:
-        return [*self.daemons.values(), self.orchestrator, self.mosquitto]
+        both = [] if self.pair is None else self.pair.everyone
+        return [*self.daemons.values(), self.orchestrator, self.mosquitto, *both]
 
     def start_all(self) -> None:
         """Have everybody run."""
@@ -108,9 +114,21 @@ class FaultSite(Site):
 
     def start(self, daemons: Sequence[Daemon]) -> None:
         """Have some daemons run; this returns when they serve."""
-        if self.mosquitto in daemons:
-            self.mosquitto.start()
-        launch([daemon for daemon in daemons if daemon is not self.mosquitto], _START_SECONDS)
+        silent = [daemon for daemon in daemons if isinstance(daemon, Broker | EtcdDaemon)]
+        for daemon in silent:
+            daemon.start()
+        launch([daemon for daemon in daemons if daemon not in silent], _START_SECONDS)
+
+    def have_pair(self) -> Pair:
+        """Have two orchestrators over one etcd run too, from the first row on that is about them."""
+        if self.pair is None:
+            text = self._text(CONTROL)
+            self.pair = Pair(self.folder, self.network, text, self.identities)
+            operator, own = self.identities["operator"], self.identities[CONTROL]
+            self.configuration(PAIR).write_text(self.pair.text_for(operator, own))
+        self.start_all()
+        self.pair.wait_led()
+        return self.pair
 
     def store(self, *, cli: bool) -> Path:
         return self.folder / ("cli.db" if cli else "orchestrator.db")
@@ -128,6 +146,8 @@ class FaultSite(Site):
 
     def close(self) -> None:
         """End everything, what is frozen too."""
+        if self.pair is not None:
+            self.pair.close()
         for daemon in self.everyone:
             if daemon.running:
                 with contextlib.suppress(ProcessLookupError):

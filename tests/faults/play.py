@@ -60,6 +60,8 @@ class _Notes:
 async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> Observation:
     """Play a row on a site where everybody runs."""
     began = time.monotonic()
+    if row.victim is Victim.LEADER:
+        await asyncio.to_thread(site.have_pair)
     ports = site.listening()
     wanted = specification(
         name,
@@ -76,11 +78,11 @@ async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> O
         sampler = stack.enter_context(Sampler(sockets))
         await _works(trial, sampler)
         if row.when is When.QUEUED:
-            await stack.enter_async_context(Blocker(site, agents))
+            await stack.enter_async_context(Blocker(trial, agents))
         await _strike_and_put_right(trial, notes, sampler)
         await _settle(trial, notes, sampler)
         found = ending(trial, sampler)
-        diagnosis = await tools.doctor(site, machine, command=trial.by_command)
+        diagnosis = await tools.doctor(site, machine, who=trial.asks)
         to_full_rate = await _full_rate(row, notes, sampler, found)
         states_then = {host: site.states(host, machine) for host in HOSTS}
         told, known = await _told(trial), trial.row_of_it() is not None
@@ -173,7 +175,7 @@ async def _settle(trial: Trial, notes: _Notes, sampler: Sampler) -> None:
     words = await settled(trial, sampler, BY_ITSELF)
     notes.settled_by = "itself"
     if words or ending(trial, sampler) is Ending.UNRESOLVED:
-        done = await tools.recover(trial.site, command=trial.by_command)
+        done = await tools.recover(trial.site, who=trial.asks)
         words = await settled(trial, sampler, _AFTER_RECOVER)
         notes.settled_by = f"nothing: {words}; recover: {done}" if words else "recover"
     notes.settled_s = time.monotonic() - began
@@ -181,7 +183,7 @@ async def _settle(trial: Trial, notes: _Notes, sampler: Sampler) -> None:
 
 async def _by_word(trial: Trial, sampler: Sampler) -> str:
     """Have an operator decide on what nobody can know: the source takes its copy back, as of the stop."""
-    said = await tools.recover_fenced(trial.site, DESTINATION, trial.name, command=trial.by_command)
+    said = await tools.recover_fenced(trial.site, DESTINATION, trial.name, who=trial.asks)
 
     def taken() -> bool:
         here, there = trial.record(SOURCE), trial.record(DESTINATION)

@@ -28,6 +28,8 @@ class Victim(StrEnum):
     SOURCE_AGENT = "source-agent"
     DESTINATION_AGENT = "destination-agent"
     ORCHESTRATOR = "orchestrator"
+    LEADER = "leader"
+    """The orchestrator that leads, of two over one etcd."""
     CLI = "cli"
     """The command, where no daemon runs: it drives its own attempt."""
     BROKER = "broker"
@@ -69,8 +71,8 @@ class Back(StrEnum):
 
 MACHINES = (Victim.SOURCE_VMM, Victim.DESTINATION_VMM, Victim.SOURCE_VFIO_HOST, Victim.DESTINATION_VFIO_HOST)
 AGENTS = (Victim.SOURCE_AGENT, Victim.DESTINATION_AGENT)
-DRIVERS = (Victim.ORCHESTRATOR, Victim.CLI)
-CABLES = (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN, Victim.ORCHESTRATOR, Victim.BROKER)
+DRIVERS = (Victim.ORCHESTRATOR, Victim.LEADER, Victim.CLI)
+CABLES = (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN, Victim.ORCHESTRATOR, Victim.LEADER, Victim.BROKER)
 _ARRIVED = tuple(When)[tuple(When).index(When.BEGUN) :]
 _NEAR_THE_END = (When.PRE_COPY, When.RELEASING, When.COMPLETED)
 LONGEST_RANDOM = 4.0

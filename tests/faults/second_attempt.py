@@ -10,7 +10,7 @@ import msgspec
 from orchestrator.attempt import Attempt
 from tests.faults.expected import Ending
 from tests.faults.observation import SecondAttempt
-from tests.faults.trial import DESTINATION, SOURCE, THIRD, Trial, desk
+from tests.faults.trial import DESTINATION, SOURCE, THIRD, Trial
 from vm_migration.errors import MigrationError
 
 _SECONDS = 60.0
@@ -26,7 +26,7 @@ async def second_attempt(trial: Trial, ending: Ending) -> SecondAttempt:
     if trial.by_command:
         return await _by_command(trial, destination)
     try:
-        async with asyncio.timeout(_SECONDS), desk(trial.site) as opened:
+        async with asyncio.timeout(_SECONDS), trial.desk() as opened:
             row = await opened.submit(trial.make_order(destination))
             async with contextlib.aclosing(opened.watch(row)) as rows:
                 async for seen in rows:

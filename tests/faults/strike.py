@@ -5,6 +5,7 @@ import os
 import signal
 
 from tests.faults.fault_site import BROKER, CONTROL
+from tests.faults.pair import Seat
 from tests.faults.rows import Deed, Row, Victim
 from tests.faults.trial import DESTINATION, SOURCE, Trial
 from tests.system.daemons import Daemon
@@ -27,6 +28,7 @@ class Strike:
         self._trial = trial
         self._row: Row = trial.row
         self._struck: list[ProcessId] = []
+        self._leader: Seat | None = None
 
     @property
     def pids(self) -> frozenset[int]:
@@ -35,12 +37,17 @@ class Strike:
 
     def hit(self) -> bool:
         """Strike; False says that there is no such process now."""
-        network = self._trial.site.network
+        site = self._trial.site
+        network = site.network
+        if self._row.victim is Victim.LEADER and site.pair is not None:
+            self._leader = site.pair.leading()
+            if self._leader is None:
+                return False
         if self._row.deed is Deed.CUT:
             if self._row.victim is Victim.BETWEEN:
                 network.separate((SOURCE, DESTINATION))
             else:
-                network.cut(_CABLES[self._row.victim])
+                network.cut(self._cable())
             return True
         pid = self._pid()
         if pid is None:
@@ -79,8 +86,12 @@ class Strike:
             Victim.SOURCE_AGENT: site.source(SOURCE),
             Victim.DESTINATION_AGENT: site.dest(DESTINATION),
             Victim.ORCHESTRATOR: site.orchestrator,
+            Victim.LEADER: None if self._leader is None else self._leader.daemon,
             Victim.BROKER: site.mosquitto,
         }.get(self._row.victim)
+
+    def _cable(self) -> str:
+        return _CABLES[self._row.victim] if self._leader is None else self._leader.host
 
     def _pid(self) -> int | None:
         victim, trial = self._row.victim, self._trial

@@ -24,6 +24,7 @@ ROWS = [
     "kill:destination-vmm:releasing:never",
     "kill:destination-vfio-host:handing-over:never",
     "kill:orchestrator:pre-copy:soon",
+    "freeze:leader:pre-copy:late",
     "kill:broker:releasing:soon",
     "freeze:destination-agent:stopping:late",
     "cut:between:pre-copy:late",

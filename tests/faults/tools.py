@@ -1,30 +1,33 @@
-"""What a person would ask after a fault: `viaduct doctor`, and `viaduct recover` without options."""
+"""What a person would ask after a fault: `viaduct doctor`, and `viaduct recover` without options.
+
+`who` names the configuration that the person has.
+"""
 
 import asyncio
 import json
 import subprocess
 
-from tests.faults.fault_site import COMMAND_LINE, CONTROL, FaultSite
+from tests.faults.fault_site import CONTROL, FaultSite
 from tests.faults.observation import Diagnosis
 from tests.system.daemons import environment, program
 
 _SECONDS = 60.0
 
 
-async def doctor(site: FaultSite, machine: str, *, command: bool) -> Diagnosis | None:
+async def doctor(site: FaultSite, machine: str, *, who: str) -> Diagnosis | None:
     """Ask what is wrong with the site, and what it says of one machine; None when it did not answer.
 
     Where all it finds is that a host was silent it is asked once more, as a person would: on a machine with much other
     work, five seconds may be too few for a host that has nothing wrong.
     """
-    found = await _diagnosis(site, machine, command=command)
+    found = await _diagnosis(site, machine, who=who)
     if found is not None and found.problems and all(each.startswith("host-silent") for each in found.problems):
-        found = await _diagnosis(site, machine, command=command)
+        found = await _diagnosis(site, machine, who=who)
     return found
 
 
-async def _diagnosis(site: FaultSite, machine: str, *, command: bool) -> Diagnosis | None:
-    done = await asyncio.to_thread(_viaduct, site, command, "doctor")
+async def _diagnosis(site: FaultSite, machine: str, *, who: str) -> Diagnosis | None:
+    done = await asyncio.to_thread(_viaduct, site, who, "doctor")
     try:
         document = json.loads(done.stdout)
     except ValueError:
@@ -41,15 +44,15 @@ async def _diagnosis(site: FaultSite, machine: str, *, command: bool) -> Diagnos
     )
 
 
-async def recover(site: FaultSite, *, command: bool) -> str:
+async def recover(site: FaultSite, *, who: str) -> str:
     """Have everything recovered that the journals decide; return what it said."""
-    return _said(await asyncio.to_thread(_viaduct, site, command, "recover"))
+    return _said(await asyncio.to_thread(_viaduct, site, who, "recover"))
 
 
-async def recover_fenced(site: FaultSite, host: str, name: str, *, command: bool) -> str:
+async def recover_fenced(site: FaultSite, host: str, name: str, *, who: str) -> str:
     """Decide as an operator does on a machine that may have run on a host where its process is gone."""
     words = ("recover", "--fenced", host, "--machine", name, "--may-miss-writes", "--yes")
-    return _said(await asyncio.to_thread(_viaduct, site, command, *words))
+    return _said(await asyncio.to_thread(_viaduct, site, who, *words))
 
 
 def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
@@ -57,8 +60,8 @@ def _said(done: "subprocess.CompletedProcess[bytes]") -> str:
     return f"exit {done.returncode}, {' '.join(said.split())[-600:]}"
 
 
-def _viaduct(site: FaultSite, command: bool, *words: str) -> "subprocess.CompletedProcess[bytes]":
-    configuration = site.configuration(COMMAND_LINE if command else "operator")
+def _viaduct(site: FaultSite, who: str, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    configuration = site.configuration(who)
     return subprocess.run(
         [*site.inside(CONTROL), program("viaduct"), *words, "--json", "--config", str(configuration)],
         stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS, env=environment(),

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from orchestrator.doors import Doors
 from orchestrator.policy import Compression, MigrationPolicy
 from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
-from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, FaultSite
+from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, PAIR, FaultSite
 from tests.faults.rows import Row, Victim, When
 from tests.system.daemons import environment, program
 from vm_migration.errors import MigrationError, Unreachable
@@ -65,6 +65,18 @@ class Trial:
     """By the hold, not by the fault."""
 
     # who moves it
+
+    @property
+    def asks(self) -> str:
+        """The configuration of whoever asks about it afterwards."""
+        if self.row.victim is Victim.LEADER:
+            return PAIR
+        return COMMAND_LINE if self.by_command else "operator"
+
+    def desk(self) -> contextlib.AbstractAsyncContextManager[RemoteDesk]:
+        """Open the desk of whoever drives."""
+        pair = self.site.pair if self.row.victim is Victim.LEADER else None
+        return desk(self.site, (self.site.orchestrator_address,) if pair is None else pair.addresses)
 
     @property
     def by_command(self) -> bool:
@@ -114,7 +126,7 @@ class Trial:
         until = time.monotonic() + _ORDER_PATIENCE
         while time.monotonic() < until:
             try:
-                async with desk(self.site) as opened:
+                async with self.desk() as opened:
                     await opened.submit(order)
             except Unreachable as error:
                 self.order_error = error.message
@@ -132,6 +144,8 @@ class Trial:
 
         For reading only: a driver that is frozen in the middle of a transaction keeps writers away.
         """
+        if self.row.victim is Victim.LEADER:
+            return None if self.site.pair is None else self.site.pair.first_of(self.machine)
         path = self.site.store(cli=self.by_command)
         try:
             with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
@@ -210,13 +224,15 @@ class Trial:
 
 
 @contextlib.asynccontextmanager
-async def desk(site: FaultSite) -> AsyncIterator[RemoteDesk]:
-    """Open the daemon's desk."""
-    channel = open_channel(site.orchestrator_address, site.identities["operator"], "orchestrator")
+async def desk(site: FaultSite, addresses: Sequence[str]) -> AsyncIterator[RemoteDesk]:
+    """Open the desk of orchestrators."""
+    identity = site.identities["operator"]
+    channels = {address: open_channel(address, identity, "orchestrator") for address in addresses}
     try:
-        yield RemoteDesk(Doors([site.orchestrator_address], lambda _: channel))
+        yield RemoteDesk(Doors(addresses, channels.__getitem__))
     finally:
-        await channel.close()
+        for channel in channels.values():
+            await channel.close()
 
 
 _PAST_START = frozenset({"STOPPED", "RELEASED", "RETIRED", "RECLAIMED"})

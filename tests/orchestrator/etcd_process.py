@@ -34,14 +34,9 @@ class EtcdMember:
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self) -> None:
-        words = ["etcd", "--name", self.name, "--data-dir", str(self.folder / self.name)]
-        url = f"{'http' if self.tls is None else 'https'}://{self.client}"
-        words += ["--listen-client-urls", url, "--advertise-client-urls", url]
-        if self.tls is not None:
-            words += ["--cert-file", str(self.tls.certificate), "--key-file", str(self.tls.key)]
-            words += ["--trusted-ca-file", str(self.tls.ca), "--client-cert-auth"]
-        words += ["--listen-peer-urls", f"http://{self.peer}", "--initial-advertise-peer-urls", f"http://{self.peer}"]
-        words += ["--initial-cluster", self.cluster, "--logger", "zap"]
+        words = etcd_command(
+            self.folder, self.name, client=self.client, peer=self.peer, cluster=self.cluster, tls=self.tls
+        )
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -84,11 +79,7 @@ class Etcd:
 
     def answers(self) -> None:
         """Wait until a majority answers."""
-        until = time.monotonic() + START_SECONDS
-        with contextlib.closing(EtcdClient(self.place)) as client:
-            while not _answers(client):
-                assert time.monotonic() < until, "etcd does not answer"
-                time.sleep(0.05)  # it has no event for that
+        wait_for_answers(self.place)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -104,6 +95,28 @@ class Etcd:
     def kill(self) -> None:
         for member in self.members:
             member.kill()
+
+
+def etcd_command(folder: Path, name: str, *, client: str, peer: str, cluster: str, tls: TlsFiles | None) -> list[str]:
+    """Return what starts a member: clients meet it at one address, with TLS where it has files, peers at another."""
+    url = f"{'http' if tls is None else 'https'}://{client}"
+    words = ["etcd", "--name", name, "--data-dir", str(folder / name), "--logger", "zap"]
+    words += ["--listen-client-urls", url, "--advertise-client-urls", url]
+    words += ["--listen-peer-urls", f"http://{peer}", "--initial-advertise-peer-urls", f"http://{peer}"]
+    words += ["--initial-cluster", cluster]
+    if tls is None:
+        return words
+    words += ["--cert-file", str(tls.certificate), "--key-file", str(tls.key)]
+    return [*words, "--trusted-ca-file", str(tls.ca), "--client-cert-auth"]
+
+
+def wait_for_answers(place: EtcdPlace) -> None:
+    """Wait until a majority answers."""
+    until = time.monotonic() + START_SECONDS
+    with contextlib.closing(EtcdClient(place)) as client:
+        while not _answers(client):
+            assert time.monotonic() < until, "etcd does not answer"
+            time.sleep(0.05)  # it has no event for that
 
 
 def _answers(client: EtcdClient) -> bool:
