@@ -1,14 +1,16 @@
 """Real machines leave a host together, come back, and stay where they are when somebody changes their mind."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from orchestrator.agents import Agents
 from orchestrator.store.sqlite import SqliteStore
-from tests.system.attempts import in_the_middle, machine, require_whole, specification, works
-from tests.system.command import Ended, viaduct
+from tests.system.attempts import DEADLINE, in_the_middle, machine, require_whole, specification, works
+from tests.system.command import Ended, running, viaduct
 from tests.system.orchestrated import orchestrated
 from tests.system.site import Site
 
@@ -35,6 +37,15 @@ async def three(site: Site, agents: Agents) -> AsyncIterator[list[str]]:
         yield made
 
 
+async def patiently(site: Site, *arguments: str, config: Path) -> Ended:
+    """Run a command to its end that takes as long as several migrations."""
+    async with running(site, *arguments, config=config) as process:
+        async with asyncio.timeout(3 * DEADLINE):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode())
+
+
 def machines(said: Ended) -> list[dict[str, object]]:
     found = said.document["machines"]
     assert isinstance(found, list)
@@ -45,7 +56,7 @@ async def test_a_host_is_emptied_two_at_a_time_and_gets_its_machines_back(site: 
     async with three(site, agents) as made:
         with orchestrated(site) as orchestrator:
             config = orchestrator.operator
-            gone = await viaduct(site, "evacuate", "host-a", "--parallel", "2", *PATIENT, "--json", config=config)
+            gone = await patiently(site, "evacuate", "host-a", "--parallel", "2", *PATIENT, "--json", config=config)
             assert (gone.exit_code, gone.document["outcome"]) == (0, "completed"), gone.err
             assert "host-a sends up to 2 machines at once for this; 1 otherwise" in gone.err
             for uuid, one in zip(made, machines(gone), strict=True):
@@ -57,7 +68,7 @@ async def test_a_host_is_emptied_two_at_a_time_and_gets_its_machines_back(site: 
                 require_whole(report)
             assert site.machines_at("host-a") == []
 
-            back = await viaduct(site, "restore", "host-a", "--parallel", "2", *PATIENT, "--json", config=config)
+            back = await patiently(site, "restore", "host-a", "--parallel", "2", *PATIENT, "--json", config=config)
             assert (back.exit_code, back.document["outcome"]) == (0, "completed"), back.err
             assert back.document["undoes"] == gone.document["evacuation"]
         for uuid in made:
