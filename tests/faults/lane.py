@@ -23,7 +23,7 @@ from tests.faults.judgement import judge
 from tests.faults.network import Loopback, Namespaces
 from tests.faults.observation import Observation
 from tests.faults.play import play
-from tests.faults.rows import parse
+from tests.faults.rows import Victim, parse
 from tests.faults.state_messages import StateMessages
 
 BUDGET = "512MiB"
@@ -71,8 +71,11 @@ class Lane:
 
     async def _bounded(self, site: FaultSite, states: StateMessages, text: str) -> Observation:
         self._rows += 1
+        row = parse(text)
         async with asyncio.timeout(_ROW_SECONDS):
-            return await play(site, states, parse(text), f"m{self._rows}")
+            if row.victim is Victim.LEADER:
+                await asyncio.to_thread(site.have_pair)
+            return await play(site, states, row, f"m{self._rows}")
 
     def _ready_site(self) -> tuple[FaultSite, StateMessages]:
         if self._site is None or self._states is None:

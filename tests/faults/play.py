@@ -60,8 +60,6 @@ class _Notes:
 async def play(site: FaultSite, states: StateMessages, row: Row, name: str) -> Observation:
     """Play a row on a site where everybody runs."""
     began = time.monotonic()
-    if row.victim is Victim.LEADER:
-        await asyncio.to_thread(site.have_pair)
     ports = site.listening()
     wanted = specification(
         name,
