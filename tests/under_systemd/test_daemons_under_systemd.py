@@ -10,6 +10,7 @@ import pytest
 from tests.under_systemd.booted import SECONDS, Booted, booted
 from vm_migration.machine.run_directory import Instance
 
+pytestmark = pytest.mark.timeout(300)  # the first one boots, and every command and daemon is an interpreter
 AGENTS = ("viaduct-source-agent", "viaduct-dest-agent")
 DAEMONS = (*AGENTS, "viaduct-orchestrator")
 CONFIGURATION = """
