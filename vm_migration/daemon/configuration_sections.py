@@ -213,8 +213,8 @@ class TlsSection(_Table):
 class AgentSection(_Table):
     """What both agents of a host read; the budget, in bytes, is all the RAM that machines may have here.
 
-    `arrival_patience` is for how many seconds an arrival that is not whole waits for a source that is silent. `units` is
-    the service manager's socket that starts machines in units of their own; without it agents start them.
+    `arrival_patience` is for how many seconds an arrival that is not whole waits for a source that is silent. `units`
+    is the service manager's socket that starts machines in units of their own; without it agents start them.
     """
 
     host: Name
