@@ -37,6 +37,13 @@ def test_a_store_s_files_are_their_owner_s_alone_in_a_folder_that_others_may_loo
     assert found == dict.fromkeys(("orchestrator.db", "orchestrator.db-wal", "orchestrator.db-shm"), 0o600)
 
 
+def test_a_store_in_memory_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with SqliteStore(Path(":memory:")) as store:
+        assert store.attempts() == ()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_who_reads_a_store_does_not_wait_for_a_writer_that_is_frozen(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
