@@ -12,6 +12,7 @@ import pytest
 from tests.vfio_host.host_process import Client, new_memory, running_host
 from vfio_host.interface import calls
 from vfio_host.interface.calls import DeviceConfiguration, Failed, HostConfiguration, Number
+from vfio_host.interface.channel import close_all
 from vfio_host.interface.numbers import (
     DEV_IOMMU,
     DEV_KVM,
@@ -157,3 +158,23 @@ def test_a_call_that_comes_with_the_connection_is_its_callers_too(tmp_path: Path
             client.close()
         first.close()
     os.close(memory)
+
+
+def test_two_descriptors_of_one_file_are_that_file_until_both_are_closed(root: Client) -> None:
+    iommu = root.open(DEV_IOMMU)
+    ioas = iommu.number(calls.IoasAlloc())
+    other = iommu.opened(calls.Dup())
+    assert isinstance(other.call(calls.IoasIovaRanges(ioas_id=ioas)), calls.IovaRanges)
+    device = root.open(VFIO_CDEV + "qat0")
+    again = device.opened(calls.Dup())
+    device.number(calls.BindIommufd(iommufd=iommu.id))
+    iommu.channel.close()
+    device.channel.close()
+    other.number(calls.IoasAlloc())
+    again.done(calls.AttachPt(pt_id=ioas))
+    busy = calls.Open(path=VFIO_CDEV + "qat0")
+    assert root.call(busy) == Failed(errno.EBUSY)
+    again.channel.close()
+    while (answered := root.batch((busy,)))[0] == (Failed(errno.EBUSY),):
+        pass  # until the host has seen the last one closed
+    close_all(answered[1])

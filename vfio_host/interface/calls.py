@@ -42,12 +42,12 @@ from vfio_host.interface.numbers import (
 __all__ = [
     "Answer", "Answers", "AnyCall", "AttachPt", "Batch", "BindIommufd", "Bitmap", "Call", "CheckExtension", "Data",
     "Destroy", "DetachPt", "DeviceConfiguration", "DirtyPages", "DmaLoggingReport", "DmaLoggingStart",
-    "DmaLoggingStop", "Done", "Failed", "GetFeature", "GetHwInfo", "GetInfo", "GetPrecopyInfo", "GroupGetDevice",
-    "GroupSetContainer", "HostConfiguration", "HwptAlloc", "HwptGetDirtyBitmap", "HwptSetDirtyTracking", "IoasAlloc",
-    "IoasChangeProcess", "IoasIovaRanges", "IoasMap", "IoasMapFile", "IoasUnmap", "IovaRanges", "Irqfd",
-    "LockedMemory", "MapDma", "Number", "Open", "Opened", "PrecopyInfo", "ReadData", "RegionRead", "RegionWrite",
-    "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState", "SetEventfds", "SetIommu", "Type1Info", "UnmapDma",
-    "Unmapped", "WriteData", "answers_decoder", "batch_decoder", "encode",
+    "DmaLoggingStop", "Done", "Dup", "Failed", "GetFeature", "GetHwInfo", "GetInfo", "GetPrecopyInfo",
+    "GroupGetDevice", "GroupSetContainer", "HostConfiguration", "HwptAlloc", "HwptGetDirtyBitmap",
+    "HwptSetDirtyTracking", "IoasAlloc", "IoasChangeProcess", "IoasIovaRanges", "IoasMap", "IoasMapFile", "IoasUnmap",
+    "IovaRanges", "Irqfd", "LockedMemory", "MapDma", "Number", "Open", "Opened", "PrecopyInfo", "ReadData",
+    "RegionRead", "RegionWrite", "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState", "SetEventfds",
+    "SetIommu", "Type1Info", "UnmapDma", "Unmapped", "WriteData", "answers_decoder", "batch_decoder", "encode",
 ]  # fmt: skip
 
 
@@ -62,6 +62,14 @@ class Open(Call, frozen=True, tag=True, kw_only=True):
     """open(2); answers with a descriptor. ENOENT for what this host does not have."""
 
     path: str
+
+
+class Dup(Call, frozen=True, tag=True, kw_only=True):
+    """Another descriptor of the same open file, for another process -> Opened; its id is not told.
+
+    Calls of two processes on one file do not meet in a kernel. Here they would on one socket, so each has its own; the
+    file is released when the last of them is closed.
+    """
 
 
 class RegisterMemory(Call, frozen=True, tag=True, kw_only=True):
@@ -348,7 +356,7 @@ class WriteData(Call, frozen=True, tag=True, kw_only=True):
 
 
 AnyCall = (
-    Open | RegisterMemory | ReportWrites | LockedMemory
+    Open | Dup | RegisterMemory | ReportWrites | LockedMemory
     | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | IoasChangeProcess
     | HwptAlloc | GetHwInfo | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy
     | GroupSetContainer | GroupGetDevice | SetIommu | CheckExtension | GetInfo | MapDma | UnmapDma | DirtyPages

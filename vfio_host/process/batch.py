@@ -18,7 +18,7 @@ from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, close_all
 from vfio_host.interface.numbers import PAGE_SIZE
 from vfio_host.process.open_file import OpenFile, Opening, Received, carried_out
 
-_OPENING: Final = calls.Open | calls.GroupGetDevice | calls.SetDeviceState
+_OPENING: Final = calls.Open | calls.Dup | calls.GroupGetDevice | calls.SetDeviceState
 _ANSWER_ROOM: Final = 256
 """More than any answer takes that holds no bitmap and no data."""
 _REFUSAL_ROOM: Final = 32
@@ -61,13 +61,14 @@ class BatchAnswer:
             return Failed(errno.EMFILE)
         if isinstance(call, calls.ReadData) and received.room is not None:  # a read may be short, as read(2) is
             call = msgspec.structs.replace(call, size=min(call.size, received.room))
-        outcome = carried_out(file, call, received)
+        outcome = Opening(0, file) if isinstance(call, calls.Dup) else carried_out(file, call, received)
         if not isinstance(outcome, Opening):
             return outcome
         try:
             self.descriptors.append(self._publish(outcome.file))
         except OSError as error:
-            outcome.file.release()
+            if outcome.file is not file:
+                outcome.file.release()
             return Failed(error.errno or errno.EIO)
         return Opened(outcome.id, len(self.descriptors) - 1)
 

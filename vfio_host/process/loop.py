@@ -134,7 +134,8 @@ class HostLoop:
         served = self._served.pop(descriptor)
         self._selector.unregister(served.connection)
         served.connection.close()
-        served.file.release()
+        if all(each.file is not served.file for each in self._served.values()):
+            served.file.release()
 
     def watch_doorbell(self, device: PassthroughDevice, descriptor: int) -> None:
         """Wait for a device's doorbell too."""

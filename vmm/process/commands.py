@@ -20,6 +20,7 @@ from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
 from vmm.process.description import Identity, describe, observations
 from vmm.process.fence import Fence, FencedOff
+from vmm.process.interrupts import Interrupts
 from vmm.process.populate import populate
 from vmm.process.successor import NotTakenOver
 from vmm.process.update import Update
@@ -56,7 +57,10 @@ class _NotNow(Exception):
 class Commands:
     """Serves requests between two steps."""
 
-    def __init__(self, machine: Machine, identity: Identity, *, incoming: bool) -> None:
+    def __init__(
+        self, machine: Machine, identity: Identity, *, incoming: bool, interrupts: Interrupts | None = None
+    ) -> None:
+        """Serve a machine; without `interrupts` nobody else can have them, and they need not be taken."""
         self.machine: Final = machine
         self.ended = False
         self._identity: Final = identity
@@ -64,6 +68,7 @@ class Commands:
         self._fence = Fence()
         self._update: Final = Update(machine, identity.machine)
         self._adopted: AdoptedMachine | None = None
+        self._interrupts: Final = interrupts
         self._attachment = 0
         self._loaded = False
         self._pause = 0
@@ -83,7 +88,7 @@ class Commands:
     @property
     def owns_interrupts(self) -> bool:
         """Whether devices' completions are this process's to take: of two that have the eventfds, one may."""
-        return not self._update.handed_over and (self._adopted is None or not self._incoming)
+        return self._interrupts is None or self._interrupts.taken
 
     def step(self) -> int:
         """Let the guest work once; return when it wants to work next."""
@@ -200,7 +205,7 @@ class Commands:
                 self._update.offer(Path(request.path))
                 return Done(), ()
             case control.HandOver():
-                return self._hand_over(), ()
+                return self._hand_over(request.patience), ()
         return None
 
     def _throttle(self, percent: int) -> None:
@@ -256,21 +261,28 @@ class Commands:
         still = self.machine.tracking or self._stopped_for_attempt
         self._require(not still, "Machine is being migrated, or its dirty rate measured")
 
-    def _hand_over(self) -> AnyReply:
+    def _hand_over(self, patience: float) -> AnyReply:
         self._require_updatable()
         was_running = self.machine.running
         self._pause += was_running
         self.machine.stand_still()
         try:
-            self._update.hand_over(self._fence, self._pause)
+            self._update.hand_over(self._fence, self._pause, patience)
         except NotTakenOver:
             if was_running:
                 self.machine.start()
             raise
+        if self._interrupts is not None:
+            self._interrupts.give_up()
         return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
 
     def _have_again(self) -> None:
-        """Have a machine back that was handed over, or let one that was taken over settle."""
+        """Have a machine back that was handed over, or let one that was taken over settle.
+
+        Its interrupts come first: where another process has them, it runs the guest.
+        """
+        if self._interrupts is not None:
+            self._interrupts.take()
         if self._update.handed_over:
             self._update.take_back()
         if self._adopted is not None:

@@ -152,6 +152,9 @@ class HandOver(Request, frozen=True, tag=True, kw_only=True):
     has the machine again by Run or StayPaused. Refused, this one goes on as before.
     """
 
+    patience: float = 10.0
+    """Seconds that the other may take; the guest stands still meanwhile."""
+
 
 class Run(Request, frozen=True, tag=True, kw_only=True):
     """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""

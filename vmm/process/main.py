@@ -17,6 +17,7 @@ from vmm.process.complaints import Complaints
 from vmm.process.control import CONTROL_SOCKET, HOLD, HOST_SOCKET, NEXT_CONTROL_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection, descriptor_at
+from vmm.process.interrupts import Interrupts
 from vmm.process.predecessor import wait_at
 from vmm.process.ram import make_ram
 from vmm.process.server import MachineServer
@@ -36,7 +37,7 @@ def main() -> None:
         sys.exit(1)
     try:
         if arguments.adopt is not None:
-            sys.exit(take_over(directory, arguments.machine, arguments.adopt))
+            sys.exit(take_over(directory, arguments.machine, arguments.adopt, hold=arguments.hold))
         sys.exit(run(directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
     except (InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError, MemoryError) as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\n")
@@ -56,14 +57,16 @@ def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False)
     host = HostConnection(directory / HOST_SOCKET)
     machine = Machine(specification, block, host)
     identity = _identity(machine_id)
-    commands = Commands(machine, identity, incoming=incoming)
+    interrupts = Interrupts(host, [device.completion for device in machine.devices])
+    commands = Commands(machine, identity, incoming=incoming, interrupts=interrupts)
     if not incoming:
         machine.boot()
+        interrupts.take()
         machine.start()
     return _serve(commands, identity, directory / CONTROL_SOCKET, hold=hold)
 
 
-def take_over(directory: Path, machine_id: str, path: Path) -> int:
+def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = False) -> int:
     """Take a machine over from the process that comes to a path, and serve it; nothing runs before a Run asks for it.
 
     Raises:
@@ -77,9 +80,11 @@ def take_over(directory: Path, machine_id: str, path: Path) -> int:
     require_fit(document, specification, machine_id, len(numbers))
     named = by_name(document, numbers)
     opened = {name: descriptor_at(named[name]) for name in host_objects(document)}
-    adopted = AdoptedMachine(specification, document, named, opened, HostConnection(directory / HOST_SOCKET))
+    host = HostConnection(directory / HOST_SOCKET)
+    adopted = AdoptedMachine(specification, document, named, opened, host)
+    interrupts = Interrupts(host, [device.completion for device in adopted.machine.devices])
     identity = _identity(machine_id)
-    commands = Commands(adopted.machine, identity, incoming=True)
+    commands = Commands(adopted.machine, identity, incoming=True, interrupts=interrupts)
     _say("prepared", pid=identity.pid)
     try:
         commands.take_over(adopted, before.receive_state())
@@ -88,7 +93,7 @@ def take_over(directory: Path, machine_id: str, path: Path) -> int:
         raise
     before.answer()
     before.close()
-    return _serve(commands, identity, directory / NEXT_CONTROL_SOCKET, hold=False)
+    return _serve(commands, identity, directory / NEXT_CONTROL_SOCKET, hold=hold)
 
 
 def _identity(machine_id: str) -> Identity:
@@ -118,8 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="viaduct-vmm", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
     parser.add_argument("--machine", required=True, help="the machine's UUID")
-    parser.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
-    parser.add_argument("--adopt", type=Path, metavar="SOCKET", help="take over from the process that comes to SOCKET")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
+    begin.add_argument("--adopt", type=Path, metavar="SOCKET", help="take over from the process that comes to SOCKET")
     parser.add_argument(
         HOLD,
         action="store_true",

@@ -15,7 +15,7 @@ from vfio_host.interface.channel import MAX_DESCRIPTORS, MAX_MESSAGE, Channel, C
 from vmm.update.documents import EarlyDocument, StateDocument, Taken, encode
 
 DEADLINE: Final = 10.0
-"""Seconds for the other to take the state over, while the guest stands still."""
+"""Seconds for what is sent while the guest runs."""
 _answer: Final = msgspec.msgpack.Decoder(Taken)
 
 
@@ -40,8 +40,8 @@ class Successor:
         except ChannelError as error:
             raise NotTakenOver(f"No process takes the machine over at {path}: {error}") from error
 
-    def hand_over(self, state: StateDocument) -> None:
-        """Send where the machine stands, and wait until the other has taken it over.
+    def hand_over(self, state: StateDocument, patience: float) -> None:
+        """Send where the machine stands, and wait for so many seconds until the other has taken it over.
 
         Raises:
             NotTakenOver: It has not, or has and cannot say so. It runs nothing before it is told to.
@@ -50,6 +50,7 @@ class Successor:
         if len(body) > MAX_MESSAGE:
             raise NotTakenOver(f"State of {len(body)} bytes is more than a message takes, {MAX_MESSAGE}")
         try:
+            self._channel.set_deadline(patience)
             self._channel.send(body)
             taken = _answer.decode(self._channel.receive()[0])
         except (ChannelError, msgspec.DecodeError) as error:

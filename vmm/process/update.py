@@ -17,7 +17,7 @@ from vmm.process.fence import Fence
 from vmm.process.successor import NotTakenOver, Successor
 from vmm.update.blockers import UpdateFinding, judge_update
 from vmm.update.documents import InvalidHandover, Mapping
-from vmm.update.handing_over import early_document, state_document
+from vmm.update.handing_over import close_all, early_document, for_another_process, numbers_of, state_document
 from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
 from vmm.vfio.host_port import HostCallFailed
 
@@ -41,19 +41,23 @@ class Update:
 
         Raises:
             NotTakenOver: The machine cannot be handed over, or nobody waits there.
+            HostCallFailed: The host has no more descriptors.
         """
         self.withdraw()
         found = self.blockers()
         if found:
             raise NotTakenOver("; ".join(f"{each.code}: {each.device} {each.message}".strip() for each in found))
+        objects = for_another_process(self._machine)
         try:
-            document, numbers = early_document(self._machine, self._name)
+            document, numbers = early_document(self._machine, self._name), numbers_of(self._machine, objects)
+            self._successor = Successor(path, document, tuple(numbers[each] for each in document.descriptors))
         except InvalidHandover as error:
             raise NotTakenOver(str(error)) from error
-        self._successor = Successor(path, document, numbers)
+        finally:
+            close_all(objects)
 
-    def hand_over(self, fence: Fence, pause: int) -> None:
-        """Let the other process have the machine, whose vCPUs stand still.
+    def hand_over(self, fence: Fence, pause: int, patience: float) -> None:
+        """Let the other process have the machine, whose vCPUs stand still; it may take so many seconds.
 
         Raises:
             NotTakenOver: This process has it as before, and the offer is over.
@@ -71,7 +75,7 @@ class Update:
                 controller=fence.controller,
                 released=fence.released,
             )
-            self._successor.hand_over(state)
+            self._successor.hand_over(state, patience)
         except (NotTakenOver, HostCallFailed, InvalidState) as error:
             self.take_back()
             raise NotTakenOver(str(error)) from error

@@ -17,10 +17,9 @@ from vmm.update.documents import (
     ContainerRecord,
     DeviceRecord,
     EarlyDocument,
-    InvalidHandover,
-    Passable,
     container_name,
     device_name,
+    number_of,
 )
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort, OpenObject, unless_failed
 
@@ -61,9 +60,7 @@ class AdoptedDescriptor(ABC):
 
     def fileno(self) -> int:
         """Return its number, for the process that takes over next."""
-        if not isinstance(self.inner, Passable):
-            raise InvalidHandover("An object of the host has no descriptor that another process could have")
-        return self.inner.fileno()
+        return number_of(self.inner)
 
     @abstractmethod
     def answer(self, call: AnyCall) -> Answer | None:

@@ -90,6 +90,17 @@ Document = TypeVar("Document", EarlyDocument, StateDocument)
 encode: Final = msgspec.msgpack.Encoder().encode
 
 
+def number_of(descriptor: object) -> int:
+    """Return the number of an object of the host that another process can be given.
+
+    Raises:
+        InvalidHandover: It has none.
+    """
+    if not isinstance(descriptor, Passable):
+        raise InvalidHandover("An object of the host has no descriptor that another process could have")
+    return descriptor.fileno()
+
+
 def container_name(index: int) -> str:
     """Return what the descriptor of a type1 container is called."""
     return f"container:{index}"

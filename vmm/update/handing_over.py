@@ -1,7 +1,10 @@
 """What the process that has a machine hands over: its documents, and the descriptors of everything that stays open."""
 
+import errno
+from collections.abc import Mapping
 from typing import Final
 
+from vfio_host.interface.calls import Dup
 from vmm.assembly.machine import Machine
 from vmm.update.documents import (
     FORMAT,
@@ -11,43 +14,92 @@ from vmm.update.documents import (
     DeviceRecord,
     EarlyDocument,
     InvalidHandover,
-    Mapping,
-    Passable,
     StateDocument,
     container_name,
     descriptor_names,
     device_name,
     eventfd_names,
+    number_of,
 )
+from vmm.update.documents import Mapping as DmaMapping
 from vmm.update.ownership import containers_of
 from vmm.vfio.container import Container
-from vmm.vfio.host_port import Descriptor
+from vmm.vfio.host_port import Descriptor, HostCallFailed
 from vmm.vfio.iommufd_backend import IommufdBackend, Placement
 from vmm.vfio.type1_backend import Type1Backend
 
 _ON_TYPE1: Final = Placement(0, 0)
 
 
-def early_document(machine: Machine, name: str) -> tuple[EarlyDocument, tuple[int, ...]]:
-    """Return what there is of a machine of that id, and the descriptors that go with it; they stay this process's.
+def early_document(machine: Machine, name: str) -> EarlyDocument:
+    """Return what there is of a machine of that id.
 
     Raises:
-        InvalidHandover: An object of the host has no descriptor that another process could have.
+        InvalidHandover: It has a container that is not handed over.
     """
     containers = containers_of(machine)
     records = tuple(_container_record(each) for each in containers)
     places = _placements(containers)
     devices = tuple(_device_record(machine, index, containers, places) for index in range(len(machine.devices)))
-    numbers = _numbers(machine, containers)
     names = descriptor_names(records, [device.name for device in devices])
     iommufd = next((each.backend.iommufd for each in containers if isinstance(each.backend, IommufdBackend)), 0)
-    document = EarlyDocument(FORMAT, name, machine.memory.block.size, iommufd, records, devices, names)
-    return document, tuple(numbers[each] for each in names)
+    return EarlyDocument(FORMAT, name, machine.memory.block.size, iommufd, records, devices, names)
+
+
+def objects_of(machine: Machine) -> dict[str, Descriptor]:
+    """Return the host's objects that a machine has open, by name."""
+    found: dict[str, Descriptor] = {}
+    for index, container in enumerate(containers_of(machine)):
+        name = IOMMUFD if isinstance(container.backend, IommufdBackend) else container_name(index)
+        found[name] = container.backend.descriptor
+    return found | {device_name(each.specification.name): each.device.descriptor for each in machine.devices}
+
+
+def numbers_of(machine: Machine, objects: Mapping[str, Descriptor]) -> dict[str, int]:
+    """Return descriptors of everything that is handed over, by name, with those of the host's objects as they are.
+
+    Raises:
+        InvalidHandover: An object of the host has none that another process could have.
+    """
+    numbers = {RAM: machine.memory.block.descriptor}
+    for device in machine.devices:
+        completion, doorbell = eventfd_names(device.specification.name)
+        numbers |= {completion: device.completion, doorbell: device.doorbell}
+    return numbers | {name: number_of(descriptor) for name, descriptor in objects.items()}
+
+
+def for_another_process(machine: Machine) -> dict[str, Descriptor]:
+    """Return new descriptors of the host's objects, which only the other process will make calls on.
+
+    Raises:
+        HostCallFailed: The host has no more of them.
+    """
+    made: dict[str, Descriptor] = {}
+    try:
+        for name, descriptor in objects_of(machine).items():
+            made[name] = _duplicate(descriptor)
+    except HostCallFailed:
+        close_all(made)
+        raise
+    return made
+
+
+def _duplicate(descriptor: Descriptor) -> Descriptor:
+    opened = descriptor.open(Dup())
+    if opened is None:
+        raise HostCallFailed(Dup(), errno.EPROTO)
+    return opened.descriptor
+
+
+def close_all(objects: Mapping[str, Descriptor]) -> None:
+    """Close descriptors that the other process has by now."""
+    for descriptor in objects.values():
+        descriptor.close()
 
 
 def state_document(
     machine: Machine,
-    mappings: tuple[tuple[Mapping, ...], ...],
+    mappings: tuple[tuple[DmaMapping, ...], ...],
     *,
     pause: int,
     epoch: int,
@@ -84,22 +136,3 @@ def _device_record(
     container = next(number for number, each in enumerate(containers) if each is device.container)
     place = places[container].pop(0) if container in places else _ON_TYPE1
     return DeviceRecord(device.specification.name, container, place.device_id, place.table)
-
-
-def _numbers(machine: Machine, containers: tuple[Container, ...]) -> dict[str, int]:
-    numbers = {RAM: machine.memory.block.descriptor}
-    for index, container in enumerate(containers):
-        name = IOMMUFD if isinstance(container.backend, IommufdBackend) else container_name(index)
-        numbers[name] = _number(container.backend.descriptor, name)
-    for device in machine.devices:
-        name = device.specification.name
-        completion, doorbell = eventfd_names(name)
-        numbers[device_name(name)] = _number(device.device.descriptor, device_name(name))
-        numbers |= {completion: device.completion, doorbell: device.doorbell}
-    return numbers
-
-
-def _number(descriptor: Descriptor, name: str) -> int:
-    if not isinstance(descriptor, Passable):
-        raise InvalidHandover(f"{name} has no descriptor that another process could have")
-    return descriptor.fileno()
