@@ -1,11 +1,9 @@
 """An evacuation while it goes on, drawn live or told in plain lines, and how it ended."""
 
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +12,7 @@ from orchestrator.attempt import Outcome, Phase
 from orchestrator.evacuation.document import WHAT, counted
 from orchestrator.evacuation.plan import Kind, Raised
 from orchestrator.evacuation.view import EvacuationView, MoveView
+from orchestrator.render.live_region import LiveRegion
 from orchestrator.render.quantities import size, span
 
 _SHOWN: Final = 12
@@ -22,7 +21,7 @@ _BEFORE: Final = frozenset({Phase.QUEUED.value, Phase.REFUSED.value})
 _COLOURS: Final = {Outcome.COMPLETED: "green", Outcome.CANCELLED: "yellow", None: "cyan"}
 
 
-class EvacuationProgress:
+class EvacuationProgress(LiveRegion):
     """Shows the last state that it was given, while the context is entered.
 
     A console that cannot be drawn on gets a line where a machine begins to move, where its move ends, and where a host
@@ -31,27 +30,16 @@ class EvacuationProgress:
 
     def __init__(self, console: Console) -> None:
         draws = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if draws else None
+        super().__init__(console, draws=draws)
         self._console = console
         self._told: set[str] = set()
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def update(self, view: EvacuationView) -> None:
         """Show an evacuation as it stands; its identifier and raised slots are told in lines of their own, once."""
         for line in _once(view) if not view.ended or self._told else ():
             self._say(line)
-        if self._live is not None:
-            self._live.update(picture(view))
+        if self.draws:
+            self.draw(picture(view))
         else:
             for one in view.moves:
                 self._say(_line(one))

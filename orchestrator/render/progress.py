@@ -1,11 +1,9 @@
 """A migration while it runs: drawn live on a terminal, told in plain lines or not at all elsewhere."""
 
 import time
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +11,7 @@ from rich.text import Text
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.limits import limits_of
 from orchestrator.render.forecast import in_all
+from orchestrator.render.live_region import LiveRegion
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.sparkline import BLOCKS, PLAIN, sparkline
 from orchestrator.result import percent_of, rounds_closed
@@ -36,31 +35,20 @@ _WORDS = {
 }
 
 
-class LiveProgress:
+class LiveProgress(LiveRegion):
     """Shows the last attempt that it was given, while the context is entered."""
 
     def __init__(self, console: Console, *, lines: bool = False) -> None:
         """Use a console; one that cannot be drawn on gets a line now and then where `lines` says so, else nothing."""
         draws = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if draws else None
+        super().__init__(console, draws=draws)
         self._lines = PlainLines() if lines and not draws else None
         self._console = console
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-
     def update(self, attempt: Attempt) -> None:
         """Show an attempt as it stands."""
-        if self._live is not None:
-            self._live.update(Picture(attempt))
+        if self.draws:
+            self.draw(Picture(attempt))
         elif self._lines is not None:
             line = self._lines.next(attempt, time.monotonic())
             if line is not None:
@@ -68,8 +56,8 @@ class LiveProgress:
 
     def say(self, words: str) -> None:
         """Show what is being done before there is an attempt."""
-        if self._live is not None:
-            self._live.update(Text(words, style="dim"))
+        if self.draws:
+            self.draw(Text(words, style="dim"))
 
 
 class PlainLines:

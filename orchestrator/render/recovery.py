@@ -1,39 +1,24 @@
 """A recovery for a person: what is planned, what is waited for, what was done and what is still open."""
 
-from types import TracebackType
-from typing import Self
-
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
 from orchestrator.documents.recovery import RecoverDocument
 from orchestrator.recovery.fenced_word import Plan, Word
+from orchestrator.render.live_region import LiveRegion
 
 
-class LiveWords:
+class LiveWords(LiveRegion):
     """Shows what is being done on a terminal, while the context is entered; silent elsewhere."""
 
     def __init__(self, console: Console) -> None:
         """Use a console."""
-        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        super().__init__(console, draws=console.is_terminal)
 
     def say(self, words: str) -> None:
         """Show what is waited for, a line each."""
-        if self._live is not None:
-            self._live.update(Text(words, style="dim"))
+        self.draw(Text(words, style="dim"))
 
 
 def show_plan(console: Console, plan: Plan, word: Word) -> None:
