@@ -1,6 +1,7 @@
 """One engine and one site for all tests: an image takes a minute, a site ten seconds."""
 
 import itertools
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ from tests.deployment.deployment import Deployment
 from tests.deployment.engine import some_engine
 from tests.deployment.machine import Machine
 from tests.deployment.making import deployed
+
+
+def pytest_configure() -> None:
+    """Have a run that is told to stop clean up behind itself, as one that a person interrupts does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ _COMMAND_SECONDS: Final = 90.0
 
 
 class _Attempt(msgspec.Struct):
+    attempt: str
     driver: str
 
 
@@ -97,11 +98,18 @@ class Deployment:
 
     def leader(self) -> str:
         """Return the orchestrator that drives what was begun last."""
+        (found,) = [service for service in ORCHESTRATORS if service in self._last_attempt().driver]
+        return found
+
+    def cancel(self) -> None:
+        """Cancel what was begun last, if it has not ended by itself."""
+        cancelled = self.viaduct("cancel", self._last_attempt().attempt)
+        assert cancelled.exit_code == 0 or "nothing to cancel" in cancelled.err, cancelled.err
+
+    def _last_attempt(self) -> _Attempt:
         listed = self.viaduct("list", "--all", "--json")
         assert listed.exit_code == 0, listed.err
-        driver = msgspec.json.decode(listed.out, type=_Attempts).attempts[0].driver
-        (found,) = [service for service in ORCHESTRATORS if service in driver]
-        return found
+        return msgspec.json.decode(listed.out, type=_Attempts).attempts[0]
 
     @contextlib.asynccontextmanager
     async def typing(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from tests.deployment.debian import has
 
 _SYSCTLS: Final = (
@@ -100,7 +102,7 @@ def _own_engine(folder: Path) -> Iterator[Engine]:
     environment |= {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ("dockerd", *places),
+            ("setpriv", "--pdeathsig", "TERM", "dockerd", *places),  # it does not outlive whoever started it
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -120,6 +122,7 @@ def _own_engine(folder: Path) -> Iterator[Engine]:
         yield engine
     finally:
         _end(engine, daemon)
+        _end_what_is_left(folder)
         _unmount(folder)
 
 
@@ -134,6 +137,18 @@ def _end(engine: Engine, daemon: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(daemon.pid, signal.SIGKILL)  # its session is ours: containerd is in it too
         daemon.wait(_STOP_SECONDS)
+
+
+def _end_what_is_left(folder: Path) -> None:
+    """End what an engine that had to be killed has left: the keepers of its containers, and these with them."""
+    keepers = [
+        each
+        for each in psutil.process_iter(["cmdline"])
+        if any(str(folder) in word for word in each.info["cmdline"] or ())
+    ]
+    for process in [child for keeper in keepers for child in keeper.children(recursive=True)] + keepers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _unmount(folder: Path) -> None:

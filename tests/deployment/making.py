@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +21,13 @@ _OF_PIP: Final = ("index-url", "extra-index-url", "trusted-host")
 @contextlib.contextmanager
 def deployed(engine: Engine, folder: Path) -> Iterator[Deployment]:
     """Have the site's images made and the site up; nothing of it is left, but the base image on an engine of others."""
-    program = _compose(engine, folder)
+    with ThreadPoolExecutor() as pool:  # both wait for a mirror, mostly
+        compose, base = pool.submit(_compose, engine, folder), pool.submit(_base, engine, folder)
     images = {"VIADUCT_IMAGE": PROJECT, "VIADUCT_SERVICES_IMAGE": f"{PROJECT}-services"}
     networks = {"VIADUCT_CONTROL_NET": CONTROL, "VIADUCT_MIGRATION_NET": MIGRATION}
-    chosen = images | networks | _source(folder) | {"VIADUCT_BASE": _base(engine, folder)} | _package_index()
-    site = Deployment(engine, program, {**engine.environment, **chosen})
+    chosen = images | networks | _source(folder) | {"VIADUCT_BASE": base.result()} | _package_index()
+    site = Deployment(engine, compose.result(), {**engine.environment, **chosen})
+    site.compose("down", "--volumes")  # what a test that was killed has left on an engine of others
     try:
         site.compose("build")
         site.up()

@@ -5,7 +5,7 @@ import pytest
 from tests.deployment.deployment import Deployment, ended
 from tests.deployment.machine import PATIENTLY, Machine, migrated
 
-FAILED, DONE = 4, 0
+FAILED, CANCELLED, DONE = 4, 5, 0
 WHOLE = "16384 pages, 0 differ"
 
 
@@ -29,7 +29,7 @@ async def test_a_destination_that_is_killed_leaves_the_machine_where_it_was(site
 
 
 async def test_a_destination_that_is_paused_leaves_the_machine_where_it_was(site: Deployment, machine: Machine) -> None:
-    async with machine.moving_to("host-b", "--timeout", "12s") as command:
+    async with machine.moving_to("host-b", "--timeout", "20s") as command:
         site.act("pause", "host-b")
         try:
             told = await ended(command)
@@ -41,16 +41,17 @@ async def test_a_destination_that_is_paused_leaves_the_machine_where_it_was(site
 
 
 @pytest.mark.parametrize("network", ["control", "migration"])
-async def test_a_destination_that_is_cut_off_leaves_the_machine_where_it_was(
+async def test_a_machine_whose_destination_is_cut_off_can_be_called_back(
     site: Deployment, machine: Machine, network: str
 ) -> None:
-    async with machine.moving_to("host-b", "--timeout", "12s") as command:
+    async with machine.moving_to("host-b") as command:
         site.disconnect("host-b", network)
         try:
+            site.cancel()
             told = await ended(command)
         finally:
             site.connect("host-b", network)
-    assert told.exit_code == FAILED, told.out
+    assert told.exit_code in {FAILED, CANCELLED}, told.out  # it may have noticed by itself
     machine.runs_at("host-a")
     moves_after_all(site, machine)
 
