@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import time
@@ -21,6 +22,7 @@ from vm_migration.link.tls import TlsFiles
 from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory
 
 SITE = "test"
+_PORTS = range(10_000, 32_000)
 OWN_HOST = "host-of-the-test"
 """Has no daemons: the test itself is its source agent."""
 ROLES = {
@@ -186,8 +188,16 @@ class Site:
 
 
 def free_ports(count: int) -> Iterable[int]:
+    """Return ports of loopback on which nobody listens, below those that the kernel gives to whoever connects.
+
+    They are drawn from the system's randomness: the tests' own is the same in all of their processes.
+    """
+    drawn = random.SystemRandom()
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port = drawn.choice(_PORTS)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+        return found

@@ -40,6 +40,7 @@ DAEMONS = (
 VIEWER = Identity(SITE, Role.VIEWER, "viewer")
 RAM = 64 << 20
 SLOWLY = ("--max-bandwidth", "64MiB/s", "--compression", "none", "--measure", "0s")
+ENDLESSLY = ("--max-bandwidth", "1MiB/s", "--compression", "none", "--measure", "0s")
 JOURNEY = (("host-a", "host-b", "grpc"), ("host-b", "host-a", "direct"), ("host-a", "host-b", "sealed"))
 
 
@@ -131,7 +132,8 @@ async def watched_site() -> AsyncIterator[Watched]:
 async def moved(watched: Watched, agents: Agents, uuid: str, journey: tuple[str, str, str], *, cancelled: bool) -> None:
     """Move the machine as a person would; learn the handover's secret from the source's journal meanwhile."""
     source, destination, transport = journey
-    words = ("migrate", "secretive", "--to", destination, "--transport", transport, *SLOWLY, "--json")
+    pace = ENDLESSLY if cancelled else SLOWLY
+    words = ("migrate", "secretive", "--to", destination, "--transport", transport, *pace, "--json")
     async with running(watched.site, *words, config=watched.orchestrator.operator) as asking:
         await in_the_middle(agents, source, uuid)
         record = watched.site.record(source, uuid)

@@ -5,10 +5,12 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
 import termios
+import time
 
 import jsonschema
 
@@ -65,14 +67,17 @@ def drawn(site: Site, words: list[str]) -> tuple[str, int]:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, env=there) as process:
         os.close(its_end)
         found, interrupted = b"", False
+        readable, until = select.poll(), time.monotonic() + DEADLINE
+        readable.register(terminal, select.POLLIN)
         try:
-            while True:
+            while readable.poll(max(0.0, until - time.monotonic()) * 1000):
                 found += os.read(terminal, 65536)
                 if not interrupted and all(word.encode() in found for word in words):
                     process.send_signal(signal.SIGINT)
                     interrupted = True
         except OSError:  # the other end is closed: it has ended
-            os.close(terminal)
+            pass
         finally:
             process.kill()
+            os.close(terminal)
     return found.decode(), process.returncode
