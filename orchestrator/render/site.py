@@ -7,7 +7,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Attempt, Phase
 from orchestrator.host_standing import HostStanding
 from orchestrator.limits import limits_of
 from orchestrator.render.progress import PlainLines, plain_line
@@ -19,6 +19,8 @@ _REST: Final = 8
 """Lines of a screen that are headings and gaps."""
 _NAME: Final = 12
 """Letters of a name that are shown on any screen."""
+_PHASE: Final = 2
+"""The column of the phase."""
 _FEW: Final = 3
 """Rows that each table has at least, where there are so many."""
 
@@ -91,6 +93,7 @@ def _section(title: str, table: Table, more: int) -> Iterator[RenderableType]:
 
 def _flights(attempts: Sequence[Attempt]) -> Table:
     table = _table("", "way", "phase", "done", "to go", "wire", "dirtied", "downtime")
+    table.columns[_PHASE].min_width = max(map(len, Phase))  # a cut rate is still a rate, a cut phase is none
     for one in attempts:
         report = one.report
         last = report.rounds[-1] if report is not None and report.rounds else None
