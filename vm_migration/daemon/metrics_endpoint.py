@@ -100,8 +100,7 @@ class _Endpoint:
             writer.write_eof()
 
     async def _answer(self, request: bytes) -> tuple[str, str, bytes]:
-        # Imported where somebody collects only: other daemons start without it.
-        from vm_migration.daemon.metrics_text import metrics_page  # noqa: PLC0415
+        from vm_migration.daemon.metrics_text import metrics_page  # noqa: PLC0415  # others start without it
 
         lines = request.decode("latin-1").split("\r\n")
         method, _, rest = lines[0].partition(" ")

@@ -27,8 +27,7 @@ async def tracing(configuration: Configuration, process: str) -> AsyncIterator[N
         return
     files = None if is_loopback(split_address(endpoint)[0]) else _files(configuration, endpoint)
     try:
-        # Imported where spans are sent only: the library is not part of every installation.
-        from vm_migration.daemon.opentelemetry_tracer import OpenTelemetryTracer  # noqa: PLC0415
+        from vm_migration.daemon.opentelemetry_tracer import OpenTelemetryTracer  # noqa: PLC0415  # an extra
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise

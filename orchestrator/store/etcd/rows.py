@@ -161,11 +161,11 @@ def revision_of(number: int) -> int:
 
 def _text_of(message: object) -> str:
     if not isinstance(message, Message):
-        raise NotImplementedError
+        raise NotImplementedError  # so msgspec is told that it must refuse the type itself
     return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
 
 
 def _message_of(kind: type, text: object) -> Message:
     if not issubclass(kind, Message):
-        raise NotImplementedError
+        raise NotImplementedError  # likewise
     return json_format.Parse(cast("str", text), kind(), ignore_unknown_fields=True)

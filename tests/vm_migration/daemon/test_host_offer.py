@@ -165,8 +165,7 @@ async def test_a_host_tells_what_it_offers_and_what_it_has_to_do(tmp_path: Path)
     path.write_text(CONFIGURATION)
     place = own_place(load(path, {}))
     service = HostService(place, lambda _: "", lambda: Burden(3, {str(uuid4()): 64 * MIB}), lambda: 12.5)
-    # The context is not looked at.
-    facts = await service.DescribeHost(types_pb2.Empty(), None)  # type: ignore[arg-type]
+    facts = await service.DescribeHost(types_pb2.Empty(), None)  # type: ignore[arg-type]  # it looks at no context
     assert HostOffer.told(facts) == place.offer
     assert facts.load == types_pb2.HostLoad(
         machines=0, memory_reserved_bytes=64 * MIB, memory_free_bytes=960 * MIB, attempts=3
