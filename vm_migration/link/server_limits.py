@@ -1,14 +1,16 @@
-"""What a server takes on from all peers together, and from each one, so that none of them keeps the others out.
+"""What a server takes on from all peers together, and from each one.
 
 ::
 
     connections        open at once, those that have not said who they are among them; more are closed as they come
     handshake          seconds in which a connection must be through TLS and have begun HTTP/2
+    idle               seconds after which one on which no call is open is closed
     calls              of one identity at once, streams among them
     calls_per_second   of one identity
 
 Descriptors are what runs out first, and journals need some: connections never take more than half of them.
-vm_migration.link.turnstile keeps what is of one identity.
+vm_migration.link.turnstile keeps what is of one identity. Connections are not told apart: who opens them faster than
+they are closed keeps others out, and that is the packet filter's to hold down (docs/security.md, Limits).
 """
 
 import resource
@@ -24,12 +26,13 @@ _UNBOUNDED: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What is configured, or else usual; `handshake` in seconds."""
+    """What is configured, or else usual; `handshake` and `idle`, which nobody configures, in seconds."""
 
     connections: int = 1024
     handshake: float = 5.0
     calls: int = 256
     calls_per_second: int = 50
+    idle: float = 60.0
 
 
 USUAL: Final = ServerLimits()
@@ -41,6 +44,7 @@ def server_options(limits: ServerLimits, descriptors: int) -> tuple[tuple[str, i
         *SERVER_OPTIONS,
         ("grpc.max_allowed_incoming_connections", max(1, min(limits.connections, descriptors // 2))),
         ("grpc.server_handshake_timeout_ms", max(1, round(1000 * limits.handshake))),
+        ("grpc.max_connection_idle_ms", max(1, round(1000 * limits.idle))),
         ("grpc.max_concurrent_streams", _CALLS_OF_A_CONNECTION),
     )
 

@@ -1,9 +1,10 @@
-"""What a server takes on: silent connections end by themselves, and too many are closed."""
+"""What a server takes on: silent and idle connections end by themselves, and too many are closed."""
 
 import asyncio
 import contextlib
 import ssl
 
+import grpc
 import grpc.aio
 import pytest
 from hypothesis import given
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from tests.vm_migration.link.answering_agent import Site, check, services
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
+from vm_migration.link import channel
 from vm_migration.link.address import split_address
-from vm_migration.link.channel import SERVER_OPTIONS, open_channel
+from vm_migration.link.channel import CHANNEL_OPTIONS, SERVER_OPTIONS, open_channel
 from vm_migration.link.server import AgentServer
 from vm_migration.link.server_limits import ServerLimits, server_options
 
@@ -67,9 +69,9 @@ async def test_more_connections_than_that_are_closed_and_the_open_ones_go_on(sit
     limits = ServerLimits(connections=4, handshake=0.5)
     async with (
         AgentServer("127.0.0.1:0", files, services(silent=True), limits=limits) as server,
-        open_channel(server.address, client, "host-b") as channel,
+        open_channel(server.address, client, "host-b") as calling,
     ):
-        open_call = SourceStub(channel).Watch(source.AttemptRequest())
+        open_call = SourceStub(calling).Watch(source.AttemptRequest())
         assert (await next_of(open_call)).sequence == 1
         silent = [await asyncio.open_connection(*split_address(server.address)) for _ in range(20)]
         assert (await next_of(open_call)).sequence == 2
@@ -78,6 +80,50 @@ async def test_more_connections_than_that_are_closed_and_the_open_ones_go_on(sit
             writer.close()
         assert await check(server.address, client)
         open_call.cancel()
+
+
+async def test_who_has_shown_a_certificate_and_makes_no_call_is_closed_and_comes_back_with_the_next_one(
+    site: Site,
+) -> None:
+    files, client = site.issue("host", "host-b"), site.issue("viewer", "vera")
+    async with (
+        AgentServer("127.0.0.1:0", files, services(silent=True), limits=ServerLimits(idle=0.3)) as server,
+        open_channel(server.address, client, "host-b") as busy,
+        open_channel(server.address, client, "host-b") as idle,
+    ):
+        watching = SourceStub(busy).Watch(source.AttemptRequest())
+        assert (await next_of(watching)).sequence == 1
+        await connected(idle)
+        async with asyncio.timeout(LONG):
+            await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        for _ in range(3):
+            assert await code_of(idle) is grpc.StatusCode.UNIMPLEMENTED, "answered, over a new connection"
+        assert (await next_of(watching)).sequence == 2
+        watching.cancel()
+
+
+async def test_channels_of_ours_let_go_before_a_server_closes_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "grpc.client_idle_timeout_ms"
+    assert dict(CHANNEL_OPTIONS)[name] <= 1000 * ServerLimits().idle / 2, "a call must not meet a server that closes"
+    sooner = [(option, 1000 if option == name else value) for option, value in CHANNEL_OPTIONS]
+    monkeypatch.setattr(channel, "CHANNEL_OPTIONS", sooner)
+    async with (
+        AgentServer("127.0.0.1:0", site.issue("host", "host-b"), services()) as server,
+        open_channel(server.address, site.issue("viewer", "vera"), "host-b") as idle,
+    ):
+        await connected(idle)
+        async with asyncio.timeout(LONG):
+            await idle.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        assert await code_of(idle) is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def connected(by: grpc.aio.Channel) -> None:
+    assert await code_of(by) is grpc.StatusCode.UNIMPLEMENTED
+    assert by.get_state() is grpc.ChannelConnectivity.READY
+
+
+async def code_of(by: grpc.aio.Channel) -> grpc.StatusCode:
+    return await SourceStub(by).GetAttempt(source.AttemptRequest(), timeout=LONG).code()
 
 
 async def next_of(
