@@ -47,8 +47,9 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     # Who asks an agent that has just come back must not be told that it is away because it was.
     ("grpc.max_reconnect_backoff_ms", 500),
-    # Before a server does (vm_migration.link.server_limits): a call that meets one that is just closing would fail.
-    ("grpc.client_idle_timeout_ms", 20_000),
+    # Before a server does (vm_migration.link.server_limits): a call that meets one that is just closing would fail. And not
+    # much sooner: after a long round the next call is made while the guest stands still.
+    ("grpc.client_idle_timeout_ms", 240_000),
     # A proxy named in the environment is for the web, not for hosts of this site.
     ("grpc.enable_http_proxy", 0),
     # Calls are repeated by those who know that they may be.

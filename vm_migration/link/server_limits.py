@@ -32,7 +32,7 @@ class ServerLimits:
     handshake: float = 5.0
     calls: int = 256
     calls_per_second: int = 50
-    idle: float = 60.0
+    idle: float = 300.0
 
 
 USUAL: Final = ServerLimits()
