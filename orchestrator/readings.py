@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from orchestrator.attempt import ENDS, Attempt, Outcome, Phase
+from orchestrator.evacuation.kept import KeptEvacuations
+from orchestrator.evacuation.plan import Evacuation, Kind, Move
+from orchestrator.maintenance import in_maintenance
 from orchestrator.store.store import Store
 from vm_migration.telemetry import counts, distributions, gauges
 from vm_migration.telemetry.gauges import Read, Reading
@@ -16,6 +19,9 @@ from vm_migration.telemetry.gauges import Read, Reading
 MOST_BACKLOG: Final = 10_000
 _REMEMBERED: Final = 4096
 """Attempts whose last phase is known: more than may be open, or end at once."""
+_WAITING: Final = "waiting"
+_MOVING: Final = "moving"
+_STATES: Final = (_WAITING, _MOVING, *(outcome.value for outcome in Outcome))
 _OPEN: Final = tuple(phase for phase in Phase if phase not in ENDS)
 
 
@@ -28,18 +34,36 @@ class Leads(Protocol):
 
 
 def store_readings(store: Store, driver: str, leading: Leads) -> Read:
-    """Return what reads the gauges of a driver and its store, which others may share."""
+    """Return what reads the gauges of a driver, and those of its store, which others may share, while it leads."""
 
     async def read() -> Sequence[Reading]:
-        attempts = await asyncio.to_thread(store.attempts)
         backlog = await asyncio.to_thread(store.pending, driver, MOST_BACKLOG)
         own = Reading(gauges.LEADS, leading.leads), Reading(gauges.OUTBOX, len(backlog))
-        return (*attempt_readings(attempts), *own)
+        return (*own, *(await asyncio.to_thread(_of_all, store) if leading.leads else ()))
 
     return read
 
 
-def attempt_readings(attempts: Iterable[Attempt]) -> Sequence[Reading]:
+def _of_all(store: Store) -> Sequence[Reading]:
+    """Return what is true of the store, whoever reads it. Blocks."""
+    plans = KeptEvacuations(store.entries).all(everything=False)
+    maintenance = Reading(gauges.MAINTENANCE, len(in_maintenance(store.entries)))
+    return (*attempt_readings(store.attempts()), *evacuation_readings(plans), maintenance)
+
+
+class Standing(Protocol):
+    """What is counted of an attempt."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, or was left."""
+
+
+def attempt_readings(attempts: Iterable[Standing]) -> Sequence[Reading]:
     """Return how many open attempts there are, by phase, and how many are unresolved. Pure."""
     phases, unresolved = Counter[Phase](), 0
     for one in attempts:
@@ -50,6 +74,23 @@ def attempt_readings(attempts: Iterable[Attempt]) -> Sequence[Reading]:
         Reading(gauges.UNRESOLVED, unresolved),
         *(Reading(gauges.ATTEMPTS_IN_PHASE, phases[phase], (phase.value,)) for phase in _OPEN),
     )
+
+
+def evacuation_readings(plans: Iterable[Evacuation]) -> Sequence[Reading]:
+    """Return how many open evacuations there are, and how the machines of each stand. Pure."""
+    listed, found = list(plans), list[Reading]()
+    kinds = Counter(one.kind for one in listed)
+    for (host, kind), plan in {(one.host, one.kind.value): one for one in listed}.items():
+        states = Counter(_state(one) for one in plan.moves)
+        found += [Reading(gauges.EVACUATION_MACHINES, states[one], (host, kind, one)) for one in _STATES]
+        found.append(Reading(gauges.EVACUATION_DONE, plan.done, (host, kind)))
+    return (*(Reading(gauges.EVACUATIONS, kinds[one], (one.value,)) for one in Kind), *found)
+
+
+def _state(move: Move) -> str:
+    if move.outcome is not None:
+        return move.outcome.value
+    return _WAITING if move.waiting else _MOVING
 
 
 class Transitions:

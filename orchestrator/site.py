@@ -5,18 +5,17 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from orchestrator.agents import Agents, HostAddresses
-from orchestrator.attempt import Attempt
 from orchestrator.client import PEER, RemoteDesk
 from orchestrator.desk import Desk, LocalDesk
 from orchestrator.doors import Doors
 from orchestrator.site_hooks import SiteHooks
 from orchestrator.slot_book import configured_slots
-from orchestrator.status import publishing
+from orchestrator.status import Publishing, publishing
 from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.store import Store
@@ -25,8 +24,12 @@ from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.traces import tracing
 from vm_migration.errors import InvalidInput
 from vm_migration.link.renewed_channels import RenewedChannels
+from vm_migration.link.server_limits import make_room
 
 _SQLITE: Final = "sqlite://"
+_OTHER_DESCRIPTORS: Final = 1024
+_DESCRIPTORS_OF_A_HOST: Final = 4
+"""Connections to both agents, and once more while certificates are renewed."""
 
 
 def agents_of(configuration: Configuration) -> Agents:
@@ -38,6 +41,7 @@ def agents_of(configuration: Configuration) -> Agents:
     if not configuration.host:
         raise InvalidInput("no-hosts", "No host is configured", "Name the file with --config, with a [host.NAME] each")
     hosts = {name: HostAddresses(each.source, each.dest, each.transport) for name, each in configuration.host.items()}
+    make_room(_OTHER_DESCRIPTORS + _DESCRIPTORS_OF_A_HOST * len(hosts))
     return Agents(hosts, configuration.tls_files())
 
 
@@ -92,7 +96,7 @@ async def surroundings(configuration: Configuration, driver: str) -> AsyncIterat
             agents_of(configuration) as agents,
             publishing(store, driver, site.name, configuration.broker(), time.time) as status,
         ):
-            yield _around(configuration, store, agents, driver, status.observe)
+            yield _around(configuration, store, agents, driver, status)
 
 
 def _around(
@@ -100,7 +104,7 @@ def _around(
     store: Store,
     agents: Agents,
     driver: str,
-    observe: Callable[[Attempt], None] = ignore,
+    told: Publishing | None = None,
 ) -> Surroundings:
     return Surroundings(
         store,
@@ -108,7 +112,8 @@ def _around(
         SiteHooks(configuration),
         driver,
         time.time,
-        observe,
+        observe=ignore if told is None else told.observe,
+        observe_evacuation=ignore if told is None else told.observe_evacuation,
         slots=configured_slots(configuration),
         bandwidth={name: one.bandwidth for name, one in configuration.host.items() if one.bandwidth},
     )
@@ -142,6 +147,18 @@ async def open_desk(configuration: Configuration, *, drives: bool = False) -> As
         with await asyncio.to_thread(open_store, configuration) as store:
             async with agents_of(configuration) as agents:
                 yield LocalDesk(_around(configuration, store, agents, own_name()), START_DAEMON)
+
+
+async def hosts_in_maintenance(configuration: Configuration) -> frozenset[str]:
+    """Return the hosts in maintenance, from the daemon where there is one, else from the store; none is made for it.
+
+    Raises:
+        Refused: Nobody can tell.
+    """
+    if not configuration.site.orchestrators and not store_is_there(configuration):
+        return frozenset()
+    async with open_desk(configuration) as desk:
+        return await desk.evacuations.maintenance()
 
 
 START_DAEMON: Final = "viaduct orchestrator --config FILE"

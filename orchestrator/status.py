@@ -8,12 +8,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from orchestrator.attempt import Attempt, Event
+from orchestrator.evacuation.kept import KeptEvacuations
+from orchestrator.evacuation.publication import evacuation_publication
 from orchestrator.result import percent_of, rounds_closed, timestamp
 from orchestrator.store.claim import CLAIM_SECONDS
 from orchestrator.store.store import OutboxRow, Ownership, Store
+from orchestrator.untold import untold
 from vm_migration.daemon.broker_url import Broker
 from vm_migration.daemon.outbox import Entry
 from vm_migration.daemon.publication import Publication
@@ -31,6 +35,7 @@ from vm_migration.daemon.status_documents import (
 )
 from vm_migration.daemon.status_publisher import StatusPublisher
 from vm_migration.daemon.status_topics import Topics
+from vm_migration.errors import InvalidInput
 
 KEEP_SECONDS: Final = 3 * 86_400.0  # a state that is final stays this long under its retained topic
 
@@ -43,11 +48,18 @@ class StoreOutbox:
         self._driver = driver
         self._topics = topics
         self._clock = clock
+        self._evacuations = KeptEvacuations(store.entries)
 
     def pending(self, limit: int) -> Sequence[Entry]:
         """Return what no broker has yet, oldest first."""
         rows = self._store.pending(self._driver, limit)
-        found = ((row.number, self._publication(row)) for row in rows)
+        last = {(row.kind, row.subject, row.sequence): row.number for row in rows}
+        reading = _Reading(self._store)
+        found = (
+            (row.number, self._publication(row, reading))
+            for row in rows
+            if last[row.kind, row.subject, row.sequence] == row.number  # a state is told once, as it stands now
+        )
         return tuple(Entry(number, publication) for number, publication in found if publication is not None)
 
     def acknowledge(self, number: int) -> None:
@@ -55,21 +67,44 @@ class StoreOutbox:
         self._store.acknowledge(self._driver, number)
 
     def retained(self) -> Sequence[Publication]:
-        """Return every state that still counts, and every owner."""
+        """Return every state that still counts, of attempts and evacuations, and every owner."""
         since = self._clock() - KEEP_SECONDS
         attempts = (one for one in self._store.attempts(everything=True) if not one.ended or one.updated_at > since)
-        states = [state_publication(self._store, self._topics, one) for one in attempts]
+        states = [state_publication(self._store.events(one.attempt), self._topics, one) for one in attempts]
+        plans = (one for one in self._evacuations.all() if not one.ended or one.updated_at > since)
+        states += [evacuation_publication(self._topics, one, KEEP_SECONDS) for one in plans]
         return (*states, *(_owner(self._topics, owner) for owner in self._store.owners()))
 
-    def _publication(self, row: OutboxRow) -> Publication | None:
+    def evacuation(self, evacuation: str) -> Publication | None:
+        """Return an evacuation as it stands; None where nobody remembers it."""
+        try:
+            return evacuation_publication(self._topics, self._evacuations.find(evacuation), KEEP_SECONDS)
+        except InvalidInput:
+            return None
+
+    def _publication(self, row: OutboxRow, reading: "_Reading") -> Publication | None:
         if row.kind == "owner":
-            owner = next((one for one in self._store.owners() if one.machine == row.subject), None)
+            owner = self._store.owner_of(row.subject)
             return _owner(self._topics, owner) if owner else None
-        attempt = self._store.get(row.subject)
+        attempt, events = reading.of(row.subject)
         if row.kind == "state":
-            return state_publication(self._store, self._topics, attempt)
-        event = next(iter(self._store.events(row.subject, after=row.sequence - 1)), None)
+            return state_publication(events, self._topics, attempt)
+        event = next((one for one in events if one.sequence == row.sequence), None)
         return event_publication(self._topics, attempt, event) if event else None
+
+
+class _Reading:
+    """Attempts and their events as they stand, each read once for all that is told of it together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, tuple[Attempt, Sequence[Event]]] = {}
+
+    def of(self, attempt: str) -> tuple[Attempt, Sequence[Event]]:
+        if attempt not in self._read:
+            events = self._store.events(attempt)  # before the row, so that none is newer than what it says
+            self._read[attempt] = self._store.get(attempt), events
+        return self._read[attempt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +112,7 @@ class Publishing:
     """Where a driver tells what changed; with no broker configured it tells nobody."""
 
     topics: Topics
+    outbox: StoreOutbox
     publisher: StatusPublisher | None
 
     def observe(self, attempt: Attempt) -> None:
@@ -86,6 +122,11 @@ class Publishing:
             if not attempt.ended:
                 self.publisher.progress(attempt.attempt, progress_publication(self.topics, attempt))
 
+    def observe_evacuation(self, evacuation: str) -> None:
+        """Take note of a change of an evacuation. Never waits, never raises."""
+        if self.publisher is not None:
+            self.publisher.tell(self.topics.evacuation(evacuation), partial(self.outbox.evacuation, evacuation))
+
 
 @contextlib.asynccontextmanager
 async def publishing(
@@ -93,19 +134,19 @@ async def publishing(
 ) -> AsyncIterator[Publishing]:
     """Publish what this driver's attempts do, and what dead drivers left unpublished, while the context is entered."""
     topics = Topics(site)
+    outbox = StoreOutbox(store, driver, topics, clock)
     if broker is None:
-        yield Publishing(topics, None)
+        async with untold(store, driver, clock):
+            yield Publishing(topics, outbox, None)
         return
     await asyncio.to_thread(store.adopt_outbox, driver, clock(), CLAIM_SECONDS)
-    outbox = StoreOutbox(store, driver, topics, clock)
     status_topic = topics.orchestrator(driver)
     async with StatusPublisher(broker, status_topic=status_topic, identifier=driver, outbox=outbox) as publisher:
-        yield Publishing(topics, publisher)
+        yield Publishing(topics, outbox, publisher)
 
 
-def state_publication(store: Store, topics: Topics, attempt: Attempt) -> Publication:
+def state_publication(events: Sequence[Event], topics: Topics, attempt: Attempt) -> Publication:
     """Return an attempt's whole state; one that is final expires."""
-    events = store.events(attempt.attempt)
     report = attempt.report
     state = MigrationState(
         attempt=attempt.attempt,

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice, new_attempt_id
+from orchestrator.claims import Claims
+from orchestrator.known_hosts import KnownHosts
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import ONE_EACH_WAY, Slots
 from orchestrator.store.store import Store
@@ -22,7 +24,7 @@ class Hooks(Protocol):
         """Run what follows an aborted attempt; what failed is returned."""
 
 
-def ignore(_attempt: Attempt) -> None:
+def ignore(_what: object) -> None:
     """Observe nothing."""
 
 
@@ -37,7 +39,8 @@ class Surroundings:
 
     `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
     those under which an attempt begins. `slots` are as configured, and so is the `bandwidth` of a host's migration
-    network, in bytes a second each way; a host that has none shares none.
+    network, in bytes a second each way; a host that has none shares none. Who drives many attempts has their `claims`
+    and the `known` hosts for all of them.
     """
 
     store: Store
@@ -46,9 +49,12 @@ class Surroundings:
     driver: str
     clock: Callable[[], float]
     observe: Callable[[Attempt], None] = ignore
+    observe_evacuation: Callable[[str], None] = ignore
     terms: Callable[[Attempt], MigrationPolicy] = as_asked
     slots: Slots = ONE_EACH_WAY
     bandwidth: Mapping[str, int] = field(default_factory=dict)
     patience: float = 60.0
     chance: Callable[[], float] = random.SystemRandom().random
     draw_identifier: Callable[[], str] = new_attempt_id
+    claims: Claims | None = None
+    known: KnownHosts | None = None

@@ -10,7 +10,7 @@ entered is drawn anew, one that was entered is followed. A machine that somebody
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -57,11 +57,11 @@ class Queue(Protocol):
     def ends(self) -> int:
         """Grows when an attempt is driven no further, and when somebody is to look."""
 
-    async def ended(self, seen: int, seconds: float) -> None:
-        """Return when there was an end since so many were seen, or after so many seconds."""
+    async def ended(self, seen: int, seconds: float, of: Collection[str]) -> None:
+        """Return when there was an end of one of some subjects since so many were seen, or after so many seconds."""
 
-    def touch(self) -> None:
-        """Wake whoever waits for a change."""
+    def touch(self, subject: str) -> None:
+        """Wake whoever waits for a change of it."""
 
     def look_again(self) -> None:
         """Have the queue decide anew who may start."""
@@ -77,6 +77,7 @@ class Course:
         self._slots = slots
         self._kept = KeptEvacuations(around.store.entries)
         self._told_to_cancel: set[str] = set()
+        self._told: Evacuation | None = None
 
     async def run(self) -> Evacuation:
         """Drive to the end and return the plan as it was written last.
@@ -85,19 +86,21 @@ class Course:
             Stale: Somebody else has taken it over.
         """
         try:
+            subjects = {self._name}
             while True:
                 seen = self._queue.ends
                 try:
                     plan = await self._follow()
                     if plan.ended:
                         return plan
+                    subjects = {self._name, *(one.current for one in plan.moves if one.current)}
                     if await self._next_step(plan):
                         continue
                 except Refused as error:
                     if error.code != STORE_UNUSABLE:
                         raise
                     _log.warning("evacuation is not written down", evacuation=self._name, reason=error.message)
-                await self._queue.ended(seen, HEARTBEAT_SECONDS)
+                await self._queue.ended(seen, HEARTBEAT_SECONDS, subjects)
         finally:
             self._slots.ask(self._name, {}, {})
 
@@ -124,7 +127,7 @@ class Course:
 
         after = await self._written(change)
         if after.updated_at != plan.updated_at:
-            self._queue.touch()
+            self._queue.touch(self._name)
         if self._slots.ask(self._name, *slots_needed(after, rows.values())):
             self._queue.look_again()
         return after
@@ -156,13 +159,18 @@ class Course:
             later = self._around.clock() + HEARTBEAT_SECONDS
             await self._write_move(replace(move, reason=why, not_before=later))
             return
-        await self._submit(plan, move)
+        await self._submit(plan, move, plan.host if plan.kind is Kind.EVACUATE else await self._last_owner(move))
 
-    async def _submit(self, plan: Evacuation, move: Move) -> None:
+    async def _last_owner(self, move: Move) -> str:
+        """Return the host that owned a machine when that was written last; empty where it never was."""
+        owner = await asyncio.to_thread(self._around.store.owner_of, move.machine)
+        return owner.host if owner is not None and owner.host in self._around.agents.hosts else ""
+
+    async def _submit(self, plan: Evacuation, move: Move, at: str) -> None:
         attempt = self._around.draw_identifier()
         await self._write_move(started(move, attempt))
         try:
-            await self._queue.submit(_order(plan, move, attempt))
+            await self._queue.submit(_order(plan, move, attempt, at))
         except MigrationError as error:
             await self._put_off(move, error)
 
@@ -196,7 +204,12 @@ class Course:
 
     async def _written(self, change: Change) -> Evacuation:
         driver, now = self._around.driver, self._around.clock()
-        return await asyncio.to_thread(self._kept.drive, self._name, driver, now, change)
+        after = await asyncio.to_thread(self._kept.drive, self._name, driver, now, change)
+        told = replace(after, heartbeat=0.0)
+        if told != self._told:
+            self._told = told
+            self._around.observe_evacuation(self._name)
+        return after
 
 
 def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: float) -> Move:
@@ -211,7 +224,7 @@ def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: fl
     return move
 
 
-def _order(plan: Evacuation, move: Move, attempt: str) -> Order:
+def _order(plan: Evacuation, move: Move, attempt: str, at: str) -> Order:
     among = plan.to if plan.kind is Kind.EVACUATE else (plan.host,)
     return Order(
         machine=move.machine,
@@ -222,4 +235,5 @@ def _order(plan: Evacuation, move: Move, attempt: str) -> Order:
         retries=plan.retries,
         asked=plan.asked,
         among=plan.to if len(among) > 1 else (),
+        at=at,
     )

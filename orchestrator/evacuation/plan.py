@@ -131,6 +131,12 @@ class Evacuation:
         return replace(self, moves=tuple(move if one.machine == move.machine else one for one in self.moves))
 
     @property
+    def done(self) -> float:
+        """How much of the machines' memory is of those that have an outcome, 0 to 1."""
+        whole = sum(one.ram_bytes for one in self.moves)
+        return sum(one.ram_bytes for one in self.moves if one.outcome is not None) / whole if whole else 1.0
+
+    @property
     def outcome(self) -> Outcome | None:
         """How it ended: as the worst of its machines did; None while it goes on."""
         if not self.ended:

@@ -22,7 +22,7 @@ from orchestrator.store.claim import HEARTBEAT_SECONDS
 from orchestrator.store.store import Store
 from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, MigrationError, Refused
-from vm_migration.telemetry import logs
+from vm_migration.telemetry import counts, logs
 
 _VIEW_SECONDS: Final = 0.2
 _log: Final = logs.get(__name__)
@@ -50,6 +50,8 @@ class Evacuations:
         await self._stack.enter_async_context(self._group)
         if self._adopts:
             await self._take_over(sole=self._sole)
+            for plan in await asyncio.to_thread(self._kept.all):
+                self._around.observe_evacuation(plan.evacuation)  # the driver before may not have told its last change
         self._keeper = self._group.create_task(self._keep(), name="keeper of evacuations")
         return self
 
@@ -96,7 +98,7 @@ class Evacuations:
         plan = await asyncio.to_thread(self._kept.request_cancel, plan.evacuation)
         if plan.evacuation not in self._tasks and not driven(plan, self._around.clock()):
             await self._go_on(plan.evacuation)
-        self._queue.touch(end=True)
+        self._queue.touch(plan.evacuation, end=True)
         return await self.view(plan.evacuation)
 
     async def view(self, start: str) -> EvacuationView:
@@ -120,7 +122,8 @@ class Evacuations:
             if view.ended:
                 return
             await asyncio.sleep(_VIEW_SECONDS)  # its many attempts change more often than anybody can look
-            await self._queue.changed(seen, HEARTBEAT_SECONDS)
+            subjects = {evacuation, *(one.attempts[-1] for one in view.moves if one.attempts)}
+            await self._queue.changed(seen, HEARTBEAT_SECONDS, subjects)
 
     async def ended(self, evacuation: str) -> EvacuationView:
         """Return one when it has ended, or this process no longer drives it."""
@@ -183,12 +186,13 @@ class Evacuations:
     async def _run(self, plan: Evacuation) -> None:
         try:
             ended = await Course(plan, self._around, self._queue, self._slots).run()
+            counts.EVACUATIONS_ENDED.add(ended.kind.value, str(ended.outcome))
             _log.info("evacuation ended", evacuation=ended.evacuation, outcome=str(ended.outcome))
         except MigrationError as error:
             _log.error("evacuation is left", evacuation=plan.evacuation, exc_info=error)
         finally:
             del self._tasks[plan.evacuation]
-            self._queue.touch()
+            self._queue.touch(plan.evacuation)
 
     async def _keep(self) -> None:
         """Look for evacuations that others left, and forget old ones: nothing tells of a driver that is gone."""

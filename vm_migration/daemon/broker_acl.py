@@ -3,7 +3,8 @@
 ::
 
     host          writes agent/{host}/#, and reads nothing
-    orchestrator  writes orchestrator/#, migration/# and machine/#: several over one store differ by names of theirs
+    orchestrator  writes orchestrator/#, migration/#, machine/# and evacuation/#: several over one store differ by
+                  names of theirs
     operator      the same: its commands drive where no orchestrator runs
     viewer        reads everything of the site
 
@@ -25,6 +26,7 @@ _HEAD: Final = (
     "# Who may do what on the topics of site {site}, written from its identities. What is not allowed is refused.",
     "# mosquitto.conf: acl_file THIS FILE, allow_anonymous false, and for certificates use_subject_as_username true.",
 )
+_OF_WHO_DRIVES: Final = ("orchestrator", "migration", "machine", "evacuation")
 
 
 def certificate_user(identity: Identity) -> str:
@@ -56,7 +58,7 @@ def _rules(topics: Topics, identity: Identity) -> tuple[str, ...]:
         case Role.HOST:
             return (f"write {site}/agent/{identity.name}/#",)
         case Role.ORCHESTRATOR | Role.OPERATOR:
-            return f"write {site}/orchestrator/#", f"write {site}/migration/#", f"write {site}/machine/#"
+            return tuple(f"write {site}/{part}/#" for part in _OF_WHO_DRIVES)
         case Role.VIEWER:
             return (f"read {site}/#",)
 

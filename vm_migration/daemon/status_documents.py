@@ -16,6 +16,7 @@ STATE: Final = "viaduct.migration.state.v1"
 PROGRESS: Final = "viaduct.migration.progress.v1"
 EVENT: Final = "viaduct.migration.event.v1"
 OWNER: Final = "viaduct.machine.owner.v1"
+EVACUATION: Final = "viaduct.evacuation.state.v1"
 
 Outcome = Literal["completed", "failed", "cancelled", "refused", "unresolved", "lost"]
 
@@ -104,6 +105,31 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
+class EvacuationMove(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine of an evacuation: where it goes, and its last attempt, whose own topics tell the rest."""
+
+    machine: str
+    destination: str | None
+    attempt: str | None
+    outcome: Outcome | None
+
+
+class EvacuationState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known of an evacuation or a restore, whole at each time."""
+
+    schema: Literal["viaduct.evacuation.state.v1"] = EVACUATION
+    evacuation: str
+    kind: Literal["evacuate", "restore"]
+    host: str
+    parallel: int
+    percent: int
+    machines: tuple[EvacuationMove, ...]
+    cancel_requested: bool
+    outcome: Outcome | None
+    created: str
+    updated: str
+
+
 def presence_message(topic: str, status: Literal["online", "offline"], session: str) -> Publication:
     """Say that a publisher is there, or not; retained."""
     payload = msgspec.json.encode(Presence(status=status, session=session))
@@ -134,6 +160,14 @@ def owner_message(topics: Topics, owner: Owner) -> Publication:
     """Carry an owner; retained."""
     properties = (("schema", owner.schema), ("epoch", str(owner.epoch)))
     return Publication(topics.owner(owner.machine), msgspec.json.encode(owner), retain=True, properties=properties)
+
+
+def evacuation_message(topics: Topics, state: EvacuationState, expires_at: float | None = None) -> Publication:
+    """Carry how an evacuation stands; retained, and expires as an attempt's state."""
+    properties = (("schema", state.schema), ("evacuation", state.evacuation))
+    payload = msgspec.json.encode(state)
+    topic = topics.evacuation(state.evacuation)
+    return Publication(topic, payload, retain=True, expires_at=expires_at, properties=properties)
 
 
 def _properties(schema: str, attempt: str, epoch: int) -> tuple[tuple[str, str], ...]:

@@ -3,7 +3,7 @@
 ::
 
     connect -> `online` -> what is pending, in order -> every retained topic as it is true now
-            -> whatever comes: pending entries, at most one progress a second and attempt
+            -> whatever comes: pending entries, retained topics that changed, at most one progress a second and attempt
     stop    -> what is pending -> `offline` -> disconnect          (a dead process: the broker publishes the will)
 
 States and events are never kept here: they lie in the outbox, which is the journal's, until a broker has them. Progress
@@ -17,7 +17,7 @@ import random
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -36,8 +36,9 @@ FAREWELL_SECONDS: Final = 2.0
 FIRST_RETRY_SECONDS: Final = 0.5
 LAST_RETRY_SECONDS: Final = 30.0
 _BATCH: Final = 64
-_ATTEMPTS_WITH_PROGRESS: Final = 64
+_ATTEMPTS_WITH_PROGRESS: Final = 1024
 _TOPICS_TO_CLEAR: Final = 4096
+_TOPICS_DUE: Final = 4096
 
 _log: Final = logs.get(__name__)
 
@@ -79,6 +80,7 @@ class StatusPublisher:
         self._progress: OrderedDict[str, Publication] = OrderedDict()
         self._progress_sent: dict[str, float] = {}
         self._expiring: OrderedDict[str, Publication] = OrderedDict()
+        self._due: OrderedDict[str, Callable[[], Publication | None]] = OrderedDict()
         self._told: mqtt.Connection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -102,6 +104,16 @@ class StatusPublisher:
         self._progress[attempt] = publication
         while len(self._progress) > _ATTEMPTS_WITH_PROGRESS:
             self._progress.popitem(last=False)
+        self._wake.set()
+
+    def tell(self, topic: str, current: Callable[[], Publication | None]) -> None:
+        """Have a retained topic told as `current`, which may block, says in its turn. Never waits, never raises.
+
+        It needs no entry in the outbox: a connection that ends before is followed by one that tells all of them.
+        """
+        self._due[topic] = current
+        while len(self._due) > _TOPICS_DUE:  # those dropped are told at a later connect
+            self._due.popitem(last=False)
         self._wake.set()
 
     async def __aenter__(self) -> Self:
@@ -175,13 +187,16 @@ class StatusPublisher:
         self._expiring.clear()
         await self._send(connection, self._online)
         await self._send_pending(connection)
-        for publication in await asyncio.to_thread(self._outbox.retained):
-            await self._send(connection, publication)
+        self._due.clear()  # all of them are told now
+        retained = await asyncio.to_thread(self._outbox.retained)
+        for start in range(0, len(retained), _BATCH):
+            await self._send_all(connection, retained[start : start + _BATCH])
 
     async def _follow(self, connection: mqtt.Connection) -> None:
         while True:
             self._wake.clear()
             await self._send_pending(connection)
+            await self._send_due(connection)
             await self._send_progress(connection)
             await self._clear_expired(connection)
             if self._stopping.is_set():
@@ -193,9 +208,21 @@ class StatusPublisher:
 
     async def _send_pending(self, connection: mqtt.Connection) -> None:
         while entries := await asyncio.to_thread(self._outbox.pending, _BATCH):
-            for entry in entries:
-                await self._send(connection, entry.publication)
-                await asyncio.to_thread(self._outbox.acknowledge, entry.number)
+            await self._send_all(connection, [entry.publication for entry in entries])
+            await asyncio.to_thread(self._outbox.acknowledge, entries[-1].number)
+
+    async def _send_due(self, connection: mqtt.Connection) -> None:
+        while self._due:
+            _, current = self._due.popitem(last=False)
+            publication = await asyncio.to_thread(current)
+            if publication is not None:
+                await self._send(connection, publication)
+
+    async def _send_all(self, connection: mqtt.Connection, publications: Sequence[Publication]) -> None:
+        """Send some in order, and wait until the broker has all of them: it answers one while it reads the next."""
+        async with asyncio.TaskGroup() as group:
+            for publication in publications:
+                group.create_task(self._send(connection, publication), name=f"publish {publication.topic}")
 
     async def _send_progress(self, connection: mqtt.Connection) -> None:
         now = asyncio.get_running_loop().time()

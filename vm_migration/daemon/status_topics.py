@@ -41,6 +41,10 @@ class Topics:
         """Which host owns a machine, retained."""
         return f"{self.prefix}/machine/{_level(machine)}/owner"
 
+    def evacuation(self, evacuation: str) -> str:
+        """How an evacuation or a restore stands, retained."""
+        return f"{self.prefix}/evacuation/{_level(evacuation)}/state"
+
     @property
     def prefix(self) -> str:
         """What every topic of the site begins with."""

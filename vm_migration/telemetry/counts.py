@@ -55,6 +55,13 @@ ARRIVALS_ACTIVATED: Final = Count("viaduct_arrivals_activated", "Machines that c
 ATTEMPTS_ENDED: Final = Count(
     "viaduct_attempts_ended", "Attempts that this orchestrator saw end, by how", "outcome", of=(Daemon.ORCHESTRATOR,)
 )
+EVACUATIONS_ENDED: Final = Count(
+    "viaduct_evacuations_ended",
+    "Evacuations and restores that this orchestrator drove to their end, by how",
+    "kind",
+    "outcome",
+    of=(Daemon.ORCHESTRATOR,),
+)
 ALL: Final = (
     REFUSED_CALLS,
     LOST_AUDIT_LINES,
@@ -66,4 +73,5 @@ ALL: Final = (
     ARRIVALS_PREPARED,
     ARRIVALS_ACTIVATED,
     ATTEMPTS_ENDED,
+    EVACUATIONS_ENDED,
 )

@@ -104,6 +104,20 @@ UNRESOLVED: Final = Gauge(
 OUTBOX: Final = Gauge(
     "viaduct_outbox_backlog_messages", "Messages that the broker does not have yet, 10000 at most", of=_ORCHESTRATOR
 )
+EVACUATIONS: Final = Gauge("viaduct_evacuations", "Evacuations and restores that are open", ("kind",), _ORCHESTRATOR)
+EVACUATION_MACHINES: Final = Gauge(
+    "viaduct_evacuation_machines",
+    "Machines of the open evacuation or restore of a host: waiting, moving, or how their move ended",
+    ("host", "kind", "state"),
+    _ORCHESTRATOR,
+)
+EVACUATION_DONE: Final = Gauge(
+    "viaduct_evacuation_done_ratio",
+    "How much of the memory of its machines has an outcome, 0 to 1",
+    ("host", "kind"),
+    _ORCHESTRATOR,
+)
+MAINTENANCE: Final = Gauge("viaduct_hosts_in_maintenance", "Hosts that nobody chooses", of=_ORCHESTRATOR)
 
 ALL: Final = (
     BUILD,
@@ -132,6 +146,10 @@ ALL: Final = (
     ATTEMPTS_IN_PHASE,
     UNRESOLVED,
     OUTBOX,
+    EVACUATIONS,
+    EVACUATION_MACHINES,
+    EVACUATION_DONE,
+    MAINTENANCE,
 )
 
 

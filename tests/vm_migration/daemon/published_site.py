@@ -96,6 +96,24 @@ def progress(percent: int) -> Publication:
 
 
 OWNER = documents.owner_message(TOPICS, documents.Owner(machine="qat-guest", host="host-b", epoch=3))
+EVACUATION = documents.evacuation_message(
+    TOPICS,
+    documents.EvacuationState(
+        evacuation=f"ev-{ATTEMPT}",
+        kind="evacuate",
+        host="host-a",
+        parallel=2,
+        percent=50,
+        machines=(
+            documents.EvacuationMove(machine="qat-guest", destination="host-b", attempt=ATTEMPT, outcome="completed"),
+            documents.EvacuationMove(machine="waits", destination=None, attempt=None, outcome=None),
+        ),
+        cancel_requested=False,
+        outcome=None,
+        created=NOW,
+        updated=NOW,
+    ),
+)
 
 
 def publisher(url: str, outbox: Outbox = NOTHING, session: str = "s1", fraction: float = 0.0) -> StatusPublisher:

@@ -8,7 +8,16 @@ import pytest
 
 from orchestrator.store.claim import DAEMON as DRIVER
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Reader, RunningBroker
-from tests.vm_migration.daemon.published_site import ATTEMPT, OWNER, TOPICS, Journal, connected, event, progress
+from tests.vm_migration.daemon.published_site import (
+    ATTEMPT,
+    EVACUATION,
+    OWNER,
+    TOPICS,
+    Journal,
+    connected,
+    event,
+    progress,
+)
 from tests.vm_migration.daemon.written_log import Written
 from vm_migration.daemon.broker_acl import broker_acl, password_user
 from vm_migration.daemon.broker_url import Broker, BrokerTls, parse_broker
@@ -85,6 +94,7 @@ async def told(reader: Reader, end: str) -> list[str]:
 async def test_everybody_publishes_what_is_his_and_the_viewer_reads_it(site: Site) -> None:
     journal = Journal()
     journal.add(OWNER)
+    journal.add(EVACUATION)
     journal.add(event(2))
     async with site.running().reader(*site.arguments(BOARD)) as reader:
         for host in HOSTS:
@@ -102,6 +112,7 @@ async def test_everybody_publishes_what_is_his_and_the_viewer_reads_it(site: Sit
         TOPICS.agent("host-b", "source"),
         TOPICS.orchestrator(f"{DRIVER}-host-a-7000"),
         TOPICS.owner("qat-guest"),
+        EVACUATION.topic,
         TOPICS.event(ATTEMPT),
         TOPICS.progress(ATTEMPT),
     ):
@@ -113,6 +124,7 @@ async def test_everybody_publishes_what_is_his_and_the_viewer_reads_it(site: Sit
     [
         (HOSTS[0], TOPICS.agent("host-b", "dest")),
         (HOSTS[0], TOPICS.owner("qat-guest")),
+        (HOSTS[0], EVACUATION.topic),
         (HOSTS[0], TOPICS.orchestrator(DRIVER)),
         (MAIN, TOPICS.agent("host-a", "dest")),
         (ANNA, TOPICS.agent("host-a", "dest")),

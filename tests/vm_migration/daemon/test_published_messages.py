@@ -10,6 +10,7 @@ import yaml
 from tests.vm_migration.daemon.mqtt_brokers import Received, RunningBroker
 from tests.vm_migration.daemon.published_site import (
     ATTEMPT,
+    EVACUATION,
     OWNER,
     TOPICS,
     Journal,
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[3]
 async def test_real_messages_are_as_described(broker: RunningBroker) -> None:
     journal = Journal()
     journal.add(OWNER)
+    journal.add(EVACUATION)
     journal.add(documents.state_message(TOPICS, state(1, "completed"), time.time() + 3600))
     journal.add(event(2, documents.Problem(code="timeout", message="Too long", hint="Try again")))
     async with broker.reader() as reader:
@@ -72,7 +74,7 @@ class Description:
             assert message.properties["content-type"] == self.document["defaultContentType"]
             assert message.properties["payload-format-indicator"] == 1
             user = message.properties["user-properties"]
-            facts = {"schema", "attempt", "epoch"} & set(message.document)
+            facts = {"schema", "attempt", "epoch", "evacuation"} & set(message.document)
             assert user == {fact: str(message.document[fact]) for fact in facts}
 
     @staticmethod

@@ -17,6 +17,7 @@ from tests.vm_migration.daemon.published_site import (
     state,
 )
 from vm_migration.daemon import status_documents as documents
+from vm_migration.daemon.publication import Publication
 
 
 async def test_birth_documents_and_farewell(broker: RunningBroker) -> None:
@@ -97,3 +98,26 @@ async def test_the_truth_has_the_last_word_over_an_older_pending_state(broker: R
         await connected(status)
         states = await reader.until_topic("/state", 3)
     assert sequences(states) == [1, 2, 2]
+
+
+async def test_a_topic_that_changed_is_told_as_it_stands_when_its_turn_comes(broker: RunningBroker) -> None:
+    standing = documents.owner_message(TOPICS, documents.Owner(machine="other", host="host-a", epoch=1))
+    asked: list[str] = []
+
+    def current() -> Publication:
+        asked.append(standing.topic)
+        return standing
+
+    async with broker.reader() as reader, publisher(broker.url) as status:
+        status.tell(standing.topic, current)  # nobody is there yet, who would be told all of them first
+        await connected(status)
+        assert asked == []
+        status.tell(standing.topic, current)
+        status.tell(standing.topic, current)
+        [told] = await reader.until_topic("machine/other/owner")
+        status.tell(OWNER.topic, lambda: None)
+        status.tell(standing.topic, current)
+        await reader.until_topic("machine/other/owner", 2)
+    assert told.document["host"] == "host-a"
+    assert len(asked) == 2
+    assert [one.topic for one in reader.messages if one.topic == OWNER.topic] == []
