@@ -10,6 +10,7 @@ from uuid import UUID
 from source_agent.bulk_stream import BulkStream, Carrier
 from source_agent.direct_carrier import direct_carrier
 from source_agent.grpc_carrier import grpc_carrier
+from source_agent.own_stream.far_connection import far_connection
 from source_agent.pulse import STALL
 from source_agent.sequences import SeenSequence
 from source_agent.terms import GRPC, SEALED
@@ -20,6 +21,9 @@ from vm_migration.errors import MigrationError, Refused
 from vm_migration.link.call import call
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.direct_hello import Hello
+from vm_migration.link.machine_stream.carried import Far
+from vm_migration.link.machine_stream.opening import Opening
+from vm_migration.link.machine_stream.order import StreamRole
 from vm_migration.link.tls import TlsFiles
 
 CONTROL_DEADLINE: Final = 10.0
@@ -99,6 +103,15 @@ class DestinationLink:
             return direct_carrier(self._bulk, self._tls, self._host, hello, peer)
         channel = self._channels(self._bulk, self._tls, self._host)
         return grpc_carrier(channel, self._attempt, ticket, ordinal, self.peer)
+
+    def connection(self, ticket: bytes, role: StreamRole, ordinal: int) -> AbstractAsyncContextManager[Far]:
+        """Keep a connection of a machine's own stream open for the length of the context; entered, it is there.
+
+        Raises:
+            MigrationError: It could not be opened.
+        """
+        channel = self._channels(self._bulk, self._tls, self._host)
+        return far_connection(channel, Opening(self._attempt, ticket, role, ordinal), self.peer)
 
     async def _require_offered(self) -> None:
         if self._transport not in await self._features():

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from source_agent.bulk_stream import Unsent
-from vm_migration.link.status import from_rpc_error
+from vm_migration.link.status import Metadata, from_rpc_error
 
 BULK_METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
 
@@ -17,16 +17,10 @@ BULK_METHOD: Final = "/vm_migration.api.v1.Bulk/Send"
 class GrpcCarrier:
     """One call."""
 
-    def __init__(self, channel: grpc.aio.Channel, attempt: str, ticket: bytes, ordinal: int, peer: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, method: str, metadata: Metadata, peer: str) -> None:
         self._peer: Final = peer
-        metadata = (
-            ("viaduct-attempt", attempt),
-            ("viaduct-stream", str(ordinal)),
-            ("viaduct-ticket-bin", ticket),
-            ("viaduct-progress", "1"),
-        )
-        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(BULK_METHOD)
-        self._call: Final = method(metadata=metadata)
+        both: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+        self._call: Final = both(metadata=metadata)
 
     async def write(self, parts: Sequence[bytes | memoryview]) -> None:
         """Take a message; its parts are joined, which copies them."""
@@ -47,6 +41,10 @@ class GrpcCarrier:
             raise from_rpc_error(error, self._peer) from None
         return message if isinstance(message, bytes) else None
 
+    async def end(self) -> None:
+        """Say that no message follows; answers are still read."""
+        await self._call.done_writing()
+
     def cancel(self) -> None:
         """End the call."""
         self._call.cancel()
@@ -58,7 +56,13 @@ async def grpc_carrier(
 ) -> AsyncIterator[GrpcCarrier]:
     """Keep a stream open on a channel that is given away, for the length of the context."""
     async with channel:
-        carrier = GrpcCarrier(channel, attempt, ticket, ordinal, peer)
+        metadata = (
+            ("viaduct-attempt", attempt),
+            ("viaduct-stream", str(ordinal)),
+            ("viaduct-ticket-bin", ticket),
+            ("viaduct-progress", "1"),
+        )
+        carrier = GrpcCarrier(channel, BULK_METHOD, metadata, peer)
         try:
             yield carrier
         finally:

@@ -57,6 +57,23 @@ class PagesDiffer(AttemptFailed):
         self.mismatched = pages
 
 
+def require_ready(answer: destination_pb2.FinishResponse, stop: Stop) -> None:
+    """Check that a destination holds the whole machine of a stop, verified.
+
+    Raises:
+        PagesDiffer: Verification refused it.
+        AttemptFailed: It is not ready.
+    """
+    if answer.pages_mismatched:
+        raise PagesDiffer(answer)
+    if not answer.ready or answer.pause != stop.pause:
+        raise AttemptFailed(
+            answer.error.code or "not-ready",
+            f"Destination did not become ready: {answer.error.message or 'no reason given'}",
+            answer.error.hint,
+        )
+
+
 async def stop_and_make_ready(
     custody: Custody,
     link: DestinationLink,
@@ -96,14 +113,7 @@ async def stop_and_make_ready(
     )
     answer = await link.finish(request, bound_ms / 1000)
     verified_ns = loop_ns()
-    if answer.pages_mismatched:
-        raise PagesDiffer(answer)
-    if not answer.ready or answer.pause != stop.pause:
-        raise AttemptFailed(
-            answer.error.code or "not-ready",
-            f"Destination did not become ready: {answer.error.message or 'no reason given'}",
-            answer.error.hint,
-        )
+    require_ready(answer, stop)
     return Ready(
         stop=stop,
         process=await custody.answer_or_proof(),

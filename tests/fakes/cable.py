@@ -17,8 +17,15 @@ class Cable:
     whole: asyncio.Event = field(default_factory=asyncio.Event)
     """Cleared: what was sent arrives nowhere, and no connection is closed."""
 
+    ways: set[asyncio.Task[None]] = field(default_factory=set)
+
     def pull(self) -> None:
         self.whole.clear()
+
+    def cut(self) -> None:
+        """Close every connection, at both of its ends, in whatever it is."""
+        for way in self.ways:
+            way.cancel()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
@@ -33,7 +40,7 @@ class Cable:
 async def cable_to(address: str) -> AsyncIterator[Cable]:
     """Lay a cable to an address on loopback."""
     host, port = address.rsplit(":", 1)
-    cable, ends = Cable(), set[asyncio.Task[None]]()
+    cable = Cable()
     cable.whole.set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +49,7 @@ async def cable_to(address: str) -> AsyncIterator[Cable]:
             asyncio.create_task(cable.carry(reader, far_writer)),
             asyncio.create_task(cable.carry(far_reader, writer)),
         ]
-        ends.update(ways)
+        cable.ways.update(ways)
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -57,7 +64,6 @@ async def cable_to(address: str) -> AsyncIterator[Cable]:
     try:
         yield cable
     finally:
-        for end in ends:
-            end.cancel()
+        cable.cut()
         server.close()
         await server.wait_closed()

@@ -212,6 +212,7 @@ class FinishRequest(_message.Message):
     VERIFY_FIELD_NUMBER: _builtins.int
     MACHINE_STATE_FIELD_NUMBER: _builtins.int
     DEVICE_DATA_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
     pause: _builtins.int
     round: _builtins.int
     """the last round, whose barrier is closed"""
@@ -223,6 +224,10 @@ class FinishRequest(_message.Message):
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
     def device_data(self) -> Global___DeviceTotal: ...
+    @_builtins.property
+    def spans(self) -> Global___SpanDigests:
+        """of a machine that sends its own stream, which names no round, where it is verified"""
+
     def __init__(
         self,
         *,
@@ -233,14 +238,44 @@ class FinishRequest(_message.Message):
         verify: _builtins.bool = ...,
         machine_state: _builtins.bytes = ...,
         device_data: Global___DeviceTotal | None = ...,
+        spans: Global___SpanDigests | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key", "spans", b"spans"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key", "machine_state", b"machine_state", "pause", b"pause", "round", b"round", "verify", b"verify", "was_running", b"was_running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_data", b"device_data", "key", b"key", "machine_state", b"machine_state", "pause", b"pause", "round", b"round", "spans", b"spans", "verify", b"verify", "was_running", b"was_running"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FinishRequest: _TypeAlias = FinishRequest  # noqa: Y015
+
+@_typing.final
+class SpanDigests(_message.Message):
+    """Digests of a machine's memory in spans of pages: xxh3-64, little-endian, ascending; the last span may be shorter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGES_FIELD_NUMBER: _builtins.int
+    SPAN_PAGES_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    pages: _builtins.int
+    """of memory, of 4 KiB"""
+    span_pages: _builtins.int
+    """see docs/protocol/machine-stream.md"""
+    digests: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        pages: _builtins.int = ...,
+        span_pages: _builtins.int = ...,
+        digests: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "pages", b"pages", "span_pages", b"span_pages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpanDigests: _TypeAlias = SpanDigests  # noqa: Y015
 
 @_typing.final
 class FinishResponse(_message.Message):
