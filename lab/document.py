@@ -24,7 +24,7 @@ class LabRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     disagreements: tuple[str, ...]
     """What was expected and not seen, in words."""
     stream: str
-    """completed, failed, blocked, allowed or measured."""
+    """completed, failed, blocked, allowed, measured or updated."""
     verifier: str | None
     """accepts or refuses; null where nothing was verified."""
     pages_lost: int | None

@@ -20,7 +20,7 @@ class Observation:
     """What was seen. Pages are indexes in RAM; None means that nobody looked."""
 
     outcome: str
-    """completed, failed, blocked, allowed or measured."""
+    """completed, failed, blocked, allowed, measured or updated."""
     error: str = ""
     blockers: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -44,6 +44,14 @@ class Observation:
     """How often a device went from one domain to another, from the beginning of the migration on."""
     complaints: tuple[str, ...] = ()
     """What a process logged as a warning or an error, where the migration should have gone without one."""
+    updates: int = 0
+    """How many processes have taken the machine over."""
+    jobs: str = ""
+    """whole or lost, of an update."""
+    devices_reset: int = 0
+    mappings_changed: int = 0
+    locked_memory: str = ""
+    """own or left-behind, of an update."""
     missed: tuple[str, ...] = ()
     """Moments at which something was to be done, and that never came before the guest stopped."""
 
@@ -77,6 +85,7 @@ def _disagreements(expected: Expectation, seen: Observation) -> Iterator[str]:
     yield from _counts(expected, seen)
     yield from _trackers(expected, seen)
     yield from _guest(expected, seen)
+    yield from _update(expected, seen)
 
 
 def _pages(expected: Expectation, seen: Observation) -> Iterator[str]:
@@ -121,6 +130,19 @@ def _guest(expected: Expectation, seen: Observation) -> Iterator[str]:
         yield f"{seen.guest_errors} guest errors, not {expected.guest_errors}"
     if expected.own_errors is not None and not _as_many(seen.own_errors, expected.own_errors):
         yield f"{seen.own_errors} errors of the guest's own, expected {expected.own_errors}"
+
+
+def _update(expected: Expectation, seen: Observation) -> Iterator[str]:
+    if expected.updates is not None and seen.updates != expected.updates:
+        yield f"{seen.updates} updates, not {expected.updates}"
+    if expected.jobs is not None and seen.jobs != expected.jobs:
+        yield f"jobs {seen.jobs or 'not looked at'}, not {expected.jobs}"
+    if expected.devices_reset is not None and seen.devices_reset != expected.devices_reset:
+        yield f"{seen.devices_reset} devices reset, not {expected.devices_reset}"
+    if expected.mappings_changed is not None and seen.mappings_changed != expected.mappings_changed:
+        yield f"{seen.mappings_changed} mappings made or unmade, not {expected.mappings_changed}"
+    if expected.locked_memory is not None and seen.locked_memory != expected.locked_memory:
+        yield f"locked memory {seen.locked_memory or 'not looked at'}, not {expected.locked_memory}"
 
 
 def _as_many(count: int, expected: int | str) -> bool:

@@ -25,6 +25,7 @@ from vmm.assembly.specification import (
     Table,
     check_specification,
 )
+from vmm.update.rules import UpdateRules
 
 
 def _moment(name: str) -> str:
@@ -49,8 +50,9 @@ no more; everything in the guest comes to rest; the host's next bitmap query, or
 class RunSpecification(Table):
     """How the scenario is run; sizes in bytes, rates in bytes a second."""
 
-    kind: Literal["migrate", "plan", "dirty-rate"] = "migrate"
-    """`plan` asks for blockers and the forecast only; `dirty-rate` measures without a migration."""
+    kind: Literal["migrate", "plan", "dirty-rate", "update"] = "migrate"
+    """`plan` asks for blockers and the forecast only; `dirty-rate` measures without a migration; `update` has other
+    processes take the machine over, on its host."""
     in_process_only: bool = False
     seed: int = Field(default=1, ge=0, lt=1 << 32)
     bandwidth: Rate = 1_250_000_000
@@ -62,6 +64,40 @@ class RunSpecification(Table):
     host_page_size: HostPage = 4096
     sparse: bool = False
     """RAM that nobody touched stands for data: it is sent in no time here, and charged on the link as if it were."""
+
+
+class UpdateSpecification(Table):
+    """How the machine is updated, of `run.kind = "update"`: switches of vmm.update.rules, and what its host is like."""
+
+    times: int = Field(default=2, ge=1, le=10)
+    gap_ms: int = Field(default=5, ge=0, le=1000)
+    """How long the guest stands still, while its devices work."""
+    heed_blockers: bool = True
+    """False goes on in spite of them, to show what they are for."""
+    tracking: bool = False
+    """Dirty pages are tracked while the update is asked for."""
+    invariant_device_names: bool = True
+    """False for devices that are called by the numbers of their descriptors (seed 4, patches 9 to 11)."""
+    map_by_file: bool = True
+    """False for mappings by user address (seed 4, patches 5 to 8)."""
+    host_updates_vaddr: bool = True
+    host_changes_process: bool = True
+    locked_memory_limit: Size | None = None
+    """RLIMIT_MEMLOCK of each new process; none where it may lock what it likes."""
+    preserve_descriptors: bool = True
+    reconstruct_device: bool = True
+    reconstruct_hwpt: bool = True
+    preserve_mappings: bool = True
+    skip_reset: bool = True
+    abandon_addresses: bool = True
+    register_addresses: bool = True
+    change_process: bool = True
+    preserve_interrupts: bool = True
+    close_kvm_after_update: bool = True
+
+    def rules(self) -> UpdateRules:
+        """Return what the processes are built with."""
+        return UpdateRules(**{name: getattr(self, name) for name in UpdateRules.__dataclass_fields__})
 
 
 class Action(Table):
@@ -77,7 +113,7 @@ class Action(Table):
 class Expectation(Table):
     """What must be seen; what is left out is not looked at."""
 
-    outcome: Literal["completed", "failed", "blocked", "allowed", "measured"]
+    outcome: Literal["completed", "failed", "blocked", "allowed", "measured", "updated"]
     error: str = ""
     """A part of the stream's error text, or of a blocker's message."""
     blockers: tuple[str, ...] | None = None
@@ -98,6 +134,15 @@ class Expectation(Table):
     """Whether devices went from one domain to another while the machine moved."""
     complaints: Literal["none", "some"] = "none"
     """What the host refused and nobody but a log was told, of a migration that completed or a measurement."""
+    updates: int | None = None
+    """How many processes have taken the machine over."""
+    jobs: Literal["whole", "lost"] | None = None
+    """Whether every job that devices had was answered, and more were done, once the machine had changed hands."""
+    devices_reset: int | None = None
+    mappings_changed: int | None = None
+    """Mappings that the host made or unmade while the machine changed hands."""
+    locked_memory: Literal["own", "left-behind"] | None = None
+    """Whose the pages are that devices reach: the process's that has the machine, or in part one's that is gone."""
     standstill_as_planned: bool = False
     """The run stands still for as long as the plan says, within a tenth."""
 
@@ -106,7 +151,16 @@ class Expectation(Table):
         return self.model_copy(update={**dict.fromkeys(_INSIDE), "standstill_as_planned": False})
 
 
-_INSIDE: Final = ("flushes", "unmaps", "stale_mappings", "tracker", "own_errors")
+_INSIDE: Final = (
+    "flushes",
+    "unmaps",
+    "stale_mappings",
+    "tracker",
+    "own_errors",
+    "devices_reset",
+    "mappings_changed",
+    "locked_memory",
+)
 
 
 class ScenarioDocument(Table):
@@ -117,6 +171,7 @@ class ScenarioDocument(Table):
     sources: tuple[str, ...] = ()
     """Where the claim is made: seed and patch, or section of the semantics."""
     run: RunSpecification = RunSpecification()
+    update: UpdateSpecification = UpdateSpecification()
     action: tuple[Action, ...] = ()
     expect: Expectation
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from lab.observation import Observation
-from lab.scenario import Expectation, Scenario
+from lab.scenario import Expectation, Scenario, UpdateSpecification
 from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import DeviceSpecification, MachineSpecification, RulesSpecification
 
@@ -16,7 +16,8 @@ _VERDICTS: Final = {"accepts": "accepted", "refuses": "refused"}
 
 def configuration(scenario: Scenario) -> str:
     """Return what is special about a scenario's machine: vIOMMU, devices, guest, switches that are off."""
-    return ", ".join(_configuration(scenario.machine, scenario.document.run.host_page_size))
+    document = scenario.document
+    return ", ".join((*_configuration(scenario.machine, document.run.host_page_size), *_how(document.update)))
 
 
 def expectation(expected: Expectation) -> str:
@@ -41,6 +42,7 @@ def _expectation(expected: Expectation) -> Iterator[str]:
         yield f"{expected.unmaps} unmaps"
     if expected.stale_mappings:
         yield f"{expected.stale_mappings} stale mappings"
+    yield from _update(expected)
     if expected.standstill_as_planned:
         yield "stands still as planned"
     if expected.error and not expected.blockers:
@@ -55,8 +57,22 @@ def _sight(seen: Observation) -> Iterator[str]:
         yield f"{seen.unmaps} unmaps"
     if seen.stale_mappings:
         yield f"{seen.stale_mappings} stale mappings"
+    yield from _update(seen)
     if seen.standstill_ms >= _LONG_MS:
         yield f"stood still for {seen.standstill_ms / 1000:.1f} s"
+
+
+def _update(said: Expectation | Observation) -> Iterator[str]:
+    if said.updates:
+        yield "1 update" if said.updates == 1 else f"{said.updates} updates"
+    if said.jobs == "lost":
+        yield "jobs lost"
+    if said.devices_reset:
+        yield f"{said.devices_reset} reset"
+    if said.mappings_changed:
+        yield f"{said.mappings_changed} mappings made or unmade"
+    if said.locked_memory == "left-behind":
+        yield "locked memory left behind"
 
 
 def _outcome(outcome: str, blockers: Collection[str], warnings: Collection[str]) -> str:
@@ -80,6 +96,14 @@ def _configuration(machine: MachineSpecification, host_page_size: int) -> Iterat
     if host_page_size != 4096:
         yield f"host pages {format_size(host_page_size)}"
     yield from _rules(machine.rules)
+
+
+def _how(update: UpdateSpecification) -> Iterator[str]:
+    yield from (f"{name} off" for name, value in update.model_dump().items() if value is False and name != "tracking")
+    if update.tracking:
+        yield "tracking"
+    if update.locked_memory_limit is not None:
+        yield f"may lock {format_size(update.locked_memory_limit)}"
 
 
 def _memory(size: int) -> str:

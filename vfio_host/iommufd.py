@@ -22,6 +22,7 @@ from vfio_host.interface.bitmaps import encoded_room
 from vfio_host.interface.numbers import PAGE_SIZE, U64_MAX, GetDirtyFlags, HwptFlags, MapFlags
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.iova_ranges import INTERRUPT_WINDOW, allowed, contains
+from vfio_host.locked_memory import MayLock, require_room, unlimited
 from vfio_host.memory_file import MemoryFile
 
 CAPABILITY_DIRTY_TRACKING: Final = 1
@@ -63,10 +64,14 @@ Kind = TypeVar("Kind", Ioas, Hwpt, BoundDevice)
 
 
 class Iommufd:
-    """One open /dev/iommu, on a host with pages of `page_size` bytes."""
+    """One open /dev/iommu, on a host with pages of `page_size` bytes.
 
-    def __init__(self, page_size: int = PAGE_SIZE) -> None:
+    `may_lock` says what processes may have locked.
+    """
+
+    def __init__(self, page_size: int = PAGE_SIZE, *, may_lock: MayLock = unlimited) -> None:
         self._page_size: Final = page_size
+        self._may_lock: Final = may_lock
         self._objects: dict[int, Object] = {}
         self._last_id = 0
 
@@ -142,13 +147,15 @@ class Iommufd:
         """IOMMU_IOAS_MAP and MAP_FILE by a process, at a fixed IOVA, into every table of the address space.
 
         EINVAL for alignment, no permission or a forbidden range, EOVERFLOW for a wrap, EEXIST for an overlap,
-        EOPNOTSUPP for an unknown flag.
+        EOPNOTSUPP for an unknown flag, ENOMEM for more than the process may have locked.
         """
         self.check_map(ioas_id, flags, offset=offset, iova=iova, length=length)
         if offset < 0 or offset + length > memory.size:
             raise CallRefused(errno.EINVAL, f"File of {memory.size} bytes ends before offset 0x{offset:x} and {length}")
         readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
         ioas = self._get(ioas_id, Ioas)
+        if ioas.hwpts:
+            require_room(self._may_lock, process, length)
         ioas.shape.map(
             iova, length, memory, offset, readable=readable, writable=writable, owner=process, by_file=by_file
         )
@@ -196,12 +203,15 @@ class Iommufd:
     def change_process(self, process: int) -> None:
         """IOMMU_IOAS_CHANGE_PROCESS: count every mapping of the context as a process's from here on.
 
-        EINVAL when one of them is by user address, and then none has changed (iommufd_ioas_change_process).
+        EINVAL when one of them is by user address, ENOMEM when they are more than it may have locked, and then none
+        has changed (iommufd_ioas_change_process).
         """
-        spaces = [each.shape for each in self._objects.values() if isinstance(each, Ioas)]
-        mappings = [mapping for shape in spaces for mapping in shape.overlapping(0, U64_MAX + 1)]
+        spaces = [each for each in self._objects.values() if isinstance(each, Ioas)]
+        mappings = [mapping for space in spaces for mapping in space.shape.overlapping(0, U64_MAX + 1)]
         if not all(mapping.by_file for mapping in mappings):
             raise CallRefused(errno.EINVAL, "A mapping is by user address, which no other process has")
+        pinned = [each for space in spaces if space.hwpts for each in space.shape.overlapping(0, U64_MAX + 1)]
+        require_room(self._may_lock, process, sum(each.length for each in pinned if each.owner != process))
         for mapping in mappings:
             mapping.owner = process
 

@@ -34,6 +34,7 @@ from vfio_host.interface.numbers import (
 )
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.iova_ranges import allowed, contains
+from vfio_host.locked_memory import MayLock, require_room, unlimited
 from vfio_host.memory_file import UserAddresses
 
 MAX_MAPPINGS: Final = 65535
@@ -47,11 +48,19 @@ MAX_MAPPING_PAGES: Final = (1 << 31) - 1
 class Type1Container:
     """One open /dev/vfio/vfio, on a host with pages of `page_size` bytes.
 
-    `updates_vaddr` is false for a kernel without VFIO_UPDATE_VADDR.
+    `updates_vaddr` is false for a kernel without VFIO_UPDATE_VADDR; `may_lock` says what processes may have locked.
     """
 
-    def __init__(self, addresses: UserAddresses, page_size: int = PAGE_SIZE, *, updates_vaddr: bool = True) -> None:
+    def __init__(
+        self,
+        addresses: UserAddresses,
+        page_size: int = PAGE_SIZE,
+        *,
+        updates_vaddr: bool = True,
+        may_lock: MayLock = unlimited,
+    ) -> None:
         self._addresses: Final = addresses
+        self._may_lock: Final = may_lock
         self._page_size: Final = page_size
         self._groups: dict[str, DeviceIommu] = {}
         self._table: IoPageTable | None = None
@@ -134,7 +143,7 @@ class Type1Container:
 
         EINVAL for alignment, no permission, an unknown flag, a wrap or a forbidden range, and for more pages than can
         be tracked while they are; EEXIST for an overlap, ENOSPC past the limit of mappings, EFAULT where the caller
-        has no memory.
+        has no memory; ENOMEM, in both cases, for more than it may have locked.
         """
         table = self._live()
         registers = flags == MapFlags.VADDR and self._updates_vaddr
@@ -155,6 +164,8 @@ class Type1Container:
         memory, offset = self._addresses.find(vaddr, size, process)
         if self._tracking and size // self._page_size > MAX_MAPPING_PAGES:
             raise CallRefused(errno.EINVAL, f"Mapping of {size} bytes is too large to track")
+        if self._hardware:
+            require_room(self._may_lock, process, size)
         readable, writable = MapFlags.READ in flags, MapFlags.WRITE in flags
         table.map(iova, size, memory, offset, readable=readable, writable=writable, owner=process)
 
@@ -263,6 +274,8 @@ class Type1Container:
             raise CallRefused(errno.ENOENT, f"Nothing is mapped at 0x{iova:x}, {size} bytes")
         if mapping.has_address or (mapping.iova, mapping.length) != (iova, size):
             raise CallRefused(errno.EINVAL, f"Mapping at 0x{mapping.iova:x} has an address, or is not of {size} bytes")
+        if mapping.owner != process:  # it cannot be mediated devices alone: those forbid it
+            require_room(self._may_lock, process, size)
         mapping.has_address, mapping.owner = True, process
         self._without_address -= 1
 

@@ -4,7 +4,7 @@ The window is `least_rounds` intervals of `work_ms` each, with a harvest at the 
 interval N. What was written in truth is told by comparing RAM with a copy taken as tracking began.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,13 +15,21 @@ from lab.rehearsal.moments import Moments
 from lab.rehearsal.plan import plan_of
 from lab.rehearsal.side import Side, assembled_side, boot
 from lab.rehearsal.stale_mappings import stale_mappings
-from lab.scenario import Scenario
+from lab.scenario import RunSpecification, Scenario
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio.host_port import HostCallFailed
 
-_SETTLE_MS: Final = 40
+SETTLE_MS: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What tracking made of a window: the pages that it missed, and what failed."""
+
+    pages: frozenset[int]
+    failure: str | None
 
 
 def measure_dirty_pages(scenario: Scenario) -> Observation:
@@ -31,7 +39,7 @@ def measure_dirty_pages(scenario: Scenario) -> Observation:
         side.world.run_for(scenario.document.run.work_ms)
         moments = Moments(scenario.document.action, side)
         if moments.arrive("start"):
-            side.world.run_for(_SETTLE_MS)
+            side.world.run_for(SETTLE_MS)
         seen = replace(first_sight(side, plan_of(side, scenario)), blockers=(), error="")
         try:
             seen = _measure(scenario, side, moments, seen)
@@ -47,10 +55,29 @@ def measure_dirty_pages(scenario: Scenario) -> Observation:
 
 def _measure(scenario: Scenario, side: Side, moments: Moments, seen: Observation) -> Observation:
     run, machine, tally = scenario.document.run, side.machine, side.host.tally
-    before = _Copy(side.block)
     machine.take_failures()  # of what was before
+    window = look_for_missed(side, run, moments)
+    return replace(
+        seen,
+        outcome="measured" if window.failure is None else "failed",
+        error=window.failure or "",
+        lost_pages=window.pages,
+        unmaps=tally.unmaps,
+        flushes=tally.flushes,
+        rounds=run.least_rounds,
+        complaints=tuple(machine.take_failures()) if window.failure is None else (),
+    )
+
+
+def look_for_missed(side: Side, run: RunSpecification, moments: Moments) -> Window:
+    """Track what is written for a window, and return what was missed.
+
+    Raises:
+        HostCallFailed: Nothing is tracked.
+    """
+    machine, before = side.machine, _Copy(side.block)
     machine.start_tracking(TrackingReason.DIRTY_RATE)
-    tally.counting = True
+    side.host.tally.counting = True
     moments.arrive("tracking")
     found, failure = DirtyBitmap(side.block.pages), None
     for number in range(run.least_rounds):
@@ -62,19 +89,9 @@ def _measure(scenario: Scenario, side: Side, moments: Moments, seen: Observation
         found.merge(harvested.cpu)
         found.merge(harvested.dma)
     changed = before.changed()
-    tally.counting = False
+    side.host.tally.counting = False
     machine.stop_tracking()
-    missing = (changed - found).indexes().tolist()
-    return replace(
-        seen,
-        outcome="measured" if failure is None else "failed",
-        error=failure or "",
-        lost_pages=frozenset(missing),
-        unmaps=tally.unmaps,
-        flushes=tally.flushes,
-        rounds=run.least_rounds,
-        complaints=tuple(machine.take_failures()) if failure is None else (),
-    )
+    return Window(frozenset((changed - found).indexes().tolist()), failure)
 
 
 class _Copy:

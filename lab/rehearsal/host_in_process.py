@@ -20,13 +20,13 @@ import msgspec
 
 from vfio_host.interface import calls
 from vfio_host.interface.calls import Answer, AnyCall, Failed, HostConfiguration, Number, Opened
-from vfio_host.interface.numbers import DirtyPagesFlags, UnmapFlags
+from vfio_host.interface.numbers import DirtyPagesFlags, MapFlags, UnmapFlags
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.process.host import Host
 from vfio_host.process.iommu_files import ContainerFile, IommuFile
 from vfio_host.process.open_file import OpenFile, Opening, Received, carried_out
 from vfio_host.process.passthrough import PassthroughDevice
-from vmm.vfio.host_port import OpenObject, unless_failed
+from vmm.vfio.host_port import Descriptor, OpenObject, unless_failed
 
 _EVERYTHING: Final = (0, (1 << 64) - 1)
 
@@ -38,6 +38,8 @@ class Tally:
     counting: bool = False
     unmaps: int = 0
     """Unmaps of a range; the unmapping of everything, when a view of the address space ends, is not one."""
+    mappings: int = 0
+    """Mappings made or unmade."""
     flushes: int = 0
     """IOTLB flushes by queries that belong to an unmap."""
 
@@ -45,11 +47,19 @@ class Tally:
 class HostInProcess:
     """Implements `vmm.vfio.host_port.HostPort`, and `DoorbellWatcher` for the devices."""
 
-    def __init__(self, configuration: HostConfiguration) -> None:
+    def __init__(
+        self, configuration: HostConfiguration, *, by_file: bool = True, later_limit: int | None = None
+    ) -> None:
+        """Make it; without `by_file` mappings that are asked for by file are made by user address.
+
+        `later_limit` is what each process but the first may have locked.
+        """
         self.tally: Final = Tally()
         self._page_size: Final = configuration.page_size
         self._shift = 0
-        self._host: Final = Host(configuration)
+        self._by_file: Final = by_file
+        self._ram_address = 0
+        self._host: Final = Host(configuration, lambda process: later_limit if process else None)
         self._connection: Final = self._host.connect()
         self._files: Final[list[OpenFile]] = []
         self._page_tables: Final[dict[OpenFile, list[int]]] = {}
@@ -60,21 +70,32 @@ class HostInProcess:
         """The host's devices, in the order of its configuration."""
         return tuple(self._host.devices.values())
 
-    def open(self, path: str) -> OpenObject:
+    def connection(self, process: int = 0) -> Descriptor:
+        """Return what a process opens paths on."""
+        return _CalledDirectly(self, self._connection, process)
+
+    def passed_to(self, descriptor: Descriptor, process: int) -> Descriptor:
+        """Return a descriptor of this host as another process has it."""
+        if not isinstance(descriptor, _CalledDirectly):
+            raise TypeError(f"{type(descriptor).__name__} is no descriptor of this host")
+        return descriptor.of_process(process)
+
+    def open(self, path: str, process: int = 0) -> OpenObject:
         """Open a path."""
-        opened = _CalledDirectly(self, self._connection).open(calls.Open(path=path))
+        opened = self.connection(process).open(calls.Open(path=path))
         if opened is None:
             raise AssertionError(f"Opening {path} gave no file")
         return opened
 
-    def register_memory(self, address: int, length: int, descriptor: int) -> None:
+    def register_memory(self, address: int, length: int, descriptor: int, process: int = 0) -> None:
         """Tell what lies at a user address.
 
         A host of larger pages would have put it at a multiple of them; from here on it is told so.
         """
         self._shift = -address % self._page_size
+        self._ram_address = address
         call = calls.RegisterMemory(vaddr=address + self._shift, length=length)
-        _CalledDirectly(self, self._connection).call(call, (descriptor,))
+        self.connection(process).call(call, (descriptor,))
 
     def report_writes(self) -> bytes | None:
         """Return None: nobody bears witness here, and the oracle knows better."""
@@ -117,7 +138,7 @@ class HostInProcess:
         """Do one call; its errno is an answer."""
         if self._failing and self._fails(_kind(call)):
             return Failed(errno.EIO)
-        answer = carried_out(file, self._shifted(call), received)
+        answer = carried_out(file, self._shifted(self._addressed(call)), received)
         if isinstance(call, calls.HwptAlloc) and isinstance(answer, Number):
             self._page_tables.setdefault(file, []).append(answer.value)
         return answer
@@ -127,6 +148,14 @@ class HostInProcess:
         if left:
             self._failing[kind] = left - 1
         return left > 0
+
+    def _addressed(self, call: AnyCall) -> AnyCall:
+        if self._by_file or not isinstance(call, calls.IoasMapFile):
+            return call
+        address = self._ram_address + call.start
+        return calls.IoasMap(
+            ioas_id=call.ioas_id, flags=call.flags, user_va=address, length=call.length, iova=call.iova
+        )
 
     def _shifted(self, call: AnyCall) -> AnyCall:
         if not self._shift:
@@ -143,13 +172,18 @@ class HostInProcess:
 class _CalledDirectly:
     """Implements `vmm.vfio.host_port.Descriptor` on an open file."""
 
-    def __init__(self, host: HostInProcess, file: OpenFile) -> None:
+    def __init__(self, host: HostInProcess, file: OpenFile, process: int = 0) -> None:
         self._host: Final = host
         self._file: Final = file
+        self._process: Final = process
+
+    def of_process(self, process: int) -> "_CalledDirectly":
+        """Return the same open file as another process has it."""
+        return _CalledDirectly(self._host, self._file, process)
 
     def batch(self, made: Sequence[AnyCall], descriptors: Sequence[int] = ()) -> Sequence[Answer]:
         """Make calls in order; a file that one of them opens is closed again, since nobody takes it."""
-        received, answers = Received(descriptors), list[Answer]()
+        received, answers = Received(descriptors, caller=self._process), list[Answer]()
         tally, flushed = self._host.tally, 0
         for place, call in enumerate(made):
             before = self._flushes() if tally.counting else 0
@@ -157,6 +191,7 @@ class _CalledDirectly:
             if tally.counting:
                 flushed = self._flushes() - before if _kind(call) == "query" else flushed
                 self._count(call, flushed if place and _belongs(made[place - 1], call) else 0)
+                tally.mappings += _changes_mappings(call) and not isinstance(outcome, Failed)
             if isinstance(outcome, Opening):
                 self._host.forget(outcome.file)
                 outcome = Opened(outcome.id, 0)
@@ -169,11 +204,11 @@ class _CalledDirectly:
 
     def open(self, call: AnyCall) -> OpenObject | None:
         """Make one call that answers with a new descriptor, or with none."""
-        outcome = unless_failed(call, self._host.carry_out(self._file, call, Received(())))
+        outcome = unless_failed(call, self._host.carry_out(self._file, call, Received((), caller=self._process)))
         if not isinstance(outcome, Opening):
             return None
         self._host.follow(outcome.file)
-        return OpenObject(outcome.id, _CalledDirectly(self._host, outcome.file))
+        return OpenObject(outcome.id, _CalledDirectly(self._host, outcome.file, self._process))
 
     def close(self) -> None:
         """Close the file."""
@@ -200,6 +235,16 @@ def _kind(call: AnyCall) -> str:
             return "unmap"
         case _:
             return ""
+
+
+def _changes_mappings(call: AnyCall) -> bool:
+    match call:
+        case calls.MapDma(flags=flags):
+            return MapFlags.VADDR not in flags
+        case calls.UnmapDma(flags=of_unmap):
+            return UnmapFlags.VADDR not in of_unmap
+        case _:
+            return isinstance(call, calls.IoasMap | calls.IoasMapFile | calls.IoasUnmap)
 
 
 def _is_unmap_of_range(call: AnyCall) -> bool:

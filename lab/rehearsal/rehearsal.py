@@ -6,6 +6,7 @@ from lab.observation import Observation
 from lab.rehearsal.dirty_rate import measure_dirty_pages
 from lab.rehearsal.migration import rehearse_migration
 from lab.rehearsal.plan_only import make_plan
+from lab.rehearsal.update import rehearse_update
 from lab.scenario import Scenario
 from vm_migration.errors import InvalidInput
 from vmm.assembly.quantity_text import format_size
@@ -28,7 +29,12 @@ def rehearse(scenario: Scenario) -> Observation:
     if kind != "plan" and size > _MOST:
         text = f"{scenario.name} runs with at most {format_size(_MOST)} of RAM, and has {format_size(size)}"
         raise InvalidInput("too-much-memory", text, 'A plan (run.kind = "plan") has no such limit')
-    ways = {"migrate": rehearse_migration, "plan": make_plan, "dirty-rate": measure_dirty_pages}
+    ways = {
+        "migrate": rehearse_migration,
+        "plan": make_plan,
+        "dirty-rate": measure_dirty_pages,
+        "update": rehearse_update,
+    }
     try:
         return ways[kind](scenario)
     except (HostCallFailed, CachingModeRequired) as error:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from lab.rehearsal.host_in_process import HostInProcess
 from lab.rehearsal.material import seeded_material, touch
 from lab.rehearsal.world import World
@@ -49,7 +51,7 @@ def assembled_side(
     """
     wanted = scenario.machine if specification is None else specification
     block = RamBlock.create(f"lab-{scenario.name}", wanted.memory.size)
-    host = HostInProcess(host_configuration(wanted, scenario.document.run.host_page_size))
+    host = _host(scenario, wanted)
     try:
         machine = Machine(wanted, block, host)
         try:
@@ -61,6 +63,16 @@ def assembled_side(
     finally:
         host.close()
         block.close()
+
+
+def _host(scenario: Scenario, wanted: MachineSpecification) -> HostInProcess:
+    update = scenario.document.update
+    configuration = msgspec.structs.replace(
+        host_configuration(wanted, scenario.document.run.host_page_size),
+        update_vaddr=update.host_updates_vaddr,
+        change_process=update.host_changes_process,
+    )
+    return HostInProcess(configuration, by_file=update.map_by_file, later_limit=update.locked_memory_limit)
 
 
 def boot(side: Side, seed: int) -> None:

@@ -76,6 +76,7 @@ def require_agents_can(scenario: Scenario) -> None:
     reasons = [
         (run.in_process_only, "it says so (run.in_process_only)"),
         (run.kind == "dirty-rate", "only one process knows which pages were written in a window"),
+        (run.kind == "update", "only one process takes a part of an update away"),
         (run.sparse or run.host_page_size != 4096, "its memory is not this host's"),
         (any(action.do.startswith("fail-") for action in scenario.document.action), "it has the host fail"),
         (any(action.at == "pausing" for action in scenario.document.action), "it acts between harvest and pause"),

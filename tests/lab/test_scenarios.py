@@ -5,9 +5,10 @@ import pytest
 from lab.catalogue import find, shipped
 from lab.observation import disagreements
 from lab.rehearsal.rehearsal import rehearse
-from lab.scenario import SHIPPED, Scenario
+from lab.scenario import SHIPPED, Scenario, UpdateSpecification
 from vm_migration.errors import InvalidInput
 from vmm.rules import Rules
+from vmm.update.rules import UpdateRules
 
 SCENARIOS = shipped()
 
@@ -36,6 +37,10 @@ def test_each_switch_is_turned_off_in_some_scenario() -> None:
         name for scenario in SCENARIOS for name, value in scenario.machine.rules.model_dump().items() if value is False
     }
     assert off == set(Rules.__dataclass_fields__) - {"set"}
+    updates = [scenario.document.update.model_dump() for scenario in SCENARIOS]
+    off = {name for update in updates for name, value in update.items() if value is False and name != "tracking"}
+    assert off >= set(UpdateRules.__dataclass_fields__)
+    assert off == {name for name, value in UpdateSpecification().model_dump().items() if value is True}
 
 
 def test_every_claim_has_its_source() -> None:

@@ -17,6 +17,11 @@ SEEN = Observation(
     trackers=("iommu", "perpetual"),
     standstill_ms=1000,
     planned_standstill_ms=1050,
+    updates=2,
+    jobs="whole",
+    devices_reset=1,
+    mappings_changed=3,
+    locked_memory="own",
 )
 EXPECTED = Expectation(
     outcome="completed",
@@ -32,6 +37,11 @@ EXPECTED = Expectation(
     guest_errors=0,
     own_errors="some",
     standstill_as_planned=True,
+    updates=2,
+    jobs="whole",
+    devices_reset=1,
+    mappings_changed=3,
+    locked_memory="own",
 )
 
 
@@ -63,6 +73,12 @@ def test_what_is_not_expected_is_not_looked_at() -> None:
         (replace(SEEN, guest_errors=1), "1 guest errors"),
         (replace(SEEN, own_errors=0), "0 errors of the guest's own"),
         (replace(SEEN, standstill_ms=700), "stood still for 700 ms"),
+        (replace(SEEN, updates=1), "1 updates, not 2"),
+        (replace(SEEN, jobs="lost"), "jobs lost, not whole"),
+        (replace(SEEN, jobs=""), "jobs not looked at"),
+        (replace(SEEN, devices_reset=0), "0 devices reset"),
+        (replace(SEEN, mappings_changed=0), "0 mappings made or unmade"),
+        (replace(SEEN, locked_memory="left-behind"), "locked memory left-behind, not own"),
     ],
 )
 def test_each_thing_that_differs_is_said(seen: Observation, words: str) -> None:

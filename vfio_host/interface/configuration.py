@@ -18,6 +18,8 @@ class HostConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """type1 lets user addresses be abandoned and registered anew (VFIO_UPDATE_VADDR, Linux 5.12)."""
     change_process: bool = True
     """iommufd knows IOMMU_IOAS_CHANGE_PROCESS (Linux 6.13)."""
+    limits_locked_memory: bool = False
+    """What devices reach of a process's memory counts against its RLIMIT_MEMLOCK; else it may have CAP_IPC_LOCK."""
 
 
 class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):

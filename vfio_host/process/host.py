@@ -1,6 +1,7 @@
 """One machine's part of the host: its devices, and what can be opened."""
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from vfio_host.errors import CallRefused, ConfigurationInvalid
@@ -13,6 +14,7 @@ from vfio_host.memory_file import MemoryFiles, UserAddresses
 from vfio_host.process.device_file import DeviceFile
 from vfio_host.process.iommu_files import ContainerFile, GroupFile, IommuFile
 from vfio_host.process.machine_file import MachineFile
+from vfio_host.process.memory_limits import no_limit
 from vfio_host.process.open_file import OpenFile, Opening, Received, no_such_call
 from vfio_host.process.passthrough import PassthroughDevice, iommu_of
 from vfio_host.process.witnessed_memory import WitnessedMemory
@@ -31,7 +33,9 @@ class Host:
             or leaves that no host of this kind has.
     """
 
-    def __init__(self, configuration: HostConfiguration) -> None:
+    def __init__(self, configuration: HostConfiguration, limit_of: Callable[[int], int | None] = no_limit) -> None:
+        """Build it; `limit_of` tells how many bytes a process may have locked, None for as many as it likes."""
+        self._limit_of: Final = limit_of
         if configuration.address_width not in _ADDRESS_WIDTHS:
             raise ConfigurationInvalid(
                 f"Address width {configuration.address_width} is not one of {', '.join(map(str, _ADDRESS_WIDTHS))}"
@@ -84,6 +88,10 @@ class Host:
         on_iommufd = sum(context.locked_bytes(process) for context in self._contexts.values())
         return on_iommufd + sum(container.locked_bytes(process) for container in self._containers.values())
 
+    def _may_lock(self, process: int, size: int) -> bool:
+        limit = self._limit_of(process)
+        return limit is None or self.locked_bytes(process) + size <= limit
+
     def open(self, path: str) -> Opening:
         """Open a path. ENOENT for what this host does not have, EBUSY for a device that is open."""
         if path == DEV_IOMMU:
@@ -108,7 +116,7 @@ class Host:
         raise CallRefused(errno.ENOENT, f"Host has no {path}")
 
     def _open_iommu(self) -> Opening:
-        number, context = self._next_id(), Iommufd(self._page_size)
+        number, context = self._next_id(), Iommufd(self._page_size, may_lock=self._may_lock)
         self._contexts[number] = context
         file = IommuFile(
             context,
@@ -120,7 +128,9 @@ class Host:
         return Opening(number, file)
 
     def _open_container(self) -> Opening:
-        container = Type1Container(self.addresses, self._page_size, updates_vaddr=self._update_vaddr)
+        container = Type1Container(
+            self.addresses, self._page_size, updates_vaddr=self._update_vaddr, may_lock=self._may_lock
+        )
         number = self._next_id()
         self._containers[number] = container
         return Opening(number, ContainerFile(container, lambda: self._containers.pop(number)))

@@ -22,6 +22,7 @@ from vfio_host.interface.channel import listen
 from vfio_host.interface.large_buffers import keep_large_buffers
 from vfio_host.process.host import Host
 from vfio_host.process.loop import HostLoop
+from vfio_host.process.memory_limits import limit_of, no_limit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     keep_large_buffers()
     try:
-        host = Host(msgspec.json.decode(options.configuration, type=HostConfiguration))
+        configuration = msgspec.json.decode(options.configuration, type=HostConfiguration)
+        host = Host(configuration, limit_of if configuration.limits_locked_memory else no_limit)
         listener = listen(options.socket)
     except (msgspec.DecodeError, ConfigurationInvalid) as error:
         sys.stderr.write(f"Configuration of the host is invalid: {error}\n")

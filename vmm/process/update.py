@@ -34,7 +34,7 @@ class Update:
 
     def blockers(self) -> tuple[UpdateFinding, ...]:
         """Return what keeps the machine in this process."""
-        return judge_update(facts_of(self._machine), "transfer", suspended=False)
+        return judge_update(facts_of(self._machine), "transfer", suspended=False, tracking=self._machine.tracking)
 
     def offer(self, path: Path) -> None:
         """Tell the process that waits at a path what there is; the guest runs on. An earlier offer is over.

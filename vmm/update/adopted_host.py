@@ -21,14 +21,16 @@ from vmm.update.documents import (
     device_name,
     number_of,
 )
+from vmm.update.rules import ALL_ON, UpdateRules
 from vmm.vfio.host_port import Descriptor, HostCallFailed, HostPort, OpenObject, unless_failed
 
 
 class _Hold:
-    """Whether calls are held back."""
+    """Whether calls are held back, and by which rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: UpdateRules) -> None:
         self.over = False
+        self.rules: Final = rules
 
 
 class AdoptedDescriptor(ABC):
@@ -36,6 +38,7 @@ class AdoptedDescriptor(ABC):
 
     def __init__(self, inner: Descriptor, hold: _Hold) -> None:
         self.inner: Final = inner
+        self.rules: Final = hold.rules
         self._hold: Final = hold
 
     def batch(self, calls: Sequence[AnyCall], descriptors: Sequence[int] = ()) -> Sequence[Answer]:
@@ -74,9 +77,11 @@ class AdoptedDescriptor(ABC):
 class _Container(AdoptedDescriptor):
     def answer(self, call: AnyCall) -> Answer | None:
         match call:
-            case calls.SetIommu() | calls.MapDma():
+            case calls.SetIommu() if self.rules.reconstruct_device:
                 return Done()
-            case calls.UnmapDma():
+            case calls.MapDma() if self.rules.preserve_mappings:
+                return Done()
+            case calls.UnmapDma() if self.rules.preserve_mappings:
                 return Unmapped(size=call.size)
         return None
 
@@ -92,11 +97,11 @@ class _Iommufd(AdoptedDescriptor):
             case calls.IoasAlloc():
                 number = next(self._spaces, None)
                 return Failed(errno.ENOENT) if number is None else Number(number)
-            case calls.HwptAlloc():
+            case calls.HwptAlloc() if self.rules.reconstruct_hwpt:
                 return Number(self._tables[call.dev_id]) if call.dev_id in self._tables else Failed(errno.ENOENT)
-            case calls.IoasMapFile():
+            case calls.IoasMapFile() if self.rules.preserve_mappings:
                 return Done()
-            case calls.IoasUnmap():
+            case calls.IoasUnmap() if self.rules.preserve_mappings:
                 return Number(call.length)
         return None
 
@@ -108,8 +113,10 @@ class _Device(AdoptedDescriptor):
 
     def answer(self, call: AnyCall) -> Answer | None:
         match call:
-            case calls.BindIommufd():
+            case calls.BindIommufd() if self.rules.reconstruct_device:
                 return Number(self._record.device_id)
+            case calls.AttachPt() if not self.rules.reconstruct_hwpt:  # it stays where it is, whatever that is called
+                return Done()
             case calls.AttachPt():  # the next page table is tried after EINVAL, until it is the one
                 return Done() if call.pt_id == self._record.table else Failed(errno.EINVAL)
             case calls.SetEventfds():
@@ -149,12 +156,18 @@ class _Group:
 class AdoptedHost:
     """Implements `vmm.vfio.host_port.HostPort` on the descriptors of a machine that is taken over."""
 
-    def __init__(self, host: HostPort, document: EarlyDocument, descriptors: Mapping[str, Descriptor]) -> None:
+    def __init__(
+        self,
+        host: HostPort,
+        document: EarlyDocument,
+        descriptors: Mapping[str, Descriptor],
+        rules: UpdateRules = ALL_ON,
+    ) -> None:
         """Hold calls back; `descriptors` are those of the host's objects, by name."""
         self._host: Final = host
         self._document: Final = document
         self._descriptors: Final = descriptors
-        self._hold: Final = _Hold()
+        self._hold: Final = _Hold(rules)
         self._devices: Final = {device.name: device for device in document.devices}
         self._containers: Final[Iterator[OpenObject]] = iter(
             [
@@ -174,7 +187,7 @@ class AdoptedHost:
         Raises:
             HostCallFailed: ENOENT for what did not come.
         """
-        if self._hold.over:
+        if self._hold.over or not self._hold.rules.preserve_descriptors:
             return self._host.open(path)
         found: OpenObject | None = None
         if path == DEV_VFIO:

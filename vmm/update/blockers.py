@@ -24,6 +24,7 @@ class UpdateBlockerCode(StrEnum):
     MEDIATED_DEVICE = "mediated-device"
     NO_DEVICE_ID = "no-device-id"
     NOT_SUSPENDED = "not-suspended"
+    DIRTY_TRACKING = "dirty-tracking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,22 @@ def has_invariant_name(name: str) -> bool:
     return name != "" and _OF_THIS_PROCESS.fullmatch(name) is None
 
 
-def judge_update(devices: Sequence[UpdateFacts], mode: Mode, *, suspended: bool) -> tuple[UpdateFinding, ...]:
-    """Return every blocker of an update in a mode; of each device the first. `suspended` is what the guest is."""
+def judge_update(
+    devices: Sequence[UpdateFacts], mode: Mode, *, suspended: bool, tracking: bool = False
+) -> tuple[UpdateFinding, ...]:
+    """Return every blocker of an update in a mode: the machine's own, and of each device the first.
+
+    `suspended` is what the guest is; `tracking` says that dirty pages are tracked, by a process that harvests them.
+    """
     if mode == "reboot":  # nothing is handed over: devices are opened anew by whoever comes after
         if devices and not suspended:
             text = "A guest with passed-through devices is suspended before its host restarts"
             return (UpdateFinding(UpdateBlockerCode.NOT_SUSPENDED, text),)
         return ()
-    found = (_judge_device(device) for device in devices)
+    found = [_judge_device(device) for device in devices]
+    if tracking:
+        text = "Dirty pages are tracked, for a migration or a measurement, and the new process would not know which"
+        found.insert(0, UpdateFinding(UpdateBlockerCode.DIRTY_TRACKING, text))
     return tuple(finding for finding in found if finding is not None)
 
 

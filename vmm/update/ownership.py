@@ -18,11 +18,15 @@ from vfio_host.interface.numbers import Extension, MapFlags, UnmapFlags
 from vmm.assembly.machine import Machine
 from vmm.update.blockers import UpdateFacts
 from vmm.update.documents import Mapping
+from vmm.update.rules import ALL_ON, UpdateRules
 from vmm.vfio.container import Container
 from vmm.vfio.host_port import HostCallFailed, unless_failed
 from vmm.vfio.type1_backend import Type1Backend
 
 _BATCH: Final = 8192
+_HAS_ITS_ADDRESS: Final = Failed(errno.EINVAL)
+_NOBODY_ELSES: Final = (Failed(errno.EINVAL), Failed(errno.ENOTTY))
+"""Answers to a change of process that no process is given another one to."""
 
 
 def containers_of(machine: Machine) -> tuple[Container, ...]:
@@ -64,7 +68,7 @@ def abandon(machine: Machine) -> None:
             container.backend.descriptor.call(UnmapDma(flags=UnmapFlags.ALL | UnmapFlags.VADDR, iova=0, size=0))
 
 
-def take(machine: Machine, mappings: Sequence[Sequence[Mapping]]) -> None:
+def take(machine: Machine, mappings: Sequence[Sequence[Mapping]], rules: UpdateRules = ALL_ON) -> None:
     """Make the mappings that another process let go of this one's; a mapping is neither made nor unmade.
 
     Raises:
@@ -72,32 +76,51 @@ def take(machine: Machine, mappings: Sequence[Sequence[Mapping]]) -> None:
     """
     for container, wanted in zip(containers_of(machine), mappings, strict=True):
         if isinstance(container.backend, Type1Backend):
-            _register(container, wanted, machine.memory.block.address)
-        elif wanted:
+            if rules.register_addresses:
+                _register(container, wanted, machine.memory.block.address)
+        elif wanted and rules.change_process:
             container.backend.descriptor.call(IoasChangeProcess())
 
 
 def take_back(machine: Machine, mappings: Sequence[Sequence[Mapping]]) -> None:
     """Make the mappings this process's again, whoever registered an address for which of them in between.
 
+    What the kernel refused to let go of, or to give to anybody else, is this process's still.
+
     Raises:
         HostCallFailed: Not all of them are.
     """
     for container, wanted in zip(containers_of(machine), mappings, strict=True):
         if isinstance(container.backend, Type1Backend):
-            for part in _parts(wanted):  # EINVAL where nobody has registered one yet
-                made = [UnmapDma(flags=UnmapFlags.VADDR, iova=iova, size=size) for iova, size, _, _ in part]
-                container.backend.descriptor.batch(made)
-    take(machine, mappings)
+            _register_again(container, wanted, machine.memory.block.address)
+        elif wanted:
+            (answer,) = container.backend.descriptor.batch((IoasChangeProcess(),))
+            if answer not in _NOBODY_ELSES:
+                unless_failed(IoasChangeProcess(), answer)
 
 
 def _register(container: Container, mappings: Sequence[Mapping], address: int) -> None:
     for part in _parts(mappings):
-        made: list[AnyCall] = [
-            MapDma(flags=MapFlags.VADDR, vaddr=address + offset, iova=iova, size=size) for iova, size, offset, _ in part
-        ]
+        made = _registrations(part, address)
         for call, answer in zip(made, container.backend.descriptor.batch(made), strict=True):
             unless_failed(call, answer)
+
+
+def _register_again(container: Container, mappings: Sequence[Mapping], address: int) -> None:
+    descriptor = container.backend.descriptor
+    for part in _parts(mappings):
+        gone = descriptor.batch([UnmapDma(flags=UnmapFlags.VADDR, iova=iova, size=size) for iova, size, _, _ in part])
+        made = _registrations(part, address)
+        for call, before, answer in zip(made, gone, descriptor.batch(made), strict=True):
+            if isinstance(before, Failed) and answer == _HAS_ITS_ADDRESS:
+                continue  # it did not let go of an address, and takes no other: it has the one that it had
+            unless_failed(call, answer)
+
+
+def _registrations(mappings: Sequence[Mapping], address: int) -> list[AnyCall]:
+    return [
+        MapDma(flags=MapFlags.VADDR, vaddr=address + offset, iova=iova, size=size) for iova, size, offset, _ in mappings
+    ]
 
 
 def _parts(mappings: Sequence[Mapping]) -> Iterator[Sequence[Mapping]]:

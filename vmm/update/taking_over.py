@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from vmm.assembly.devices import new_eventfds
 from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState, StandingState
 from vmm.assembly.specification import MachineSpecification
@@ -18,6 +19,7 @@ from vmm.update.documents import (
 )
 from vmm.update.documents import Mapping as DmaMapping
 from vmm.update.ownership import mappings_of, take
+from vmm.update.rules import ALL_ON, UpdateRules
 from vmm.vfio.host_port import Descriptor, HostPort
 
 
@@ -35,16 +37,23 @@ class AdoptedMachine:
         numbers: Mapping[str, int],
         opened: Mapping[str, Descriptor],
         host: HostPort,
+        *,
+        rules: UpdateRules = ALL_ON,
     ) -> None:
         """Assemble it on descriptors: the numbers of RAM and eventfds, and the host's objects opened."""
-        self._host: Final = AdoptedHost(host, document, opened)
+        self._rules: Final = rules
+        self._host: Final = AdoptedHost(host, document, opened, rules)
         self._before: tuple[tuple[DmaMapping, ...], ...] = ()
 
         def eventfds(name: str) -> tuple[int, int]:
             completion, doorbell = eventfd_names(name)
             return numbers[completion], numbers[doorbell]
 
-        self.machine: Final = Machine(specification, RamBlock.adopt(numbers[RAM]), self._host, eventfds)
+        made = eventfds if rules.preserve_interrupts else new_eventfds
+        self.machine: Final = Machine(specification, RamBlock.adopt(numbers[RAM]), self._host, made)
+        if not rules.skip_reset:
+            for each in self.machine.devices:
+                each.device.reset()
 
     def take_over(self, state: StateDocument) -> None:
         """Bring vIOMMU and guest to where they stood, and make the mappings this process's. Nothing runs yet.
@@ -62,7 +71,7 @@ class AdoptedMachine:
         except InvalidState as error:
             raise InvalidHandover(str(error)) from error
         self._host.let_go()
-        take(self.machine, state.mappings)
+        take(self.machine, state.mappings, self._rules)
         self._before = state.mappings
 
     def settle(self) -> None:

@@ -37,7 +37,7 @@ from vmm.update.documents import Mapping as DmaMapping
 from vmm.update.handing_over import early_document, objects_of, state_document
 from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
 from vmm.update.taking_over import AdoptedMachine
-from vmm.vfio.host_port import Descriptor, OpenObject
+from vmm.vfio.host_port import Descriptor, HostCallFailed, OpenObject
 
 Device = Mapping[str, object]
 QAT: Device = {"model": "qat", "dma_rate": "32MiB/s"}
@@ -242,6 +242,18 @@ def test_the_old_process_goes_on_as_if_nothing_had_been(devices: Sequence[Device
         assert old.report().jobs_done > done
         assert mappings_of(old) == before
         abandon(old)  # every address is known again
+
+
+def test_a_machine_whose_addresses_the_host_keeps_is_taken_back_as_it_was() -> None:
+    with beginning({**TYPE1, "mediated": True}) as handover:
+        old = handover.old.machine
+        old.stand_still()
+        with pytest.raises(HostCallFailed, match="EBUSY"):
+            abandon(old)
+        take_back(old, mappings_of(old))
+        handover.old.start()
+        handover.old.world.run_for(100)
+        assert old.report().errors == 0
 
 
 def test_a_mapping_that_the_guest_had_made_and_not_told_of_is_made_before_it_runs() -> None:

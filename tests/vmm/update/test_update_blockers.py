@@ -44,6 +44,12 @@ def test_every_device_that_blocks_is_told() -> None:
     assert codes(*blocked) == [(Code.MEDIATED_DEVICE, f"mdev{n}") for n in range(3)]
 
 
+def test_a_machine_whose_dirty_pages_are_tracked_stays_beside_whatever_else_keeps_it() -> None:
+    mediated = UpdateFacts(name="d", backend="type1", mediated=True)
+    found = judge_update([IOMMUFD, mediated], "transfer", suspended=False, tracking=True)
+    assert [(each.code, each.device) for each in found] == [(Code.DIRTY_TRACKING, ""), (Code.MEDIATED_DEVICE, "d")]
+
+
 @pytest.mark.parametrize(("suspended", "expected"), [(False, [Code.NOT_SUSPENDED]), (True, [])])
 def test_a_restart_of_the_host_needs_a_suspended_guest_and_nothing_else(suspended: bool, expected: list[Code]) -> None:
     devices = [UpdateFacts(name="", backend="type1", mediated=True)]
