@@ -35,6 +35,7 @@ from benchmarks import (
     security,
     terabyte,
     throughput,
+    update,
     vtd,
 )
 from benchmarks.beside.__main__ import compare
@@ -59,6 +60,7 @@ NAMES: Final = (
     "damaged-frames",
     "renewal",
     "security",
+    "update",
 )
 _CONVERGENCE_RUNS: Final = 20
 _MATRIX_RUNS: Final = 3
@@ -100,6 +102,8 @@ def _of_faults(only: list[str], runs: int) -> list[Row]:
         rows += asyncio.run(recovery_time.measure(runs))
     if "failover" in only:
         rows += asyncio.run(failover.measure(runs))
+    if "update" in only:
+        rows += asyncio.run(update.measure(runs))
     return rows
 
 

@@ -1,86 +1,24 @@
 """A machine that is handed from one real process to another while its devices work in a third."""
 
-import contextlib
-import json
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 from uuid import uuid4
 
 import pytest
 
-from vfio_host.interface.channel import Channel, connect
+from tests.vmm.update.machine_processes import (
+    DEADLINE,
+    Controller,
+    NewProcess,
+    handed_over,
+    specification,
+    waiting,
+)
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
-from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process import control
-from vmm.process.control import AnyReply, Description, Done, Paused, Refusal, Running
-
-MIB = 1 << 20
-DEADLINE = 20.0
-
-
-def specification(*, viommu: bool = False, **device: object) -> MachineSpecification:
-    document: dict[str, object] = {
-        "name": "updated",
-        "memory": {"size": 64 * MIB},
-        "guest": {"cpu_dirty_rate": 10 * MIB, "working_set": 16 * MIB},
-        "device": [{"name": "qat0", "model": "qat", "address": "00:04.0", "dma_rate": 8 * MIB, **device}],
-    }
-    if viommu:
-        document["viommu"] = {"model": "intel"}
-    return parse_specification(json.dumps(document).encode())
-
-
-class Controller:
-    """An attached connection to a machine process."""
-
-    def __init__(self, path: Path, epoch: int = 1, number: int = 1) -> None:
-        self.channel: Channel = connect(path, DEADLINE)
-        assert isinstance(self.ask(control.Attach(epoch=epoch, controller=number)), Description)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.channel.close()
-
-    def ask(self, request: control.AnyRequest) -> AnyReply:
-        self.channel.send(control.encode(request))
-        return control.reply_decoder.decode(self.channel.receive()[0])
-
-    def describe(self) -> Description:
-        found = self.ask(control.Describe())
-        assert isinstance(found, Description)
-        return found
-
-    def works(self, jobs: int) -> Description:
-        """Wait until the guest has done so many more jobs; its own work is the event that is waited for."""
-        target = self.describe().guest.jobs_done + jobs
-        while (found := self.describe()).guest.jobs_done < target:
-            assert found.guest.errors == 0
-        return found
-
-
-@dataclass
-class NewProcess:
-    """A process that waits to take over."""
-
-    process: subprocess.Popen[str]
-    socket: Path
-    folder: Path
-
-    def says(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert self.process.stderr is not None
-        return str(json.loads(line)["event"]) if line else self.process.stderr.read()
-
-    def controller(self, epoch: int = 1, number: int = 1) -> Controller:
-        return Controller(self.folder / control.NEXT_CONTROL_SOCKET, epoch, number)
+from vmm.process.control import Done, Paused, Refusal, Running
 
 
 @pytest.fixture
@@ -99,35 +37,10 @@ def old(directory: MachineDirectory) -> Iterator[Controller]:
         yield controller
 
 
-@contextlib.contextmanager
-def waiting(directory: MachineDirectory) -> Iterator[NewProcess]:
-    """A process that waits to take the machine over; it ends with this at the latest."""
-    path = directory.path / "update.sock"
-    command = [sys.executable, "-m", "vmm.process.main", "--directory", str(directory.path)]
-    command += ["--machine", str(directory.machine), "--adopt", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            made = NewProcess(process, path, directory.path)
-            assert made.says() == "waiting"
-            yield made
-        finally:
-            process.kill()
-
-
 @pytest.fixture
 def new(directory: MachineDirectory) -> Iterator[NewProcess]:
     with waiting(directory) as made:
         yield made
-
-
-def handed_over(old: Controller, new: NewProcess) -> Paused:
-    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
-    assert new.says() == "prepared"
-    old.works(5)
-    reply = old.ask(control.HandOver())
-    assert isinstance(reply, Paused), reply
-    assert new.says() == "ready"
-    return reply
 
 
 def taken_over(old: Controller, new: NewProcess) -> tuple[Paused, Controller]:
