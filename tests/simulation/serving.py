@@ -49,9 +49,9 @@ class Handler(NamedTuple):
     response_streaming: bool
     request_deserializer: Callable[[bytes], object] | None
     response_serializer: Callable[[object], bytes] | None
-    unary_unary: "Callable[[object, CallContext], Awaitable[object]] | None"
-    unary_stream: "Callable[[object, CallContext], AsyncIterator[object]] | None"
-    stream_unary: object
+    unary_unary: object
+    unary_stream: object
+    stream_unary: "Callable[[object, CallContext], Awaitable[object]] | None"
     stream_stream: "Callable[[AsyncIterator[object], CallContext], AsyncIterator[object]] | None"
 
 
@@ -74,6 +74,11 @@ class CallContext:
     caller: Identity
     metadata: Metadata
     aborted: Status | None = None
+    request: object = None
+    """Where it is one message."""
+
+    async def read(self) -> object:
+        return self.request
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         return {"transport_security_type": [b"ssl"], "peer_uri": [self.caller.uri.encode()]}
@@ -151,10 +156,11 @@ class Endpoint:
             CallFailed: It ended with a status.
         """
         handler = await self.handler(method)
-        if handler.unary_unary is None or handler.request_deserializer is None or handler.response_serializer is None:
+        if handler.stream_unary is None or handler.request_deserializer is None or handler.response_serializer is None:
             raise CallFailed(Status(grpc.StatusCode.INTERNAL, f"{method} is no unary call"))
+        context.request = handler.request_deserializer(payload)
         try:
-            response = await handler.unary_unary(handler.request_deserializer(payload), context)
+            response = await handler.stream_unary(None, context)
         except grpc.aio.AbortError:
             raise CallFailed(context.aborted or _UNKNOWN) from None
         return handler.response_serializer(response)
@@ -170,13 +176,11 @@ class Endpoint:
         handler = await self.handler(method)
         serialize = handler.response_serializer or _as_it_is
         try:
-            if payload is None and handler.stream_stream is not None:
-                answers = handler.stream_stream(messages, context)
-            elif handler.unary_stream is not None and handler.request_deserializer is not None:
-                answers = handler.unary_stream(handler.request_deserializer(payload or b""), context)
-            else:
+            if handler.stream_stream is None:
                 raise CallFailed(Status(grpc.StatusCode.INTERNAL, f"{method} does not stream"))
-            async for answer in answers:
+            if payload is not None and handler.request_deserializer is not None:
+                context.request = handler.request_deserializer(payload)
+            async for answer in handler.stream_stream(messages, context):
                 yield serialize(answer)
         except grpc.aio.AbortError:
             raise CallFailed(context.aborted or _UNKNOWN) from None

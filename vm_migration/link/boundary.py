@@ -1,5 +1,12 @@
 """Where a call enters a daemon: who may make it, and how its failure leaves.
 
+::
+
+    identity -> its turn (vm_migration.link.turnstile) -> its request is taken in -> may it? -> the method
+
+gRPC would take a request in before anybody asks whose it is. To it every request is a stream here, so that whoever is
+turned away is so before there is memory for what he sends.
+
 Every call passes here once, and one that changes something is written down as it leaves (vm_migration.link.audit). A
 MigrationError leaves as vm_migration.link.status says, and what a machine's process did as the kind that tells the
 caller what to do about it. Anything else is our own fault: it is logged here and leaves without its text, which may
@@ -9,25 +16,25 @@ hold what the peer must not see.
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
-from vm_migration.link.audit import API, Audit, entry_of, no_audit
+from vm_migration.link.audit import API, Audit, no_audit
 from vm_migration.link.authorisation import rule_of
 from vm_migration.link.connections import CallingConnections
+from vm_migration.link.entering_call import EnteringCall
 from vm_migration.link.identity import Identity, peer_identity
 from vm_migration.link.refusals import note_refusal
+from vm_migration.link.served import Context
 from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.status import to_status
-from vm_migration.link.subject import subject_of
 from vm_migration.link.turnstile import Turnstile
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs, traces
-from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS, LOST_AUDIT_LINES
+from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS
 
 Guard = Callable[[str, Identity | None], None]
 """Raises Unauthorised when an identity may not call a method; None stands for a plaintext peer."""
@@ -35,9 +42,8 @@ Guard = Callable[[str, Identity | None], None]
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 _RpcHandler = grpc.RpcMethodHandler
-_Context = grpc.aio.ServicerContext[object, object]
-_Function = Callable[[object, _Context], Awaitable[object]]
-_Generator = Callable[[object, _Context], AsyncGenerator[object, None]]
+_Function = Callable[[object, Context], Awaitable[object]]
+_Generator = Callable[[object, Context], AsyncGenerator[object, None]]
 
 _log: Final = logs.get(__name__)
 
@@ -53,35 +59,6 @@ class _Handler(NamedTuple):
     unary_stream: object
     stream_unary: object
     stream_stream: object
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call on its way through."""
-
-    method: str
-    request: object
-    context: _Context
-    audit: Audit
-    peer: Identity | None = None
-    answer: object = None
-    looked_at: bool = False
-    """Its turn has come."""
-
-    def metadata(self) -> dict[str, str | bytes]:
-        """Return what the caller sent beside the request."""
-        return dict(self.context.invocation_metadata() or ())
-
-    def ended(self, error: BaseException | None) -> None:
-        """Write down how it ended, before its answer leaves; what it did stands, whatever becomes of the line."""
-        if self.audit is no_audit or not self.looked_at:
-            return
-        try:
-            address = self.context.peer()
-            self.audit(entry_of(self.method, self.peer, address, request=self.request, answer=self.answer, error=error))
-        except Exception as fault:  # noqa: BLE001  # a fault of ours in writing must not undo the answer
-            LOST_AUDIT_LINES.add()
-            _log.error("audit line not written", method=self.method, exc_info=fault)
 
 
 class Boundary(grpc.aio.ServerInterceptor):
@@ -108,51 +85,55 @@ class Boundary(grpc.aio.ServerInterceptor):
         return cast("_RpcHandler[_Request, _Response]", wrapped)
 
     def _wrapped(self, handler: _Handler, method: str) -> _Handler:
-        request = "stream" if handler.request_streaming else "unary"
-        shape = f"{request}_{'stream' if handler.response_streaming else 'unary'}"
+        shape = _shape(streams=handler.request_streaming, answers=handler.response_streaming)
         function: object = getattr(handler, shape)
-        audit = self._audit if rule_of(method).changes and not handler.request_streaming else no_audit
+        streams = handler.request_streaming
         guarded: object
         if inspect.isasyncgenfunction(function):
-            guarded = self._generator(cast("_Generator", function), method, audit)
+            guarded = self._generator(cast("_Generator", function), method, streams=streams)
         else:
-            guarded = self._coroutine(cast("_Function", function), method, audit)
-        return type(handler)(**{**handler._asdict(), shape: guarded})
+            guarded = self._coroutine(cast("_Function", function), method, streams=streams)
+        entered = {shape: None, _shape(streams=True, answers=handler.response_streaming): guarded}
+        return type(handler)(**{**handler._asdict(), "request_streaming": True, **entered})
 
-    def _coroutine(self, function: _Function, method: str, audit: Audit) -> _Function:
-        async def guarded(request: object, context: _Context) -> object:
-            async with self._passage(_Call(method, request, context, audit)) as call:
-                call.answer = await function(request, context)
+    def _coroutine(self, function: _Function, method: str, *, streams: bool) -> _Function:
+        async def guarded(requests: object, context: Context) -> object:
+            async with self._passage(self._call(method, context, requests if streams else None)) as call:
+                call.answer = await function(call.request, context)
                 return call.answer
 
         return guarded
 
-    def _generator(self, function: _Generator, method: str, audit: Audit) -> _Generator:
-        async def guarded(request: object, context: _Context) -> AsyncGenerator[object, None]:
-            call = _Call(method, request, context, audit)
-            async with self._passage(call), contextlib.aclosing(function(request, context)) as answers:
+    def _generator(self, function: _Generator, method: str, *, streams: bool) -> _Generator:
+        async def guarded(requests: object, context: Context) -> AsyncGenerator[object, None]:
+            async with (
+                self._passage(self._call(method, context, requests if streams else None)) as call,
+                contextlib.aclosing(function(call.request, context)) as answers,
+            ):
                 async for answer in answers:
                     yield answer
 
         return guarded
 
-    @contextlib.asynccontextmanager
-    async def _passage(self, call: _Call) -> AsyncIterator[_Call]:
-        subject = subject_of(call.request)
-        traced = subject if rule_of(call.method).changes else {}
-        with logs.bound(**subject):
-            async with self._guarded(call):
-                with traces.span(call.method.removeprefix(API), traced, call.metadata):
-                    yield call
+    def _call(self, method: str, context: Context, stream: object) -> EnteringCall:
+        audit = self._audit if rule_of(method).changes and stream is None else no_audit
+        return EnteringCall(method, context, audit, stream)
 
     @contextlib.asynccontextmanager
-    async def _guarded(self, call: _Call) -> AsyncIterator[_Call]:
+    async def _passage(self, call: EnteringCall) -> AsyncIterator[EnteringCall]:
+        async with self._guarded(call):
+            traced = call.subject if rule_of(call.method).changes else {}
+            with logs.bound(**call.subject), traces.span(call.method.removeprefix(API), traced, call.metadata):
+                yield call
+
+    @contextlib.asynccontextmanager
+    async def _guarded(self, call: EnteringCall) -> AsyncIterator[EnteringCall]:
         try:
             call.peer = peer_identity(call.context)
             if call.peer is not None and self._connections.is_first(call.context.peer()):
                 IDENTIFIED_CONNECTIONS.add("calls")
             async with self._turnstile.passing(call.peer):
-                call.looked_at = True
+                await call.take_request()
                 self._guard(call.method, call.peer)
                 yield call
         except grpc.aio.AbortError:
@@ -161,16 +142,22 @@ class Boundary(grpc.aio.ServerInterceptor):
             call.ended(error)
             await call.context.abort(grpc.StatusCode.UNIMPLEMENTED, "This agent does not offer the call")
         except Exception as error:  # noqa: BLE001  # whatever it is, it must not leave with its text
-            told = outward(error, call.method)
-            call.ended(told)
-            if isinstance(told, Unauthorised):
-                note_refusal(told, call.method, call.peer, call.context.peer())
+            with logs.bound(**call.subject):
+                told = outward(error, call.method)
+                call.ended(told)
+                if isinstance(told, Unauthorised):
+                    note_refusal(told, call.method, call.peer, call.context.peer())
             await call.context.abort(*to_status(told))
         except BaseException as error:  # the caller has gone, or this process ends
             call.ended(error)
             raise
         else:
             call.ended(None)
+
+
+def _shape(*, streams: bool, answers: bool) -> str:
+    """Return gRPC's name for a method whose request, or whose answer, is a stream, or is not."""
+    return f"{'stream' if streams else 'unary'}_{'stream' if answers else 'unary'}"
 
 
 def innermost(error: BaseException) -> BaseException:

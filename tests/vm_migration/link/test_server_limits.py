@@ -104,7 +104,7 @@ async def test_who_has_shown_a_certificate_and_makes_no_call_is_closed_and_comes
 
 async def test_channels_of_ours_let_go_before_a_server_closes_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "grpc.client_idle_timeout_ms"
-    assert dict(CHANNEL_OPTIONS)[name] <= 1000 * ServerLimits().idle - 10_000, "a call must not meet a server that closes"
+    assert dict(CHANNEL_OPTIONS)[name] <= 1000 * ServerLimits().idle - 10_000, "or a call meets one that is closing"
     sooner = [(option, 1000 if option == name else value) for option, value in CHANNEL_OPTIONS]
     monkeypatch.setattr(channel, "CHANNEL_OPTIONS", sooner)
     async with (

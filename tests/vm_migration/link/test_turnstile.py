@@ -10,17 +10,20 @@ from tests.vm_migration.link.answering_agent import Site, check, services
 from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
 from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.link import entering_call
 from vm_migration.link.audit import Entry
 from vm_migration.link.call_pace import AT_ONCE
 from vm_migration.link.channel import open_channel
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.server import AgentServer
 from vm_migration.link.server_limits import ServerLimits
+from vm_migration.link.status import CODE
 from vm_migration.link.tls import TlsFiles
 from vm_migration.link.turnstile import HOSTS_MAY, Turnstile
 from vm_migration.telemetry.counts import CONNECTIONS, IDENTIFIED_CONNECTIONS, TURNED_AWAY_CALLS
 
 LONG = 20.0
+GET_ATTEMPT = "/vm_migration.api.v1.Source/GetAttempt"
 VERA, WIM = Identity.parse("viaduct://home/viewer/vera"), Identity.parse("viaduct://home/viewer/wim")
 
 
@@ -110,6 +113,55 @@ async def test_who_calls_without_end_is_slowed(site: Site) -> None:
         took = asyncio.get_running_loop().time() - begun
     assert set(answers) == {grpc.StatusCode.UNIMPLEMENTED}
     assert took >= (calls - 1) / per_second - AT_ONCE
+
+
+async def test_who_is_turned_away_is_so_before_his_request_has_come(site: Site) -> None:
+    """gRPC would have taken megabytes of each in by then."""
+    files, vera = site.issue("host", "host-b"), site.issue("viewer", "vera")
+    async with (
+        AgentServer("127.0.0.1:0", files, services(silent=True), limits=ServerLimits(calls=1)) as server,
+        open_channel(server.address, vera, "host-b") as channel,
+    ):
+        watching = SourceStub(channel).Watch(source.AttemptRequest())
+        assert (await next_of(watching)).sequence == 1
+        async with asyncio.timeout(LONG):
+            assert await end_without_request(channel) == (grpc.StatusCode.UNAVAILABLE, "too-many-calls")
+        watching.cancel()
+
+
+async def test_a_request_that_does_not_come_is_not_waited_for_without_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entering_call, "REQUEST_SECONDS", 0.2)
+    files, vera = site.issue("host", "host-b"), site.issue("viewer", "vera")
+    async with (
+        AgentServer("127.0.0.1:0", files, services(), limits=ServerLimits(calls=1)) as server,
+        open_channel(server.address, vera, "host-b") as channel,
+    ):
+        async with asyncio.timeout(LONG):
+            assert await end_without_request(channel) == (grpc.StatusCode.INVALID_ARGUMENT, "no-request")
+        assert await check(server.address, vera), "its place is free again"
+
+
+@pytest.mark.parametrize("requests", [[], [b"\xff"]], ids=["none", "no message"])
+async def test_what_is_no_request_is_refused_and_not_told_as_a_fault_of_ours(site: Site, requests: list[bytes]) -> None:
+    files, vera = site.issue("host", "host-b"), site.issue("viewer", "vera")
+    async with (
+        AgentServer("127.0.0.1:0", files, services()) as server,
+        open_channel(server.address, vera, "host-b") as channel,
+    ):
+        calling: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(GET_ATTEMPT)
+        call = calling(iter(requests), timeout=LONG)
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def end_without_request(channel: grpc.aio.Channel) -> tuple[grpc.StatusCode, str]:
+    """Begin a call and never send what it asks for; return how it ended."""
+    calling: grpc.aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(GET_ATTEMPT)
+    call = calling()
+    ended = await call.code()
+    trailing = dict(await call.trailing_metadata())
+    return ended, str(trailing[CODE])
 
 
 async def test_what_is_turned_away_has_no_line_of_the_audit_log(site: Site) -> None:
