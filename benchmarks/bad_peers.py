@@ -1,7 +1,11 @@
-"""What one bad peer does to somebody else's migration: pairs of migrations, one in quiet and one beside it, in turns.
+"""What one bad peer does to somebody else's migration: in turns one in quiet, one beside it, one with it elsewhere.
 
 What counts is how long a person waits: from the order to the end, getting ready included. Beside each row stands what
 the bad peer did meanwhile (benchmarks.bad_peer), so that one which did nothing cannot pass for one that was borne.
+
+All of it is on one machine, whose processors the bad peer uses too, and so do those whom it bothers. So the same is
+also done to agents of another site, which have no part in the migration: what that costs is what sharing a machine
+costs, and only what comes on top is lost because the bad peer came to these agents.
 """
 
 import asyncio
@@ -29,6 +33,8 @@ from vm_migration.link.tls import TlsFiles
 HALF_OPEN: Final = 500
 MOST: Final = 1.1
 _RAM: Final = GIB
+_LITTLE: Final = 64 * MIB
+"""Of the other site's machine, which nobody moves."""
 _BEGIN_SECONDS: Final = 30.0
 _HELD: Final = 0.95
 """Of the half-open connections, so many must have been open on average: those that were closed are opened again."""
@@ -68,8 +74,12 @@ def _ratio(peer: BadPeer, transport: Transport) -> str:
     return f"migration beside {peer.name}, {transport}, over one in quiet"
 
 
-RATIOS: Final = tuple(_ratio(peer, transport) for peer, transport in _ROWS)
-"""The names of the rows that say what each costs."""
+def _elsewhere_ratio(peer: BadPeer, transport: Transport) -> str:
+    return f"{_ratio(peer, transport)}: with the same at another site's agents on the machine"
+
+
+RATIOS: Final = tuple(name(peer, transport) for peer, transport in _ROWS for name in (_ratio, _elsewhere_ratio))
+"""The names of the rows that say what each costs, and what it costs where it comes to others."""
 
 
 async def measure(folder: Path, runs: int) -> list[Row]:
@@ -82,10 +92,11 @@ async def measure(folder: Path, runs: int) -> list[Row]:
         "guest": {"cpu_dirty_rate": 0, "working_set": 64 * MIB},
     }
     rows: list[Row] = []
-    async with rig(document, insecure=False) as site:
-        viewer = await asyncio.to_thread(_viewer, site)
+    bystander = document | {"memory": {"size": _LITTLE}}
+    async with rig(document, insecure=False) as site, rig(bystander, insecure=False) as other:
+        here, there = [_Bothered(each, await asyncio.to_thread(_viewer, each)) for each in (site, other)]
         for peer, transport in _ROWS:
-            rows.extend(await _pairs(site, viewer, peer, transport, runs))
+            rows.extend(await _turns(here, there, peer, transport, runs))
     image.unlink()
     return rows
 
@@ -97,24 +108,38 @@ def _viewer(site: Rig) -> TlsFiles:
     return issue(tls.ca.parent, Identity(SITE, Role.VIEWER, "bad-peer"))
 
 
-async def _pairs(site: Rig, viewer: TlsFiles, peer: BadPeer, transport: Transport, runs: int) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class _Bothered:
+    """A site, and a certificate of it that a bad peer may show."""
+
+    site: Rig
+    viewer: TlsFiles
+
+
+async def _turns(here: _Bothered, there: _Bothered, peer: BadPeer, transport: Transport, runs: int) -> list[Row]:
     quiet: list[_Moved] = []
     beside: list[_Moved] = []
+    elsewhere: list[_Moved] = []
     did: list[float] = []
     beginning = 0.0
     for turn in range(runs + 1):
-        for disturbed in (False, True) if turn % 2 else (True, False):
-            if not disturbed:
-                await asyncio.sleep(beginning)  # as long as the other one waits for its peer: both begin alike
-                quiet.append(await _moved(site, transport))
+        order: list[tuple[list[_Moved], _Bothered | None]] = [(beside, here), (quiet, None), (elsewhere, there)]
+        for at in range(len(order)):
+            moved, bothered = order[(turn + at) % len(order)]  # another one begins each turn
+            if bothered is None:
+                await asyncio.sleep(beginning)  # as long as the others wait for their peer: all begin alike
+                moved.append(await _moved(here.site, transport))
                 continue
             begun = time.monotonic()
-            async with _bothering(peer, _victims(site, peer, transport), viewer) as told:
+            async with _bothering(peer, _victims(bothered.site, peer, transport), bothered.viewer) as told:
                 beginning = time.monotonic() - begun
-                beside.append(await _moved(site, transport))
-            did.append(told["done"])
-    # The first pair warms the machine's memory up, and opens the port of the direct streams.
-    return _rows(peer, transport, quiet[1:], beside[1:], did[1:])
+                moved.append(await _moved(here.site, transport))
+            if bothered is here:
+                did.append(told["done"])
+    # The first turn warms the machine's memory up, and opens the port of the direct streams.
+    rows = _rows(peer, transport, quiet[1:], beside[1:], did[1:])
+    whole = [tuple(one.whole for one in moved[1:]) for moved in (elsewhere, quiet)]
+    return [*rows, Row(_elsewhere_ratio(peer, transport), "ratio", ratios(*whole))]
 
 
 def _rows(

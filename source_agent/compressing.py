@@ -12,7 +12,7 @@ from typing import Final
 from vm_migration.loop_clock import loop_ns
 from vm_migration.transfer.codecs import Compressor
 from vm_migration.transfer.compression import AutoCompression, Sample, Sent
-from vm_migration.transfer.frames import Body, Codec, CompressedPages, Pages
+from vm_migration.transfer.frames import MAX_PAYLOAD, Body, Codec, CompressedPages, Pages
 
 CODECS: Final = {"lz4": Codec.LZ4, "zstd": Codec.ZSTD}
 """The policies that name a codec; `auto` and `none` do not."""
@@ -20,7 +20,7 @@ AHEAD: Final = 2
 """Frames of a stream that are with a codec at a time, beside the one that is being made or sent."""
 _SAMPLED_BYTES: Final = 128 << 10
 _SAMPLED_OF: Final = 512 << 10
-"""Bytes of pages of a frame that is large enough to have a part of it sampled."""
+"""Bytes of pages of a frame that is large enough to have a part of it sampled; less where no frame has as many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +45,13 @@ class Compressing:
         for _ in range(AHEAD):
             self._compressors.put(Compressor())
         self._since_ns = 0
+        self._frame_bytes = MAX_PAYLOAD
+
+    def limit(self, frame_bytes: int) -> None:
+        """Expect frames of at most so many bytes of pages from now on: a small bandwidth makes them small."""
+        self._frame_bytes = frame_bytes
+        if self._auto is not None:
+            self._auto.limit(frame_bytes)
 
     @property
     def deltas_pay(self) -> bool:
@@ -52,25 +59,28 @@ class Compressing:
         return self._named is not None or (self._auto is not None and self._auto.waits)
 
     def begin(self) -> None:
-        """Begin a round: what comes between two of them is nobody's time."""
+        """Begin a round, or go on with one: what comes between is nobody's time, and the link's buffers are empty."""
         self._since_ns = loop_ns()
+        if self._auto is not None:
+            self._auto.resume()
 
     def wants_sample(self, body: Body, *, still: bool, offered: bool) -> bool:
         """Say whether it should be seen what codecs make of a frame, while nothing else is under way."""
         if self._auto is None or still or not offered or not isinstance(body, Pages):
             return False
-        return self._auto.wants_sample and len(body.data) >= _SAMPLED_OF
+        return self._auto.wants_sample and len(body.data) >= min(_SAMPLED_OF, self._frame_bytes)
 
     async def sample(self, body: Body) -> None:
         """Give a part of a frame's pages to each codec; the time that it takes counts for no frame."""
         if self._auto is None or not isinstance(body, Pages):
             return
         begun = loop_ns()
+        data = body.data[:_SAMPLED_BYTES]
         samples = {}
         for codec in Codec:
             started = loop_ns()
-            packed = await asyncio.to_thread(self._packed, codec, body.data[:_SAMPLED_BYTES])
-            samples[codec] = Sample(_SAMPLED_BYTES, len(packed), (loop_ns() - started) / 1e9)
+            packed = await asyncio.to_thread(self._packed, codec, data)
+            samples[codec] = Sample(len(data), len(packed), (loop_ns() - started) / 1e9)
         took = loop_ns() - begun
         self._since_ns += took
         self._auto.sampled(samples, took / 1e9)

@@ -97,8 +97,8 @@ class PageFlow:
                     await self._send_ahead(sending, ahead)
                     await self._send_made(sending, body, Made(body))
                 else:
-                    ahead.append((body, asyncio.create_task(compressing.made(body, codec), name="codec")))
                     await self._send_ahead(sending, ahead, but=AHEAD - 1)
+                    ahead.append((body, asyncio.create_task(compressing.made(body, codec), name="codec")))
                 if cut.is_set():
                     break
             await self._send_ahead(sending, ahead)

@@ -33,6 +33,7 @@ from vm_migration.transfer.sent_pages import SentPages, memory_for
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.vfio.device_records import DeviceRecord
 
@@ -93,8 +94,10 @@ class Rounds:
     def limit(self, bytes_per_second: int) -> None:
         """Hold all streams together to a bandwidth from now on; 0 does not limit."""
         self.pacer.bytes_per_second = bytes_per_second
-        for stream, _ in self._lanes:
-            stream.pages_per_frame = pages_per_frame(frame_payload(bytes_per_second, len(self._lanes)))
+        pages = pages_per_frame(frame_payload(bytes_per_second, len(self._lanes)))
+        for (stream, _), flow in zip(self._lanes, self._flows, strict=True):
+            stream.pages_per_frame = pages
+            flow.compressing.limit(pages * PAGE_SIZE)
 
     def cut(self) -> None:
         """Send no more pages until the guest stands still: end the round that is open, and send none in others."""
@@ -284,6 +287,7 @@ class Rounds:
         await flow.send(part, part.bodies(), self.counts, cut, still=self._still)
         if waiting is not None and waiting.any and part.sent_pages and self.offered.cut_rounds and not cut.is_set():
             await self._dirty_log.look(waiting)
+            flow.compressing.begin()
         await flow.send(part, part.waited_bodies(), self.counts, cut, still=self._still)
         if devices is not Devices.NONE:
             await self._send_devices(flow, part, batches, devices, cut)

@@ -2,8 +2,9 @@
 
 Usage: python -m benchmarks.beside [--runs 5] [--only SCENARIO ...] [--size BYTES] [--no-grid] [--no-write]
 
-With `--size` everything is played in small, to see that it works: nothing is claimed then. Only a whole run is written.
-The exit code is 1 when a row that was measured is not what it must be.
+With `--size` everything is played in small, to see that it works: nothing is claimed then. Only a whole run of at least
+five turns is written. The exit code is 1 when a row that was measured is not what it must be; of a whole run, also when
+one was not measured.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from benchmarks.beside.prediction import Prediction
 from benchmarks.beside.prediction_grid import GRID
 from benchmarks.beside.qemu_process import PROGRAM
 from benchmarks.beside.sample import Sample
-from benchmarks.beside.scenarios import SCENARIOS, Scenario, named
+from benchmarks.beside.scenarios import SCENARIOS, USUAL_RUNS, Scenario, named
 from benchmarks.beside.table import MEASURES
 from benchmarks.beside.turns import ROOT, play, predict
 
@@ -46,12 +47,24 @@ def main() -> int:
     parser.add_argument("--no-write", action="store_true", help="leave docs and results as they are")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(1))  # and take the workers down
-    write = not (arguments.no_write or arguments.size or arguments.only or arguments.no_grid)
-    return compare(arguments.only or SCENARIOS, arguments.runs, arguments.size, grid=not arguments.no_grid, write=write)
+    part = arguments.size or arguments.only or arguments.no_grid
+    scenarios, grid, write = arguments.only or SCENARIOS, not arguments.no_grid, not arguments.no_write
+    return compare(scenarios, arguments.runs, arguments.size, grid=grid, whole=not part, write=write)
 
 
-def compare(scenarios: Sequence[Scenario], runs: int, size: int = 0, *, grid: bool = True, write: bool = True) -> int:
-    """Play scenarios, print the table, and write it where asked; 1 when something is not what it must be."""
+def compare(
+    scenarios: Sequence[Scenario],
+    runs: int,
+    size: int = 0,
+    *,
+    grid: bool = True,
+    whole: bool = True,
+    write: bool = True,
+) -> int:
+    """Play scenarios, print the table, and write it where asked; 1 when something is not what it must be.
+
+    Only a `whole` run of at least `USUAL_RUNS` turns is written: fewer have no median worth a claim.
+    """
     played: dict[str, list[Sample]] = {}
     predictions: list[Prediction] = []
     broken = 0
@@ -70,9 +83,9 @@ def compare(scenarios: Sequence[Scenario], runs: int, size: int = 0, *, grid: bo
     run = Run(played, predictions)
     about = machine(runs)
     sys.stdout.write(f"\n{tables(run, MEASURES, about)}\n")
-    if write:
+    if write and whole and runs >= USUAL_RUNS:
         _write(run, about)
-    return 1 if broken or missed(run, MEASURES) else 0
+    return 1 if broken or missed(run, MEASURES, whole=whole) else 0
 
 
 def machine(runs: int) -> dict[str, object]:

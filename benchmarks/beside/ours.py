@@ -113,6 +113,8 @@ def sample_of(attempt: Attempt, who: str, turn: int, used: float) -> Sample:
         wire_bytes=report.wire_bytes,
         cpu_seconds=used,
         rounds=report.rounds_closed,
+        delta_pages=sum(one.delta_pages for one in report.rounds),
+        held_back_pages=sum(one.held_back_pages for one in report.rounds),
         mismatched_pages=report.pages_mismatched,
     )
 

@@ -55,9 +55,16 @@ def document(run: Run, measures: Sequence[Measure], about: Mapping[str, object])
     return {"schema": "viaduct.bench-beside.v1", **about, "rows": rows, "samples": samples, "predictions": told}
 
 
-def missed(run: Run, measures: Sequence[Measure]) -> list[str]:
-    """Return the rows that were measured and are not what they must be."""
-    return [each.scenario for each in measures if each.reached(each.read(run)) is False]
+def missed(run: Run, measures: Sequence[Measure], *, whole: bool = False) -> list[str]:
+    """Return the rows that are not what they must be; of a whole run those too that were not measured."""
+    found = []
+    for each in measures:
+        reading = each.read(run)
+        reached = each.reached(reading)
+        unmeasured = whole and each.must != NONE and reached is None
+        if unmeasured or reached is False:
+            found.append(each.scenario)
+    return found
 
 
 def described(about: Mapping[str, object]) -> str:

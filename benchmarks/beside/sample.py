@@ -27,6 +27,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     wire_bytes: int = 0
     cpu_seconds: float = 0.0
     rounds: int = 0
+    delta_pages: int = 0
+    held_back_pages: int = 0
     guest_bytes_per_s: float = 0.0
     mismatched_pages: int = 0
     agent_bytes: int = 0

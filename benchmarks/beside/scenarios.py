@@ -52,6 +52,7 @@ DIRECT: Final = OurMode("direct")
 SEALED: Final = OurMode("sealed")
 UNVERIFIED: Final = OurMode(verify="none")
 UNCOMPRESSED: Final = OurMode(compression="none")
+DIRECT_UNCOMPRESSED: Final = OurMode("direct", compression="none")
 PLAINTEXT: Final = OurMode(plaintext=True)
 PLAIN: Final = QemuMode()
 PLAIN_READY: Final = QemuMode(prealloc=True)
@@ -103,7 +104,7 @@ class Scenario:
 SCENARIOS: Final = (
     Scenario(
         name="loopback", link="loopback", size=2 * GIB, content="incompressible", tls=False,
-        ours=(GRPC, DIRECT, UNVERIFIED, UNCOMPRESSED),
+        ours=(GRPC, DIRECT, UNVERIFIED, UNCOMPRESSED, DIRECT_UNCOMPRESSED),
         peers=(PLAIN, PLAIN_READY, MULTIFD_2, MULTIFD_4), iperf=True,
     ),
     Scenario(
@@ -112,11 +113,12 @@ SCENARIOS: Final = (
     ),
     Scenario(
         name="gigabit-booted", link="1 Gbit/s", size=2 * GIB, content="booted", tls=True,
-        ours=(GRPC, DIRECT, UNCOMPRESSED), peers=(PLAIN_READY, MULTIFD_2), iperf=True,
+        ours=(GRPC, DIRECT, SEALED, UNCOMPRESSED), peers=(PLAIN_READY, MULTIFD_2), iperf=True,
     ),
     Scenario(
         name="gigabit-busy", link="1 Gbit/s", size=GIB, content="incompressible", tls=True,
-        ours=(GRPC, DIRECT), peers=(PLAIN_READY, MULTIFD_2), load=GuestLoad(60 * MIB, 200 * MIB), first_runs=20,
+        ours=(GRPC, DIRECT, UNCOMPRESSED), peers=(PLAIN_READY, MULTIFD_2), load=GuestLoad(60 * MIB, 200 * MIB),
+        first_runs=20,
     ),
     Scenario(
         name="memory-1", link="loopback", size=GIB, content="mostly-zero", tls=True,

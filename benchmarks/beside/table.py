@@ -19,6 +19,7 @@ from benchmarks.beside.measures import (
 from benchmarks.beside.prediction_grid import GRID
 from benchmarks.beside.scenarios import (
     DIRECT,
+    DIRECT_UNCOMPRESSED,
     GRPC,
     IPERF,
     MULTIFD_2,
@@ -63,13 +64,14 @@ MEASURES: Final = (
     Measure(f"{_TLS}, `sealed`", _BETTER, 1.0, 0.6, beside("loopback-tls", SEALED.name, _SECURED, total)),
     Measure(f"{_BOOTED}, `grpc`", _BETTER, 0.6, 0.35, beside("gigabit-booted", GRPC.name, _READY, total)),
     Measure(f"{_BOOTED}, `direct`", _BETTER, 0.6, 0.35, beside("gigabit-booted", DIRECT.name, _READY, total)),
+    Measure(f"{_BOOTED}, `sealed`", _BETTER, 0.6, 0.35, beside("gigabit-booted", SEALED.name, _READY, total)),
     Measure(f"{_BUSY}: total time, `grpc`", _BETTER, 0.8, 0.5, beside("gigabit-busy", GRPC.name, _READY, total)),
     Measure(f"{_BUSY}: total time, `direct`", _BETTER, 0.8, 0.5, beside("gigabit-busy", DIRECT.name, _READY, total)),
     Measure(
-        "its downtime: share of runs within the limit", "its limit", 1.0, 1.0,
+        "its downtime, `grpc`: share of runs within the limit", "its limit", 1.0, 1.0,
         share_within("gigabit-busy", GRPC.name, 300.0), unit="of runs", better="higher",
     ),
-    Measure("its downtime", _BETTER, NONE, 0.5, beside("gigabit-busy", GRPC.name, _READY, downtime)),
+    Measure("its downtime, `grpc`", _BETTER, NONE, 0.5, beside("gigabit-busy", GRPC.name, _READY, downtime)),
     Measure(
         "CPU seconds per GiB sent, both ends, `grpc`", "QEMU plain", 1.5, 1.0,
         beside("loopback", GRPC.name, [PLAIN.name], cpu_per_gib),
@@ -93,9 +95,14 @@ MEASURES: Final = (
     *(
         Measure(
             f"compression auto against none, {words}: total time", "itself", 1.05, 1.0,
-            beside(name, GRPC.name, [UNCOMPRESSED.name], total),
+            beside(name, ours.name, [without.name], total),
         )
-        for name, words in (("loopback", "incompressible, loopback"), ("gigabit-booted", "booted, 1 Gbit/s"))
+        for name, ours, without, words in (
+            ("loopback", GRPC, UNCOMPRESSED, "incompressible, loopback, `grpc`"),
+            ("loopback", DIRECT, DIRECT_UNCOMPRESSED, "incompressible, loopback, `direct`"),
+            ("gigabit-booted", GRPC, UNCOMPRESSED, "booted, 1 Gbit/s, `grpc`"),
+            ("gigabit-busy", GRPC, UNCOMPRESSED, "busy, 1 Gbit/s, `grpc`"),
+        )
     ),
     *(
         measure

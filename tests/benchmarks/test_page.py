@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.beside.measures import Run
+from benchmarks.beside.measures import NONE, Run
 from benchmarks.beside.page import BEGIN, END, between_markers, document, missed, tables
 from benchmarks.beside.prediction import Expectation, Prediction
 from benchmarks.beside.prediction_grid import GRID
@@ -49,6 +49,11 @@ def test_no_two_rows_have_one_name() -> None:
 def test_a_run_of_nothing_says_so_in_every_row_and_misses_none() -> None:
     assert tables(Run(), MEASURES, ABOUT).count("not measured") == len(MEASURES)
     assert missed(Run(), MEASURES) == []
+
+
+def test_a_whole_run_misses_what_it_did_not_measure() -> None:
+    must = [measure.scenario for measure in MEASURES if measure.must != NONE]
+    assert missed(Run(), MEASURES, whole=True) == must
 
 
 def test_what_is_missed_is_named() -> None:

@@ -103,10 +103,11 @@ async def test_several_frames_are_with_a_codec_at_once_and_each_is_its_own() -> 
         assert Decompressor().page_data(Codec.ZSTD, each.body.data, 4 * PAGE_SIZE) == body.data
 
 
-async def sent_over(bytes_per_s: float, frames: int) -> list[type[object]]:
+async def sent_over(bytes_per_s: float, frames: int, frame_bytes: int = 1 << 20) -> list[type[object]]:
     """Send frames that compress well over a link that is waited for, and return what they were sent as."""
     compressing = Compressing("auto")
-    body = pages_of_bytes(bytes(range(256)) * 4096)
+    compressing.limit(frame_bytes)
+    body = pages_of_bytes(bytes(range(256)) * (frame_bytes // 256))
     kinds: list[type[object]] = []
     for number in range(frames):
         if number % 50 == 0:
@@ -133,3 +134,13 @@ def test_auto_compresses_once_it_has_seen_how_slow_the_link_is() -> None:
         loop.close()
     assert kinds[:14] == [Pages] * 14  # what fills the link's buffers, and what is measured
     assert kinds[14:] == [CompressedPages] * 86
+
+
+def test_auto_compresses_under_a_bandwidth_that_makes_every_frame_small() -> None:
+    loop = VirtualLoop(1)
+    try:
+        kinds = loop.run_until_complete(sent_over(4e6, 300, frame_bytes=64 << 10))
+    finally:
+        loop.close()
+    assert kinds[:224] == [Pages] * 224  # the same 14 MiB
+    assert kinds[224:] == [CompressedPages] * 76

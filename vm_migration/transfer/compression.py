@@ -41,9 +41,11 @@ _PLAIN_AFTER: Final = 128 << 20
 _PLAIN_AFTER_LONGEST: Final = 512 << 20
 """Bytes of pages sent with a codec after which some go without one; twice as many each time that it changes nothing."""
 _LEAST: Final = 256 << 10
-"""Bytes of pages of a frame that is large enough to measure with."""
+"""Bytes of pages of a frame that is large enough to measure with; less where no frame has as many."""
 _DELTA_WORTH: Final = 2.5e-9
 """Seconds a byte: what both ends need to make a delta, remember its base and apply it, so that waiting hides it."""
+_DELTA_STILL_WORTH: Final = _DELTA_WORTH / 2
+"""Where deltas were worth it: to give them up forgets all bases, which one crowded moment must not do."""
 _WAITED: Final = 0.3
 """The share of its time that a frame waits for a link whose buffers are full."""
 
@@ -129,6 +131,19 @@ class AutoCompression:
         self._plain_after = _PLAIN_AFTER
         self._sampled_at = -inf
         self._sample_seconds = 0.0
+        self._least = _LEAST
+        self._waits = False
+        self._resumed = False
+        """Since a pause no frame has waited for the link, of which something is known."""
+
+    def limit(self, frame_bytes: int) -> None:
+        """Measure with frames of so many bytes of pages, where the largest have no more."""
+        self._least = min(_LEAST, frame_bytes)
+
+    def resume(self) -> None:
+        """Go on after a pause, in which the link's buffers ran empty: what fills them is no measure of the link."""
+        if self.codec is None and self._plain:
+            self._settling, self._resumed = _SETTLE, True
 
     @property
     def wants_sample(self) -> bool:
@@ -142,7 +157,7 @@ class AutoCompression:
     @property
     def waits(self) -> bool:
         """Whether a frame waits for the wire for longer than it takes to make and to apply it as a delta."""
-        return self._plain - self._busy >= _DELTA_WORTH
+        return self._waits
 
     def settled(self) -> Codec | None:
         """Return the best by what is known: for frames that must not be experimented with."""
@@ -159,8 +174,10 @@ class AutoCompression:
     def sent(self, frame: Sent) -> None:
         """Learn how long a frame took, and choose for the next one."""
         self.elapsed += frame.seconds
-        if frame.raw_bytes < _LEAST:
+        if frame.raw_bytes < self._least:
             return
+        if self._resumed and frame.waited >= _WAITED * frame.seconds:
+            self._settling, self._resumed = 0, False
         if self._settling > 0:
             self._settling -= frame.raw_bytes
             return
@@ -187,6 +204,7 @@ class AutoCompression:
         self._plain = spell.pace if anew else (self._plain + spell.pace) / 2
         busy = (spell.seconds - spell.waited) / spell.raw_bytes
         self._busy = self._busy + (busy - self._busy) * _RECENT if self._busy else busy
+        self._waits = self._plain - self._busy >= (_DELTA_STILL_WORTH if self._waits else _DELTA_WORTH)
         if judged.raw_bytes:
             self.lost += max(0.0, judged.seconds - self._plain * judged.raw_bytes)
         self.codec = self._best(trying=self.lost <= LOSABLE * self.elapsed)

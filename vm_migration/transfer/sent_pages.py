@@ -54,17 +54,18 @@ class SentPages:
     """The pages of one attempt, over all its streams: a page may travel on another one each round."""
 
     def __init__(self, memory: int = MOST_MEMORY) -> None:
-        slots = memory // PAGE_SIZE
+        self._slots: Final = memory // PAGE_SIZE
         self.looked_up = 0
         self.found = 0
         """Of the pages looked up, those that were remembered: `found / looked_up` is the hit rate."""
-        self._page = np.full(slots, _NOBODY, dtype=np.int64)
-        self._round: RoundArray = np.zeros(slots, dtype=np.uint32)
-        self._rows: PageWords = np.empty((slots, PAGE_SIZE // 8), dtype=np.uint64)
+        self._page = np.full(self._slots, _NOBODY, dtype=np.int64)
+        self._round: RoundArray = np.zeros(self._slots, dtype=np.uint32)
+        self._rows: PageWords = _no_rows()
 
     def clear(self) -> None:
-        """Forget everything: pages are sent without being remembered."""
+        """Forget everything, and give its memory back: pages are sent without being remembered."""
         self._page[:] = _NOBODY
+        self._rows = _no_rows()
 
     def forget(self, pages: Pages) -> None:
         """Forget pages that are sent in another way than as their contents."""
@@ -92,7 +93,13 @@ class SentPages:
         taking = np.flatnonzero((self._page[slots] == pages) | free)
         _, first = np.unique(slots[taking], return_index=True)  # of several with the same slot, one
         taking = taking[first]
+        if not len(self._rows):
+            self._rows = np.empty((self._slots, PAGE_SIZE // 8), dtype=np.uint64)
         taken = slots[taking]
         self._page[taken] = pages[taking]
         self._round[taken] = number
         self._rows[taken] = rows[taking]
+
+
+def _no_rows() -> PageWords:
+    return np.empty((0, PAGE_SIZE // 8), dtype=np.uint64)

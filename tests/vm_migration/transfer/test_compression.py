@@ -185,3 +185,42 @@ def test_small_frames_say_nothing_and_change_nothing() -> None:
     assert auto.codec is None
     assert not auto.wants_sample
     assert auto.settled() is None
+
+
+@pytest.mark.parametrize("size", [4096, 64 << 10])
+def test_frames_that_a_small_bandwidth_makes_small_say_what_large_ones_do(size: int) -> None:
+    auto = AutoCompression()
+    auto.limit(size)
+    second = size / 4e6
+    for _ in range(14 * MIB // size):
+        auto.sent(Sent(size, second, 0.9 * second))
+        if auto.wants_sample:
+            auto.sampled({Codec.LZ4: Sample(size, size // 2, 1e-6 * size / 1000)}, 1e-5)
+    assert auto.codec is Codec.LZ4
+
+
+def plainly(auto: AutoCompression, mib: int, seconds: float, busy: float) -> None:
+    for _ in range(mib):
+        auto.sent(Sent(MIB, seconds, seconds - busy))
+
+
+def test_what_fills_a_links_buffers_after_a_pause_says_nothing_of_the_link() -> None:
+    auto = AutoCompression()
+    plainly(auto, 30, GBIT, 0.6e-3)
+    assert auto.waits
+    for _ in range(20):  # rounds of 8 MiB, of which the first go as fast as they are made
+        auto.resume()
+        plainly(auto, 6, 0.6e-3, 0.6e-3)
+        plainly(auto, 2, GBIT, 0.6e-3)
+        assert auto.waits
+
+
+def test_deltas_that_were_worth_it_outlast_a_crowded_moment_and_no_more() -> None:
+    auto = AutoCompression()
+    plainly(auto, 30, GBIT, 0.6e-3)
+    plainly(auto, 8, GBIT, 8e-3)
+    assert auto.waits
+    plainly(auto, 200, GBIT, 8e-3)
+    assert not auto.waits
+    plainly(auto, 100, GBIT, 6.5e-3)
+    assert not auto.waits  # which would not have ended them

@@ -1,5 +1,6 @@
 """Pages that are sent again as what changed in them: the destination has what the source has, whatever happened."""
 
+import tracemalloc
 from dataclasses import replace
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from vm_migration.transfer.sent_pages import SentPages, memory_for
 from vm_migration.transfer.unsent import UnsentSet
 from vm_migration.wire.frame import decode, encode
 from vmm.memory.dirty_bitmap import DirtyBitmap
+from vmm.memory.quantities import PAGE_SIZE
 
 ATTEMPT = UUID(int=1)
 PAGES = 24
@@ -196,3 +198,20 @@ def _packed(changes: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> bytes:
 def test_what_is_remembered_is_a_quarter_of_ram_and_not_too_much() -> None:
     sizes = {1: 1, 64: 64, 100: 64, 512: 128, 1024: 256, 1 << 20: 256}
     assert {size: memory_for(size << 20) >> 20 for size in sizes} == sizes
+
+
+def test_what_is_forgotten_takes_no_memory() -> None:
+    remembered = SentPages(4096 * PAGE_SIZE)
+    pages = np.arange(1024)
+    rows = np.ones((1024, PAGE_SIZE // 8), dtype=np.uint64)
+    tracemalloc.start()
+    try:
+        remembered.remember(pages, rows, 1)
+        held, _ = tracemalloc.get_traced_memory()
+        remembered.clear()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held >= 4096 * PAGE_SIZE
+    assert left < PAGE_SIZE * 16
+    assert not remembered.deltas(pages, rows).chosen.any()
