@@ -17,14 +17,8 @@ from pydantic_core import PydanticCustomError
 from lab.cases import cases_of
 from vfio_host.interface.numbers import LEAF_SIZES
 from vmm.assembly.document_faults import Fault, InvalidDocument, faults_of, parse_toml, read_toml
-from vmm.assembly.specification import (
-    MachineSpecification,
-    Name,
-    Rate,
-    Size,
-    Table,
-    check_specification,
-)
+from vmm.assembly.field_kinds import Name, Rate, Size, Table
+from vmm.assembly.specification import MachineSpecification, check_specification
 from vmm.update.rules import UpdateRules
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 from uuid import UUID
 
 import msgspec
@@ -22,6 +23,7 @@ from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, DeviceData, GuestFigures, ThrottledDevices, Tracking, WhyTracked
 from vmm.process.description import boot_id
+from vmm.process.own_stream import StreamState, StreamTerms
 from vmm.vfio.device_records import DeviceRecord
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
@@ -200,6 +202,28 @@ class FakeMachine:
     async def release(self, epoch: int) -> None:
         self._asked(f"release {epoch}")
         self.released = epoch
+
+    async def start_stream(self, path: str, terms: StreamTerms) -> None:
+        self._sent_by_pages("start stream")
+
+    async def accept_stream(self, path: str, terms: StreamTerms) -> None:
+        self._sent_by_pages("accept stream")
+
+    async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
+        self._sent_by_pages("stream")
+
+    async def continue_stream(self) -> None:
+        self._sent_by_pages("continue stream")
+
+    async def cancel_stream(self) -> None:
+        self._sent_by_pages("cancel stream")
+
+    async def tune_stream(self, terms: StreamTerms) -> None:
+        self._sent_by_pages("tune stream")
+
+    def _sent_by_pages(self, name: str) -> NoReturn:
+        self._asked(name)
+        raise MachineRefused("Machine is sent by its pages, not by a stream of its own")
 
     async def destroy(self) -> None:
         self._asked("destroy")

@@ -25,8 +25,9 @@ from vmm.assembly.machine import Machine
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.process import control
-from vmm.process.commands import Commands, Controller
+from vmm.process.commands import Commands
 from vmm.process.control import AnyReply, AnyRequest
+from vmm.process.controllers import Controller
 from vmm.process.description import Identity
 
 _WORLD: Final = contextvars.Context()

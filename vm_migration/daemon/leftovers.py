@@ -31,6 +31,8 @@ _KINDS: Final = {
     "viaduct-vmm": "vmm",
     "vfio_host.process.main": "vfio-host",
     "viaduct-vfio-host": "vfio-host",
+    "vm_migration.machine.qemu.shim": "qemu-shim",
+    "viaduct-qemu-shim": "qemu-shim",
 }
 
 

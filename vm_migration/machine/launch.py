@@ -13,20 +13,19 @@ everybody else, also while whoever fills it is frozen.
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import signal
 import time
-from dataclasses import dataclass
-from io import FileIO
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Final
 from uuid import UUID
 
 import msgspec
 
+from vm_migration.machine.coming_up import ComingUp, start
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
+from vm_migration.machine.qemu.process_file import started_qemu
 from vm_migration.machine.run_directory import (
     Instance,
     MachineDirectory,
@@ -42,7 +41,8 @@ from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import HOLD, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import boot_id
 
-_READY_DEADLINE: Final = 30.0
+READY_DEADLINE: Final = 30.0
+"""Seconds for a process to say the next thing on its way up."""
 _BOOT_SECONDS_PER_GIB: Final = 30.0
 """Filling RAM touches every page for the first time, about 10 us each on nested hosts."""
 _END_DEADLINE: Final = 10.0
@@ -50,7 +50,6 @@ _HOST_PATIENCE: Final = 2.0
 """A host process ends by itself when its machine process is gone; whoever waits keeps a journal's lock meanwhile."""
 _CLAIM_DEADLINE: Final = 5.0
 _CLAIM_POLL: Final = 0.02
-_LOGS: Final = {"vfio_host.process.main": "vfio-host.log", "vmm.process.main": "vmm.log"}
 _HERE: Final = OwnSession()
 _log: Final = logs.get(__name__)
 
@@ -102,28 +101,65 @@ def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
 async def _bring_up(
     directory: MachineDirectory, specification: MachineSpecification, starter: Starter, *, incoming: bool
 ) -> None:
-    started: list[_Started] = []
+    started: list[ComingUp] = []
     machine = directory.machine
     try:
         (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
-        of_host, of_vmm = _host_arguments(directory, specification), _machine_arguments(directory, incoming=incoming)
-        host = await _start(starter, "vfio_host.process.main", of_host, directory, started)
-        vmm = await _start(starter, "vmm.process.main", of_vmm, directory, started)
-        await host.ready(_READY_DEADLINE)
-        vmm.let_go()
-        booting = 0 if incoming else specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB
-        ready = await vmm.ready(_READY_DEADLINE + booting)
-        directory.write_instance(Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", ""))))
+        bring = _model if specification.qemu is None else _qemu
+        directory.write_instance(await bring(directory, specification, starter, started, incoming=incoming))
         for process in started:
             process.keep()
     except BaseException as error:
         for process in reversed(started):
             await end_process(process.id, kill=True)
             process.close()
+        if (qemu := started_qemu(directory.path)) is not None:
+            await end_process(qemu, kill=True)
         directory.remove()
         if isinstance(error, OSError):
             raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
         raise
+
+
+async def _model(
+    directory: MachineDirectory,
+    specification: MachineSpecification,
+    starter: Starter,
+    started: list[ComingUp],
+    *,
+    incoming: bool,
+) -> Instance:
+    of_host, of_vmm = _host_arguments(directory, specification), machine_arguments(directory, incoming=incoming)
+    host = await start(starter, "vfio_host.process.main", of_host, directory, started)
+    vmm = await start(starter, "vmm.process.main", of_vmm, directory, started)
+    await host.says("ready", READY_DEADLINE)
+    vmm.let_go()
+    ready = await vmm.says("ready", READY_DEADLINE + (0 if incoming else _touching(specification)))
+    return Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", "")))
+
+
+async def _qemu(
+    directory: MachineDirectory,
+    specification: MachineSpecification,
+    starter: Starter,
+    started: list[ComingUp],
+    *,
+    incoming: bool,
+) -> Instance:
+    if find_spec("qemu") is None or find_spec("qemu.qmp") is None:
+        raise LaunchFailed("A QEMU machine needs what viaduct[qemu] installs on this host: pip install 'viaduct[qemu]'")
+    arguments = machine_arguments(directory, incoming=incoming)
+    shim = await start(starter, "vm_migration.machine.qemu.shim", arguments, directory, started)
+    ready = await shim.says("ready", READY_DEADLINE + _touching(specification))
+    pid = ready.get("pid")
+    if not isinstance(pid, int):
+        raise LaunchFailed("The process beside QEMU does not say which one that is")
+    return Instance(boot_id(), identify(pid), shim.id, str(ready.get("instance", "")))
+
+
+def _touching(specification: MachineSpecification) -> float:
+    """Return how many seconds touching all of RAM for the first time may take."""
+    return specification.memory.size / (1 << 30) * _BOOT_SECONDS_PER_GIB
 
 
 async def take_away(directory: MachineDirectory, machine: MachinePort | None, *, only: str = "") -> None:
@@ -175,100 +211,15 @@ async def end_process(process: ProcessId, *, kill: bool, patience: float = _END_
         await asyncio.to_thread(_wait_gone, process, _END_DEADLINE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A process that is on its way up."""
-
-    module: str
-    id: ProcessId
-    stdin: FileIO
-    stdout: FileIO
-    log: Path
-
-    def let_go(self) -> None:
-        """Let a machine process that holds go on; without this word, and when this process is killed, it ends."""
-        self._tell(b"go\n")
-
-    def keep(self) -> None:
-        """Have it outlive this process from here on."""
-        self._tell(b"keep\n")
-        self.close()
-
-    def _tell(self, word: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has ended: `ready` says so, or whoever looks at it next
-            self.stdin.write(word)
-
-    def close(self) -> None:
-        """Close what leads to it."""
-        self.stdin.close()
-        self.stdout.close()
-
-    async def ready(self, deadline: float) -> dict[str, object]:
-        """Wait for the line that says that it is ready, and return what it says.
-
-        Raises:
-            LaunchFailed: It ended instead, or took more seconds than that.
-        """
-        try:
-            line = await asyncio.to_thread(_first_line, self.stdout, time.monotonic() + deadline)
-            said: object = json.loads(line) if line else None
-        except (TimeoutError, ValueError) as error:
-            raise LaunchFailed(f"{self.module} did not become ready: {error!r}{_tail(self.log)}") from error
-        if not isinstance(said, dict) or said.get("event") != "ready":
-            raise LaunchFailed(f"{self.module} ended before it was ready{_tail(self.log)}")
-        return said
-
-
 def _host_arguments(directory: MachineDirectory, specification: MachineSpecification) -> list[str]:
     configuration = msgspec.json.encode(host_configuration(specification)).decode()
     return ["--socket", str(directory.path / HOST_SOCKET), "--configuration", configuration, HOLD]
 
 
-def _machine_arguments(directory: MachineDirectory, *, incoming: bool) -> list[str]:
+def machine_arguments(directory: MachineDirectory, *, incoming: bool = False) -> list[str]:
+    """Return what a machine process is started with."""
     arguments = ["--directory", str(directory.path), "--machine", str(directory.machine), HOLD]
     return [*arguments, "--incoming"] if incoming else arguments
-
-
-async def _start(
-    starter: Starter, module: str, arguments: list[str], directory: MachineDirectory, started: list[_Started]
-) -> _Started:
-    log = directory.path / _LOGS[module]
-    with contextlib.ExitStack() as kept, contextlib.ExitStack() as given:
-        its_stdin, stdin = _pipe(given, kept)
-        stdout, its_stdout = _pipe(kept, given)
-        errors = given.enter_context(log.open("ab"))
-        pid = await starter.start(module, arguments, (its_stdin.fileno(), its_stdout.fileno(), errors.fileno()))
-        started.append(_Started(module, identify(pid), stdin, stdout, log))
-        kept.pop_all()
-    return started[-1]
-
-
-def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
-    read, write = os.pipe()
-    return reader.enter_context(FileIO(read, "r")), writer.enter_context(FileIO(write, "w"))
-
-
-def _first_line(stdout: FileIO, until: float) -> bytes:
-    """Return what a process writes first, or what it has written when it ends. TimeoutError past the deadline."""
-    line = b""
-    written = select.poll()
-    written.register(stdout, select.POLLIN)
-    while not line.endswith(b"\n"):
-        if not written.poll(max(0.0, until - time.monotonic()) * 1000):
-            raise TimeoutError
-        part = os.read(stdout.fileno(), 4096)
-        if not part:
-            break
-        line += part
-    return line
-
-
-def _tail(log: Path) -> str:
-    try:
-        text = log.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-    return f": {text[-500:]}" if text else ""
 
 
 def _signal(process: ProcessId, number: signal.Signals) -> None:

@@ -11,6 +11,7 @@ from typing import Protocol
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, DeviceData, WhyTracked
+from vmm.process.own_stream import StreamState, StreamTerms
 from vmm.vfio.device_records import DeviceRecord
 
 
@@ -133,6 +134,28 @@ class MachinePort(Protocol):
 
     async def release(self, epoch: int) -> None:
         """Give up running at an epoch and all below, for ever."""
+
+    async def start_stream(self, path: str, terms: StreamTerms) -> None:
+        """Have a machine that moves by a stream of its own connect to a local socket and send itself.
+
+        Raises:
+            MachineRefused: Its agent reads its pages instead, or it cannot move, and why.
+        """
+
+    async def accept_stream(self, path: str, terms: StreamTerms) -> None:
+        """Have an incoming machine listen at a local socket for such a stream; raises as `start_stream`."""
+
+    async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
+        """Ask how its stream is getting on: at once, or when its status is another than a known one, for a while."""
+
+    async def continue_stream(self) -> None:
+        """Let a stream past its gate, where the guest stands still already."""
+
+    async def cancel_stream(self) -> None:
+        """Call a stream off and wait for its end, which may be that it completed all the same; none is no error."""
+
+    async def tune_stream(self, terms: StreamTerms) -> None:
+        """Change a stream's bandwidth and downtime limit on the way."""
 
     async def destroy(self) -> None:
         """End the machine's process."""

@@ -6,6 +6,7 @@
     instance.json        which processes it is: boot id, pids, start times
     vmm.sock             the machine process's control socket
     vfio-host.sock       the host process
+    out.sock, in.sock    what a machine that sends its own stream says to an agent, or is told by one
     *.log                what they had to say
 
 A machine is alive when the processes that instance.json names live, by pid *and* start time; a pid alone may be
@@ -29,6 +30,8 @@ from vmm.process.control import SPECIFICATION_FILE
 from vmm.process.description import boot_id
 
 INSTANCE_FILE: Final = "instance.json"
+OUT_SOCKET: Final = "out.sock"
+IN_SOCKET: Final = "in.sock"
 
 
 class ProcessId(msgspec.Struct, frozen=True):
@@ -181,10 +184,16 @@ def instance_lives(name: str) -> bool | None:
 
     The name says all: a folder that somebody took away proves nothing.
     """
+    process = process_named(name)
+    return None if process is None else name.startswith(f"{boot_id()}:") and lives(process)
+
+
+def process_named(name: str) -> ProcessId | None:
+    """Return the machine process that an `Instance.name` is of, of whichever boot; None where it names none."""
     parts = name.split(":")
     if len(parts) != 4 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return None
-    return parts[0] == boot_id() and lives(ProcessId(int(parts[1]), int(parts[2])))
+    return ProcessId(int(parts[1]), int(parts[2]))
 
 
 def _locked(folder: int) -> bool:

@@ -14,13 +14,16 @@ from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefus
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
-from vmm.process import control
-from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Refusal, WhyTracked
+from vmm.process import control, own_stream
+from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Observation, Refusal, WhyTracked
+from vmm.process.own_stream import StreamState, StreamTerms
 from vmm.vfio.device_records import DeviceRecord
 
 _DEADLINE: Final = 10.0
 """Seconds for a request that is served between two steps of the guest."""
 _POPULATE_DEADLINE: Final = 120.0
+_OFFER_DEADLINE: Final = 15.0
+"""The machine process itself waits for 10 s for the other to take what it sends."""
 _Reply = TypeVar("_Reply")
 
 
@@ -32,8 +35,9 @@ class SoftwareMachine:
     for a while is still commanded.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path: Final = directory / control.CONTROL_SOCKET
+    def __init__(self, directory: Path, socket: str = control.CONTROL_SOCKET) -> None:
+        """`socket` is another one in the machine's folder where another process is to have the machine."""
+        self._path: Final = directory / socket
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._channel: Channel | None = None
         self._attached: control.Attach | None = None
@@ -130,9 +134,46 @@ class SoftwareMachine:
         """Give up running at an epoch and all below."""
         await self._ask(control.Release(epoch=epoch), control.Done)
 
+    async def start_stream(self, path: str, terms: StreamTerms) -> None:
+        """Have it connect to a local socket and send itself."""
+        await self._ask(own_stream.StartStream(path=path, terms=terms), control.Done)
+
+    async def accept_stream(self, path: str, terms: StreamTerms) -> None:
+        """Have it listen at a local socket for a stream."""
+        await self._ask(own_stream.AcceptStream(path=path, terms=terms), control.Done)
+
+    async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
+        """Ask how its stream is getting on."""
+        return await self._ask(own_stream.Stream(known=known, wait_ms=wait_ms), StreamState)
+
+    async def continue_stream(self) -> None:
+        """Let a stream past its gate."""
+        await self._ask(own_stream.ContinueStream(), control.Done)
+
+    async def cancel_stream(self) -> None:
+        """Call a stream off and wait for its end."""
+        await self._ask(own_stream.CancelStream(), control.Done)
+
+    async def tune_stream(self, terms: StreamTerms) -> None:
+        """Change a stream's bandwidth and downtime limit."""
+        await self._ask(own_stream.TuneStream(terms=terms), control.Done)
+
     async def destroy(self) -> None:
         """End the machine's process."""
         await self._ask(control.Destroy(), control.Done)
+
+    async def judge_update(self) -> tuple[Observation, ...]:
+        """Return what keeps the machine in its process."""
+        return (await self._ask(control.JudgeUpdate(), control.Judged)).blockers
+
+    async def offer_update(self, path: Path) -> None:
+        """Tell the process that waits at a path what there is of the machine."""
+        await self._ask(control.OfferUpdate(path=str(path)), control.Done, _OFFER_DEADLINE)
+
+    async def hand_over(self, patience: float) -> Stop:
+        """Stop vCPUs, and let the other process have the machine."""
+        reply = await self._ask(control.HandOver(patience=patience), control.Paused, patience + _DEADLINE)
+        return Stop(reply.pause, reply.was_running, reply.last_executed_ns)
 
     async def close(self) -> None:
         """Close the connection and its thread."""

@@ -18,7 +18,7 @@ import socket
 import sys
 from typing import Final
 
-MODULES: Final = ("vfio_host.process.main", "vmm.process.main")
+MODULES: Final = ("vfio_host.process.main", "vmm.process.main", "vm_migration.machine.qemu.shim")
 MAX_REQUEST: Final = 128 << 10
 """Bytes; a packet of a local socket that is not tuned takes about 200 KiB."""
 ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1"}

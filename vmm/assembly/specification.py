@@ -4,80 +4,25 @@ Both ways lead through the same checks. Sizes and rates are accepted as text or 
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, Strict, ValidationError
 
 from vmm.assembly.document_faults import MAX_DOCUMENT, Fault, InvalidDocument, faults_of, read_toml
-from vmm.assembly.quantity_text import RATES_ALLOWED, SIZES_ALLOWED, parse_rate, parse_size
+from vmm.assembly.field_kinds import AbsolutePath, Address, Name, Rate, Size, Table
+from vmm.assembly.qemu_conflicts import MODEL_TABLES, conflicts_without_qemu, qemu_conflicts
+from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification_conflicts import conflicts
 from vmm.rules import Rules, RuleSet
 
-_MAX_QUANTITY: Final = 1 << 63
-_NAME_ALLOWED: Final = "letters, digits and - _ . up to 63, first a letter or digit"
-_ADDRESS_ALLOWED: Final = '"00:SS.F", slot SS from 01 to 1f, function F from 0 to 7'
-
-
-def _quantity(parse: Callable[[str], int], allowed: str) -> BeforeValidator:
-    def read(value: object) -> object:
-        if isinstance(value, str):
-            try:
-                return parse(value)
-            except ValueError as error:
-                raise PydanticCustomError("quantity", "{error}", {"error": str(error)}) from None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_QUANTITY:
-            raise PydanticCustomError("quantity", "Not a quantity", {"allowed": allowed})
-        return value
-
-    return BeforeValidator(read)
-
-
-def _text(matches: Callable[[str], bool], problem: str, allowed: str) -> BeforeValidator:
-    def read(value: object) -> object:
-        if isinstance(value, str) and not matches(value):
-            raise PydanticCustomError("text", "{error}", {"error": problem, "allowed": allowed})
-        return value
-
-    return BeforeValidator(read)
-
-
-def _is_name(text: str) -> bool:
-    plain = text.isascii() and text.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    return plain and text[0].isalnum() and len(text) <= 63
-
-
-def _is_address(text: str) -> bool:
-    try:
-        bus, slot, function = text[:2], int(text[3:5], 16), text[6:]
-    except ValueError:
-        return False
-    shape = len(text) == 7 and text[2] == ":" and text[5] == "." and text[3:5].isalnum()
-    return shape and bus == "00" and 1 <= slot <= 0x1F and function in tuple("01234567")
-
-
+_NO_MODEL: Final[Mapping[str, object]] = {"viommu": {"model": "none"}}
+"""Of a model that is none: QEMU's own arguments say what it has."""
 DeviceModel = Literal["qat", "nic", "gpu", "plain"]
 Backend = Literal["iommufd", "type1"]
 ViommuMode = Literal["scalable", "legacy"]
 AddressBits = Literal[39, 48]
-Size = Annotated[int, _quantity(parse_size, SIZES_ALLOWED)]
-Rate = Annotated[int, _quantity(parse_rate, RATES_ALLOWED)]
-Name = Annotated[str, _text(_is_name, "Not a name", _NAME_ALLOWED)]
-Address = Annotated[
-    str, StringConstraints(to_lower=True), _text(_is_address, "Not an address of this machine's bus", _ADDRESS_ALLOWED)
-]
-AbsolutePath = Annotated[
-    str,
-    _text(lambda text: text.startswith("/") and "\0" not in text, "Not an absolute path", "a path that begins with /"),
-]
-
-
-class Table(BaseModel):
-    """A table of the document: nothing unknown, nothing converted silently, nothing changed later."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class MemorySpecification(Table):
@@ -193,16 +138,18 @@ class MachineSpecification(Table):
     """A whole machine."""
 
     name: Name
-    kind: Literal["model"] = "model"
+    kind: Literal["model", "qemu"] = "model"
     memory: MemorySpecification
     viommu: ViommuSpecification = ViommuSpecification()
     guest: GuestSpecification = GuestSpecification()
     rules: RulesSpecification = RulesSpecification()
     device: Annotated[tuple[DeviceSpecification, ...], Strict(strict=False), Field(max_length=16)] = ()
+    qemu: QemuSpecification | None = None
 
     def to_json(self) -> bytes:
         """Return the specification with every default written out, as `parse_specification` reads it."""
-        return self.model_dump_json(exclude_none=True).encode()
+        without = None if self.qemu is None else {*MODEL_TABLES}
+        return self.model_dump_json(exclude_none=True, exclude=without).encode()
 
 
 def load_specification(path: Path) -> MachineSpecification:
@@ -244,7 +191,8 @@ def check_specification(document: Mapping[str, object], file: str) -> MachineSpe
     Raises:
         InvalidDocument: With every fault at once, impossible combinations included.
     """
-    filled = _filled(document, MachineSpecification)
+    is_qemu = document.get("kind") == "qemu"
+    filled = _filled({**_NO_MODEL, **document} if is_qemu else document, MachineSpecification)
     faults: list[Fault] = []
     specification = None
     try:
@@ -252,7 +200,8 @@ def check_specification(document: Mapping[str, object], file: str) -> MachineSpe
     except ValidationError as error:
         faults.extend(faults_of(error, file, MachineSpecification))
     seen = {fault.key for fault in faults}
-    faults.extend(Fault(file, key, *what) for key, *what in conflicts(filled) if key not in seen)
+    found = qemu_conflicts(document) if is_qemu else (*conflicts(filled), *conflicts_without_qemu(document))
+    faults.extend(Fault(file, key, *what) for key, *what in found if key not in seen)
     if specification is None or faults:
         raise InvalidDocument(faults)
     return specification

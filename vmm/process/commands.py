@@ -5,7 +5,6 @@ machine that was released at an epoch never runs at it again, whoever asks.
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +17,11 @@ from vmm.guest.vcpu_clock import MOST_PERCENT
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
+from vmm.process.controllers import Attachments, Controller
 from vmm.process.description import Identity, describe, observations
 from vmm.process.fence import Fence, FencedOff
 from vmm.process.interrupts import Interrupts
+from vmm.process.own_stream import AnyStreamRequest
 from vmm.process.populate import populate
 from vmm.process.successor import NotTakenOver
 from vmm.process.update import Update
@@ -38,16 +39,6 @@ _OF_ONE_HANDED_OVER: Final = (
 )
 _THROTTLE_NS: Final = round(control.THROTTLE_SECONDS * 1e9)
 _Reply = tuple[AnyReply, tuple[int, ...]]
-
-
-@dataclass(slots=True)
-class Controller:
-    """What one connection attached as; None only looks."""
-
-    epoch: int | None = None
-    number: int | None = None
-    attachment: int = 0
-    """Counts attaches: a controller that came back on a new connection cuts its old one off too."""
 
 
 class _NotNow(Exception):
@@ -69,7 +60,7 @@ class Commands:
         self._update: Final = Update(machine, identity.machine)
         self._adopted: AdoptedMachine | None = None
         self._interrupts: Final = interrupts
-        self._attachment = 0
+        self._attachments: Final = Attachments()
         self._loaded = False
         self._pause = 0
         self._stopped_for_attempt = False
@@ -107,7 +98,10 @@ class Commands:
                 return Done(), ()
             if isinstance(request, control.Attach):
                 return self._attach(controller, request), ()
-            self._require_command(controller)
+            self._attachments.require(controller, self._fence)
+            self._require(
+                not isinstance(request, AnyStreamRequest), "Machine is sent by its pages, not by a stream of its own"
+            )
             return self._update_command(request) or self._command(request)
         except FencedOff as error:
             return Refusal(reason=str(error), fenced=True), ()
@@ -117,23 +111,13 @@ class Commands:
     def _attach(self, controller: Controller, request: control.Attach) -> AnyReply:
         self._fence = self._fence.attach(request.epoch, request.controller)
         self._unthrottle()  # who commands from here on knows of none
-        self._attachment += 1
-        controller.epoch, controller.number = request.epoch, request.controller
-        controller.attachment = self._attachment
+        self._attachments.note(controller, request.epoch, request.controller)
         return self._describe()
 
     def left(self, controller: Controller) -> None:
         """Note that a connection has closed: what only its controller would give back is given back."""
-        if controller.attachment and controller.attachment == self._attachment:
+        if self._attachments.commands(controller):
             self._unthrottle()
-
-    def _require_command(self, controller: Controller) -> None:
-        if controller.epoch is None or controller.number is None:
-            raise FencedOff("This connection has not attached")
-        if not self._fence.admits(controller.epoch, controller.number):
-            raise FencedOff(f"Controller {controller.number} was cut off by {self._fence.controller}")
-        if controller.attachment != self._attachment:
-            raise FencedOff(f"Controller {controller.number} has come back on another connection")
 
     def _command(self, request: AnyRequest) -> _Reply:  # noqa: C901, PLR0911, PLR0912 - one row a request
         match request:
@@ -264,7 +248,7 @@ class Commands:
     def _hand_over(self, patience: float) -> AnyReply:
         self._require_updatable()
         was_running = self.machine.running
-        self._pause += was_running
+        self._pause += 1  # also of one that is paused: journals tell stops apart by it
         self.machine.stand_still()
         try:
             self._update.hand_over(self._fence, self._pause, patience)

@@ -10,6 +10,8 @@ from typing import Final, Literal
 import msgspec
 
 from vmm.guest.console import GuestAction
+from vmm.process.own_stream import AnyStreamRequest, StreamState
+from vmm.process.request import Request
 from vmm.vfio.device_records import DeviceRecord
 
 MAX_DEVICE_DATA: Final = 8 << 20
@@ -17,10 +19,6 @@ MAX_DEVICE_DATA: Final = 8 << 20
 WhyTracked = Literal["migration", "dirty-rate"]
 THROTTLE_SECONDS: Final = 5.0
 """For how long a throttle holds without being asked for again."""
-
-
-class Request(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A request to a machine process."""
 
 
 class Attach(Request, frozen=True, tag=True, kw_only=True):
@@ -181,7 +179,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
     | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
-    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver
+    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | AnyStreamRequest
 )  # fmt: skip
 
 
@@ -261,6 +259,10 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The same of the devices."""
     handed_over: bool = False
     """Another process of this host has taken the machine over from this one."""
+    hands_over: bool = False
+    """Whether this process knows how to let another one have its machine; one of 0.1.0 does not."""
+    moves: Literal["pages", "stream"] = "pages"
+    """Whether its agent reads its pages, or it sends itself: vmm.process.own_stream."""
 
 
 class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -343,7 +345,7 @@ class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 AnyReply = (
     Description | Judged | Ram | Harvested | Witnessed | Paused | Stopped | DeviceData | State | Running | Done
-    | Refusal
+    | Refusal | StreamState
 )  # fmt: skip
 
 encode: Final = msgspec.msgpack.Encoder().encode

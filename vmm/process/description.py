@@ -81,6 +81,7 @@ def describe(
             percent=devices.percent(now_ns), slowed=devices.slowed, at_full_speed=devices.at_full_speed
         ),
         handed_over=handed_over,
+        hands_over=True,
     )
 
 

@@ -16,7 +16,8 @@ import msgspec
 
 from vfio_host.interface.channel import Channel, ChannelError, close_all, listen, same_user
 from vmm.process import control
-from vmm.process.commands import Commands, Controller
+from vmm.process.commands import Commands
+from vmm.process.controllers import Controller
 
 _PEER_DEADLINE: Final = 1.0
 _CONNECTIONS: Final = 32

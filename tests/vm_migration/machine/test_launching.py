@@ -29,13 +29,14 @@ import asyncio, sys, threading
 from pathlib import Path
 from tests.vm_migration.machine.test_launching import MACHINE, SPECIFICATION
 from vm_migration.machine import launch
+from vm_migration.machine.coming_up import ComingUp
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
 
 def stand_still(*_):
     print("here", flush=True)
     threading.Event().wait()
 
-setattr({"write_instance": MachineDirectory, "let_go": launch._Started}[sys.argv[2]], sys.argv[2], stand_still)
+setattr({"write_instance": MachineDirectory, "let_go": ComingUp}[sys.argv[2]], sys.argv[2], stand_still)
 asyncio.run(launch.launch(RunDirectory(Path(sys.argv[1])), MACHINE, SPECIFICATION, incoming=True))
 """
 

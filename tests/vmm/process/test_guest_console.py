@@ -3,7 +3,7 @@
 from tests.vmm.tiny_machine import tiny_commands
 from vmm.guest.console import GuestAction
 from vmm.process import control
-from vmm.process.commands import Controller
+from vmm.process.controllers import Controller
 
 
 def test_typing_needs_no_command_of_the_machine() -> None:

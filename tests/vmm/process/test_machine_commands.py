@@ -6,7 +6,8 @@ import pytest
 
 from tests.vmm.tiny_machine import tiny_commands
 from vmm.process import control
-from vmm.process.commands import Commands, Controller
+from vmm.process.commands import Commands
+from vmm.process.controllers import Controller
 from vmm.vfio.device_records import DeviceRecord, RecordKind
 
 

@@ -8,7 +8,8 @@ from tests.vmm.tiny_machine import tiny_commands
 from vmm.guest.pacing import SECOND
 from vmm.process import commands as served
 from vmm.process import control
-from vmm.process.commands import Commands, Controller
+from vmm.process.commands import Commands
+from vmm.process.controllers import Controller
 
 
 class Clock:

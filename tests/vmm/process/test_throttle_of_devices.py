@@ -12,8 +12,10 @@ from tests.vmm.assembly.test_devices_slowed_down import Device, dma_pages, scena
 from vfio_host.interface.numbers import DeviceState
 from vmm.process import commands as served
 from vmm.process import control
-from vmm.process.commands import Commands, Controller
+from vmm.process.commands import Commands
+from vmm.process.controllers import Controller
 from vmm.process.description import Identity, boot_id
+from vmm.process.request import Request
 from vmm.vfio.quiesce_slices import MOST_PERCENT, PERIOD_NS
 
 CARD: Device = {"model": "nic", "dma_rate": "1MiB/s"}
@@ -216,7 +218,7 @@ def test_no_order_of_requests_leaves_a_device_held_of_whose_time_nothing_is_take
                     controller = running.attached(next(numbers))
                 case "the connection closes":
                     running.commands.left(controller)
-                case control.Request():
+                case Request():
                     running.asked(controller, event)
             if not isinstance(event, int | control.ThrottleDevices | control.Run):
                 assert running.taken() == 0

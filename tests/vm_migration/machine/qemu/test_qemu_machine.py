@@ -1,0 +1,186 @@
+"""Real QEMU machines behind the port, without agents: one process beside each QEMU, and a stream between two."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID
+
+import pytest
+
+from tests.qemu_guest.build import Guest, build
+from tests.qemu_guest.serial import counts, without_gap
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vmm.assembly.specification import MachineSpecification, check_specification
+from vmm.process.own_stream import COMPLETED, GATE, StreamState, StreamTerms
+
+MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
+SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Guest:
+    cache = pytestconfig.cache
+    assert cache is not None
+    folder = tmp_path_factory.mktemp("guest")
+    return build(cache.mkdir("qemu-guest"), folder, rate=4 << 20, working_set=16 << 20)
+
+
+@asynccontextmanager
+async def host(name: str) -> AsyncIterator[tuple[SoftwareHypervisor, Path]]:
+    """Yield a host's machines and its folder; nothing of them is left afterwards."""
+    with TemporaryDirectory(prefix=f"viaduct-{name}-") as folder:
+        hypervisor = SoftwareHypervisor(Path(folder))
+        try:
+            yield hypervisor, Path(folder)
+        finally:
+            for place in list(hypervisor.all()):
+                await hypervisor.take_away(place, None)
+
+
+def specification(*arguments: str, **table: object) -> MachineSpecification:
+    qemu = {"arguments": ["-accel", "tcg", *arguments], **table}
+    document = {"name": "web", "kind": "qemu", "memory": {"size": "128MiB"}, "qemu": qemu}
+    return check_specification(document, "the test's machine")
+
+
+async def until(port: MachinePort, *wanted: str) -> StreamState:
+    """Wait until a stream has one of these states."""
+    async with asyncio.timeout(SECONDS):
+        state = await port.stream()
+        while state.status not in wanted:
+            state = await port.stream(state.status, 1000)
+        return state
+
+
+async def counted(serial: Path, *, above: int) -> list[int]:
+    """Wait until the guest has counted further than that."""
+    async with asyncio.timeout(SECONDS):
+        while not (found := counts(serial)) or found[-1] <= above:  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.02)
+        return found
+
+
+async def test_a_guest_goes_on_at_the_other_side_and_only_there(guest: Guest) -> None:
+    terms = StreamTerms(downtime_limit_ms=300)
+    async with host("a") as (here, folder), host("b") as (there, other):
+        before, after = folder / "serial", other / "serial"
+        source = await here.launch(MACHINE, specification(*guest.arguments(before)), incoming=False)
+        target = await there.launch(MACHINE, specification(*guest.arguments(after)), incoming=True)
+        leaving, arriving = here.connect(source), there.connect(target)
+        assert (await leaving.attach(1, 1)).moves == "stream"
+        assert (await arriving.attach(2, 1)).run_state == "incoming"
+        await counted(before, above=20)
+        way = str(target.path / "in.sock")
+        await arriving.accept_stream(way, terms)
+        await leaving.start_stream(way, terms)
+        gate = await until(leaving, GATE, "failed")
+        assert (gate.status, gate.running) == (GATE, False), gate.error
+        stop = await leaving.pause(for_attempt=True)
+        assert (stop.pause, stop.was_running, stop.last_executed_ns) == (1, True, gate.stopped_ns)
+        with pytest.raises(MachineRefused):  # its state is not whole yet
+            await arriving.run(2)
+        await leaving.continue_stream()
+        assert (await until(leaving, COMPLETED, "failed")).run_status == "postmigrate"
+        assert (await until(arriving, COMPLETED, "failed")).status == COMPLETED
+        ours, theirs = await leaving.ram(), await arriving.ram()
+        assert ours.data == theirs.data
+        ours.close()
+        theirs.close()
+        assert (await arriving.describe()).run_state == "incoming"
+        assert await leaving.confirm_stopped() == 1
+        await leaving.release(1)
+        with pytest.raises(CutOff):
+            await leaving.run(1)
+        await arriving.load(b"", stop.pause)
+        await arriving.run(2)
+        last = counts(before)[-1]
+        assert without_gap(counts(before), await counted(after, above=last + 50))
+        assert (await leaving.describe()).run_state == "paused"
+        for port in (leaving, arriving):
+            await port.close()
+
+
+async def test_a_stream_that_is_called_off_at_its_gate_leaves_a_machine_that_runs(guest: Guest) -> None:
+    async with host("a") as (here, folder), host("b") as (there, other):
+        serial = folder / "serial"
+        source = await here.launch(MACHINE, specification(*guest.arguments(serial)), incoming=False)
+        target = await there.launch(MACHINE, specification(*guest.arguments(other / "serial")), incoming=True)
+        leaving, arriving = here.connect(source), there.connect(target)
+        await leaving.attach(1, 1)
+        await arriving.attach(2, 1)
+        await counted(serial, above=5)
+        way = str(target.path / "in.sock")
+        await arriving.accept_stream(way, StreamTerms())
+        await leaving.start_stream(way, StreamTerms())
+        await until(leaving, GATE)
+        await leaving.pause(for_attempt=True)
+        await leaving.run(1)
+        assert await leaving.confirm_stopped() is None
+        at = counts(serial)[-1]
+        assert without_gap(await counted(serial, above=at + 20))
+        assert (await leaving.pause(for_attempt=False)).pause >= 2  # another stop than that of the attempt
+        for port in (leaving, arriving):
+            await port.close()
+
+
+async def test_a_machine_is_found_again_by_whoever_comes_next() -> None:
+    async with host("a") as (here, folder):
+        place = await here.launch(MACHINE, specification(), incoming=False)
+        first = here.connect(place)
+        await first.attach(1, 1)
+        assert (await first.pause(for_attempt=False)).pause == 1
+        await first.close()
+        again = SoftwareHypervisor(folder)
+        (found,) = again.all()
+        assert found.alive()
+        port = again.connect(found)
+        described = await port.attach(1, 2)
+        assert (described.run_state, described.pause, described.controller) == ("paused", 1, 2)
+        await port.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"binary": "no-such-program"}, "No program no-such-program"),
+        ({"machine": "no-such-machine"}, "nsupported machine type"),
+        ({"arguments": ["-no-such-option"]}, "invalid option"),
+        ({"adopt": "/no/such/socket"}, "Nobody speaks QMP"),
+    ],
+)
+async def test_a_machine_that_does_not_come_up_says_why_and_leaves_nothing(table: dict[str, object], says: str) -> None:
+    async with host("a") as (here, folder):
+        with pytest.raises(LaunchFailed, match=says):
+            await here.launch(MACHINE, specification(**table), incoming=False)
+        assert not list(here.all())
+        assert not list((folder / "machines").iterdir())
+
+
+async def test_a_machine_whose_qemu_was_killed_is_gone_and_so_is_what_stood_beside_it() -> None:
+    async with host("a") as (here, _):
+        place = await here.launch(MACHINE, specification(), incoming=False)
+        instance = place.instance()
+        assert instance is not None
+        port = here.connect(place)
+        await port.attach(1, 1)
+        await here.take_away(place, None)
+        with pytest.raises(MachineGone):
+            await port.describe()
+        assert here.instance_lives(instance.name) is False
+        await port.close()
+
+
+async def test_what_only_a_model_can_do_is_refused_with_the_reason() -> None:
+    async with host("a") as (here, _):
+        port = here.connect(await here.launch(MACHINE, specification(), incoming=False))
+        await port.attach(1, 1)
+        for asked in (port.harvest(), port.save(), port.start_tracking(), port.throttle(10), port.populate(0, 1)):
+            with pytest.raises(MachineRefused):
+                await asked
+        await port.cancel_stream()  # there is none, which is no error
+        with pytest.raises(MachineRefused, match="not at pre-switchover"):
+            await port.continue_stream()
+        await port.close()

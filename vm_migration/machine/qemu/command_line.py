@@ -1,0 +1,62 @@
+"""How a QEMU is started from a specification. Pure.
+
+RAM is a memfd that is shared, so that agents can hash it through the process's own descriptor. It starts stopped (-S):
+what runs it is a `cont`, after the fence. A destination waits for its stream (-incoming defer), with its RAM touched
+beforehand, since the first touch costs about 10 us a page on nested hosts. `-no-shutdown`: a guest that switches itself
+off leaves a machine that stands still, and no hole. Images are locked, as a second fence: two processes that have one
+open for writing are one too many.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+from vmm.assembly.qemu_specification import DiskSpecification, QemuSpecification
+from vmm.assembly.specification import MachineSpecification
+
+RAM: Final = "viaduct-ram"
+_QMP: Final = "viaduct-qmp"
+
+
+def command_line(
+    binary: str,
+    specification: MachineSpecification,
+    qemu: QemuSpecification,
+    machine: UUID,
+    *,
+    qmp_descriptor: int,
+    incoming: bool,
+) -> tuple[str, ...]:
+    """Return the words that start a QEMU whose QMP listens on a socket that it inherits."""
+    size = specification.memory.size
+    prealloc = ",prealloc=on" if incoming else ""
+    return (
+        binary,
+        "-name", f"guest={specification.name}",
+        "-uuid", str(machine),
+        "-S", "-no-user-config", "-nodefaults", "-display", "none", "-no-shutdown",
+        "-object", f"memory-backend-memfd,id={RAM},size={size},share=on{prealloc}",
+        "-machine", f"{qemu.machine},memory-backend={RAM}",
+        "-m", f"{size >> 20}M",
+        "-chardev", f"socket,id={_QMP},fd={qmp_descriptor},server=on,wait=off",
+        "-mon", f"chardev={_QMP},mode=control",
+        *(word for number, disk in enumerate(qemu.disk) for word in _disk(number, disk)),
+        *qemu.arguments,
+        *(("-incoming", "defer") if incoming else ()),
+    )  # fmt: skip
+
+
+def _disk(number: int, disk: DiskSpecification) -> Iterator[str]:
+    node = f"viaduct-disk{number}"  # QEMU's names are short, and those of a specification may not be
+    read_only = f"read-only={'on' if disk.read_only else 'off'}"
+    yield "-blockdev"
+    yield f"driver=file,node-name={node}-file,filename={_escaped(disk.file)},locking=on,{read_only}"
+    yield "-blockdev"
+    yield f"driver={disk.format},node-name={node},file={node}-file,{read_only}"
+    yield "-device"
+    yield f"virtio-blk-pci,id={node}-pci,drive={node},serial={_escaped(disk.name[:20])}"
+
+
+def _escaped(text: str) -> str:
+    """Write a value in QEMU's lists of options, in which a comma ends it."""
+    return text.replace(",", ",,")

@@ -1,0 +1,250 @@
+"""What each request of the control socket does to a QEMU.
+
+Promise: as vmm.process.commands gives it. A request that needs command of the machine is served only for the controller
+that attached last; a machine that was released at an epoch gets no `cont` for it, whoever asks; and what is released is
+durable before it is answered. What QEMU says of itself is asked anew for every answer that anything is founded on.
+`MachineGone` leaves this class where QEMU did not answer: whoever asked is cut off then, and knows as little.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+from vm_migration.machine.port import MachineRefused
+from vm_migration.machine.qemu.answers import Migration, Status
+from vm_migration.machine.qemu.devices import parts
+from vm_migration.machine.qemu.fence_file import FenceFile, kept_of
+from vm_migration.machine.qemu.monitor import Monitor, ended
+from vm_migration.machine.qemu.portrait import Portrait
+from vm_migration.machine.qemu.run_states import INCOMING, stands_still
+from vm_migration.machine.qemu.streaming import state_of, under_way
+from vm_migration.machine.qemu.streams import Streams
+from vmm.process import control, own_stream
+from vmm.process.control import AnyReply, AnyRequest, Done, Refusal
+from vmm.process.controllers import Attachments, Controller
+from vmm.process.fence import Fence, FencedOff
+from vmm.process.own_stream import COMPLETED
+
+_STREAM_END: Final = 8.0
+"""Seconds for a stream that was called off; an agent waits for longer than that."""
+_MOST_WAIT_MS: Final = 1000
+Reply = tuple[AnyReply, tuple[int, ...]]
+
+
+class QemuCommands:
+    """Serves one QEMU; one request at a time is carried out."""
+
+    def __init__(
+        self, monitor: Monitor, portrait: Portrait, streams: Streams, file: FenceFile, fence: Fence, *, incoming: bool
+    ) -> None:
+        """`incoming`: it waits for a stream, and becomes the machine by a whole one only."""
+        self._monitor: Final = monitor
+        self._portrait: Final = portrait
+        self._streams: Final = streams
+        self._file: Final = file
+        self._fence = fence
+        self._incoming = incoming
+        self._stopped_for_attempt = False
+        self._attachments: Final = Attachments()
+        self._turn: Final = asyncio.Lock()
+
+    async def serve(self, controller: Controller, request: AnyRequest) -> Reply:
+        """Serve one request; the descriptors in the reply are the caller's to close.
+
+        Raises:
+            MachineGone: QEMU did not answer; whether it did what was asked is unknown.
+        """
+        try:
+            if isinstance(request, own_stream.Stream) and request.wait_ms:
+                await self._await_change(controller, request)
+            async with self._turn:
+                return await self._served(controller, request)
+        except FencedOff as error:
+            return Refusal(reason=str(error), fenced=True), ()
+        except MachineRefused as error:
+            return Refusal(reason=str(error)), ()
+
+    async def boot(self) -> None:
+        """Run a machine that was made here.
+
+        Raises:
+            MachineGone, MachineRefused: It does not run.
+        """
+        async with self._turn:
+            await self._cont()
+
+    @property
+    def instance(self) -> str:
+        """What was drawn for this process."""
+        return self._portrait.instance
+
+    async def quit(self) -> None:
+        """End QEMU by request.
+
+        Raises:
+            MachineGone: It did not hear it.
+        """
+        async with self._turn:
+            await self._quit()
+
+    async def idle(self) -> None:
+        """Wait until no request is being carried out."""
+        async with self._turn:
+            return
+
+    async def _quit(self) -> None:
+        await self._monitor.require_connection()
+        await self._monitor.session.tell("quit")
+
+    async def _served(self, controller: Controller, request: AnyRequest) -> Reply:
+        if isinstance(request, control.Describe):
+            return await self._describe(), ()
+        if isinstance(request, control.Attach):
+            self._keep(self._fence.attach(request.epoch, request.controller))
+            self._attachments.note(controller, request.epoch, request.controller)
+            return await self._describe(), ()
+        self._attachments.require(controller, self._fence)
+        return await self._command(request)
+
+    async def _command(self, request: AnyRequest) -> Reply:  # noqa: C901, PLR0912 - one row a request
+        match request:
+            case control.TakeRam():
+                descriptor = self._portrait.open_ram()
+                return control.Ram(size=self._portrait.ram_bytes), (descriptor,)
+            case control.Populate():
+                self._require(self._incoming, "Only an incoming machine's memory is touched on request")
+            case control.StopTracking() | own_stream.CancelStream():
+                await self._call_off()
+            case control.Pause():
+                return await self._stop(for_attempt=request.for_attempt), ()
+            case control.ConfirmStopped():
+                stopped = stands_still(await self._monitor.status())
+                return control.Stopped(stopped=stopped, pause=self._monitor.pause), ()
+            case control.Load():
+                await self._load(request)
+            case control.Run():
+                return await self._run(request.epoch), ()
+            case control.StayPaused():
+                await self._stay_paused(request.epoch)
+            case control.Release():
+                self._require(
+                    stands_still(await self._monitor.status()), "Machine runs; only one that stands still is released"
+                )
+                self._keep(self._fence.release(request.epoch))
+            case own_stream.StartStream():
+                self._require(not self._incoming, "An incoming machine has nothing to send")
+                await self._streams.start(request.path, request.terms)
+            case own_stream.AcceptStream():
+                self._require(self._incoming, "Only an incoming machine takes a stream in")
+                await self._streams.accept(request.path, request.terms)
+            case own_stream.ContinueStream():
+                await self._streams.go_on()
+            case own_stream.TuneStream():
+                await self._streams.tune(request.terms)
+            case own_stream.Stream():
+                return await self._stream(), ()
+            case control.Destroy():
+                await self._quit()
+            case _:
+                text = "QEMU moves its own state, and is not asked for parts of it"
+                raise MachineRefused(f"{type(request).__name__} is not supported: {text}")
+        return Done(), ()
+
+    async def _stop(self, *, for_attempt: bool) -> AnyReply:
+        self._require(not self._incoming, "An incoming machine has nothing to pause")
+        monitor = self._monitor
+        ran = not stands_still(await monitor.status())
+        if ran:
+            await monitor.session.tell("stop")
+            self._require(stands_still(await monitor.status()), "QEMU goes on after `stop`")
+        elif monitor.stopped_by_stream and not self._stopped_for_attempt:
+            ran = True  # its stream has stopped it, at the gate: this is that very stop
+        elif for_attempt and not self._stopped_for_attempt:
+            monitor.stopped_anew()
+        self._stopped_for_attempt = for_attempt
+        self._keep(self._fence)
+        return control.Paused(pause=monitor.pause, was_running=ran, last_executed_ns=monitor.moments.get("STOP", 0))
+
+    async def _run(self, epoch: int) -> AnyReply:
+        self._fence.require_run(epoch)
+        await self._require_whole()
+        self._keep(self._fence)  # before the stream is called off: QEMU runs a guest again by itself then
+        await self._call_off()
+        await self._cont()
+        self._incoming = self._stopped_for_attempt = False
+        return control.Running(executed_ns=self._monitor.moments.get("RESUME", time.monotonic_ns()))
+
+    async def _cont(self) -> None:
+        if stands_still(await self._monitor.status()):
+            self._keep(self._fence)
+            await self._monitor.session.tell("cont")
+            now = await self._monitor.status()
+            self._require(not stands_still(now), f"QEMU does not run after `cont`: it is {now.status}")
+
+    async def _stay_paused(self, epoch: int) -> None:
+        self._fence.require_run(epoch)
+        await self._require_whole()
+        await self._call_off()
+        self._require(stands_still(await self._monitor.status()), "Machine runs")
+        self._incoming = self._stopped_for_attempt = False
+
+    async def _load(self, request: control.Load) -> None:
+        self._require(self._incoming and not request.state, "QEMU's state comes by its own stream")
+        await self._require_whole()
+        self._monitor.pause = request.pause
+        self._keep(self._fence)
+
+    async def _call_off(self) -> None:
+        """End a stream that is under way, and wait until it has ended, however it does."""
+        if not under_way(await self._monitor.migration()):
+            return
+        if self._incoming:
+            raise MachineRefused("An incoming stream is ended by its source, or with the machine")
+        await self._streams.cancel()
+        await ended(self._monitor, _STREAM_END)
+
+    async def _require_whole(self) -> None:
+        """Check that an incoming machine has all of its state: its stream completed, and it waits to be run."""
+        if not self._incoming:
+            return
+        status, migration = await self._monitor.status(), await self._monitor.migration()
+        whole = migration.status == COMPLETED and status.status not in (INCOMING, "prelaunch") and stands_still(status)
+        text = "An incoming machine comes to life on a whole state only"
+        self._require(whole, f"{text}: its stream is {migration.status}, and it is {status.status}")
+
+    async def _await_change(self, controller: Controller, request: own_stream.Stream) -> None:
+        self._attachments.require(controller, self._fence)
+        until = time.monotonic() + min(request.wait_ms, _MOST_WAIT_MS) / 1000
+        while (await self._monitor.migration()).status == request.known:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            await self._monitor.changed(left)
+
+    async def _stream(self) -> AnyReply:
+        status, migration = await self._asked()
+        monitor = self._monitor
+        running = not stands_still(status)
+        return state_of(migration, status, running=running, pause=monitor.pause, moments=monitor.moments)
+
+    async def _asked(self) -> tuple[Status, Migration]:
+        migration = await self._monitor.migration()
+        return await self._monitor.status(), migration  # in this order: what has completed stands still after it
+
+    async def _describe(self) -> AnyReply:
+        status, migration = await self._asked()
+        run_state = "incoming" if self._incoming else "paused" if stands_still(status) else "running"
+        found = await parts(self._monitor.session)
+        return self._portrait.describe((status, migration, found), self._fence, run_state, self._monitor.pause)
+
+    def _keep(self, fence: Fence) -> None:
+        """Have a fence and the number of stops durable, and in force from here on; neither where that fails."""
+        try:
+            self._file.write(kept_of(fence, self._monitor.pause))
+        except OSError as error:
+            raise MachineRefused(f"The machine's fence cannot be kept: {error}") from error
+        self._fence = fence
+
+    def _require(self, holds: bool, reason: str) -> None:
+        if not holds:
+            raise MachineRefused(reason)

@@ -1,0 +1,204 @@
+"""`viaduct-qemu-shim`: stands beside one QEMU, is its only QMP client, and answers what a machine process is asked.
+
+::
+
+    started by the launch --> QEMU started, stopped, or adopted --> fence durable --> cont --> "ready" --> "keep"
+
+It outlives the agents as QEMU does, and ends when QEMU has ended. Up to "keep" both end where whoever started them is
+gone, but for a QEMU that was adopted. One that fails later leaves QEMU as it is.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from vm_migration.machine.port import LaunchFailed, MachineError, MachineGone
+from vm_migration.machine.qemu.commands import QemuCommands
+from vm_migration.machine.qemu.control_socket import ControlSocket
+from vm_migration.machine.qemu.descriptor_wait import readable
+from vm_migration.machine.qemu.fence_file import FenceFile
+from vm_migration.machine.qemu.monitor import Monitor
+from vm_migration.machine.qemu.portrait import Portrait
+from vm_migration.machine.qemu.spawning import QemuProcess, adopted, log_tail, require_fit, start
+from vm_migration.machine.qemu.streams import Streams
+from vmm.assembly.document_faults import InvalidDocument
+from vmm.assembly.qemu_specification import QemuSpecification
+from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.process.control import CONTROL_SOCKET, HOLD, SPECIFICATION_FILE
+from vmm.process.description import Identity, boot_id
+from vmm.process.fence import Fence
+
+_WORD_BYTES: Final = 64
+_START_SECONDS: Final = 25.0
+_START_SECONDS_PER_GIB: Final = 30.0
+"""For QEMU's first answer; a destination touches all of its RAM before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What this process is there for."""
+
+    folder: Path
+    machine: UUID
+    specification: MachineSpecification
+    qemu: QemuSpecification
+    incoming: bool
+
+    @property
+    def adopts(self) -> Path | None:
+        """The QMP socket of the QEMU that is to be adopted; a destination always starts one."""
+        return None if self.qemu.adopt is None or self.incoming else Path(self.qemu.adopt)
+
+
+def main() -> None:
+    """Stand beside one machine's QEMU until it has ended."""
+    gc.freeze()  # what was imported stays: the collector need not look at it again
+    arguments = _parser().parse_args()
+    try:
+        asyncio.run(_run(arguments.directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
+    except (InvalidDocument, MachineError, OSError, ValueError) as error:
+        sys.stderr.write(f"Machine {arguments.machine} ended: {error}\nLook at {arguments.directory}\n")
+        sys.exit(1)
+
+
+async def _run(folder: Path, machine: UUID, *, incoming: bool, hold: bool) -> None:
+    specification = parse_specification((folder / SPECIFICATION_FILE).read_bytes())
+    if specification.qemu is None:
+        raise LaunchFailed("Specification is not one of a QEMU")
+    order = _Order(folder, machine, specification, specification.qemu, incoming)
+    async with _qemu(order) as (process, monitor):
+        commands = await _commands(order, process, monitor)
+        await _serve(commands, order, process, hold=hold)
+
+
+@contextlib.asynccontextmanager
+async def _qemu(order: _Order) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
+    """Have a QEMU that answers; one that was started for it ends where the context fails."""
+    if order.adopts is not None:
+        monitor = Monitor(order.adopts)
+        await monitor.require_connection()
+        process = adopted(monitor.session.peer, order.adopts)
+    else:
+        process = start(order.folder, order.machine, order.specification, order.qemu, incoming=order.incoming)
+        monitor = Monitor(process.qmp)
+    try:
+        await _first_answer(order, process, monitor)
+        yield process, monitor
+    finally:
+        await monitor.close()
+        process.abandon()
+
+
+async def _first_answer(order: _Order, process: QemuProcess, monitor: Monitor) -> None:
+    patience = _START_SECONDS + order.specification.memory.size / (1 << 30) * _START_SECONDS_PER_GIB
+    ending = asyncio.create_task(process.end(), name="end of QEMU")
+    try:
+        async with asyncio.timeout(patience):
+            while not await _answers(order, monitor, ending):
+                continue
+    except TimeoutError as error:
+        raise LaunchFailed(f"QEMU did not answer in {patience:.0f} s{log_tail(order.folder)}") from error
+    finally:
+        ending.cancel()
+
+
+async def _answers(order: _Order, monitor: Monitor, ending: "asyncio.Task[None]") -> bool:
+    asking = asyncio.create_task(monitor.require_connection(), name="first answer of QEMU")
+    try:
+        await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise LaunchFailed(f"QEMU ended before it answered{log_tail(order.folder)}")
+        asking.result()
+    except MachineGone:
+        return False
+    finally:
+        asking.cancel()
+    return True
+
+
+async def _commands(order: _Order, process: QemuProcess, monitor: Monitor) -> QemuCommands:
+    """Return what serves the machine, which runs by now unless it is to wait for a stream."""
+    same_uuid = await require_fit(monitor, order.specification, order.machine, adopts=order.adopts is not None)
+    identity = Identity(str(order.machine), boot_id(), process.id.pid, secrets.token_hex(8))
+    started_in = None if order.adopts is not None else order.folder
+    commands = QemuCommands(
+        monitor,
+        Portrait(identity, order.specification, order.qemu),
+        Streams(monitor, started_in, same_uuid=same_uuid),
+        FenceFile(order.folder),
+        Fence(),
+        incoming=order.incoming,
+    )
+    if not order.incoming and order.adopts is None:
+        await commands.boot()
+    return commands
+
+
+async def _serve(commands: QemuCommands, order: _Order, process: QemuProcess, *, hold: bool) -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server = ControlSocket(commands, order.folder / CONTROL_SOCKET, _tell)
+    tasks = [
+        ended := asyncio.create_task(process.end(), name="end of QEMU"),
+        asyncio.create_task(stopping.wait(), name="told to stop"),
+        asyncio.create_task(server.serve(), name="control socket"),
+    ]
+    _say("ready", pid=process.id.pid, instance=commands.instance)
+    try:
+        if hold and not await _kept(ended):
+            raise LaunchFailed("Whoever started this machine was gone before it was known to anybody else")
+        process.known = True
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if stopping.is_set() and order.adopts is None:
+            await commands.quit()
+        await commands.idle()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        server.close()
+
+
+async def _kept(ended: "asyncio.Task[None]") -> bool:
+    """Wait for the word that says that the machine is known by now; false where the pipe ends without one."""
+    word = asyncio.create_task(readable(sys.stdin.fileno()), name="word")
+    await asyncio.wait((word, ended), return_when=asyncio.FIRST_COMPLETED)
+    word.cancel()
+    return ended.done() or bool(os.read(sys.stdin.fileno(), _WORD_BYTES))
+
+
+def _say(event: str, **facts: int | str) -> None:
+    sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+    sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="viaduct-qemu-shim", description=__doc__)
+    parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
+    parser.add_argument("--machine", type=UUID, required=True, help="the machine's UUID")
+    parser.add_argument("--incoming", action="store_true", help="wait for a stream instead of booting")
+    parser.add_argument(
+        HOLD, action="store_true", help="end without a word on stdin, which says that it is known by now"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()
