@@ -17,6 +17,8 @@ from vmm.assembly.machine_state import Origin
 from vmm.assembly.specification import MachineSpecification
 
 FORMAT: Final = 1
+READS: Final = (FORMAT,)
+"""This format and the one before, of which there is none yet: tests/versions/updates has documents of each version."""
 RAM: Final = "ram"
 IOMMUFD: Final = "iommufd"
 Mapping = tuple[int, int, int, bool]
@@ -135,8 +137,9 @@ def decode(data: bytes | bytearray, kind: type[Document]) -> Document:
     """
     try:
         version = msgspec.msgpack.decode(data, type=list[msgspec.Raw])[0]
-        if bytes(version) != encode(FORMAT):
-            raise InvalidHandover(f"{kind.__name__} is of a format that this version does not read; it reads {FORMAT}")
+        if bytes(version) not in map(encode, READS):
+            read = " and ".join(map(str, READS))
+            raise InvalidHandover(f"{kind.__name__} is of a format that this version does not read; it reads {read}")
         document = msgspec.msgpack.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
         raise InvalidHandover(f"{kind.__name__} cannot be read: {error}") from error
