@@ -60,7 +60,7 @@ class OrchestratorService(OrchestratorServicer):
     async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:
         """Return open attempts, or all."""
         del context
-        found = await self._queue.attempts(everything=request.all)
+        found = await self._queue.attempts(everything=request.all, hosts=not request.stored_only)
         return api.ListAttemptsResponse(
             attempts=[record_of(row) for row in found.attempts],
             silent=[api.SilentHost(host=host, error=failure_message(error)) for host, error in found.silent.items()],

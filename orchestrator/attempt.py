@@ -149,10 +149,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What an order said beside its policy."""
+    """What an order said beside its policy, and what was asked for since."""
 
     measure_ms: int = 0  # for how long the machine's writes are measured before it moves
     by_host: bool = False  # how memory travels is as configured for the destination, whichever that becomes
+    bandwidth: int | None = None  # bytes a second at most, 0: unlimited, as it was tuned last; None: as the policy says
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,11 @@ class Attempt:
     cancel_requested: bool = False
     retry: Retry = Retry()
     asked: Asked = Asked()
+
+    @property
+    def bandwidth_wanted(self) -> int:
+        """Bytes a second that it is to have at most, as somebody said last; 0: unlimited."""
+        return self.policy.max_bandwidth_bytes_per_s if self.asked.bandwidth is None else self.asked.bandwidth
 
     @property
     def ended(self) -> bool:

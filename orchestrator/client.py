@@ -83,9 +83,9 @@ class RemoteDesk:
             return waiting_for_the_end(self._current.attempt) if late else f"Not cancelled: {error.message}"
         return CANCELLING_STILL if again else CANCELLING
 
-    async def attempts(self, *, everything: bool) -> Listing:
-        """Return open attempts, or all: those of the daemon's store, and those that only a host knows."""
-        request = api.ListAttemptsRequest(all=everything)
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
+        """Return open attempts, or all: those of the daemon's store, and with `hosts` those that only a host knows."""
+        request = api.ListAttemptsRequest(all=everything, stored_only=not hosts)
         answer = await self._doors.ask(lambda stub: stub.ListAttempts, request, deadline=2 * _ASK_SECONDS)
         silent = {one.host: Unreachable(one.error.code, one.error.message, one.error.hint) for one in answer.silent}
         return Listing(tuple(attempt_of(record) for record in answer.attempts), silent)

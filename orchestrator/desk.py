@@ -43,8 +43,8 @@ class Desk(Protocol):
     async def interrupt(self) -> str:
         """Cancel what `migrate` is doing, unless it is too late for that, and return what is done now, for people."""
 
-    async def attempts(self, *, everything: bool) -> Listing:
-        """Return open attempts, or all: those of the store, and those that only a host knows."""
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
+        """Return open attempts, or all: those of the store, and with `hosts` those that only a host knows."""
 
     async def attempt(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so."""
@@ -126,9 +126,11 @@ class LocalDesk:
             self._drive.request_cancel()
         return CANCELLING_STILL if again else CANCELLING
 
-    async def attempts(self, *, everything: bool) -> Listing:
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
         """Read the store, and ask the hosts; open attempts without a driver are completed by what their source says."""
-        found = await listing(self._around, everything=everything)
+        found = await listing(self._around, everything=everything, hosts=hosts)
+        if not hosts:
+            return found
         stand = await asyncio.gather(*(as_it_stands(self._around, row) for row in found.attempts))
         return Listing(tuple(stand), found.silent)
 

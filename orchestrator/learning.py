@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -46,9 +46,11 @@ class Listing:
     silent: Mapping[str, MigrationError]
 
 
-async def listing(around: Surroundings, *, everything: bool) -> Listing:
-    """Return the open attempts, or all, of the store and of every host."""
+async def listing(around: Surroundings, *, everything: bool, hosts: bool = True) -> Listing:
+    """Return the open attempts, or all, of the store and, if they are to be asked, of every host."""
     rows, known = await asyncio.to_thread(_stored, around, everything=everything)
+    if not hosts:
+        return Listing(rows, {})
     found = await learn(around.agents, around.clock(), known)
     learned = tuple(one for one in found.attempts if everything or not one.ended)
     return Listing((*rows, *learned), found.silent)
@@ -121,8 +123,17 @@ async def _custodies(agents: Agents, host: str) -> CustodyReport | MigrationErro
         except MigrationError as error:
             return error
 
-    here, there = await asyncio.gather(ask("source"), ask("dest"))
-    return here if isinstance(here, CustodyReport) else there
+    asked = [asyncio.create_task(ask(side), name=f"custodies of {host}") for side in get_args(Side)]
+    try:
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        if not any(isinstance(task.result(), CustodyReport) for task in done):
+            done, _ = await asyncio.wait(asked)
+        told = [task.result() for task in done]
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    return next((one for one in told if isinstance(one, CustodyReport)), told[0])
 
 
 def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | None, bool]:

@@ -2,10 +2,11 @@
 
 An attempt begins with its share, and those that share a link with it are tuned down at the same time; when one ends the
 others are tuned up. A source that cannot be told keeps what it has, and is told again with the next change, or look.
+What somebody tuned an attempt to stands in its row, and is what it wants from then on, whoever drives it.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from orchestrator.agents import Agents
 from orchestrator.attempt import PAST_RETURN, Attempt
 from orchestrator.bandwidth import UNBOUNDED, Flow, shares
-from orchestrator.limits import limits_of
+from orchestrator.limits import limits_of, rate_told, rate_wanted
 from orchestrator.policy import MigrationPolicy
 from vm_migration.api.v1 import source_pb2
 from vm_migration.errors import MigrationError
@@ -38,44 +39,55 @@ class LinkShares:
         self._agents = agents
         self._budgets = budgets
         self._running: dict[str, Flow] = {}
-        self._most: dict[str, int] = {}
+        self._tuned: dict[str, int] = {}
         self._told: dict[str, int] = {}
 
     def terms(self, attempt: Attempt) -> MigrationPolicy:
         """Return the policy with which an attempt begins now."""
-        bytes_per_s = self.bounded(attempt, attempt.policy.max_bandwidth_bytes_per_s)
+        bytes_per_s = self._share(self._flow(attempt))
         self._told[attempt.attempt] = bytes_per_s
         return msgspec.structs.replace(attempt.policy, max_bandwidth_bytes_per_s=bytes_per_s)
 
-    def bounded(self, attempt: Attempt, most: int) -> int:
-        """Return what an attempt gets that is to have so much at most, and remember that."""
+    def within(self, attempt: Attempt, most: int) -> int:
+        """Return the rate to tell a running attempt that is to have so much at most; UNLIMITED is for no limit."""
+        return rate_told(self._share(replace(self._flow(attempt), most=rate_wanted(most))))
+
+    def tuned(self, attempt: Attempt, most: int) -> None:
+        """Note what an attempt was tuned to, until its row says it."""
+        self._tuned[attempt.attempt] = rate_wanted(most)
+
+    def _share(self, flow: Flow) -> int:
+        """Return what an attempt gets beside what runs."""
         if not self._budgets:
-            return most
-        self._most[attempt.attempt] = most
-        flow = self._flow(attempt)
+            return flow.most
         share = shares([*(one for one in self._running.values() if one.attempt != flow.attempt), flow], self._budgets)
-        return share[attempt.attempt]
+        return share[flow.attempt]
 
     def due(self, running: Iterable[Attempt]) -> list[Tuning]:
         """Note what runs, and return what is to be tuned."""
+        active = {one.attempt: one for one in running}
+        self._tuned = {
+            name: most for name, most in self._tuned.items() if name in active and active[name].asked.bandwidth != most
+        }
         if not self._budgets:
             return []
-        active = {one.attempt: one for one in running}
-        self._most = {name: most for name, most in self._most.items() if name in active}
         self._told = {name: told for name, told in self._told.items() if name in active}
         self._running = {name: self._flow(one) for name, one in active.items()}
         given = shares(self._running.values(), self._budgets)
         return [
             Tuning(one, given[name])
             for name, one in active.items()
-            if one.epoch and not one.ended and one.phase not in PAST_RETURN and given[name] not in self._has(one)
+            if one.epoch
+            and not one.ended
+            and one.phase not in PAST_RETURN
+            and given[name] != self._has(one, given[name])
         ]
 
     async def tell(self, tuning: Tuning) -> None:
         """Tune an attempt at its source; where that fails, it is due again."""
         attempt = tuning.attempt
         self._told[attempt.attempt] = tuning.bytes_per_s
-        request = source_pb2.TuneRequest(key=attempt.key(), max_bandwidth_bytes_per_s=tuning.bytes_per_s)
+        request = source_pb2.TuneRequest(key=attempt.key(), max_bandwidth_bytes_per_s=rate_told(tuning.bytes_per_s))
         try:
             await self._agents.tune(attempt.source, request)
         except MigrationError as error:
@@ -83,11 +95,12 @@ class LinkShares:
             _log.warning("bandwidth was not tuned", attempt=attempt.attempt, code=error.code, reason=error.message)
 
     def _flow(self, attempt: Attempt) -> Flow:
-        asked = attempt.policy.max_bandwidth_bytes_per_s
-        most = self._most.get(attempt.attempt, asked)
+        most = self._tuned.get(attempt.attempt, attempt.bandwidth_wanted)
         return Flow(attempt.attempt, attempt.source, attempt.destination, most)
 
-    def _has(self, attempt: Attempt) -> tuple[int, ...]:
-        """Return what an attempt has already; UNBOUNDED cannot be told to one that runs, so it is never due."""
+    def _has(self, attempt: Attempt, given: int) -> int:
+        """Return what an attempt has, as far as is known; what another process tuned is not undone for nothing."""
         told = self._told.get(attempt.attempt)
-        return (UNBOUNDED, limits_of(attempt).bandwidth_bytes_per_s if told is None else told)
+        if told is None:
+            return given if given == UNBOUNDED else limits_of(attempt).bandwidth_bytes_per_s
+        return told

@@ -51,19 +51,7 @@ def _of_all(store: Store) -> Sequence[Reading]:
     return (*attempt_readings(store.attempts()), *evacuation_readings(plans), maintenance)
 
 
-class Standing(Protocol):
-    """What is counted of an attempt."""
-
-    @property
-    def phase(self) -> Phase:
-        """Where it stands."""
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How it ended, or was left."""
-
-
-def attempt_readings(attempts: Iterable[Standing]) -> Sequence[Reading]:
+def attempt_readings(attempts: Iterable[Attempt]) -> Sequence[Reading]:
     """Return how many open attempts there are, by phase, and how many are unresolved. Pure."""
     phases, unresolved = Counter[Phase](), 0
     for one in attempts:

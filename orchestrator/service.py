@@ -160,9 +160,9 @@ class AttemptQueue:
         """Yield an attempt that only its hosts know, until it ends."""
         return changes(self._around, attempt, HEARTBEAT_SECONDS / 2)
 
-    async def attempts(self, *, everything: bool) -> Listing:
-        """Return open attempts, or all: those of the store, and those that only a host knows."""
-        return await listing(self._around, everything=everything)
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
+        """Return open attempts, or all: those of the store, and with `hosts` those that only a host knows."""
+        return await listing(self._around, everything=everything, hosts=hosts)
 
     async def find(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so, of the store or of a host."""
@@ -186,10 +186,15 @@ class AttemptQueue:
 
     async def tune(self, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int) -> Attempt:
         """Change an attempt's limits; its bandwidth stays within its share of the links."""
-        most = max_bandwidth_bytes_per_s and self._links.bounded(attempt, max_bandwidth_bytes_per_s)
         tuned = await steering.tune(
-            self._around, attempt, downtime_limit_ms=downtime_limit_ms, max_bandwidth_bytes_per_s=most
+            self._around,
+            attempt,
+            downtime_limit_ms=downtime_limit_ms,
+            max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+            within=self._links.within,
         )
+        if max_bandwidth_bytes_per_s:
+            self._links.tuned(attempt, max_bandwidth_bytes_per_s)
         self.look_again()  # others may get less, or more
         return tuned
 

@@ -4,10 +4,12 @@ A driver hears of a wish to cancel through the store as well: before the attempt
 """
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from orchestrator.attempt import PAST_RETURN, Attempt, Phase, with_report
+from orchestrator.limits import rate_wanted
 from orchestrator.settling import drive_briefly
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import source_pb2
@@ -66,10 +68,22 @@ async def force(around: Surroundings, attempt: Attempt) -> Attempt:
     return await _answered(attempt, around.agents.force(attempt.source, attempt.key()))
 
 
+def as_wanted(_attempt: Attempt, bytes_per_s: int) -> int:
+    """Give an attempt what it wants."""
+    return bytes_per_s
+
+
 async def tune(
-    around: Surroundings, attempt: Attempt, *, downtime_limit_ms: int, max_bandwidth_bytes_per_s: int
+    around: Surroundings,
+    attempt: Attempt,
+    *,
+    downtime_limit_ms: int,
+    max_bandwidth_bytes_per_s: int,
+    within: Callable[[Attempt, int], int] = as_wanted,
 ) -> Attempt:
-    """Change limits of an attempt that has begun; 0 leaves one as it is.
+    """Change limits of an attempt that has begun; 0 leaves one as it is, UNLIMITED takes a limit away.
+
+    The bandwidth is written down as what the attempt wants from now on; `within` says what it gets of that.
 
     Raises:
         InvalidInput: Nothing is to be changed.
@@ -85,9 +99,14 @@ async def tune(
     request = source_pb2.TuneRequest(
         key=attempt.key(),
         downtime_limit_ms=downtime_limit_ms,
-        max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s,
+        max_bandwidth_bytes_per_s=max_bandwidth_bytes_per_s and within(attempt, max_bandwidth_bytes_per_s),
     )
-    return await _answered(attempt, around.agents.tune(attempt.source, request))
+    tuned = await _answered(attempt, around.agents.tune(attempt.source, request))
+    if max_bandwidth_bytes_per_s:
+        wanted = rate_wanted(max_bandwidth_bytes_per_s)
+        with contextlib.suppress(InvalidInput):  # only its hosts know it
+            await asyncio.to_thread(around.store.request_bandwidth, attempt.attempt, wanted)
+    return tuned
 
 
 def nothing_to_tune() -> InvalidInput:

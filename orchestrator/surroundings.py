@@ -7,8 +7,6 @@ from typing import Protocol
 
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice, new_attempt_id
-from orchestrator.claims import Claims
-from orchestrator.known_hosts import KnownHosts
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import ONE_EACH_WAY, Slots
 from orchestrator.store.store import Store
@@ -39,8 +37,7 @@ class Surroundings:
 
     `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
     those under which an attempt begins. `slots` are as configured, and so is the `bandwidth` of a host's migration
-    network, in bytes a second each way; a host that has none shares none. Who drives many attempts has their `claims`
-    and the `known` hosts for all of them.
+    network, in bytes a second each way; a host that has none shares none.
     """
 
     store: Store
@@ -56,5 +53,3 @@ class Surroundings:
     patience: float = 60.0
     chance: Callable[[], float] = random.SystemRandom().random
     draw_identifier: Callable[[], str] = new_attempt_id
-    claims: Claims | None = None
-    known: KnownHosts | None = None

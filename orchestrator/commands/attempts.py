@@ -5,13 +5,15 @@ from rich.console import Console
 
 from orchestrator.attempt import fault_of
 from orchestrator.commands.evacuate import cancelled_evacuation, shown_evacuation
-from orchestrator.commands.options import DURATION, RATE
+from orchestrator.commands.options import DURATION, RATE_LIMIT
 from orchestrator.documents.listings import AttemptsDocument, SilentHostDocument
 from orchestrator.evacuation.document import evacuation_line
 from orchestrator.evacuation.plan import is_evacuation
+from orchestrator.limits import rate_wanted
 from orchestrator.render.listings import show_attempts, show_evacuations, show_events
-from orchestrator.render.quantities import rate, span
+from orchestrator.render.quantities import span
 from orchestrator.render.summary import show_result
+from orchestrator.render.travelling import bandwidth_words
 from orchestrator.result import attempt_document, fault_document, one_attempt_document
 from orchestrator.site import open_desk
 from orchestrator.steering import nothing_to_tune
@@ -94,7 +96,7 @@ async def force(call: Invocation, attempt: str) -> Answer:
 @click.command("tune")
 @click.argument("attempt")
 @click.option("--downtime-limit", type=DURATION, help="Longest standstill of the guest from now on; at least 1ms.")
-@click.option("--max-bandwidth", type=RATE, help="Most bytes a second on the wire from now on.")
+@click.option("--max-bandwidth", type=RATE_LIMIT, help="Most bytes a second on the wire from now on, or `unlimited`.")
 @answering
 async def tune(call: Invocation, attempt: str, downtime_limit: int | None, max_bandwidth: int | None) -> Answer:
     """Change limits of ATTEMPT while it runs; what is left out stays as it is."""
@@ -110,7 +112,7 @@ async def tune(call: Invocation, attempt: str, downtime_limit: int | None, max_b
 
     def show_it(console: Console) -> None:
         given = [f"downtime limit {span(limit_ms)}"] if limit_ms else []
-        given += [f"bandwidth {rate(max_bandwidth)}"] if max_bandwidth else []
+        given += [f"bandwidth {bandwidth_words(rate_wanted(max_bandwidth))}"] if max_bandwidth else []
         console.print(f"{tuned.attempt} of {tuned.name}: {', '.join(given)} from now on")
 
     return Answer(one_attempt_document(tuned), show_it)

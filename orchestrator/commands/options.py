@@ -6,6 +6,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 import click
 
 from orchestrator.attempt import Asked
+from orchestrator.limits import UNLIMITED
 from orchestrator.policy import (
     MEASURE_MS,
     MOST_STREAMS,
@@ -42,6 +43,14 @@ class Quantity(click.ParamType[int, str | int]):
             self.fail(str(error), param, ctx)
 
 
+class RateLimit(Quantity):
+    """A rate, or the word for none, which is given as UNLIMITED."""
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes a second."""
+        return UNLIMITED if value == "unlimited" else super().convert(value, param, ctx)
+
+
 class Window(Quantity):
     """For how long to look at something: a duration within bounds, given in milliseconds and returned in those."""
 
@@ -63,6 +72,7 @@ class Window(Quantity):
 _NS = 1_000_000
 SIZE = Quantity("size", parse_size)
 RATE = Quantity("rate", parse_rate)
+RATE_LIMIT = RateLimit("rate", parse_rate)
 DURATION = Quantity("duration", parse_duration)
 
 

@@ -93,7 +93,12 @@ class RemoteEvacuationDesk:
     async def maintenance(self) -> frozenset[str]:
         """Return the hosts in maintenance."""
         request = api.GetMaintenanceRequest()
-        answer = await self._doors.ask(lambda stub: stub.GetMaintenance, request, deadline=_ASK_SECONDS)
+        try:
+            answer = await self._doors.ask(lambda stub: stub.GetMaintenance, request, deadline=_ASK_SECONDS)
+        except Refused as error:
+            if error.code == NOT_OFFERED:  # a daemon of 0.1.0 knows none
+                return frozenset()
+            raise
         return frozenset(answer.hosts)
 
     async def set_maintenance(self, host: str, *, on: bool) -> frozenset[str]:

@@ -28,12 +28,13 @@ def downtime_limit(attempt: Attempt) -> str:
 def bandwidth_limit(attempt: Attempt) -> str:
     """Return the same of the bandwidth."""
     in_force, asked = limits_of(attempt).bandwidth_bytes_per_s, attempt.policy.max_bandwidth_bytes_per_s
-    return _tuned(_bandwidth(in_force), _bandwidth(asked))
+    return _tuned(bandwidth_words(in_force), bandwidth_words(asked))
 
 
 def _tuned(in_force: str, asked: str) -> str:
     return in_force if in_force == asked else f"{in_force}, tuned; at first {asked}"
 
 
-def _bandwidth(limit: int) -> str:
+def bandwidth_words(limit: int) -> str:
+    """Return a limit on the bandwidth, in bytes a second; 0 is none."""
     return rate(limit) if limit else "unlimited"

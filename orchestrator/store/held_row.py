@@ -22,7 +22,7 @@ def require_held(row: Attempt, attempt: Attempt) -> None:
 
 
 def saved(before: Attempt, attempt: Attempt, now: float) -> Attempt:
-    """Return the row after its driver has written an attempt; heartbeats and wishes to cancel are not undone.
+    """Return the row after its driver has written an attempt; heartbeats and wishes are not undone.
 
     Raises:
         Stale: Somebody else has taken the attempt over.
@@ -36,7 +36,13 @@ def saved(before: Attempt, attempt: Attempt, now: float) -> Attempt:
         updated_at=now,
         heartbeat=max(attempt.heartbeat, before.heartbeat),
         cancel_requested=before.cancel_requested or attempt.cancel_requested,
+        asked=wishing(attempt, before.asked.bandwidth).asked,
     )
+
+
+def wishing(attempt: Attempt, bandwidth: int | None) -> Attempt:
+    """Return the row with a wish for bandwidth, in bytes a second, that was tuned last."""
+    return replace(attempt, asked=replace(attempt.asked, bandwidth=bandwidth))
 
 
 def is_event(before: Attempt, after: Attempt) -> bool:

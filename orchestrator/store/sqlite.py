@@ -11,7 +11,7 @@ from typing import Final, Self
 from orchestrator.attempt import Attempt, Event
 from orchestrator.store.claim import claimed
 from orchestrator.store.entries import SqliteEntries
-from orchestrator.store.held_row import is_event, require_held, saved
+from orchestrator.store.held_row import is_event, require_held, saved, wishing
 from orchestrator.store.rows import ATTEMPT_COLUMNS, attempt_from, attempt_row, event_from
 from orchestrator.store.schema import connect
 from orchestrator.store.store import STORE_UNUSABLE, OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
@@ -116,6 +116,13 @@ class SqliteStore:
             row = _known(db, attempt_id)
             db.execute("UPDATE attempt SET cancel_requested = 1 WHERE attempt = ?", (attempt_id,))
             return replace(row, cancel_requested=True)
+
+    def request_bandwidth(self, attempt_id: str, bytes_per_s: int) -> Attempt:
+        """Leave a wish for bandwidth, 0 for as much as there is, for whoever drives."""
+        with self._writing() as db:
+            row = wishing(_known(db, attempt_id), bytes_per_s)
+            db.execute("UPDATE attempt SET asked = :asked WHERE attempt = :attempt", attempt_row(row))
+            return row
 
     def get(self, attempt_id: str) -> Attempt:
         """Return an attempt."""

@@ -93,6 +93,13 @@ class Store(Protocol):
             InvalidInput: No such attempt.
         """
 
+    def request_bandwidth(self, attempt_id: str, bytes_per_s: int) -> Attempt:
+        """Leave a wish for bandwidth, 0 for as much as there is, for whoever drives.
+
+        Raises:
+            InvalidInput: No such attempt.
+        """
+
     def get(self, attempt_id: str) -> Attempt:
         """Return an attempt.
 

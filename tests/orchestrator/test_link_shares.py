@@ -9,6 +9,7 @@ import pytest
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.driving import driving
+from orchestrator.limits import UNLIMITED
 from orchestrator.link_shares import LinkShares, Tuning
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import Slots
@@ -16,6 +17,7 @@ from orchestrator.service import AttemptQueue
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from tests.orchestrator.test_queueing import waiting
+from vm_migration.api.v1 import source_pb2
 from vm_migration.errors import Unreachable
 
 MIB = 1 << 20
@@ -66,7 +68,8 @@ async def test_who_begins_gets_a_share_and_who_ends_leaves_one(site: FakeSite, a
 async def test_without_a_budget_nobody_is_tuned(site: FakeSite, around: Surroundings) -> None:
     shares = LinkShares(around.agents, {})
     one = replace(waiting(1, "host-a", "host-b"), epoch=2)
-    assert (shares.terms(one), shares.due([one]), shares.bounded(one, 77)) == (one.policy, [], 77)
+    assert (shares.terms(one), shares.due([one]), shares.within(one, 77)) == (one.policy, [], 77)
+    assert shares.within(one, UNLIMITED) == UNLIMITED
     assert site.world.calls == []
 
 
@@ -85,3 +88,45 @@ async def test_a_source_that_cannot_be_told_is_due_again(around: Surroundings, m
     assert shares.due([one]) == [tuning]
     past = replace(one, phase=Phase.RELEASING)
     assert shares.due([past]) == []
+
+
+async def test_a_limit_that_was_tuned_is_taken_away_again(around: Surroundings) -> None:
+    shares = LinkShares(around.agents, {"host-z": 100})
+    bounded = MigrationPolicy(max_bandwidth_bytes_per_s=10)
+    one = replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY, policy=bounded)
+    assert shares.terms(one).max_bandwidth_bytes_per_s == 10
+    assert shares.due([one]) == []
+    assert shares.within(one, UNLIMITED) == UNLIMITED
+    shares.tuned(one, UNLIMITED)
+    assert shares.due([one]) == [Tuning(one, 0)]
+
+
+async def test_what_another_process_tuned_without_a_word_is_left_alone(around: Surroundings) -> None:
+    shares = LinkShares(around.agents, {"host-z": 100})
+    report = source_pb2.AttemptReport(max_bandwidth_bytes_per_s=7)
+    assert shares.due([replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY, report=report)]) == []
+
+
+async def test_what_was_tuned_is_wanted_still_by_the_next_who_drives(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    shared = replace(around, driver="orchestrator", slots=Slots(outgoing=2), bandwidth={"host-a": 10 * MIB})
+    async with driving(shared) as at_work:
+        first = await at_work.queue.submit(Order("one", "host-b"))
+        await until(at_work.queue, first, Phase.PRE_COPY)
+        await at_work.queue.tune(
+            await at_work.queue.find(first.attempt), downtime_limit_ms=0, max_bandwidth_bytes_per_s=2 * MIB
+        )
+    assert around.store.get(first.attempt).asked.bandwidth == 2 * MIB
+    async with driving(shared) as at_work:
+        second = await at_work.queue.submit(Order("two", "host-c"))
+        await until(at_work.queue, second, Phase.PRE_COPY)
+        assert site.world.begun_with[second.attempt] == 8 * MIB
+        site.world.calls.clear()
+        row = await at_work.queue.find(first.attempt)
+        await at_work.queue.tune(row, downtime_limit_ms=0, max_bandwidth_bytes_per_s=UNLIMITED)
+        assert site.world.calls[-1] == f"Tune 0 {5 * MIB}"
+        assert around.store.get(first.attempt).asked.bandwidth == 0
+        site.world.script.go.set()
+        await until(at_work.queue, second, Phase.COMPLETED)

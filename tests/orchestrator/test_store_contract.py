@@ -285,3 +285,17 @@ def test_of_several_that_claim_at_once_one_gets_it(opened: OpenStore) -> None:
     assert sorted(str(process.exitcode) for process in processes) == ["0", "3", "3"]
     with opened() as store:
         assert store.get("raced").term == 2
+
+
+def test_a_wish_for_bandwidth_is_kept_whoever_writes_after_it(opened: OpenStore) -> None:
+    with opened() as store:
+        row = store.open_attempt(new(asked=Asked(measure_ms=250)))
+        assert store.request_bandwidth(row.attempt, 7).asked == Asked(measure_ms=250, bandwidth=7)
+        later = store.save(row.to(Phase.PREFLIGHT), 101.0)
+        assert later.asked == Asked(measure_ms=250, bandwidth=7)
+        claimed = store.claim(row.attempt, "cli-2", 101.0 + 2 * CLAIM_SECONDS)
+        assert (claimed.asked.bandwidth, claimed.bandwidth_wanted) == (7, 7)
+        store.request_bandwidth(row.attempt, 0)
+        assert store.heartbeat(claimed, 200.0).asked.bandwidth == 0
+        with pytest.raises(InvalidInput):
+            store.request_bandwidth("nothing", 1)

@@ -23,7 +23,7 @@ from orchestrator.store.etcd.rows import (
     time_text,
 )
 from orchestrator.store.etcd.transaction import OPERATIONS, Transaction, transact, values
-from orchestrator.store.held_row import is_event, require_held, saved
+from orchestrator.store.held_row import is_event, require_held, saved, wishing
 from orchestrator.store.store import OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace
@@ -143,6 +143,17 @@ class EtcdStore:
         def decide(transaction: Transaction) -> Attempt:
             known = self._known(transaction, attempt_id)
             row = replace(known.row, cancel_requested=True)
+            self._put(transaction, replace_row(known, row))
+            return row
+
+        return transact(self.client, decide)
+
+    def request_bandwidth(self, attempt_id: str, bytes_per_s: int) -> Attempt:
+        """Leave a wish for bandwidth, 0 for as much as there is, for whoever drives."""
+
+        def decide(transaction: Transaction) -> Attempt:
+            known = self._known(transaction, attempt_id)
+            row = wishing(known.row, bytes_per_s)
             self._put(transaction, replace_row(known, row))
             return row
 
