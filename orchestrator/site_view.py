@@ -6,6 +6,8 @@ from typing import Final
 
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.documents.site import SiteAttemptDocument, SiteDocument, SiteHostDocument
+from orchestrator.evacuation.document import WHAT, counted, evacuation_line
+from orchestrator.evacuation.view import EvacuationView
 from orchestrator.host_standing import HostStanding
 from orchestrator.limits import limits_of
 from orchestrator.result import notice_documents, percent_of, timestamp
@@ -24,6 +26,10 @@ class SiteView:
     ended: tuple[Attempt, ...] = ()
     """Those that were open in the view before."""
     unheard: str = ""
+    evacuations: tuple[EvacuationView, ...] = ()
+    """The open ones, and after them those that were open in the view before."""
+    maintenance: frozenset[str] = frozenset()
+    """The hosts that nobody chooses."""
 
     @property
     def waiting(self) -> tuple[Attempt, ...]:
@@ -39,7 +45,7 @@ class SiteView:
 
 
 def news(before: SiteView | None, now: SiteView) -> Iterator[str]:
-    """Yield, as lines, what changed about the hosts and about who tells of attempts."""
+    """Yield, as lines, what changed about the hosts, the evacuations, and about who tells of attempts."""
     known = {} if before is None else {one.host: one for one in before.hosts}
     for host in now.hosts:
         was = known.get(host.host)
@@ -47,7 +53,12 @@ def news(before: SiteView | None, now: SiteView) -> Iterator[str]:
             yield host_words(host)
     said = "" if before is None else before.unheard
     if now.unheard != said:
-        yield now.unheard or "attempts are told again"
+        yield now.unheard or "attempts are told"
+    told = frozenset[str]() if before is None else before.maintenance
+    yield from (f"{host} is in maintenance" for host in sorted(now.maintenance - told))
+    yield from (f"{host} is in maintenance no more" for host in sorted(told - now.maintenance))
+    words = set() if before is None else {evacuation_words(one) for one in before.evacuations}
+    yield from (line for line in map(evacuation_words, now.evacuations) if line not in words)
 
 
 def host_words(host: HostStanding) -> str:
@@ -58,23 +69,31 @@ def host_words(host: HostStanding) -> str:
     return f"{host.host} answers, {machines} machine{'' if host.machines == 1 else 's'}"
 
 
+def evacuation_words(view: EvacuationView) -> str:
+    """Return how an evacuation stands, in a line."""
+    outcome = f" {view.outcome};" if view.outcome is not None else ""
+    return f"{WHAT[view.kind]} of {view.host}:{outcome} {counted(view)}"
+
+
 def site_document(view: SiteView) -> SiteDocument:
     """Return `viaduct.site.v1`."""
     return SiteDocument(
         schema_name=SCHEMA,
         at=timestamp(view.at),
-        hosts=tuple(_host(one) for one in view.hosts),
+        hosts=tuple(_host(one, maintenance=one.host in view.maintenance) for one in view.hosts),
         in_flight=tuple(_attempt(one) for one in view.in_flight),
         waiting=tuple(_attempt(one) for one in view.waiting),
         ended=tuple(_attempt(one) for one in view.ended),
+        evacuations=tuple(evacuation_line(one) for one in view.evacuations),
         unheard=view.unheard or None,
     )
 
 
-def _host(one: HostStanding) -> SiteHostDocument:
+def _host(one: HostStanding, *, maintenance: bool) -> SiteHostDocument:
     return SiteHostDocument(
         host=one.host,
         obstacles=notice_documents(one.obstacles),
+        maintenance=maintenance,
         version=one.version,
         machines=one.machines,
         memory_free_bytes=one.memory_free,

@@ -2,41 +2,64 @@
 
 ::
 
-    each listing          which attempts are open       '
+    each listing          what is open                  '
     at each change        those in flight, followed      >  what is known, a view a second
     each look at hosts    how every host stands         '
 
 Each is asked for by itself, so that a frozen host, or an orchestrator that is away, keeps nothing else from being
-shown; and a listing, for which the whole site is asked, is not made for every view.
+shown: a host that has not answered yet is named as such, and at first only the store is asked for attempts. A listing,
+for which the whole site is asked, is not made for every view.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from orchestrator.attempt import Attempt, Phase
+from orchestrator.attempt import Attempt, Notice, Phase
 from orchestrator.driven_row import stopped
+from orchestrator.evacuation.view import EvacuationView
 from orchestrator.host_standing import HostStanding
 from orchestrator.learning import Listing
 from orchestrator.site_view import SiteView
-from vm_migration.errors import MigrationError, Refused, Unreachable
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 from vm_migration.link.boundary import innermost
 
 MOST_FOLLOWED: Final = 64
 """Attempts whose every change is heard; an orchestrator answers so many calls of one identity ([limits] calls)."""
 MOST_ASKED: Final = 32
 """Hosts at a time."""
+NOT_ANSWERED_YET: Final = "not-answered-yet"
+_NOT_YET: Final = "attempts are not told yet"
+_NOT_BY_HOSTS: Final = "not every host has told of its attempts yet"
 AskHost = Callable[[str], Awaitable[HostStanding]]
 """Asks a host how it stands."""
+
+
+class ToldOfHosts(Protocol):
+    """Whoever tells of what is done with whole hosts: orchestrator.evacuation.desk.EvacuationDesk."""
+
+    async def all(self, *, everything: bool) -> tuple[EvacuationView, ...]:
+        """Return the open evacuations, or all."""
+
+    async def find(self, start: str) -> EvacuationView:
+        """Return the one whose identifier starts so."""
+
+    async def maintenance(self) -> frozenset[str]:
+        """Return the hosts in maintenance."""
 
 
 class Told(Protocol):
     """Whoever tells of attempts: orchestrator.desk.Desk."""
 
-    async def attempts(self, *, everything: bool) -> Listing:
-        """Return open attempts, or all."""
+    @property
+    def evacuations(self) -> ToldOfHosts:
+        """Whoever tells of what is done with whole hosts."""
+
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
+        """Return open attempts, or all; without asking the hosts, those of the store."""
 
     async def attempt(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so."""
@@ -67,10 +90,15 @@ class SiteWatch:
         self._clock: Final = clock
         self._pace: Final = pace
         self._hosts: Final[dict[str, HostStanding]] = {}
+        self._asked_at: Final[dict[str, float]] = {}
         self._heard: Final = asyncio.Event()
+        self._listed: Final = asyncio.Event()
         self._open: dict[str, Attempt] = {}
         self._ended: list[Attempt] = []
-        self._unheard = ""
+        self._evacuations: dict[str, EvacuationView] = {}
+        self._evacuations_ended: list[EvacuationView] = []
+        self._maintenance = frozenset[str]()
+        self._unheard = _NOT_YET
         self._followed: Final[dict[str, asyncio.Task[None]]] = {}
 
     async def views(self) -> AsyncGenerator[SiteView, None]:
@@ -83,25 +111,48 @@ class SiteWatch:
             stack.push_async_callback(self._stop_following)
             hosts = asyncio.create_task(self._look_at_hosts(), name="hosts of the site")
             stack.push_async_callback(stopped, hosts)
-            await self._list()
             listing = asyncio.create_task(self._keep_listing(), name="attempts of the site")
             stack.push_async_callback(stopped, listing)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pace.view):
-                    await self._heard.wait()
+            await self._first_look(hosts, listing)
             while True:
                 for task in (hosts, listing):
                     if task.done():
                         await task  # which never ends well: the own configuration is wrong
-                ended, self._ended = tuple(self._ended), []
-                yield SiteView(
-                    self._clock(),
-                    tuple(self._hosts[name] for name in self._names if name in self._hosts),
-                    tuple(self._open.values()),
-                    ended,
-                    self._unheard,
-                )
+                yield self._view()
                 await asyncio.sleep(self._pace.view)  # a screen is read, not followed
+
+    async def _first_look(self, *tasks: asyncio.Task[None]) -> None:
+        """Wait until everybody was heard, or one of the tasks has failed, or for as long as between two views."""
+
+        async def both() -> None:
+            await self._heard.wait()
+            await self._listed.wait()
+
+        all_heard = asyncio.create_task(both(), name="first look")
+        await asyncio.wait({all_heard, *tasks}, timeout=self._pace.view, return_when=asyncio.FIRST_COMPLETED)
+        await stopped(all_heard)
+
+    def _view(self) -> SiteView:
+        ended, self._ended = tuple(self._ended), []
+        evacuations, self._evacuations_ended = (*self._evacuations.values(), *self._evacuations_ended), []
+        return SiteView(
+            self._clock(),
+            tuple(self._standings()),
+            tuple(self._open.values()),
+            ended,
+            self._unheard,
+            evacuations,
+            self._maintenance,
+        )
+
+    def _standings(self) -> Iterator[HostStanding]:
+        """Yield the hosts that are known, and those that were asked a while ago and have never answered."""
+        late = asyncio.get_running_loop().time() - self._pace.view / 2
+        for name in self._names:
+            if name in self._hosts:
+                yield self._hosts[name]
+            elif self._asked_at.get(name, math.inf) <= late:
+                yield HostStanding(name, (Notice(NOT_ANSWERED_YET, f"{name} has not answered yet"),))
 
     async def _look_at_hosts(self) -> None:
         turn = asyncio.Semaphore(MOST_ASKED)
@@ -117,21 +168,27 @@ class SiteWatch:
 
     async def _look_at(self, host: str, turn: asyncio.Semaphore) -> None:
         async with turn:
+            self._asked_at[host] = asyncio.get_running_loop().time()
             self._hosts[host] = await self._ask(host)
 
     async def _keep_listing(self) -> None:
+        await self._list(hosts=False)
+        await self._list_evacuations()
+        self._unheard = _NOT_BY_HOSTS
         while True:
-            await asyncio.sleep(self._pace.listing)  # nor is it told that an attempt was entered
             try:
                 await self._list()
+                await self._list_evacuations()
             except (Unreachable, Refused) as error:
                 self._unheard = f"not told: {error.message}"
             else:
                 self._unheard = ""
+            self._listed.set()
+            await asyncio.sleep(self._pace.listing)  # it is not told that an attempt was entered
 
-    async def _list(self) -> None:
+    async def _list(self, *, hosts: bool = True) -> None:
         before = set(self._open)
-        found = {one.attempt: one for one in (await self._desk.attempts(everything=False)).attempts}
+        found = {one.attempt: one for one in (await self._desk.attempts(everything=False, hosts=hosts)).attempts}
         for attempt, row in found.items():
             followed = self._followed.get(attempt)
             if followed is None or followed.done():
@@ -140,6 +197,16 @@ class SiteWatch:
         for attempt in before - found.keys():
             if attempt in self._open and attempt not in self._followed:
                 await self._look_for_the_end(attempt)
+
+    async def _list_evacuations(self) -> None:
+        told = self._desk.evacuations
+        found = {one.evacuation: one for one in await told.all(everything=False)}
+        for gone in self._evacuations.keys() - found.keys():
+            with contextlib.suppress(InvalidInput):  # forgotten
+                self._evacuations_ended.append(await told.find(gone))
+            del self._evacuations[gone]
+        self._evacuations = found
+        self._maintenance = await told.maintenance()
 
     def _follow(self, attempt: Attempt) -> None:
         if attempt.phase != Phase.QUEUED and len(self._followed) < MOST_FOLLOWED:

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -16,6 +17,7 @@ from orchestrator.commands.evacuate import watched_evacuation
 from orchestrator.commands.migrate import result_answer
 from orchestrator.desk import follow
 from orchestrator.evacuation.plan import is_evacuation
+from orchestrator.evacuation.view import EvacuationView
 from orchestrator.hearing import hear
 from orchestrator.host_standing import HostStanding, standing
 from orchestrator.render.progress import LiveProgress
@@ -26,6 +28,7 @@ from orchestrator.site_watch import SiteWatch
 from vm_migration.command_line.invocation import Answer, Invocation, answering, print_line
 
 _ENDED_SHOWN: Final = 20
+_OVER_SHOWN: Final = 2
 
 
 @click.command("watch")
@@ -78,7 +81,10 @@ async def _tell(call: Invocation, views: AsyncIterator[SiteView]) -> None:
 
 async def _draw(console: Console, views: AsyncIterator[SiteView]) -> None:
     ended: deque[Attempt] = deque(maxlen=_ENDED_SHOWN)
+    over: deque[EvacuationView] = deque(maxlen=_OVER_SHOWN)
     with Live(console=console, auto_refresh=False) as live:
         async for view in views:
             ended.extendleft(view.ended)
-            live.update(SitePicture(view, tuple(ended)), refresh=True)
+            over.extendleft(one for one in view.evacuations if one.ended)
+            still = (one for one in view.evacuations if not one.ended)
+            live.update(SitePicture(replace(view, evacuations=(*still, *over)), tuple(ended)), refresh=True)

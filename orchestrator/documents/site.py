@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from orchestrator.documents.listings import Document
+from orchestrator.documents.listings import Document, EvacuationLineDocument
 from orchestrator.documents.migration import NoticeDocument, OutcomeName
 
 
@@ -13,6 +13,7 @@ class SiteHostDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str
     obstacles: tuple[NoticeDocument, ...]
+    maintenance: bool  # nobody chooses it
     version: str | None
     machines: int | None
     memory_free_bytes: int | None
@@ -43,7 +44,10 @@ class SiteAttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 class SiteDocument(Document, frozen=True):
-    """`viaduct watch` without an attempt: one line each time. `ended` were open in the line before."""
+    """`viaduct watch` without an attempt: one line each time. `ended` were open in the line before.
+
+    Evacuations that have an outcome were, too.
+    """
 
     schema_name: Literal["viaduct.site.v1"]
     at: str
@@ -51,4 +55,5 @@ class SiteDocument(Document, frozen=True):
     in_flight: tuple[SiteAttemptDocument, ...]
     waiting: tuple[SiteAttemptDocument, ...]
     ended: tuple[SiteAttemptDocument, ...]
+    evacuations: tuple[EvacuationLineDocument, ...]
     unheard: str | None  # why nothing newer is known of attempts

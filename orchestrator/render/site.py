@@ -1,6 +1,6 @@
 """The whole site: one screen that is drawn again on a terminal, and lines of what changed elsewhere."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,7 +13,7 @@ from orchestrator.limits import limits_of
 from orchestrator.render.progress import PlainLines, plain_line
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.result import percent_of, timestamp
-from orchestrator.site_view import SiteView, news
+from orchestrator.site_view import SiteView, evacuation_words, news
 
 _REST: Final = 8
 """Lines of a screen that are headings and gaps."""
@@ -61,7 +61,8 @@ class SitePicture:
 def site_picture(view: SiteView, ended: Sequence[Attempt], height: int) -> RenderableType:
     """Return the site in so many lines: what is in flight first, as nothing else changes so fast."""
     moving, waiting, hosts = view.in_flight, view.waiting, sorted(view.hosts, key=_silent_first)
-    left = max(0, height - _REST - bool(view.unheard))
+    told = [evacuation_words(one) for one in view.evacuations]
+    left = max(0, height - _REST - bool(view.unheard) - min(len(told), _FEW + 1))
     rows_moving, left = _share(len(moving), left, _FEW * 3)
     rows_hosts, left = _share(len(hosts), left, _FEW * 2)
     rows_waiting, left = _share(len(waiting), left, _FEW)
@@ -70,9 +71,10 @@ def site_picture(view: SiteView, ended: Sequence[Attempt], height: int) -> Rende
     parts: list[RenderableType] = [Text.assemble((counts, "bold"), f"  {timestamp(view.at)}")]
     if view.unheard:
         parts.append(Text(view.unheard, style="yellow"))
+    parts += _evacuations(told)
     parts += _section("in flight", _flights(moving[:rows_moving]), len(moving) - rows_moving)
     parts += _section("waiting", _queue(waiting[:rows_waiting]), len(waiting) - rows_waiting)
-    parts += _section("hosts", _hosts(hosts[:rows_hosts]), len(hosts) - rows_hosts)
+    parts += _section("hosts", _hosts(hosts[:rows_hosts], view.maintenance), len(hosts) - rows_hosts)
     parts += [Text(plain_line(one), style="dim", overflow="ellipsis", no_wrap=True) for one in ended[:rows_ended]]
     return Group(*parts)
 
@@ -89,6 +91,12 @@ def _section(title: str, table: Table, more: int) -> Iterator[RenderableType]:
         yield table
     if more:
         yield Text(f"and {more} more", style="dim")
+
+
+def _evacuations(lines: Sequence[str]) -> Iterator[RenderableType]:
+    yield from (Text(line, overflow="ellipsis", no_wrap=True) for line in lines[:_FEW])
+    if len(lines) > _FEW:
+        yield Text(f"and {len(lines) - _FEW} more", style="dim")
 
 
 def _flights(attempts: Sequence[Attempt]) -> Table:
@@ -124,16 +132,18 @@ def _queue(attempts: Sequence[Attempt]) -> Table:
     return table
 
 
-def _hosts(hosts: Sequence[HostStanding]) -> Table:
+def _hosts(hosts: Sequence[HostStanding], maintenance: Collection[str]) -> Table:
     table = _table("", "machines", "out", "in", "memory free")
     for one in hosts:
+        kept = "in maintenance, " if one.host in maintenance else ""
         if one.obstacles:
-            table.add_row(Text(one.host, style="red"), "", "", "", Text(one.obstacles[0].message, style="red"))
+            words = f"{kept}{one.obstacles[0].message}"
+            table.add_row(Text(one.host, style="red"), "", "", "", Text(words, style="red"))
         else:
             free = "" if one.memory_free is None else size(one.memory_free)
             whole = "" if one.memory_budget is None else f" of {size(one.memory_budget)}"
             counts = (one.machines, one.attempts_out, one.attempts_in)
-            table.add_row(one.host, *("?" if each is None else str(each) for each in counts), f"{free}{whole}")
+            table.add_row(one.host, *("?" if each is None else str(each) for each in counts), f"{kept}{free}{whole}")
     return table
 
 

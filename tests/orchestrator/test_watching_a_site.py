@@ -17,15 +17,18 @@ from rich.text import Text
 
 from orchestrator.attempt import Attempt, Notice, Outcome, Phase
 from orchestrator.documents.schemas import schema_text
+from orchestrator.evacuation.plan import Evacuation, Kind, Move
+from orchestrator.evacuation.view import EvacuationView, view_of
 from orchestrator.host_standing import HostStanding
 from orchestrator.learning import Listing
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site_view import SiteView, site_document
-from orchestrator.site_watch import MOST_ASKED, MOST_FOLLOWED, AskHost, Pace, SiteWatch
+from orchestrator.site_watch import MOST_ASKED, MOST_FOLLOWED, NOT_ANSWERED_YET, AskHost, Pace, SiteWatch
 from tests.orchestrator.attempts_to_draw import completed, copying, waiting
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 
 SILENT = HostStanding("host-z", (Notice("unreachable", "host-z (dest agent at 10.0.0.9:7002) did not answer"),))
+NOT_YET = (Notice(NOT_ANSWERED_YET, "host-a has not answered yet"),)
 
 
 MOVING, DONE, WAITING = copying(), completed(), waiting()
@@ -41,6 +44,13 @@ def queued(number: int, priority: int = 0) -> Attempt:
 
 def host(number: int) -> HostStanding:
     return HostStanding(f"host-{number}", (), "0.2.0", frozenset(), 1 << 36, 1 << 35, 12, number % 3, number % 2)
+
+
+def leaving(number: int, outcome: Outcome | None = None) -> EvacuationView:
+    moves = (Move("one", "one", 1, attempts=("a-1",), outcome=outcome), Move("two", "two", 1, outcome=outcome))
+    ended = outcome is not None
+    plan = Evacuation(f"ev-{number}", Kind.EVACUATE, f"host-{number}", moves, 1.0, 1.0, ended=ended)
+    return view_of(plan, {})
 
 
 def drawn(view: SiteView, *, width: int = 100, height: int = 30, ended: Sequence[Attempt] = ()) -> str:
@@ -66,12 +76,14 @@ def test_an_orchestrator_that_is_silent_is_told_beside_what_was_known() -> None:
 
 
 sites = st.builds(
-    lambda moving, waits, hosts: SiteView(
+    lambda moving, waits, hosts, leave: SiteView(
         1.0,
         tuple(host(n) for n in range(hosts)),
         (*(named(MOVING, n) for n in range(moving)), *(queued(1000 + n) for n in range(waits))),
+        evacuations=tuple(leaving(n) for n in range(leave)),
+        maintenance=frozenset(f"host-{n}" for n in range(leave)),
     ),
-    *(st.integers(0, 50) for _ in range(3)),
+    *(st.integers(0, 50) for _ in range(4)),
 )
 screens = st.tuples(st.integers(80, 200), st.integers(20, 60))
 
@@ -86,7 +98,8 @@ def test_a_site_of_any_size_fits_on_the_screen_and_hides_nothing_silently(
     assert max(len(line) for line in shown) <= width
     hidden = sum(int(line.split()[1]) for line in shown if line.startswith("and "))
     rows = sum(line.startswith(("guest-", "host-")) and "->" not in line for line in shown)
-    assert rows + hidden == len(view.hosts) + len(view.attempts)
+    rows += sum(line.startswith("Evacuation of") for line in shown)
+    assert rows + hidden == len(view.hosts) + len(view.attempts) + len(view.evacuations)
 
 
 def test_what_waits_is_in_the_order_of_its_turns() -> None:
@@ -109,15 +122,67 @@ def test_lines_tell_what_changed_and_are_silent_otherwise() -> None:
         "guest-1 host-a -> host-b: completed",
     ]
     assert list(lines.next(replace(after, ended=(), unheard="not told: away"), 9.0)) == ["not told: away"]
-    assert list(lines.next(replace(after, ended=()), 10.0)) == ["attempts are told again"]
+    assert list(lines.next(replace(after, ended=()), 10.0)) == ["attempts are told"]
 
 
 def test_a_line_of_json_is_what_its_schema_says() -> None:
-    view = SiteView(1.0, (host(1), SILENT), (named(MOVING, 1), queued(2)), (named(DONE, 3),), "not told")
+    evacuations = (leaving(1), leaving(2, Outcome.COMPLETED))
+    view = SiteView(
+        1.0,
+        (host(1), SILENT),
+        (named(MOVING, 1), queued(2)),
+        (named(DONE, 3),),
+        "not told",
+        evacuations,
+        frozenset({"host-1"}),
+    )
     document = json.loads(json.dumps(msgspec.to_builtins(site_document(view))))
     jsonschema.validate(document, json.loads(schema_text("viaduct.site.v1")))
     assert [one["name"] for one in document["in_flight"] + document["waiting"]] == ["guest-1", "guest-2"]
     assert (document["ended"][0]["outcome"], document["unheard"]) == ("completed", "not told")
+    assert [(one["host"], one["outcome"]) for one in document["evacuations"]] == [
+        ("host-1", None),
+        ("host-2", "completed"),
+    ]
+    assert [one["maintenance"] for one in document["hosts"]] == [True, False]
+
+
+def test_an_evacuation_is_a_line_that_is_told_anew_when_it_has_changed() -> None:
+    lines, first = SiteLines(), SiteView(1.0, (), evacuations=(leaving(1),), maintenance=frozenset({"host-1"}))
+    assert list(lines.next(first, 0.0)) == [
+        "host-1 is in maintenance",
+        "Evacuation of host-1: 0 of 2 moved, 1 moving, 1 waiting",
+    ]
+    assert list(lines.next(first, 1.0)) == []
+    over = replace(first, evacuations=(leaving(1, Outcome.COMPLETED),))
+    assert list(lines.next(over, 2.0)) == ["Evacuation of host-1: completed; 2 of 2 moved"]
+    assert list(lines.next(SiteView(2.0), 3.0)) == ["host-1 is in maintenance no more"]
+    text = drawn(
+        replace(first, hosts=(host(1), replace(SILENT, host="host-2")), maintenance=frozenset({"host-1", "host-2"}))
+    )
+    assert text.count("in maintenance") == 2
+    assert "Evacuation of host-1: 0 of 2 moved" in text
+
+
+class FakeEvacuations:
+    """What is open, as the test says, and what has ended."""
+
+    def __init__(self) -> None:
+        self.open: tuple[EvacuationView, ...] = ()
+        self.over: dict[str, EvacuationView] = {}
+        self.kept: frozenset[str] = frozenset()
+
+    async def all(self, *, everything: bool) -> tuple[EvacuationView, ...]:
+        assert not everything
+        return self.open
+
+    async def find(self, start: str) -> EvacuationView:
+        if start not in self.over:
+            raise InvalidInput("unknown-evacuation", "forgotten")
+        return self.over[start]
+
+    async def maintenance(self) -> frozenset[str]:
+        return self.kept
 
 
 class FakeDesk:
@@ -127,10 +192,15 @@ class FakeDesk:
         self.listings = list(listings)
         self.ends = {one.attempt: one for one in ends}
         self.changes: dict[str, asyncio.Queue[Attempt | MigrationError]] = {}
+        self.evacuations = FakeEvacuations()
+        self.hosts_tell = asyncio.Event()
+        self.hosts_tell.set()
 
-    async def attempts(self, *, everything: bool) -> Listing:
+    async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
         assert not everything
-        told = self.listings.pop(0) if len(self.listings) > 1 else self.listings[0]
+        if hosts:
+            await self.hosts_tell.wait()
+        told = self.listings.pop(0) if hosts and len(self.listings) > 1 else self.listings[0]
         if isinstance(told, MigrationError):
             raise told
         return Listing(told, {})
@@ -222,7 +292,7 @@ async def test_an_orchestrator_that_goes_away_and_comes_back_is_waited_for() -> 
 async def test_no_more_are_followed_than_one_identity_may() -> None:
     desk = FakeDesk(tuple(named(MOVING, number) for number in range(3 * MOST_FOLLOWED)))
     async with watching(desk) as until:
-        (view,) = await until(lambda _: True)
+        view = (await until(lambda view: bool(view.attempts)))[-1]
         assert len(view.attempts) == 3 * MOST_FOLLOWED
         await until(lambda _: bool(desk.changes))
     assert len(desk.changes) == MOST_FOLLOWED
@@ -232,7 +302,7 @@ async def test_nobody_at_the_first_look_is_an_error() -> None:
     desk = FakeDesk(Unreachable("silent", "orchestrator was silent", ""))
     with pytest.raises(Unreachable):
         async with watching(desk) as until:
-            await until(bool)
+            await until(lambda _: False)
 
 
 async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
@@ -243,7 +313,31 @@ async def test_a_host_that_never_answers_keeps_nothing_else_away() -> None:
 
     async with watching(FakeDesk((named(MOVING, 1),)), ("host-a", "host-b"), ask) as until:
         view = (await until(lambda view: bool(view.attempts and view.hosts)))[-1]
-    assert view.hosts == (HostStanding("host-b"),)
+    assert [(one.host, one.obstacles) for one in view.hosts] == [("host-a", NOT_YET), ("host-b", ())]
+
+
+async def test_what_the_store_holds_is_shown_before_a_silent_host_was_heard() -> None:
+    desk = FakeDesk((named(MOVING, 1),))
+    desk.hosts_tell.clear()
+    async with watching(desk) as until:
+        view = (await until(lambda view: bool(view.attempts)))[-1]
+        assert view.unheard
+        desk.hosts_tell.set()
+        await until(lambda view: not view.unheard)
+
+
+async def test_an_evacuation_is_shown_until_it_has_ended_and_its_end_once() -> None:
+    desk = FakeDesk(())
+    told = desk.evacuations
+    told.open, told.kept = (leaving(1), leaving(2)), frozenset({"host-1"})
+    async with watching(desk) as until:
+        view = (await until(lambda view: bool(view.maintenance)))[-1]
+        assert view.evacuations == (leaving(1), leaving(2))
+        told.open, told.over = (), {"ev-1": leaving(1, Outcome.COMPLETED)}
+        assert (await until(lambda view: leaving(1) not in view.evacuations))[-1].evacuations == (
+            leaving(1, Outcome.COMPLETED),
+        ), "nobody remembers the other one: it just goes"
+        assert (await until(lambda _: True))[-1].evacuations == ()
 
 
 async def test_a_site_of_many_hosts_is_asked_some_at_a_time() -> None:
