@@ -13,9 +13,11 @@ from typing import Final
 
 import click
 
+from orchestrator.commands.version import version_line
 from orchestrator.errors import USAGE, complaint, error_document
 from vm_migration.command_line.invocation import Invocation, print_document
 from vm_migration.errors import InternalError
+from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
 
 GROUP: Final = "viaduct.commands"
@@ -40,7 +42,17 @@ class Subcommands(click.Group):
         return None
 
 
+def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    """Print the version, as `viaduct version` does for people."""
+    if value and not context.resilient_parsing:
+        click.echo(version_line())
+        context.exit()
+
+
 @click.group(cls=Subcommands, invoke_without_command=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Print the version."
+)
 def viaduct() -> None:
     """Move running virtual machines with VFIO devices between hosts."""
 
@@ -53,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         if pending is not None:
             asyncio.run(pending)
     except (Exception, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001 - the last that can say it
-        return _said(invocation, error)
+        return _said(invocation, error, arguments)
     return invocation.exit_code
 
 
@@ -65,7 +77,7 @@ async def run_here(arguments: Sequence[str]) -> int:
         if pending is not None:
             await pending
     except Exception as error:  # noqa: BLE001 - as above
-        return _said(invocation, error)
+        return _said(invocation, error, arguments)
     return invocation.exit_code
 
 
@@ -89,14 +101,29 @@ def _read(arguments: Sequence[str], invocation: Invocation) -> Coroutine[object,
     return None
 
 
-def _said(invocation: Invocation, error: BaseException) -> int:
+def _said(invocation: Invocation, error: BaseException, arguments: Sequence[str]) -> int:
     if invocation.debug:
         traceback.print_exception(error)
+    cause = innermost(error)
+    if isinstance(cause, click.UsageError) and cause.ctx is None:  # a parser's errors do not say which command it was
+        cause.ctx = _context_of(arguments)
     said = complaint(error)
     if invocation.json:
         print_document(error_document(said))
     said.write(sys.stderr)
     return said.exit_code
+
+
+def _context_of(arguments: Sequence[str]) -> click.Context:
+    """Return the context of the command that a command line is about, as far as it names one."""
+    command: click.Command = viaduct
+    context = click.Context(command, info_name="viaduct")
+    for word in arguments:
+        found = command.get_command(context, word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        command, context = found, click.Context(found, info_name=word, parent=context)
+    return context
 
 
 def main() -> None:

@@ -15,9 +15,18 @@ from vm_migration.command_line.invocation import Answer, Invocation, answering
 async def version(call: Invocation) -> Answer:
     """Print the version."""
     del call
-    document = VersionDocument("viaduct.version.v1", installed("viaduct"), platform.python_version())
 
     def show(console: Console) -> None:
-        console.print(f"viaduct {document.version} (Python {document.python})")
+        console.print(version_line())
 
-    return Answer(document, show)
+    return Answer(_document(), show)
+
+
+def version_line() -> str:
+    """Return the version for people, of Python too."""
+    document = _document()
+    return f"viaduct {document.version} (Python {document.python})"
+
+
+def _document() -> VersionDocument:
+    return VersionDocument("viaduct.version.v1", installed("viaduct"), platform.python_version())
