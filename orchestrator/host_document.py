@@ -1,5 +1,7 @@
 """What the agents of a host say, as documents."""
 
+from collections.abc import Collection
+
 from orchestrator.agents import HostAddresses
 from orchestrator.documents.listings import HostDocument, LoadDocument, OfferDocument, SideDocument
 from orchestrator.documents.migration import FaultDocument
@@ -9,11 +11,11 @@ from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import MigrationError
 
 
-def host_document(host: str, addresses: HostAddresses, heard: Heard) -> HostDocument:
-    """Return a configured host as its two agents answered."""
+def host_document(host: str, addresses: HostAddresses, heard: Heard, kept: Collection[str] | None) -> HostDocument:
+    """Return a configured host as its two agents answered; `kept` are those in maintenance, None if nobody told."""
     conflicts = notice_documents(identity_obstacles(host, heard))
     source, dest = _side(addresses.source, heard.source), _side(addresses.dest, heard.dest)
-    return HostDocument(host, source, dest, conflicts)
+    return HostDocument(host, source, dest, conflicts, None if kept is None else host in kept)
 
 
 def _side(address: str, told: types_pb2.HostFacts | MigrationError) -> SideDocument:

@@ -1,20 +1,24 @@
 """`viaduct host list|show|maintenance`: the configured hosts and what their agents say."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import click
 from rich.console import Console
 
-from orchestrator.agents import Agents
+from orchestrator.agents import ASK_SECONDS, Agents
 from orchestrator.commands.machine import machine_document
 from orchestrator.documents.evacuation import MaintenanceDocument
-from orchestrator.documents.listings import HostDocument, HostsDocument, OneHostDocument
+from orchestrator.documents.listings import HostsDocument, OneHostDocument
 from orchestrator.hearing import hear
 from orchestrator.host_document import host_document
+from orchestrator.host_standing import Heard
 from orchestrator.render.hosts import show_host, show_hosts
 from orchestrator.render.listings import show_machines
-from orchestrator.site import agents_of, open_desk
+from orchestrator.site import agents_of, hosts_in_maintenance, open_desk
 from vm_migration.command_line.invocation import Answer, Invocation, answering
+from vm_migration.daemon.configuration import Configuration
+from vm_migration.errors import Refused
 
 
 @click.group("host")
@@ -26,8 +30,10 @@ def host() -> None:
 @answering
 async def list_hosts(call: Invocation) -> Answer:
     """List the configured hosts, what is left of each, and what it has to do."""
-    async with agents_of(call.configuration()) as agents:
-        hosts = await asyncio.gather(*(_host(agents, name) for name in sorted(agents.hosts)))
+    configuration = call.configuration()
+    async with agents_of(configuration) as agents:
+        kept, heard = await asyncio.gather(_in_maintenance(configuration), _heard(agents, sorted(agents.hosts)))
+    hosts = (host_document(name, agents.hosts[name], told, kept) for name, told in heard.items())
     document = HostsDocument("viaduct.hosts.v1", tuple(hosts))
 
     def show_them(console: Console) -> None:
@@ -41,9 +47,11 @@ async def list_hosts(call: Invocation) -> Answer:
 @answering
 async def show(call: Invocation, name: str) -> Answer:
     """Show all that HOST says of itself, and its machines; exit code 3 when it does not answer."""
-    async with agents_of(call.configuration()) as agents:
+    configuration = call.configuration()
+    async with agents_of(configuration) as agents:
         agents.require(name)
-        found = await _host(agents, name)
+        kept, heard = await asyncio.gather(_in_maintenance(configuration), _heard(agents, [name]))
+        found = host_document(name, agents.hosts[name], heard[name], kept)
         machines = tuple(machine_document(one) for one in await agents.list_machines(name))
     document = OneHostDocument("viaduct.host.v1", found, machines)
 
@@ -77,5 +85,14 @@ async def maintenance(call: Invocation, name: str | None, state: str | None) -> 
     return Answer(MaintenanceDocument("viaduct.maintenance.v1", tuple(sorted(hosts))), show_them)
 
 
-async def _host(agents: Agents, name: str) -> HostDocument:
-    return host_document(name, agents.hosts[name], await hear(agents, name))
+async def _heard(agents: Agents, names: Sequence[str]) -> Mapping[str, Heard]:
+    return dict(zip(names, await asyncio.gather(*(hear(agents, name) for name in names)), strict=True))
+
+
+async def _in_maintenance(configuration: Configuration) -> frozenset[str] | None:
+    """Return the hosts in maintenance; None where nobody tells, which is no reason not to show the hosts."""
+    try:
+        async with asyncio.timeout(ASK_SECONDS):
+            return await hosts_in_maintenance(configuration)
+    except (TimeoutError, Refused):
+        return None

@@ -16,7 +16,7 @@ from orchestrator.preflight import ANY, Preflight
 from orchestrator.preflight import preflight as ask_both
 from orchestrator.preflight_document import preflight_document
 from orchestrator.render.summary import show_preflight
-from orchestrator.site import agents_of, open_desk, open_store, store_is_there
+from orchestrator.site import agents_of, hosts_in_maintenance, open_store, store_is_there
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.configuration import Configuration
@@ -85,8 +85,7 @@ async def _choice(configuration: Configuration, agents: Agents) -> Choice:
     What is on its way and has not begun is known to the store alone.
     """
     if configuration.site.orchestrators:
-        async with open_desk(configuration) as desk:
-            return Choice(reasons(await desk.evacuations.maintenance()), {})
+        return Choice(reasons(await hosts_in_maintenance(configuration)), {})
     if not store_is_there(configuration):
         return Choice({}, {})
 

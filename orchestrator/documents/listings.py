@@ -115,6 +115,7 @@ class HostDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: SideDocument
     dest: SideDocument
     conflicts: tuple[NoticeDocument, ...]  # why its agents are not taken for those of this host
+    maintenance: bool | None  # nobody chooses it; null where nobody told
 
 
 class HostsDocument(Document, frozen=True):

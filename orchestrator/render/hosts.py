@@ -11,7 +11,7 @@ from orchestrator.render.quantities import rate, size
 
 def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:
     """Print hosts, one a line, and which are not who they should be."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             one.host,
             _version(one.source),
@@ -23,7 +23,10 @@ def show_hosts(console: Console, hosts: Sequence[HostDocument]) -> None:
         )
         for one in hosts
     ]
-    headings = ("host", "source agent", "dest agent", "memory free", "machines", "out, in", "link")
+    headings: tuple[str, ...] = ("host", "source agent", "dest agent", "memory free", "machines", "out, in", "link")
+    if any(one.maintenance for one in hosts):
+        headings = (*headings, "")
+        rows = [(*row, "in maintenance" if one.maintenance else "") for row, one in zip(rows, hosts, strict=True)]
     show_table(console, headings, rows, "no hosts")
     for one in hosts:
         _show_conflicts(console, one)
@@ -34,6 +37,7 @@ def show_host(console: Console, host: HostDocument) -> None:
     rows = [("host", host.host), ("source agent", _agent(host.source)), ("dest agent", _agent(host.dest))]
     rows += _memory(host)
     rows += [("machines", _machines(host)), ("attempts out, in", _attempts(host))]
+    rows += [("maintenance", "nobody chooses it")] if host.maintenance else []
     rows += _offered(host.dest.offer or host.source.offer)
     rows.append(("features", ", ".join(host.dest.features) or "unknown"))
     rows.append(("boot", host.source.boot_id or host.dest.boot_id or "unknown"))

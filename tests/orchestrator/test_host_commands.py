@@ -66,6 +66,29 @@ async def test_a_host_in_maintenance_is_not_chosen_and_may_be_named(viaduct: Run
     assert (await viaduct("preflight", "guest", "--to", "host-b")).exit_code == 0
 
 
+async def test_a_host_in_maintenance_is_marked(viaduct: Run, config: Path) -> None:
+    assert "maintenance" not in (await viaduct("host", "list")).out
+    assert not (config.parent / "orchestrator.db").exists()  # nothing is made by asking
+    assert (await viaduct("host", "maintenance", "host-b", "on")).exit_code == 0
+    listed = (await viaduct("host", "list")).out.splitlines()
+    assert [line.split()[0] for line in listed if "in maintenance" in line] == ["host-b"]
+    hosts = _dicts((await viaduct("host", "list", "--json")).document["hosts"])
+    assert {one["host"]: one["maintenance"] for one in hosts} == {"host-a": False, "host-b": True}
+    assert "nobody chooses it" in (await viaduct("host", "show", "host-b")).out
+    assert "maintenance" not in (await viaduct("host", "show", "host-a")).out
+
+
+def with_silent_orchestrator(config: Path) -> None:
+    config.write_text(config.read_text().replace("[site]\n", '[site]\norchestrator = "127.0.0.1:1"\n'))
+
+
+async def test_hosts_are_listed_where_nobody_tells_which_are_in_maintenance(viaduct: Run, config: Path) -> None:
+    with_silent_orchestrator(config)
+    listed = await viaduct("host", "list", "--json")
+    assert listed.exit_code == 0
+    assert [one["maintenance"] for one in _dicts(listed.document["hosts"])] == [None, None]
+
+
 async def test_no_machine_is_created_by_an_agent_of_another_host(viaduct: Run, site: FakeSite, tmp_path: Path) -> None:
     site.world.script.facts["host-b"] = types_pb2.HostFacts(host="host-z")
     file = tmp_path / "guest.toml"
