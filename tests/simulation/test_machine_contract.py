@@ -1,4 +1,7 @@
-"""What agents rely on of a machine process holds for the simulated one as for `viaduct-vmm`."""
+"""What agents rely on of a machine process holds for the simulated one, for `viaduct-vmm`, and for QEMU.
+
+What concerns pages, devices' records and throttles is the model's alone: QEMU refuses it.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,22 +17,32 @@ from tests.simulation.virtual_time import in_virtual_time
 from tests.simulation.world import SPECIFICATION
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.run_directory import MachineDirectory
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vmm.assembly.specification import MachineSpecification, check_specification
 from vmm.vfio.device_records import DeviceRecord
 
 MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
 OTHER = UUID("1b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
+
+QEMU = check_specification(
+    {"name": "nothing", "kind": "qemu", "memory": {"size": "16MiB"}, "qemu": {"arguments": ["-accel", "tcg"]}},
+    "a test's",
+)
+"""Its firmware finds nothing to boot."""
 
 Scenario = Callable[[Hypervisor], Awaitable[None]]
 Over = Callable[[Path, Scenario], None]
 Take = Callable[[int], Awaitable[None]]
 
 
-def over_processes(folder: Path, scenario: Scenario) -> None:
+def over_processes(
+    folder: Path, scenario: Scenario, hypervisor_of: Callable[[Path], SoftwareHypervisor] = SoftwareHypervisor
+) -> None:
     """Run a scenario with real machine processes, and leave none."""
 
     async def run() -> None:
-        hypervisor = SoftwareHypervisor(folder / "run")
+        hypervisor = hypervisor_of(folder / "run")
         try:
             await scenario(hypervisor)
         finally:
@@ -37,6 +50,18 @@ def over_processes(folder: Path, scenario: Scenario) -> None:
                 await hypervisor.take_away(place, None)
 
     asyncio.run(run())
+
+
+class QemuHypervisor(SoftwareHypervisor):
+    """Makes a QEMU of every machine, which boots nothing."""
+
+    async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachineDirectory:
+        return await super().launch(machine, QEMU, incoming=incoming)
+
+
+def over_qemu(folder: Path, scenario: Scenario) -> None:
+    """Run a scenario with real QEMU processes, and leave none."""
+    over_processes(folder, scenario, QemuHypervisor)
 
 
 def over_simulation(_folder: Path, scenario: Scenario) -> None:
@@ -49,6 +74,7 @@ def over_simulation(_folder: Path, scenario: Scenario) -> None:
     in_virtual_time(run)
 
 
+over_all = pytest.mark.parametrize("over", [over_processes, over_simulation, over_qemu])
 over_both = pytest.mark.parametrize("over", [over_processes, over_simulation])
 
 
@@ -56,7 +82,7 @@ async def started(hypervisor: Hypervisor, *, incoming: bool = False, machine: UU
     return await hypervisor.launch(machine, SPECIFICATION, incoming=incoming)
 
 
-@over_both
+@over_all
 def test_the_fence_and_the_pause_numbers(over: Over, tmp_path: Path) -> None:
     async def scenario(hypervisor: Hypervisor) -> None:
         place = await started(hypervisor)
@@ -129,7 +155,7 @@ def test_an_incoming_machine_lives_on_a_whole_state_only(over: Over, tmp_path: P
     over(tmp_path, scenario)
 
 
-@over_both
+@over_all
 def test_a_machine_is_ended_once_and_by_whom_it_obeys(over: Over, tmp_path: Path) -> None:
     async def scenario(hypervisor: Hypervisor) -> None:
         place = await started(hypervisor)
