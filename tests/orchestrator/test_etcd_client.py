@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.attempt import Attempt
+from orchestrator.store.etcd import client as etcd_client
 from orchestrator.store.etcd import transaction
-from orchestrator.store.etcd.client import REST_SECONDS, EtcdClient
+from orchestrator.store.etcd.client import REST_SECONDS, EtcdClient, Member
 from orchestrator.store.etcd.store import EtcdStore
 from orchestrator.store.etcd.transaction import Transaction, transact, values
 from tests.orchestrator.etcd_process import Etcd, free_address, running_etcd
@@ -16,8 +17,9 @@ from tests.orchestrator.stores import new
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.link.changed_files import AGAIN
 from vm_migration.link.identity import Identity, Role
-from vm_migration.link.pki import create_authority, issue
+from vm_migration.link.pki import create_authority, issue, renew
 
 
 class Clock:
@@ -183,3 +185,28 @@ def test_etcd_over_tls_is_known_by_its_authority_and_its_name_and_certificates_m
         mine.key.chmod(0o644)
         with pytest.raises(InvalidInput, match="Others can read"):
             EtcdStore(EtcdPlace(etcd.place.addresses, tls), "home")
+
+
+def test_a_renewed_certificate_that_could_not_be_used_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_authority(tmp_path / "pki", "home")
+    mine = issue(tmp_path / "pki", Identity("home", Role.ORCHESTRATOR, "main"))
+    clock, place = Clock(), EtcdPlace((free_address(),), EtcdTls(mine.ca, mine.certificate, mine.key, "etcd-1"))
+    really, fails = etcd_client._opened, True
+
+    def opened(place: EtcdPlace) -> tuple[Member, ...]:
+        if fails:
+            raise InvalidInput("tls-file", "It cannot be read: Too many open files", "")
+        return really(place)
+
+    with contextlib.closing(EtcdClient(place, clock=clock)) as client:
+        first = client._members
+        monkeypatch.setattr(etcd_client, "_opened", opened)
+        renew(tmp_path / "pki", "main")
+        for now, uses in ((0.0, False), (AGAIN / 2, False), (AGAIN, True)):
+            clock.now = now
+            with pytest.raises(Refused):
+                client.range(api.RangeRequest(key=b"/"))
+            assert (client._members is not first) == uses
+            fails = False

@@ -5,13 +5,14 @@ writes (grpc#14717), nor for the handoff: every call has a deadline of its own (
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 import grpc
 import grpc.aio
 
 from vm_migration.link.address import refuse_plaintext, split_address
-from vm_migration.link.tls import TlsFiles, channel_credentials
+from vm_migration.link.tls import Stamp, TlsFiles, channel_credentials
 
 CONTROL_MESSAGE_LIMIT: Final = 8 << 20
 
@@ -47,8 +48,8 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     # Who asks an agent that has just come back must not be told that it is away because it was.
     ("grpc.max_reconnect_backoff_ms", 500),
-    # Before a server does (vm_migration.link.server_limits): a call that meets one that is just closing would fail. And not
-    # much sooner: after a long round the next call is made while the guest stands still.
+    # Before a server does (vm_migration.link.server_limits): a call that meets one that is just closing would fail.
+    # And not much sooner: after a long round the next call is made while the guest stands still.
     ("grpc.client_idle_timeout_ms", 240_000),
     # A proxy named in the environment is for the web, not for hosts of this site.
     ("grpc.enable_http_proxy", 0),
@@ -70,4 +71,11 @@ def open_channel(address: str, tls: TlsFiles | None, peer: str) -> grpc.aio.Chan
         refuse_plaintext(address)
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
     options: Options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", peer))
-    return grpc.aio.secure_channel(address, channel_credentials(tls.load()), options=options)
+    return grpc.aio.secure_channel(address, _credentials(tls, tls.stamp()), options=options)
+
+
+@lru_cache(maxsize=2)
+def _credentials(tls: TlsFiles, stamp: Stamp) -> grpc.ChannelCredentials:
+    """Return what channels of one identity share, read once: thousands are opened with the same files."""
+    del stamp  # what was read under it is not what the files hold under another
+    return channel_credentials(tls.load())

@@ -2,11 +2,14 @@
 
 import socket
 import ssl
+import time
+from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
 
 from vm_migration.errors import InvalidInput, Unauthorised
+from vm_migration.link.changed_files import NOT_RENEWED, Followed
 from vm_migration.link.identity import Identity
 from vm_migration.link.renewal import Renewal
 from vm_migration.link.tls import LOOKS, TlsFiles, read_identity
@@ -45,7 +48,7 @@ def server_context(files: TlsFiles, speaks: str = PROTOCOL) -> ssl.SSLContext:
 class ServerContexts:
     """What a server answers each new connection with: the files as they are then (vm_migration.link.renewal)."""
 
-    def __init__(self, files: TlsFiles, speaks: str = PROTOCOL) -> None:
+    def __init__(self, files: TlsFiles, speaks: str = PROTOCOL, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the files for the first time.
 
         Raises:
@@ -53,7 +56,9 @@ class ServerContexts:
         """
         self._files: Final = files
         self._speaks: Final = speaks
-        self._renewal: Final = Renewal(files)
+        self._clock: Final = clock
+        self._renewal: Final = Renewal(files, clock)
+        self._shown: Final = Followed(self._renewal.material)
         self._context = server_context(files, speaks)
 
     @property
@@ -63,11 +68,16 @@ class ServerContexts:
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next connection."""
-        if self._renewal.renewed() is not None:
+        self._renewal.renewed()
+        material, now = self._renewal.material, self._clock()
+        if self._shown.due(material, now):
             try:
                 self._context = server_context(self._files, self._speaks)
             except InvalidInput as error:
-                _log.warning("connections are shown the certificate before", code=error.code, reason=error.message)
+                if self._shown.failed(material, now):
+                    _log.warning(NOT_RENEWED, code=error.code, reason=error.message)
+            else:
+                self._shown.took(material)
         return self._context
 
 

@@ -4,18 +4,21 @@
 
     stamp of the files unchanged        -> what was read last
     changed, usable, the same identity  -> what they hold now
-    changed, else                       -> what was read last, and one warning: half a replacement shuts nobody out
+    changed, else                       -> what was read last, and one warning: half a replacement shuts nobody out;
+                                           it is tried again (vm_migration.link.changed_files)
 
 Connections that are open keep what they were opened with; nobody is cut off by a renewal.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, cast
 
 import grpc
 
 from vm_migration.errors import InvalidInput
+from vm_migration.link.changed_files import NOT_RENEWED, Followed
 from vm_migration.link.tls import Stamp, TlsFiles, TlsMaterial
 from vm_migration.telemetry import logs
 from vm_migration.telemetry.counts import CONNECTIONS
@@ -27,15 +30,17 @@ _Configuration = grpc.ServerCertificateConfiguration
 class Renewal:
     """Follows the files of one identity; it may be asked by several threads at once."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the files for the first time.
 
         Raises:
             InvalidInput: They are unusable.
         """
         self._files: Final = files
+        self._clock: Final = clock
         self._lock: Final = threading.Lock()
-        self._stamp: Stamp = files.stamp()  # before they are read: a change in between is seen at the next look
+        # Looked at before they are read: a change in between is seen at the next look.
+        self._followed: Final = Followed(files.stamp())
         self._material = files.load()
 
     @property
@@ -46,12 +51,17 @@ class Renewal:
     def renewed(self) -> TlsMaterial | None:
         """Return what the files hold, where that is usable and has changed since they were asked last; else None."""
         with self._lock:
-            stamp = self._now()
-            if stamp == self._stamp:
+            stamp, now = self._now(), self._clock()
+            if not self._followed.due(stamp, now):
                 return None
-            self._stamp = stamp
-            found = self._usable()
-            if found is None or found == self._material:
+            try:
+                found = self._usable()
+            except InvalidInput as error:
+                if self._followed.failed(stamp, now):
+                    _log.warning(NOT_RENEWED, code=error.code, reason=error.message)
+                return None
+            self._followed.took(stamp)
+            if found == self._material:
                 return None
             self._material = found
         _log.info("certificate renewed", identity=found.identity.uri, expires=found.expires.isoformat())
@@ -63,16 +73,11 @@ class Renewal:
         except InvalidInput:  # a file is missing; `_usable` says which
             return ()
 
-    def _usable(self) -> TlsMaterial | None:
-        try:
-            found = self._files.load()
-        except InvalidInput as error:
-            _log.warning("certificate not renewed: the one before is shown", code=error.code, reason=error.message)
-            return None
+    def _usable(self) -> TlsMaterial:
+        found = self._files.load()
         if found.identity != self._material.identity:
             text = f"{self._files.certificate} is of {found.identity.uri}, and this is {self._material.identity.uri}"
-            _log.warning("certificate not renewed: the one before is shown", code="other-identity", reason=text)
-            return None
+            raise InvalidInput("other-identity", text, "Issue it for this one: viaduct pki renew")
         return found
 
 

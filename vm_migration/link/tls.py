@@ -6,6 +6,7 @@ being replaced are read again until certificate and key fit each other.
 
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +25,8 @@ LOOKS: Final = 20
 """How often files are read that do not fit each other, `_APART` seconds apart; two renames take microseconds."""
 _APART: Final = 0.001
 
-Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when one of the files is replaced or written: inode, size and time of each."""
+Stamp = tuple[tuple[int, int, int, int], ...]
+"""What changes when one of the files is replaced, written, or opened to others: inode, size and both times of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,10 @@ class TlsFiles:
         Raises:
             InvalidInput: One is missing.
         """
-        found = []
-        for path in (self.ca, self.certificate, self.key):
-            try:
-                status = path.stat()
-            except OSError as error:
-                raise _unreadable(path, error) from None
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-        return tuple(found)
+        try:
+            return stamp_of((self.ca, self.certificate, self.key))
+        except OSError as error:
+            raise _unreadable(Path(error.filename), error) from None
 
     def _read_once(self) -> TlsMaterial:
         refuse_open_secret(self.key)
@@ -94,6 +91,16 @@ class TlsFiles:
 
 _PASSING: Final = frozenset({"tls-pair", "bad-certificate"})
 """What files look like while they are being replaced."""
+
+
+def stamp_of(paths: Iterable[Path]) -> Stamp:
+    """Return what tells whether files are those of another time.
+
+    Raises:
+        OSError: One is missing.
+    """
+    found = [path.stat() for path in paths]
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in found)
 
 
 def refuse_open_secret(path: Path) -> None:

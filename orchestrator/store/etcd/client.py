@@ -18,8 +18,9 @@ from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.api.etcd.rpc_pb2_grpc import KVStub, LeaseStub
 from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.link.changed_files import NOT_RENEWED, Followed
 from vm_migration.link.channel import CHANNEL_OPTIONS
-from vm_migration.link.tls import Stamp, refuse_open_secret
+from vm_migration.link.tls import Stamp, refuse_open_secret, stamp_of
 from vm_migration.telemetry import logs
 
 CALL_SECONDS: Final = 2.0
@@ -64,7 +65,7 @@ class EtcdClient:
         self.place = place
         self._deadline = deadline
         self._clock = clock
-        self._stamp = _stamp(place.tls)
+        self._files: Final = Followed(_stamp(place.tls))
         self._members = _opened(place)
         self._before: tuple[Member, ...] = ()
         self._at = 0
@@ -148,15 +149,16 @@ class EtcdClient:
 
     def _renew(self) -> None:
         """Open connections anew where the TLS files are others by now; calls under way go on over those of before."""
-        stamp = _stamp(self.place.tls)
-        if stamp == self._stamp:
+        stamp, now = _stamp(self.place.tls), self._clock()
+        if not self._files.due(stamp, now):
             return
-        self._stamp = stamp
         try:
             fresh = _opened(self.place)
         except InvalidInput as error:
-            _log.warning("certificate not renewed: the one before is shown", code=error.code, reason=error.message)
+            if self._files.failed(stamp, now):
+                _log.warning(NOT_RENEWED, code=error.code, reason=error.message)
             return
+        self._files.took(stamp)
         for member in self._before:
             member.channel.close()
         self._before, self._members = self._members, fresh
@@ -180,10 +182,9 @@ def _stamp(tls: EtcdTls | None) -> Stamp:
     if tls is None:
         return ()
     try:
-        found = [path.stat() for path in (tls.ca, tls.certificate, tls.key) if path is not None]
+        return stamp_of(path for path in (tls.ca, tls.certificate, tls.key) if path is not None)
     except OSError:
         return ()
-    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _member(address: str, tls: EtcdTls | None) -> Member:

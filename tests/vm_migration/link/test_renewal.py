@@ -1,7 +1,9 @@
 """Certificates that are replaced while a server serves: new connections see the new one, open ones go on."""
 
 import asyncio
+import io
 import os
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from vm_migration.api.v1 import source_pb2 as source
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
 from vm_migration.errors import InvalidInput, Unreachable
+from vm_migration.link import direct_tls, tls
 from vm_migration.link.call import call
+from vm_migration.link.changed_files import AGAIN, NOT_RENEWED
 from vm_migration.link.channel import open_channel
 from vm_migration.link.direct_tls import ServerContexts, client_context
 from vm_migration.link.identity import Identity, Role
@@ -23,6 +27,7 @@ from vm_migration.link.pki import create_authority, inspect, issue, renew
 from vm_migration.link.renewal import Renewal
 from vm_migration.link.server import AgentServer
 from vm_migration.link.tls import TlsFiles
+from vm_migration.telemetry import logs
 
 
 async def next_of(watching: grpc.aio.UnaryStreamCall[source.AttemptRequest, source.AttemptReport]) -> int:
@@ -121,6 +126,86 @@ def test_direct_streams_follow_the_files_too(site: Site) -> None:
     assert contexts.site == "home"
     files.certificate.unlink()
     assert contexts.context() is second
+
+
+def test_a_key_that_others_could_read_is_taken_as_soon_as_they_cannot(site: Site) -> None:
+    files = site.issue("host", "host-b")
+    renewal, contexts = Renewal(files), ServerContexts(files)
+    first, before = renewal.material, contexts.context()
+    renew(site.folder, "host-b")
+    files.key.chmod(0o644)
+    assert renewal.renewed() is None
+    assert contexts.context() is before
+    files.key.chmod(0o600)
+    assert renewal.renewed() == renewal.material != first
+    assert contexts.context() is not before
+
+
+class Passing:
+    """A failure of this host's own, for as long as a test says so, and a clock that stands where it is put."""
+
+    def __init__(self) -> None:
+        self.fails, self.tried, self.now = True, 0, 100.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def met(self) -> None:
+        self.tried += 1
+        if self.fails:
+            raise InvalidInput("tls-file", "It cannot be read: Too many open files", "")
+
+
+def test_what_could_not_be_read_for_want_of_a_descriptor_is_read_again_after_a_pause(
+    site: Site, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
+) -> None:
+    files, reading, really = site.issue("host", "host-b"), Passing(), tls._read
+    renewal = Renewal(files, reading.clock)
+    renew(site.folder, "host-b")
+
+    def read(path: Path) -> bytes:
+        reading.met()
+        return really(path)
+
+    monkeypatch.setattr(tls, "_read", read)
+    for _ in range(3):
+        assert renewal.renewed() is None
+    assert reading.tried == 1, "not at every connection"
+    reading.now += AGAIN
+    assert renewal.renewed() is None
+    assert log.getvalue().count(NOT_RENEWED) == 1
+    reading.fails = False
+    assert renewal.renewed() is None
+    reading.now += AGAIN
+    assert renewal.renewed() == files.load()
+
+
+def test_a_context_that_could_not_be_made_of_what_was_renewed_is_made_after_a_pause(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, making, really = site.issue("host", "host-b"), Passing(), direct_tls.server_context
+    contexts = ServerContexts(files, clock=making.clock)
+    before = contexts.context()
+    renew(site.folder, "host-b")
+
+    def made(files: TlsFiles, speaks: str) -> ssl.SSLContext:
+        making.met()
+        return really(files, speaks)
+
+    monkeypatch.setattr(direct_tls, "server_context", made)
+    assert contexts.context() is before
+    making.fails = False
+    assert contexts.context() is before
+    making.now += AGAIN
+    assert contexts.context() is not before
+    assert making.tried == 2
+
+
+@pytest.fixture
+def log() -> io.StringIO:
+    written = io.StringIO()
+    logs.configure("test", stream=written)
+    return written
 
 
 @pytest.fixture

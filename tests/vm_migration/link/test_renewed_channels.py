@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc.aio
 import pytest
 
 from tests.vm_migration.link.answering_agent import PEER, Site, services
@@ -11,9 +12,12 @@ from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.source_pb2_grpc import SourceStub
 from vm_migration.errors import InvalidInput, Unreachable
 from vm_migration.link.call import call, stream
+from vm_migration.link.changed_files import AGAIN
+from vm_migration.link.channel import open_channel
 from vm_migration.link.pki import renew
 from vm_migration.link.renewed_channels import RenewedChannels
 from vm_migration.link.server import AgentServer
+from vm_migration.link.tls import TlsFiles
 
 
 async def name_of_caller(channels: RenewedChannels, address: str) -> str:
@@ -88,6 +92,26 @@ async def test_files_that_become_unusable_leave_the_channel_of_before(site: Site
         with pytest.raises(InvalidInput):
             channels.to(server.address, "host-c")
         await channels.close()
+
+
+async def test_files_that_could_not_be_used_are_tried_again_after_a_pause(site: Site) -> None:
+    files, now, fails = site.issue("orchestrator", "main"), 100.0, False
+
+    def opened(address: str, of: TlsFiles | None, peer: str) -> grpc.aio.Channel:
+        if fails:
+            raise InvalidInput("tls-file", "It cannot be read: Too many open files", "")
+        return open_channel(address, of, peer)
+
+    channels = RenewedChannels(files, opened, lambda: now)
+    first = channels.to("127.0.0.1:1", "host-b")
+    renew(site.folder, "main")
+    fails = True
+    assert channels.to("127.0.0.1:1", "host-b") is first
+    fails = False
+    assert channels.to("127.0.0.1:1", "host-b") is first
+    now += AGAIN
+    assert channels.to("127.0.0.1:1", "host-b") is not first
+    await channels.close()
 
 
 async def test_plaintext_has_nothing_to_renew() -> None:
