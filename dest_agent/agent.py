@@ -7,9 +7,10 @@ from typing import Final
 
 from dest_agent.admission import MOST_ARRIVALS, Admission, specification_in
 from dest_agent.afterwards import Afterwards
+from dest_agent.arriving_machine import ArrivingMachine, BeforeReady, Finished, nothing_before_ready
 from dest_agent.complaints import Complaints
 from dest_agent.holdings import Holdings
-from dest_agent.incoming_attempt import BeforeReady, Finished, IncomingAttempt, nothing_before_ready
+from dest_agent.incoming_attempt import IncomingAttempt
 from dest_agent.preparing import bring_up, give_up, journal_prepared
 from dest_agent.reporting import report
 from dest_agent.restart import Restart
@@ -17,6 +18,7 @@ from dest_agent.sequences import Sequences
 from dest_agent.settling import end, take_over
 from dest_agent.sources import Sources
 from dest_agent.speaking import require_speaker
+from dest_agent.stream_arrival import StreamArrival
 from dest_agent.taking import Taking, insist
 from dest_agent.vigil import Vigil
 from vm_migration.api.v1 import destination_pb2, types_pb2
@@ -34,7 +36,6 @@ from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.port import MachineError
 from vmm.assembly.specification import MachineSpecification
-from vmm.vfio.device_records import DeviceTotal
 
 _KEPT: Final = 64
 ARRIVAL_PATIENCE: Final = 120.0
@@ -88,7 +89,7 @@ class DestAgent:
 
     # before anything is taken in
 
-    async def prepare(self, key: AttemptKey, request: destination_pb2.PrepareRequest) -> IncomingAttempt:
+    async def prepare(self, key: AttemptKey, request: destination_pb2.PrepareRequest) -> ArrivingMachine:
         """Make ready for an attempt; the same one asked again is answered with what is ready.
 
         Raises:
@@ -108,7 +109,7 @@ class DestAgent:
 
     async def _prepared(
         self, key: AttemptKey, specification: MachineSpecification, request: destination_pb2.PrepareRequest
-    ) -> IncomingAttempt:
+    ) -> ArrivingMachine:
         custody = await journal_prepared(self.holdings.journals, self.hypervisor, key, request)
         record = custody.record
         if record.state is not State.PREPARED or record.instance:
@@ -126,27 +127,24 @@ class DestAgent:
         self._vigil.watch(key.machine)
         return attempt
 
-    def arriving(self, key: AttemptKey) -> IncomingAttempt:
+    def arriving(self, key: AttemptKey) -> ArrivingMachine:
         """Return the arrival that a source's call names; the call must match the journal exactly.
 
         Raises:
             Refused: It is not arriving here.
         """
-        attempt = self.bulk_target(key.attempt)
+        attempt = self.holdings.target(key.attempt, ArrivingMachine)  # type: ignore[type-abstract]  # asked, not made
         with self._telling(key):
             match(attempt.custody.record, key)
         return attempt
 
     def bulk_target(self, attempt: str) -> IncomingAttempt:
-        """Return the arrival that a bulk stream names; its ticket is checked there.
+        """Return the arrival that a bulk stream names; see `Holdings.target`."""
+        return self.holdings.target(attempt, IncomingAttempt)
 
-        Raises:
-            Refused: It is not arriving here.
-        """
-        arriving = self.holdings.arriving.get(attempt)
-        if arriving is None:
-            raise Refused("not-arriving", f"Attempt {attempt} is not arriving at {self.host}", "Ask for its state")
-        return arriving
+    def stream_target(self, attempt: str) -> StreamArrival:
+        """Return the arrival that a connection of a machine's own stream names; see `Holdings.target`."""
+        return self.holdings.target(attempt, StreamArrival)
 
     async def hear(self, key: AttemptKey, sequence: int, speaker: str | None = None) -> None:
         """Take note of how far the journal of an attempt's source was when it, `speaker`, made a call; 0 is not told.
@@ -173,20 +171,11 @@ class DestAgent:
             attempt.asked = request
             return await self._finished(attempt, request)
 
-    async def _finished(self, attempt: IncomingAttempt, request: destination_pb2.FinishRequest) -> Finished:
+    async def _finished(self, attempt: ArrivingMachine, request: destination_pb2.FinishRequest) -> Finished:
         if attempt.finished is None or attempt.finished.pause != request.pause:
             try:
-                attempt.finished = await attempt.finish(
-                    pause=request.pause,
-                    number=request.round,
-                    state=request.machine_state,
-                    devices=DeviceTotal(
-                        request.device_data.records, request.device_data.data_bytes, request.device_data.checksum
-                    ),
-                    was_running=request.was_running,
-                    verify=request.verify,
-                    before_ready=self._before_ready,
-                    source_sequence=self._sequences.highest(request.key.attempt),
+                attempt.finished = await attempt.finish_as_asked(
+                    request, self._before_ready, self._sequences.highest(request.key.attempt)
                 )
             except MachineError as error:
                 text = f"Machine could not be loaded at {self.host}: {error}"
@@ -275,7 +264,7 @@ class DestAgent:
             return None
         return partial(self._repeat_finish, arriving, arriving.asked)
 
-    async def _repeat_finish(self, arriving: IncomingAttempt, asked: destination_pb2.FinishRequest) -> None:
+    async def _repeat_finish(self, arriving: ArrivingMachine, asked: destination_pb2.FinishRequest) -> None:
         await self._finished(arriving, asked)
 
     async def note_retired(self, key: AttemptKey, *, fenced_by: str = "") -> Record:

@@ -86,7 +86,7 @@ class DestinationService(DestinationServicer):
         attempt = self._agent.arriving(key)
         attempt.require_source(_name(context))
         await self._agent.hear(key, request.key.sequence)
-        attempt.open_round(request.round, request.bitmap)
+        self._agent.bulk_target(key.attempt).open_round(request.round, request.bitmap)
         return types_pb2.Empty()
 
     async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
-from dest_agent.incoming_attempt import IncomingAttempt
-from vm_migration.errors import Unreachable
+from dest_agent.arriving_machine import ArrivingMachine
+from vm_migration.errors import Refused, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
 from vm_migration.handover.journal_errors import JournalMoved, JournalUncertain
@@ -19,6 +19,8 @@ from vm_migration.machine.turns import Turns
 _ACTED_UPON: Final = ARRIVING | {State.ACTIVE, State.TAKEN, State.DISCARDED, State.LOST}
 """What a source releases, retires, reclaims or loses its own copy on."""
 
+_Arrival = TypeVar("_Arrival", bound=ArrivingMachine)
+
 
 class Holdings:
     """One lock a machine; an arrival's custody is kept while it arrives, any other is opened for a while."""
@@ -26,7 +28,7 @@ class Holdings:
     def __init__(self, journals: Journals, hypervisor: Hypervisor) -> None:
         self.journals: Final = journals
         self.hypervisor: Final = hypervisor
-        self.arriving: Final[dict[str, IncomingAttempt]] = {}
+        self.arriving: Final[dict[str, ArrivingMachine]] = {}
         self._turns: Final = Turns()
 
     def alone(self, machine: str) -> AbstractAsyncContextManager[None]:
@@ -60,7 +62,18 @@ class Holdings:
             text = f"What the journal of machine {machine} says last may stand or not"
             raise Unreachable("journal-uncertain", text, "Ask again") from error
 
-    def arrival_of(self, machine: str) -> IncomingAttempt | None:
+    def target(self, attempt: str, kind: type[_Arrival]) -> _Arrival:
+        """Return the arrival of a kind that a stream names; its ticket is checked there.
+
+        Raises:
+            Refused: None of that kind is arriving here.
+        """
+        arriving = self.arriving.get(attempt)
+        if not isinstance(arriving, kind):
+            raise Refused("not-arriving", f"Attempt {attempt} is not arriving here in such a way", "Ask for its state")
+        return arriving
+
+    def arrival_of(self, machine: str) -> ArrivingMachine | None:
         """Return the arrival of a machine in this life of the agent."""
         return next((each for each in self.arriving.values() if each.custody.record.machine == machine), None)
 
@@ -98,7 +111,7 @@ class Holdings:
         """Let go of an arrival; its machine stays as it is."""
         arriving = self.arriving.pop(attempt, None)
         if arriving is not None:
-            arriving.let_go_of_ram()
+            arriving.let_go()
             await arriving.custody.close()
 
     async def close(self) -> None:

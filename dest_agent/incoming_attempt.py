@@ -6,20 +6,16 @@ to the machine's process in batches, one of which is on its way while the next o
 does its source.
 """
 
-import asyncio
-import hmac
 import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from dest_agent.arriving_machine import ArrivingMachine, BeforeReady, Finished, nothing_before_ready
 from dest_agent.device_writing import DeviceWriting
 from vm_migration.api.v1.destination_pb2 import FinishRequest
 from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.record import Record
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
@@ -37,48 +33,16 @@ from vmm.vfio.device_records import MAX_RECORD_BYTES, DeviceTotal
 _BATCH: Final = MAX_DEVICE_DATA - MAX_RECORD_BYTES
 """Bytes of device state from which on they are passed on: one record more, and it is still one message."""
 
-BeforeReady = Callable[[Record], Awaitable[None]]
 
-
-async def nothing_before_ready(record: Record) -> None:
-    """Have nothing to do once a machine's memory is whole."""
-    del record
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What loading and verifying came to; times in milliseconds."""
-
-    pause: int
-    result: VerifyResult | None
-    load_ms: float
-    verify_ms: float
-
-    @property
-    def ready(self) -> bool:
-        """Whether the machine is READY: verified wherever verification was asked for."""
-        return self.result is None or self.result.whole
-
-
-class IncomingAttempt:
-    """An attempt between PREPARED and READY."""
+class IncomingAttempt(ArrivingMachine):
+    """An attempt between PREPARED and READY whose pages come in rounds."""
 
     def __init__(
         self, custody: Custody, ram: RamBlock, source: str, ticket: bytes, *, streams: int, full: bool
     ) -> None:
-        self.custody: Final = custody
-        self.source: Final = source
-        self.ticket: Final = ticket
-        self.prepare_ms = 0.0
-        self.launch_ms = 0.0
-        """Of it, until the machine's processes were there; the rest is its memory."""
-        self._loop: Final = asyncio.get_running_loop()
+        super().__init__(custody, source, ticket)
         self._turn: Final = threading.Lock()
         """Whoever asks or changes the image has it, for as long as one frame takes."""
-        self.heard = self._loop.time()
-        """When anything was heard of its source, in seconds of the loop's clock."""
-        self.asked: FinishRequest | None = None
-        self.finished: Finished | None = None
         self._becoming_whole = False
         """It is being written that the last round is over."""
         self._ram: RamBlock | None = ram
@@ -92,23 +56,13 @@ class IncomingAttempt:
         """How many announced pages have not come."""
         return 0 if self._image is None else self._image.stale_pages
 
-    def require_source(self, name: str | None) -> None:
-        """Check who speaks for the source; None is a plaintext peer, which has no name.
-
-        Raises:
-            Unauthorised: It is another host.
-        """
-        if name is not None and name != self.source:
-            raise Unauthorised("wrong-source", f"{name} is not the source of this attempt, {self.source} is")
-
     def admit(self, ticket: bytes, stream: int) -> None:
         """Let a stream in, whose task logs of this attempt: the ticket must be its own, and each ordinal comes once.
 
         Raises:
             Unauthorised: It is not.
         """
-        if not hmac.compare_digest(ticket, self.ticket):
-            raise Unauthorised("wrong-ticket", "Bulk stream's ticket is not this attempt's", "Begin a new attempt")
+        self.require_ticket(ticket)
         if stream not in self._free_streams:
             raise Unauthorised("stream-taken", f"Bulk stream {stream} was opened before, or is not of this attempt")
         self._free_streams.remove(stream)
@@ -228,6 +182,22 @@ class IncomingAttempt:
             return
         raise refusal  # without a cause, and from a frame that knows no image: see `apply`
 
+    async def finish_as_asked(
+        self, request: FinishRequest, before_ready: BeforeReady, source_sequence: int
+    ) -> Finished:
+        """Verify and load; see `finish`."""
+        stated = request.device_data
+        return await self.finish(
+            pause=request.pause,
+            number=request.round,
+            state=request.machine_state,
+            devices=DeviceTotal(stated.records, stated.data_bytes, stated.checksum),
+            was_running=request.was_running,
+            verify=request.verify,
+            before_ready=before_ready,
+            source_sequence=source_sequence,
+        )
+
     async def finish(
         self,
         *,
@@ -289,11 +259,9 @@ class IncomingAttempt:
         result = self._filling().verify() if asked else None
         return result, (loop_ns() - started) / 1e6
 
-    def _require_process(self) -> None:
-        """Check that what fills is still a machine's memory: the mapping here outlives the process."""
-        if not self.custody.place.alive():
-            text = f"The process that machine {self.custody.record.machine} was to run in has ended"
-            raise AttemptFailed("process-gone", text, "The machine goes on at its source; try again")
+    def let_go(self) -> None:
+        """Give the mapping of the machine's RAM up."""
+        self.let_go_of_ram()
 
     def let_go_of_ram(self) -> None:
         """Give the mapping of the machine's RAM up; frames that come later are refused.

@@ -13,8 +13,10 @@ from typing import Final
 from uuid import UUID
 
 from dest_agent.admission import streams_in
+from dest_agent.arriving_machine import ArrivingMachine
 from dest_agent.incoming_attempt import IncomingAttempt
 from dest_agent.settling import free
+from dest_agent.stream_arrival import StreamArrival
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.handover.arrival import given_up, prepared
@@ -23,12 +25,16 @@ from vm_migration.handover.journal_errors import JournalExists
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import bound_to
 from vm_migration.handover.record import AttemptKey
+from vm_migration.link.direct_hello import TICKET_BYTES
+from vm_migration.link.machine_stream.order import connections
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.port import CutOff, MachineError
+from vm_migration.machine.run_directory import IN_SOCKET
 from vm_migration.telemetry.counts import ARRIVALS_PREPARED
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock
+from vmm.process.own_stream import StreamTerms
 
 _POPULATE_PAGES: Final = 16384
 """64 MiB at a time, so that a cancel is heard within a fraction of a second."""
@@ -66,7 +72,7 @@ async def bring_up(
     hypervisor: Hypervisor,
     specification: MachineSpecification,
     request: destination_pb2.PrepareRequest,
-) -> IncomingAttempt:
+) -> ArrivingMachine:
     """Start the incoming machine and make its memory ready.
 
     Raises:
@@ -126,32 +132,46 @@ async def _brought_up(
     specification: MachineSpecification,
     request: destination_pb2.PrepareRequest,
     launched: list[MachinePlace],
-) -> IncomingAttempt:
+) -> ArrivingMachine:
     record, started = custody.record, loop_ns()
     place = await hypervisor.launch(UUID(record.machine), specification, incoming=True)
     launched.append(place)
     instance = place.instance()
     name = "" if instance is None else instance.name
     await custody.write(lambda last: bound_to(last, name))
-    await custody.attach(record.epoch)
-    ram = await custody.port.ram()
+    moves = (await custody.attach(record.epoch)).moves
     launched_ms = (loop_ns() - started) / 1e6
+    attempt = await (_listening(custody, request) if moves == "stream" else _reserved(custody, request))
+    attempt.launch_ms = launched_ms
+    ARRIVALS_PREPARED.add()
+    return attempt
+
+
+async def _listening(custody: Custody, request: destination_pb2.PrepareRequest) -> StreamArrival:
+    """Have a machine's process listen for a stream of its own; it touched its memory when it started."""
+    path, channels = custody.place.path / IN_SOCKET, streams_in(request.streams)
+    await custody.port.accept_stream(str(path), StreamTerms(channels=channels))
+    return StreamArrival(
+        custody, request.source, secrets.token_bytes(TICKET_BYTES), path=path, most=connections(channels)
+    )
+
+
+async def _reserved(custody: Custody, request: destination_pb2.PrepareRequest) -> IncomingAttempt:
+    """Have memory that pages can be written into."""
+    ram = await custody.port.ram()
     try:
         await _populate(custody, ram)
-        attempt = IncomingAttempt(
+        return IncomingAttempt(
             custody,
             ram,
             request.source,
-            secrets.token_bytes(32),
+            secrets.token_bytes(TICKET_BYTES),
             streams=streams_in(request.streams),
             full=request.verify == types_pb2.VERIFY_MODE_FULL,
         )
-        attempt.launch_ms = launched_ms
     except BaseException:
         ram.close()
         raise
-    ARRIVALS_PREPARED.add()
-    return attempt
 
 
 async def _populate(custody: Custody, ram: RamBlock) -> None:

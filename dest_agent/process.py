@@ -6,11 +6,12 @@ from functools import partial
 from typing import Final
 
 from dest_agent.agent import AfterActive, DestAgent
+from dest_agent.arriving_machine import BeforeReady
 from dest_agent.destination_service import BULK_SERVICE, DestinationService, add_bulk
 from dest_agent.direct_listener import DirectListener
-from dest_agent.incoming_attempt import BeforeReady
 from dest_agent.readings import arrival_readings
 from dest_agent.sources import Sources
+from dest_agent.stream_service import StreamService, add_streams
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.hooks import HookContext, HookPoint, run_hooks
@@ -19,6 +20,7 @@ from vm_migration.daemon.host_place import HostPlace
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.link.address import join_address, split_address
+from vm_migration.link.machine_stream.opening import CARRY_SERVICE
 from vm_migration.link.server import Service
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.telemetry import logs
@@ -54,6 +56,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
     services = [
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),
+        Service(CARRY_SERVICE, partial(add_streams, StreamService(agent))),
     ]
     also = further_addresses(place.dest, bulk)
 

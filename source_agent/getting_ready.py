@@ -17,6 +17,7 @@ import msgspec
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
+from source_agent.own_stream.course import StreamCourse
 from source_agent.precopy import Precopy
 from source_agent.progress import Phase
 from source_agent.rounds import Rounds
@@ -38,7 +39,7 @@ class GettingReady:
     def __init__(self, account: Account) -> None:
         self._account: Final = account
         self._order: Final[asyncio.Future[StartOrder]] = asyncio.get_running_loop().create_future()
-        self._precopy: Precopy | None = None
+        self._sending: Precopy | StreamCourse | None = None
 
     def start(self, order: StartOrder) -> None:
         """Begin the rounds; asked again, nothing changes."""
@@ -52,20 +53,20 @@ class GettingReady:
             Refused: Its rounds have not begun, or are over.
         """
         phase = self._account.now.phase
-        if self._precopy is None or phase is not Phase.PRE_COPY:
+        if self._sending is None or phase is not Phase.PRE_COPY:
             text = f"Attempt {self._account.attempt} is {phase}: there is no round to end"
             hint = "Force it once its rounds have begun" if phase is Phase.BEGUN else "Wait for its end"
             raise Refused("not-in-rounds", text, hint)
-        self._precopy.force()
+        self._sending.force()
 
     def tune(self, terms: Terms) -> None:
         """Work under changed terms from now on."""
-        if self._precopy is not None:
-            self._precopy.tune(terms)
+        if self._sending is not None:
+            self._sending.tune(terms)
 
     def forget(self) -> None:
         """Let go of what leads to the mapping of the machine's RAM."""
-        self._precopy = None
+        self._sending = None
 
     async def run(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
         """Bring the destination to READY; what `stack` holds, the link among it, is open until it is closed.
@@ -83,6 +84,9 @@ class GettingReady:
         await account.custody.write(lambda record: msgspec.structs.replace(record, policy=policy))
         machine = account.custody.port
         link = await stack.enter_async_context(account.link())
+        if (await machine.describe()).moves == "stream":
+            self._sending = StreamCourse(account, link, order.ticket)
+            return link, await self._sending.run()
         ram = await machine.ram()
         stack.callback(ram.close)
         count = account.terms.streams
@@ -107,7 +111,7 @@ class GettingReady:
     async def _through(self, link: DestinationLink, rounds: Rounds) -> Ready:
         account = self._account
         throttling = Throttling(account.custody)
-        self._precopy = Precopy(
+        self._sending = precopy = Precopy(
             rounds,
             account.custody,
             account.board,
@@ -120,7 +124,7 @@ class GettingReady:
         account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
         holding = asyncio.create_task(throttling.hold_on(), name="throttle")
         try:
-            standstill_ms, forced = await self._precopy.run(account.elapsed_ms)
+            standstill_ms, forced = await precopy.run(account.elapsed_ms)
             return await self._stop(link, rounds, standstill_ms, forced=forced)
         finally:
             holding.cancel()

@@ -17,6 +17,7 @@ FEATURES: Final = (
     "frames-digest-summed",
     "direct",
     "sealed",
+    "machine-stream",
 )
 """Offered by the destination, chosen by the source."""
 

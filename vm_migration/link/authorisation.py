@@ -66,6 +66,7 @@ RULES: Final[dict[str, Rule]] = {
     f"{_API}Destination/Recover": _DRIVE,
     f"{_API}Destination/Take": Rule(_OPERATORS, also="`recover --fenced`"),
     f"{_API}Bulk/Send": Rule(_HOSTS, also=f"{_SOURCE}, its ticket, each stream once; direct streams too"),
+    f"{_API}MachineStream/Carry": Rule(_HOSTS, also=f"{_SOURCE}, its ticket, each connection once and in its turn"),
     # The orchestrator's daemon.
     f"{_API}Orchestrator/ListAttempts": _READ,
     f"{_API}Orchestrator/GetAttempt": _READ,

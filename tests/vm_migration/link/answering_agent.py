@@ -68,14 +68,14 @@ class Outgoing(SourceServicer):
         raise AttemptFailed("timeout", "The attempt took too long", "Try again")
 
 
-def bulk_echo() -> grpc.GenericRpcHandler:
+def bulk_echo(service: str = "vm_migration.api.v1.Bulk", method: str = "Send") -> grpc.GenericRpcHandler:
     async def send(frames: AsyncIterator[bytes], _: grpc.ServicerContext) -> AsyncIterator[bytes]:
         async for frame in frames:
             yield frame[::-1]
 
     function = cast("Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]", send)  # as the stubs know it
     handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(function)
-    return grpc.method_handlers_generic_handler("vm_migration.api.v1.Bulk", {"Send": handler})
+    return grpc.method_handlers_generic_handler(service, {method: handler})
 
 
 def services(act: Callable[[], None] = lambda: None, *, silent: bool = False) -> list[Service]:

@@ -6,6 +6,7 @@ import pkgutil
 from google.protobuf.descriptor import FileDescriptor
 
 from vm_migration.api import v1
+from vm_migration.link.machine_stream.opening import CARRY_METHOD
 
 BULK = "/vm_migration.api.v1.Bulk/Send"
 """What is served in place of `TWIN`: its messages are the frames' own bytes, which proto/ cannot say."""
@@ -29,4 +30,5 @@ METHODS = {
 } | {BULK: True}
 del METHODS[TWIN]
 """Whether it answers with a stream, by its name."""
+METHODS[CARRY_METHOD] = True
 SERVICES = {method.rpartition("/")[0].strip("/") for method in METHODS}

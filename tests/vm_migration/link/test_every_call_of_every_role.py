@@ -31,6 +31,7 @@ from vm_migration.link import refusals
 from vm_migration.link.authorisation import RULES
 from vm_migration.link.channel import open_channel
 from vm_migration.link.identity import Identity, Role
+from vm_migration.link.machine_stream.opening import CARRY_METHOD, CARRY_SERVICE
 from vm_migration.link.pki import create_authority, issue
 from vm_migration.link.server import AgentServer, Service
 from vm_migration.link.tls import TlsFiles
@@ -74,6 +75,7 @@ ALLOWED: Final[dict[str, str]] = {
     "Destination/Recover": DRIVERS,
     "Destination/Take": "operator",
     "Bulk/Send": "host",
+    "MachineStream/Carry": "host",
     "Orchestrator/ListAttempts": READERS,
     "Orchestrator/GetAttempt": READERS,
     "Orchestrator/WatchAttempt": READERS,
@@ -101,12 +103,13 @@ def all_services() -> list[Service]:
         Service(f"{API[1:]}Destination", partial(add_DestinationServicer_to_server, DestinationServicer())),  # type: ignore[abstract]  # as said
         Service(f"{API[1:]}Orchestrator", partial(add_OrchestratorServicer_to_server, OrchestratorServicer())),  # type: ignore[abstract]  # as said
         Service(f"{API[1:]}Bulk", lambda server: server.add_generic_rpc_handlers((bulk_echo(),))),
+        Service(CARRY_SERVICE, lambda server: server.add_generic_rpc_handlers((bulk_echo(CARRY_SERVICE, "Carry"),))),
     ]
 
 
 async def answered(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
     """Make a call with an empty request, and return how it ended; a stream that answers is let in."""
-    if method == BULK:
+    if method in (BULK, CARRY_METHOD):
         both: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
         echo = both(iter([b"frame"]), timeout=10)
         with contextlib.suppress(grpc.aio.AioRpcError):

@@ -1,0 +1,58 @@
+"""What a machine's own stream has come to, pass by pass, from what its process answers; pure.
+
+Processes tell sums. A pass over the memory ends where the next one begins: its figures are the differences.
+"""
+
+from typing import Final
+
+from vm_migration.transfer.convergence import RoundMeasurement
+from vmm.memory.quantities import PAGE_SIZE
+from vmm.process.own_stream import StreamState
+
+
+class Passes:
+    """Of one attempt; times are nanoseconds of one clock."""
+
+    def __init__(self, now_ns: int) -> None:
+        self.first_ns: Final = now_ns
+        """When it began."""
+        self._number = 0
+        self._began_ns = self._moved_ns = self._now_ns = now_ns
+        self._transferred = self._sent_before = 0
+        self._remaining = self._total = 0
+
+    @property
+    def percent(self) -> int:
+        """Of the memory, how much was looked at in the first pass; never quite all."""
+        return min(99, 100 * (self._total - self._remaining) // self._total) if self._total else 0
+
+    @property
+    def unmoved_s(self) -> float:
+        """For how long nothing was sent."""
+        return (self._now_ns - self._moved_ns) / 1e9
+
+    def saw(self, state: StreamState, now_ns: int) -> RoundMeasurement | None:
+        """Take an answer, and return the pass that has ended since the one before, where one has."""
+        self._now_ns, self._total = now_ns, state.total
+        if state.transferred != self._transferred or state.remaining != self._remaining:
+            self._moved_ns = now_ns
+        self._transferred, self._remaining = state.transferred, state.remaining
+        if state.passes <= max(1, self._number + 1):
+            return None
+        return self.closed(now_ns)
+
+    def closed(self, now_ns: int) -> RoundMeasurement:
+        """Return the pass that has ended by now."""
+        sent = self._transferred - self._sent_before
+        measured = RoundMeasurement(
+            round=self._number,
+            dirty_pages=sent // PAGE_SIZE,
+            sent_pages=sent // PAGE_SIZE,
+            zero_pages=0,
+            wire_bytes=sent,
+            ms=(now_ns - self._began_ns) / 1e6,
+            dirtied_pages=self._remaining // PAGE_SIZE,
+        )
+        self._number += 1
+        self._began_ns, self._sent_before = now_ns, self._transferred
+        return measured
