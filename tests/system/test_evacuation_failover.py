@@ -1,0 +1,109 @@
+"""An evacuation whose leading orchestrator is killed, or frozen and woken: it goes on, and nothing is done twice."""
+
+import asyncio
+import signal
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from orchestrator.agents import Agents
+from orchestrator.attempt import Attempt, Outcome
+from orchestrator.evacuation.kept import KeptEvacuations
+from orchestrator.store.etcd.store import EtcdStore
+from orchestrator.store.store import Ownership
+from tests.system.attempts import DEADLINE, in_the_middle, require_whole, works
+from tests.system.command import finished, running, viaduct
+from tests.system.site import SITE, Site
+from tests.system.test_evacuation import ENDLESS, NAMES, machines, three
+from tests.system.two_orchestrators import Pair, two_orchestrators
+
+WORDS = ("evacuate", "host-a", "--to", "host-b", "--parallel", "2", *ENDLESS, "--json")
+
+
+@pytest.fixture
+def pair(site: Site) -> Iterator[Pair]:
+    with two_orchestrators(site) as running_pair:
+        yield running_pair
+
+
+def rows(pair: Pair) -> Sequence[Attempt]:
+    with EtcdStore(pair.etcd.place, SITE) as store:
+        return store.attempts(everything=True)
+
+
+async def taken_over(pair: Pair, by: str) -> None:
+    """Wait until both attempts that are in flight are driven by somebody else, in the next term."""
+    with EtcdStore(pair.etcd.place, SITE) as store:
+        async with asyncio.timeout(DEADLINE):
+            while [(row.driver, row.term) for row in store.attempts()] != [(by, 2)] * 2:  # noqa: ASYNC110 - another process writes them
+                await asyncio.sleep(0.05)
+
+
+async def hurry(site: Site, agents: Agents, pair: Pair, made: Sequence[str]) -> None:
+    """Take their limits off the attempts, each once it is in its rounds: the last begins when another has ended."""
+    for uuid in made:
+        await in_the_middle(agents, "host-a", uuid)
+        (row,) = [one for one in rows(pair) if one.machine == uuid]
+        limits = ("--downtime-limit", "4s", "--max-bandwidth", "unlimited")
+        tuned = await viaduct(site, "tune", row.attempt, *limits, config=pair.operator)
+        assert tuned.exit_code == 0, tuned.err
+
+
+async def require_each_moved_once(site: Site, pair: Pair, made: Sequence[str], evacuation: str) -> None:
+    """One attempt a machine, in the plan and in the store; each drew one epoch, and all pages arrived."""
+    found = {row.machine: row for row in rows(pair)}
+    assert len(rows(pair)) == len(found) == len(made)
+    assert sorted(row.term for row in found.values()) == [1, 2, 2]
+    with EtcdStore(pair.etcd.place, SITE) as store:
+        plan = KeptEvacuations(store.entries).find(evacuation)
+    assert {one.machine: one.attempts for one in plan.moves} == {uuid: (found[uuid].attempt,) for uuid in made}
+    assert plan.outcome == Outcome.COMPLETED
+    named = zip(made, NAMES, strict=True)
+    assert set(pair.owners()) == {Ownership(uuid, name, "host-b", 2) for uuid, name in named}
+    for uuid in made:
+        report = found[uuid].report
+        assert report is not None
+        require_whole(report)
+        await works(site, "host-b", uuid)
+    assert site.machines_at("host-a") == []
+
+
+async def test_the_next_leader_goes_on_with_all_of_it_and_the_command_does_not_notice(
+    site: Site, agents: Agents, pair: Pair
+) -> None:
+    first = await pair.led()
+    async with three(site, agents) as made:
+        async with running(site, *WORDS, config=pair.operator) as asked:
+            for uuid in made[:2]:
+                await in_the_middle(agents, "host-a", uuid)
+            pair.daemons[first].kill()
+            await taken_over(pair, pair.other(first))
+            await hurry(site, agents, pair, made)
+            gone = await finished(asked)
+        assert (gone.exit_code, gone.document["outcome"]) == (0, "completed"), gone.err
+        await require_each_moved_once(site, pair, made, str(gone.document["evacuation"]))
+
+
+async def test_a_leader_that_was_frozen_meanwhile_wakes_up_and_moves_nothing_again(
+    site: Site, agents: Agents, pair: Pair
+) -> None:
+    first = await pair.led()
+    frozen = pair.daemons[first]
+    async with three(site, agents) as made:
+        taken = await viaduct(site, *WORDS, "--detach", config=pair.operator)
+        assert taken.exit_code == 0, taken.err
+        evacuation = str(taken.document["evacuation"])
+        for uuid in made[:2]:
+            await in_the_middle(agents, "host-a", uuid)
+        assert frozen.process is not None
+        frozen.process.send_signal(signal.SIGSTOP)
+        try:
+            await taken_over(pair, pair.other(first))
+        finally:
+            frozen.process.send_signal(signal.SIGCONT)
+        await hurry(site, agents, pair, made)
+        ended = await viaduct(site, "watch", evacuation, "--json", config=pair.operator)
+        assert (ended.exit_code, ended.document["outcome"]) == (0, "completed"), ended.err
+        assert [one["outcome"] for one in machines(ended)] == ["completed"] * 3
+        await require_each_moved_once(site, pair, made, evacuation)
+        assert (pair.leader(), frozen.running) == (pair.other(first), True)
