@@ -22,7 +22,7 @@ from typing import Final
 from dest_agent.answering import told
 from dest_agent.direct_stream import DirectStream
 from dest_agent.letting_in import Arrivals, let_in
-from dest_agent.waiting import WaitingRoom
+from dest_agent.waiting import Origin, WaitingRoom
 from vm_migration.errors import MigrationError, Refused, Unauthorised
 from vm_migration.link.address import join_address, refuse_plaintext
 from vm_migration.link.authorisation import authorise
@@ -124,12 +124,13 @@ class DirectListener:
                 await asyncio.sleep(_OUT_OF_DESCRIPTORS)  # a descriptor that is free again tells nobody
                 continue
             CONNECTIONS.add("direct")
-            serving = self._spawn(self._serve(connection, where[0], join_address(*where[:2])), "direct stream")
-            self._enter(self._silent, serving, where[0])
+            origin = Origin.of(where[0])
+            serving = self._spawn(self._serve(connection, origin, join_address(*where[:2])), "direct stream")
+            self._enter(self._silent, serving, origin)
             await asyncio.sleep(0)  # a flood must not keep the loop, and one that makes way must have begun
 
-    def _enter(self, room: WaitingRoom, task: "asyncio.Task[None]", host: str) -> None:
-        gone = room.enter(task, host)
+    def _enter(self, room: WaitingRoom, task: "asyncio.Task[None]", origin: Origin) -> None:
+        gone = room.enter(task, origin)
         if gone:
             self._tell("direct stream let go", address=gone, reason="others come, and it does not say what it is")
 
@@ -140,11 +141,11 @@ class DirectListener:
             more: dict[str, object] = {"withheld": withheld} if withheld else {}
             _log.warning(event, **fields, **more)
 
-    async def _serve(self, connection: socket.socket, host: str, address: str) -> None:
+    async def _serve(self, connection: socket.socket, origin: Origin, address: str) -> None:
         by = time.monotonic() + HELLO_SECONDS
         try:
             await _spoken(connection, HELLO_SECONDS)
-            self._speaks(host)
+            self._speaks(origin)
             stream = DirectStream(self._wire(connection))
         except OSError as error:  # silent for too long, or gone already
             connection.close()
@@ -198,11 +199,11 @@ class DirectListener:
             async for answer in answers:
                 await stream.answer(answer)
 
-    def _speaks(self, host: str) -> None:
+    def _speaks(self, origin: Origin) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._silent.leave(task)
-            self._enter(self._speaking, task, host)
+            self._enter(self._speaking, task, origin)
 
     def _left_waiting(self) -> None:
         task = asyncio.current_task()
