@@ -6,7 +6,7 @@ machine that was released at an epoch never runs at it again, whoever asks.
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness, witness_available
 from vmm.assembly.machine import Machine
@@ -20,12 +20,14 @@ from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
 from vmm.process.controllers import Attachments, Controller
 from vmm.process.description import Identity, describe, observations
 from vmm.process.fence import Fence, FencedOff
+from vmm.process.image import Image, answer
 from vmm.process.interrupts import Interrupts
 from vmm.process.own_stream import AnyStreamRequest
 from vmm.process.populate import populate
 from vmm.process.successor import NotTakenOver
 from vmm.process.update import Update
 from vmm.update.documents import StateDocument
+from vmm.update.kept import Asker, Kept, Stop
 from vmm.update.taking_over import AdoptedMachine
 from vmm.vfio.host_port import HostCallFailed
 from vmm.vfio.quiesce_slices import MOST_PERCENT as MOST_OF_DEVICES
@@ -49,9 +51,18 @@ class Commands:
     """Serves requests between two steps."""
 
     def __init__(
-        self, machine: Machine, identity: Identity, *, incoming: bool, interrupts: Interrupts | None = None
+        self,
+        machine: Machine,
+        identity: Identity,
+        *,
+        incoming: bool,
+        interrupts: Interrupts | None = None,
+        image: Image | None = None,
     ) -> None:
-        """Serve a machine; without `interrupts` nobody else can have them, and they need not be taken."""
+        """Serve a machine; without `interrupts` nobody else can have them, and they need not be taken.
+
+        Without `image` no other program can take the place of this one.
+        """
         self.machine: Final = machine
         self.ended = False
         self._identity: Final = identity
@@ -60,6 +71,7 @@ class Commands:
         self._update: Final = Update(machine, identity.machine)
         self._adopted: AdoptedMachine | None = None
         self._interrupts: Final = interrupts
+        self._image: Final = image
         self._attachments: Final = Attachments()
         self._loaded = False
         self._pause = 0
@@ -70,11 +82,29 @@ class Commands:
         self._witness: WriteWitness | None = None
         self._witness_refused = not witness_available(machine.memory.block.address)
 
-    def take_over(self, adopted: AdoptedMachine, state: StateDocument) -> None:
+    def take_over(self, adopted: AdoptedMachine, state: StateDocument, *, again: bool = False) -> None:
         """Go on where another process stood, at its pause and behind its fence; nothing runs yet."""
-        adopted.take_over(state)
+        adopted.take_over(state, again=again)
         self._adopted, self._loaded, self._pause = adopted, True, state.pause
         self._fence = Fence(state.epoch, state.controller, state.released)
+
+    def take_place(
+        self, adopted: AdoptedMachine, state: StateDocument, kept: Kept, refused: str
+    ) -> tuple[Controller, AnyReply]:
+        """Go on where the image before stood, and run where it ran; return who asked for it, and the answer.
+
+        Raises:
+            InvalidHandover, HostCallFailed: The machine is the image before's.
+        """
+        self.take_over(adopted, state, again=bool(refused))
+        self._have_again()
+        if kept.stop.was_running:
+            self.machine.start()
+            self.step()
+        self._incoming = False
+        asker = Controller(descriptor=kept.asker.descriptor)
+        self._attachments.note(asker, kept.asker.epoch, kept.asker.controller)
+        return asker, answer(kept.stop, refused, self._last_executed_ns)
 
     @property
     def owns_interrupts(self) -> bool:
@@ -102,7 +132,7 @@ class Commands:
             self._require(
                 not isinstance(request, AnyStreamRequest), "Machine is sent by its pages, not by a stream of its own"
             )
-            return self._update_command(request) or self._command(request)
+            return self._update_command(controller, request) or self._command(request)
         except FencedOff as error:
             return Refusal(reason=str(error), fenced=True), ()
         except (_NotNow, NotTakenOver, ConsoleRefused, HostCallFailed, InvalidState, MemoryError) as error:
@@ -177,7 +207,7 @@ class Commands:
                 raise AssertionError(f"Request {request!r} has no row")
         return Done(), ()
 
-    def _update_command(self, request: AnyRequest) -> _Reply | None:
+    def _update_command(self, controller: Controller, request: AnyRequest) -> _Reply | None:
         """Serve what an update asks for, and refuse what only the process serves that has the machine."""
         if self._update.handed_over and not isinstance(request, _OF_ONE_HANDED_OVER):
             raise _NotNow("Another process has the machine; Run takes it back")
@@ -190,6 +220,8 @@ class Commands:
                 return Done(), ()
             case control.HandOver():
                 return self._hand_over(request.patience), ()
+            case control.ReplaceImage():
+                self._replace_image(controller, request.command)
         return None
 
     def _throttle(self, percent: int) -> None:
@@ -259,6 +291,29 @@ class Commands:
         if self._interrupts is not None:
             self._interrupts.give_up()
         return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
+
+    def _replace_image(self, controller: Controller, command: tuple[str, ...]) -> NoReturn:
+        self._require_updatable()
+        image = self._image
+        if image is None or not command:
+            raise _NotNow("No program can take the place of this one")
+        self._update.require_unblocked()
+        was_running = self.machine.running
+        self._pause += 1
+        self.machine.stand_still()
+        stop = Stop(self._pause, was_running, self._last_executed_ns)
+        asker = Asker(controller.descriptor, controller.epoch or 0, controller.number or 0)
+        instance = self._identity.instance
+        try:
+            if self._interrupts is not None:
+                self._interrupts.give_up()
+            self._update.replace_image(image, command, self._fence, stop, asker=asker, instance=instance)
+        except NotTakenOver:
+            if self._interrupts is not None:
+                self._interrupts.take()
+            if was_running:
+                self.machine.start()
+            raise
 
     def _have_again(self) -> None:
         """Have a machine back that was handed over, or let one that was taken over settle.

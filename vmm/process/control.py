@@ -154,6 +154,18 @@ class HandOver(Request, frozen=True, tag=True, kw_only=True):
     """Seconds that the other may take; the guest stands still meanwhile."""
 
 
+class ReplaceImage(Request, frozen=True, tag=True, kw_only=True):
+    """Stop vCPUs, and run another program in this process, which goes on with the machine; devices go on -> Replaced.
+
+    The answer comes from the new image, on the connection on which it was asked; every other one is closed. Refused,
+    by whichever image, this one goes on as before. Whoever asks has had a process with that program prepare itself
+    (OfferUpdate) before: what it finds wrong it finds while the guest runs.
+    """
+
+    command: tuple[str, ...]
+    """The program and what it is told before anything that is told here."""
+
+
 class Run(Request, frozen=True, tag=True, kw_only=True):
     """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""
 
@@ -179,7 +191,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
     | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
-    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | AnyStreamRequest
+    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | ReplaceImage | AnyStreamRequest
 )  # fmt: skip
 
 
@@ -299,6 +311,15 @@ class Paused(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     last_executed_ns: int
 
 
+class Replaced(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Another program runs in the process: where the guest stood, and when it executed before and after, if it ran."""
+
+    pause: int
+    was_running: bool
+    last_executed_ns: int
+    executed_ns: int
+
+
 class Stopped(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Whether the machine stands still, and at which pause."""
 
@@ -344,8 +365,8 @@ class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 AnyReply = (
-    Description | Judged | Ram | Harvested | Witnessed | Paused | Stopped | DeviceData | State | Running | Done
-    | Refusal | StreamState
+    Description | Judged | Ram | Harvested | Witnessed | Paused | Replaced | Stopped | DeviceData | State | Running
+    | Done | Refusal | StreamState
 )  # fmt: skip
 
 encode: Final = msgspec.msgpack.Encoder().encode

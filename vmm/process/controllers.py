@@ -13,6 +13,8 @@ class Controller:
     number: int | None = None
     attachment: int = 0
     """Counts attaches: a controller that came back on a new connection cuts its old one off too."""
+    descriptor: int = -1
+    """Of its connection."""
 
 
 class Attachments:

@@ -7,23 +7,29 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine import Machine
-from vmm.assembly.specification import parse_specification
+from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.commands import Commands
 from vmm.process.complaints import Complaints
 from vmm.process.control import CONTROL_SOCKET, HOLD, HOST_SOCKET, NEXT_CONTROL_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection, descriptor_at
+from vmm.process.image import FORMER, KEPT, REFUSED, Image
 from vmm.process.interrupts import Interrupts
 from vmm.process.predecessor import wait_at
 from vmm.process.ram import make_ram
 from vmm.process.server import MachineServer
-from vmm.update.documents import InvalidHandover, require_fit
+from vmm.update.documents import EarlyDocument, InvalidHandover, StateDocument, decode, require_fit
+from vmm.update.kept import read
 from vmm.update.taking_over import AdoptedMachine, by_name, host_objects
 from vmm.vfio.host_port import HostCallFailed, HostGone
+
+_FATAL: Final = (InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError, MemoryError)
 
 
 def main() -> None:
@@ -36,10 +42,12 @@ def main() -> None:
         sys.stderr.write("Nothing was opened or booted; start it again\n")
         sys.exit(1)
     try:
+        if arguments.kept is not None:
+            sys.exit(take_place(directory, arguments.machine, arguments.kept, arguments.former, arguments.refused))
         if arguments.adopt is not None:
             sys.exit(take_over(directory, arguments.machine, arguments.adopt, hold=arguments.hold))
         sys.exit(run(directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
-    except (InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError, MemoryError) as error:
+    except _FATAL as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\n")
         sys.stderr.write(f"Look at {directory} and the host process's log beside it\n")
         sys.exit(1)
@@ -58,7 +66,8 @@ def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False)
     machine = Machine(specification, block, host)
     identity = _identity(machine_id)
     interrupts = Interrupts(host, [device.completion for device in machine.devices])
-    commands = Commands(machine, identity, incoming=incoming, interrupts=interrupts)
+    image = Image(directory, machine_id)
+    commands = Commands(machine, identity, incoming=incoming, interrupts=interrupts, image=image)
     if not incoming:
         machine.boot()
         interrupts.take()
@@ -77,14 +86,8 @@ def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = Fals
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
     before = wait_at(path, lambda: _say("waiting", pid=os.getpid()))
     document, numbers = before.receive_early()
-    require_fit(document, specification, machine_id, len(numbers))
-    named = by_name(document, numbers)
-    opened = {name: descriptor_at(named[name]) for name in host_objects(document)}
-    host = HostConnection(directory / HOST_SOCKET)
-    adopted = AdoptedMachine(specification, document, named, opened, host)
-    interrupts = Interrupts(host, [device.completion for device in adopted.machine.devices])
     identity = _identity(machine_id)
-    commands = Commands(adopted.machine, identity, incoming=True, interrupts=interrupts)
+    adopted, commands = _adopted(directory, identity, specification, document, numbers)
     _say("prepared", pid=identity.pid)
     try:
         commands.take_over(adopted, before.receive_state())
@@ -96,8 +99,53 @@ def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = Fals
     return _serve(commands, identity, directory / NEXT_CONTROL_SOCKET, hold=hold)
 
 
-def _identity(machine_id: str) -> Identity:
-    return Identity(machine=machine_id, boot_id=boot_id(), pid=os.getpid(), instance=secrets.token_hex(8))
+def take_place(directory: Path, machine_id: str, number: int, former: Sequence[str], refused: str) -> int:
+    """Go on in this process as the image before, which left what it knows in a descriptor; serve the machine.
+
+    Raises:
+        InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError: It cannot be, and there is no `former`
+            command to run again.
+    """
+    image = Image(directory, machine_id)
+    try:
+        kept = read(number)
+        specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
+        identity = _identity(machine_id, kept.instance)
+        document, state = decode(kept.early, EarlyDocument), decode(kept.state, StateDocument)
+        adopted, commands = _adopted(directory, identity, specification, document, kept.numbers)
+        asker, answer = commands.take_place(adopted, state, kept, refused)
+    except _FATAL as error:  # what it took is still open: `error` knows where
+        if not former:
+            raise
+        image.give_back(former, number, str(error) or type(error).__name__)
+    for each in (number, *kept.numbers):
+        os.set_inheritable(each, False)
+    os.close(number)
+    server = _server(commands, directory / CONTROL_SOCKET)
+    server.go_on(asker, answer)
+    return _run(server)
+
+
+def _adopted(
+    directory: Path,
+    identity: Identity,
+    specification: MachineSpecification,
+    document: EarlyDocument,
+    numbers: Sequence[int],
+) -> tuple[AdoptedMachine, Commands]:
+    """Assemble a machine on descriptors that came, and what serves it."""
+    require_fit(document, specification, identity.machine, len(numbers))
+    named = by_name(document, numbers)
+    opened = {name: descriptor_at(named[name]) for name in host_objects(document)}
+    host = HostConnection(directory / HOST_SOCKET)
+    adopted = AdoptedMachine(specification, document, named, opened, host)
+    interrupts = Interrupts(host, [device.completion for device in adopted.machine.devices])
+    image = Image(directory, identity.machine)
+    return adopted, Commands(adopted.machine, identity, incoming=True, interrupts=interrupts, image=image)
+
+
+def _identity(machine_id: str, instance: str = "") -> Identity:
+    return Identity(machine=machine_id, boot_id=boot_id(), pid=os.getpid(), instance=instance or secrets.token_hex(8))
 
 
 def _say(event: str, **facts: int | str) -> None:
@@ -106,12 +154,21 @@ def _say(event: str, **facts: int | str) -> None:
 
 
 def _serve(commands: Commands, identity: Identity, path: Path, *, hold: bool) -> int:
-    server = MachineServer(commands, path, Complaints(sys.stderr).write)
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: server.stop())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    server = _server(commands, path)
     _say("ready", pid=identity.pid, instance=identity.instance)
     if hold:
         server.hold(sys.stdin.fileno())
+    return _run(server)
+
+
+def _server(commands: Commands, path: Path) -> MachineServer:
+    server = MachineServer(commands, path, Complaints(sys.stderr).write)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: server.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return server
+
+
+def _run(server: MachineServer) -> int:
     try:
         server.run()
     finally:
@@ -126,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
     begin.add_argument("--adopt", type=Path, metavar="SOCKET", help="take over from the process that comes to SOCKET")
+    begin.add_argument(KEPT, type=int, metavar="NUMBER", help="go on as the program before in this very process")
+    parser.add_argument(FORMER, type=json.loads, default=(), metavar="JSON", help="its command, to be run again")
+    parser.add_argument(REFUSED, default="", metavar="WHY", help="why another program gave the process back")
     parser.add_argument(
         HOLD,
         action="store_true",

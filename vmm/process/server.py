@@ -7,6 +7,7 @@ stands still for longer on behalf of one.
 
 import os
 import selectors
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,10 +117,23 @@ class MachineServer:
         if len(self._channels) >= _CONNECTIONS or not same_user(connection):
             connection.close()
             return
+        self._serve_on(connection, Controller(descriptor=connection.fileno()))
+
+    def go_on(self, asker: Controller, answer: control.AnyReply) -> None:
+        """Serve a connection that the image before had, and answer what was asked on it."""
+        os.set_inheritable(asker.descriptor, False)
+        channel = self._serve_on(socket.socket(fileno=asker.descriptor), asker)
+        try:
+            channel.send(control.encode(answer))
+        except ChannelError:
+            self._drop(channel)
+
+    def _serve_on(self, connection: socket.socket, controller: Controller) -> Channel:
         connection.settimeout(_PEER_DEADLINE)
         channel = Channel(connection)
-        self._channels[channel] = Controller()
+        self._channels[channel] = controller
         self._watch(channel.fileno(), lambda: self._serve(channel))
+        return channel
 
     def _serve(self, channel: Channel) -> None:
         try:

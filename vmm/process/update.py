@@ -8,16 +8,27 @@
 """
 
 import contextlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState
 from vmm.process.fence import Fence
+from vmm.process.image import Image
 from vmm.process.successor import NotTakenOver, Successor
 from vmm.update.blockers import UpdateFinding, judge_update
-from vmm.update.documents import InvalidHandover, Mapping
-from vmm.update.handing_over import close_all, early_document, for_another_process, numbers_of, state_document
+from vmm.update.documents import FORMAT, InvalidHandover, Mapping, StateDocument, encode
+from vmm.update.handing_over import (
+    close_all,
+    early_document,
+    for_another_process,
+    numbers_of,
+    objects_of,
+    state_document,
+)
+from vmm.update.kept import Asker, Kept, Stop, write
 from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
 from vmm.vfio.host_port import HostCallFailed
 
@@ -36,6 +47,16 @@ class Update:
         """Return what keeps the machine in this process."""
         return judge_update(facts_of(self._machine), "transfer", suspended=False, tracking=self._machine.tracking)
 
+    def require_unblocked(self) -> None:
+        """Check that nothing keeps the machine in this process, or with this program.
+
+        Raises:
+            NotTakenOver: With every blocker.
+        """
+        found = self.blockers()
+        if found:
+            raise NotTakenOver("; ".join(f"{each.code}: {each.device} {each.message}".strip() for each in found))
+
     def offer(self, path: Path) -> None:
         """Tell the process that waits at a path what there is; the guest runs on. An earlier offer is over.
 
@@ -44,9 +65,7 @@ class Update:
             HostCallFailed: The host has no more descriptors.
         """
         self.withdraw()
-        found = self.blockers()
-        if found:
-            raise NotTakenOver("; ".join(f"{each.code}: {each.device} {each.message}".strip() for each in found))
+        self.require_unblocked()
         objects = for_another_process(self._machine)
         try:
             document, numbers = early_document(self._machine, self._name), numbers_of(self._machine, objects)
@@ -67,19 +86,46 @@ class Update:
         self._mappings = mappings_of(self._machine)
         try:
             abandon(self._machine)
-            state = state_document(
-                self._machine,
-                self._mappings,
-                pause=pause,
-                epoch=fence.epoch,
-                controller=fence.controller,
-                released=fence.released,
-            )
-            self._successor.hand_over(state, patience)
+            self._successor.hand_over(self._state(fence, pause), patience)
         except (NotTakenOver, HostCallFailed, InvalidState) as error:
             self.take_back()
             raise NotTakenOver(str(error)) from error
         self.handed_over = True
+
+    def replace_image(
+        self, image: Image, command: Sequence[str], fence: Fence, stop: Stop, *, asker: Asker, instance: str
+    ) -> NoReturn:
+        """Let another program have the machine, whose vCPUs stand still, in this process.
+
+        Raises:
+            NotTakenOver: This one has it as before.
+        """
+        self.withdraw()
+        self._mappings = mappings_of(self._machine)
+        try:
+            document = early_document(self._machine, self._name)
+            by_name = numbers_of(self._machine, objects_of(self._machine))
+            numbers = tuple(by_name[each] for each in document.descriptors)
+            abandon(self._machine)
+            state = encode(self._state(fence, stop.pause))
+            kept = write(Kept(FORMAT, encode(document), state, numbers, instance, stop, asker))
+            try:
+                image.replace(command, kept, (*numbers, asker.descriptor))
+            finally:
+                os.close(kept)
+        except (NotTakenOver, HostCallFailed, InvalidHandover, InvalidState, OSError) as error:
+            self.take_back()
+            raise NotTakenOver(str(error)) from error
+
+    def _state(self, fence: Fence, pause: int) -> StateDocument:
+        return state_document(
+            self._machine,
+            self._mappings,
+            pause=pause,
+            epoch=fence.epoch,
+            controller=fence.controller,
+            released=fence.released,
+        )
 
     def take_back(self) -> None:
         """Have the machine again as before; the other process must not run it.

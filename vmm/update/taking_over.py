@@ -18,7 +18,7 @@ from vmm.update.documents import (
     eventfd_names,
 )
 from vmm.update.documents import Mapping as DmaMapping
-from vmm.update.ownership import mappings_of, take
+from vmm.update.ownership import mappings_of, take, take_back
 from vmm.update.rules import ALL_ON, UpdateRules
 from vmm.vfio.host_port import Descriptor, HostPort
 
@@ -55,8 +55,10 @@ class AdoptedMachine:
             for each in self.machine.devices:
                 each.device.reset()
 
-    def take_over(self, state: StateDocument) -> None:
+    def take_over(self, state: StateDocument, *, again: bool = False) -> None:
         """Bring vIOMMU and guest to where they stood, and make the mappings this process's. Nothing runs yet.
+
+        `again` where another program may have made a part of them its own before.
 
         Raises:
             InvalidHandover: The state is not one of this machine. The mappings are as they were.
@@ -71,7 +73,10 @@ class AdoptedMachine:
         except InvalidState as error:
             raise InvalidHandover(str(error)) from error
         self._host.let_go()
-        take(self.machine, state.mappings, self._rules)
+        if again:
+            take_back(self.machine, state.mappings)
+        else:
+            take(self.machine, state.mappings, self._rules)
         self._before = state.mappings
 
     def settle(self) -> None:
