@@ -20,7 +20,7 @@ from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
 from vm_migration.handover.record import AttemptKey
-from vm_migration.link.authorisation import permitted
+from vm_migration.link.authorisation import MEASURES, permitted
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
 from vm_migration.machine.port import MachineError
@@ -37,7 +37,6 @@ _LOOK_SECONDS: Final = 0.5
 _CANCEL_SECONDS: Final = 10.0
 """For which a cancel waits for ABORTED; only a machine that stands still and does not answer can hold it up."""
 _WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
-_MEASURES: Final = "/vm_migration.api.v1.Machines/MeasureDirtyRate"
 _UNMEASURED: Final = Observation(
     code="dirty-rate-assumed",
     message="What the machine dirties could not be measured for you now; its guest's own figure is taken",
@@ -243,7 +242,7 @@ class SourceService(SourceServicer):
 
 def _may_measure(context: Context) -> bool:
     identity = peer_identity(context)
-    return identity is None or permitted(identity.role, _MEASURES)
+    return identity is None or permitted(identity.role, MEASURES)
 
 
 def _requirements(holding: Holding) -> types_pb2.Requirements:

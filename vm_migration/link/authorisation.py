@@ -20,11 +20,15 @@ _HOSTS: Final = frozenset({Role.HOST})
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may make a call, whether it changes anything, and what must hold beside the role, for the page."""
+    """Who may make a call, whether it changes anything, and what must hold beside the role, for the page.
+
+    With a number in the field `holds` of its request, a look has a machine held for so long.
+    """
 
     roles: frozenset[Role]
     changes: bool = True
     also: str = ""
+    holds: str = ""
 
 
 _ANY_HOST: Final = "any host: recovery asks all of them"
@@ -32,6 +36,8 @@ _SOURCE: Final = "a host: the attempt's source"
 _READ: Final = Rule(_READERS, changes=False)
 _DRIVE: Final = Rule(_DRIVERS)
 
+MEASURES: Final = f"{_API}Machines/MeasureDirtyRate"
+"""Who may make this call may have a machine held for a measurement."""
 RULES: Final[dict[str, Rule]] = {
     f"{_API}Host/DescribeHost": Rule(_EVERYBODY, changes=False),
     f"{_API}Host/ListCustodies": _READ,
@@ -41,8 +47,10 @@ RULES: Final[dict[str, Rule]] = {
     f"{_API}Machines/PauseMachine": _DRIVE,
     f"{_API}Machines/ResumeMachine": _DRIVE,
     f"{_API}Machines/DestroyMachine": _DRIVE,
-    f"{_API}Machines/MeasureDirtyRate": _DRIVE,  # the machine is held meanwhile, and runs slower
-    f"{_API}Source/CheckOutgoing": Rule(_READERS, changes=False, also="with a measurement: who may MeasureDirtyRate"),
+    MEASURES: _DRIVE,  # the machine is held meanwhile, and runs slower
+    f"{_API}Source/CheckOutgoing": Rule(
+        _READERS, changes=False, also="with a measurement: who may MeasureDirtyRate", holds="measure_ms"
+    ),
     f"{_API}Source/GetAttempt": _READ,
     f"{_API}Source/Watch": _READ,
     f"{_API}Source/Begin": _DRIVE,
@@ -100,6 +108,14 @@ def rule_of(method: str) -> Rule:
 def permitted(role: Role, method: str) -> bool:
     """Return whether a role may call a method."""
     return role in rule_of(method).roles
+
+
+def has_effect(method: str, request: object, peer: Identity | None) -> bool:
+    """Return whether a call changes something, or holds a machine for a while, where its peer may have that."""
+    rule = rule_of(method)
+    if rule.changes:
+        return True
+    return bool(rule.holds and getattr(request, rule.holds)) and (peer is None or permitted(peer.role, MEASURES))
 
 
 def authorise(site: str, method: str, peer: Identity | None) -> None:

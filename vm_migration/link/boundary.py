@@ -27,11 +27,11 @@ from vm_migration.link.authorisation import rule_of
 from vm_migration.link.connections import CallingConnections
 from vm_migration.link.entering_call import EnteringCall
 from vm_migration.link.identity import Identity, peer_identity
-from vm_migration.link.refusals import note_refusal
+from vm_migration.link.refusals import note_refusal, note_turned_away
 from vm_migration.link.served import Context
 from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.status import to_status
-from vm_migration.link.turnstile import Turnstile
+from vm_migration.link.turnstile import TurnedAway, Turnstile
 from vm_migration.machine.port import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs, traces
 from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS
@@ -116,8 +116,7 @@ class Boundary(grpc.aio.ServerInterceptor):
         return guarded
 
     def _call(self, method: str, context: Context, stream: object) -> EnteringCall:
-        audit = self._audit if rule_of(method).changes and stream is None else no_audit
-        return EnteringCall(method, context, audit, stream)
+        return EnteringCall(method, context, self._audit if stream is None else no_audit, stream)
 
     @contextlib.asynccontextmanager
     async def _passage(self, call: EnteringCall) -> AsyncIterator[EnteringCall]:
@@ -147,6 +146,8 @@ class Boundary(grpc.aio.ServerInterceptor):
                 call.ended(told)
                 if isinstance(told, Unauthorised):
                     note_refusal(told, call.method, call.peer, call.context.peer())
+                elif isinstance(told, TurnedAway):
+                    note_turned_away(told, call.method, call.peer, call.context.peer())
             await call.context.abort(*to_status(told))
         except BaseException as error:  # the caller has gone, or this process ends
             call.ended(error)

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from vm_migration.errors import InvalidInput
 from vm_migration.link.audit import Audit, entry_of, no_audit
+from vm_migration.link.authorisation import has_effect
 from vm_migration.link.identity import Identity
 from vm_migration.link.served import Context
 from vm_migration.link.subject import subject_of
@@ -68,7 +69,7 @@ class EnteringCall:
 
     def ended(self, error: BaseException | None) -> None:
         """Write down how it ended, before its answer leaves; what it did stands, whatever becomes of the line."""
-        if self.audit is no_audit or not self.looked_at:
+        if self.audit is no_audit or not self.looked_at or not has_effect(self.method, self.request, self.peer):
             return
         try:
             address = self.context.peer()

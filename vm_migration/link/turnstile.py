@@ -26,6 +26,10 @@ from vm_migration.telemetry.counts import TURNED_AWAY_CALLS
 HOSTS_MAY: Final = 10
 
 
+class TurnedAway(Unreachable):
+    """A peer has too many calls, or too fast ones; this one is not looked at."""
+
+
 class Turnstile:
     """The calls of each identity that have not ended, and when its next one may come."""
 
@@ -40,7 +44,7 @@ class Turnstile:
         """Enter when it is a call's turn, and count it as open until the context is left.
 
         Raises:
-            Unreachable: The peer has too many; this one is not counted.
+            TurnedAway: The peer has too many; this one is not counted.
         """
         if self._open[peer] >= self._most:
             raise _turned_away(peer, f"has {self._most} calls open here already")
@@ -63,7 +67,7 @@ class Turnstile:
             await asyncio.sleep(seconds)
 
 
-def _turned_away(peer: Identity | None, why: str) -> Unreachable:
+def _turned_away(peer: Identity | None, why: str) -> TurnedAway:
     TURNED_AWAY_CALLS.add("nobody" if peer is None else peer.role)
     who = "A peer on plaintext" if peer is None else peer.uri
-    return Unreachable("too-many-calls", f"{who} {why}", "Wait for calls to end, or raise [limits]")
+    return TurnedAway("too-many-calls", f"{who} {why}", "Wait for calls to end, or raise [limits]")

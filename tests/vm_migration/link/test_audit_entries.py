@@ -142,6 +142,21 @@ async def test_calls_over_the_link_are_written_down_before_they_are_answered(sit
     assert all(one.address.startswith("ipv4:127.0.0.1:") for one in written)
 
 
+async def test_a_look_for_which_a_machine_is_held_is_written_down_and_no_other(site: Site) -> None:
+    written: list[Entry] = []
+    taking, holding = Taking(), Holding()  # type: ignore[abstract]  # the other calls are answered UNIMPLEMENTED
+    host = site.issue("host", "host-b")
+    async with AgentServer("127.0.0.1:0", host, services(taking, holding), audit=written.append) as server:
+        for who in ("operator", "viewer"):
+            async with open_channel(server.address, site.issue(who, who), "host-b") as channel:
+                for measure_ms in (0, 500):
+                    request = source_pb2.CheckOutgoingRequest(machine=MACHINE, measure_ms=measure_ms)
+                    with pytest.raises(Refused):
+                        await call(SourceStub(channel).CheckOutgoing, request, peer=PEER, deadline=10)
+    operator = "viaduct://home/operator/operator"
+    assert [(one.who, one.call, one.machine) for one in written] == [(operator, "Source/CheckOutgoing", MACHINE)]
+
+
 async def test_a_line_that_cannot_be_written_takes_no_answer_back(site: Site) -> None:
     def broken(_entry: Entry) -> None:
         raise KeyError("swordfish")

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from vm_migration.errors import Unauthorised
+from vm_migration.errors import Unauthorised, Unreachable
 from vm_migration.link import refusals
 from vm_migration.link.identity import Identity
-from vm_migration.link.refusals import LINES_AT_ONCE, LINES_PER_SECOND, note_refusal
+from vm_migration.link.refusals import LINES_AT_ONCE, LINES_PER_SECOND, note_refusal, note_turned_away
 from vm_migration.telemetry import logs
 from vm_migration.telemetry.allowance import Allowance
 from vm_migration.telemetry.counts import REFUSED_CALLS
@@ -71,3 +71,14 @@ def test_the_first_line_of_a_peer_has_nothing_withheld(log: io.StringIO) -> None
     refused(None, 1)
     assert lines(log)[0]["peer"] == "nobody"
     assert "withheld" not in lines(log)[0]
+
+
+def test_who_is_turned_away_without_end_has_so_many_lines_and_his_refusals_have_theirs(log: io.StringIO) -> None:
+    for _ in range(5000):
+        note_turned_away(Unreachable("too-many-calls", "It has 256 calls open", ""), BEGIN, VERA, "ipv4:10.0.0.7:5")
+    assert len(lines(log)) == LINES_AT_ONCE
+    first = lines(log)[0]
+    assert (first["event"], first["peer"], first["address"]) == ("call turned away", VERA.uri, "ipv4:10.0.0.7:5")
+    assert (first["method"], first["code"]) == (BEGIN, "too-many-calls")
+    refused(VERA, 1)
+    assert lines(log)[-1]["event"] == "call refused"

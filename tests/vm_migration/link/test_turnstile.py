@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import json
 
 import grpc.aio
 import pytest
@@ -20,6 +22,7 @@ from vm_migration.link.server_limits import ServerLimits
 from vm_migration.link.status import CODE
 from vm_migration.link.tls import TlsFiles
 from vm_migration.link.turnstile import HOSTS_MAY, Turnstile
+from vm_migration.telemetry import logs
 from vm_migration.telemetry.counts import CONNECTIONS, IDENTIFIED_CONNECTIONS, TURNED_AWAY_CALLS
 
 LONG = 20.0
@@ -82,6 +85,7 @@ async def passes(turnstile: Turnstile, peer: Identity) -> None:
 
 
 async def test_a_peer_with_too_many_calls_is_turned_away_and_others_are_not(site: Site) -> None:
+    logs.configure("test", stream=(log := io.StringIO()))
     files = site.issue("host", "host-b")
     vera, wim = site.issue("viewer", "vera"), site.issue("viewer", "wim")
     async with (
@@ -91,6 +95,8 @@ async def test_a_peer_with_too_many_calls_is_turned_away_and_others_are_not(site
         first, second = (SourceStub(channel).Watch(source.AttemptRequest()) for _ in range(2))
         assert [(await next_of(one)).sequence for one in (first, second)] == [1, 1]
         assert await failure(server.address, vera) == "too-many-calls"
+        told = [line for line in map(json.loads, log.getvalue().splitlines()) if line["event"] == "call turned away"]
+        assert [(line["peer"], line["code"]) for line in told] == [("viaduct://home/viewer/vera", "too-many-calls")]
         assert await check(server.address, wim)
         second.cancel()
         async with asyncio.timeout(LONG):
