@@ -33,8 +33,15 @@ _NUMBERS = itertools.count(1)
 
 
 @pytest.fixture
-def machine(site: Deployment) -> Iterator[Machine]:
+def whole(site: Deployment) -> None:
+    """Every container is as it is shipped."""
+    site.whole()
+
+
+@pytest.fixture
+def machine(site: Deployment, whole: None) -> Iterator[Machine]:
     """A busy machine on host-a; all hosts are there and empty before and after."""
+    del whole
     created = Machine.create(site, f"guest-{next(_NUMBERS)}")
     yield created
     created.destroy()

@@ -4,21 +4,25 @@ import asyncio
 import contextlib
 import subprocess
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tests.deployment.engine import Engine
+from tools.deploy.client import Engine
+from tools.deploy.ingredients import ROOT
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PROJECT: Final = "viaduct-deploy-test"
 HOSTS: Final = ("host-a", "host-b", "host-c")
 ORCHESTRATORS: Final = ("orchestrator-1", "orchestrator-2")
 CONTROL, MIGRATION = "10.231.101", "10.231.102"
 """Networks that a site somebody runs on the same engine does not have."""
+OVERRIDES: Final = Path(__file__).parent / "overrides"
+"""Files that change one service of deploy/compose.yaml each."""
+_READY: Final = "until s6-svwait -t 60000 -U /run/viaduct/services/* 2> /dev/null; do sleep 0.1; done"
+"""Ends when every daemon of a container serves; whether s6 is there yet, nothing tells."""
 _WAIT_SECONDS: Final = 60.0
 _COMMAND_SECONDS: Final = 90.0
 
@@ -48,10 +52,14 @@ class Deployment:
     engine: Engine
     program: Sequence[str]
     environment: Mapping[str, str]
+    changed: set[str] = field(default_factory=set)
+    """Services that are not as they are shipped."""
 
-    def compose(self, *arguments: str) -> str:
-        """Run Compose on deploy/compose.yaml."""
-        command = (*self.program, "--project-name", PROJECT, "--file", str(ROOT / "deploy/compose.yaml"), *arguments)
+    def compose(self, *arguments: str, over: str = "") -> str:
+        """Run Compose on deploy/compose.yaml, and on the override of that name."""
+        paths = [ROOT / "deploy/compose.yaml", *([OVERRIDES / f"{over}.yaml"] if over else [])]
+        files = [word for path in paths for word in ("--file", str(path))]
+        command = (*self.program, "--project-name", PROJECT, *files, *arguments)
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=600, check=False, env=dict(self.environment)
         )
@@ -62,9 +70,31 @@ class Deployment:
         """Return the name that Compose gives a service's container."""
         return f"{PROJECT}-{service}-1"
 
-    def up(self, *services: str) -> None:
-        """Start services, all where none is named; they are healthy when this returns."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *services)
+    def up(self) -> None:
+        """Start everything; it is healthy when this returns."""
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+
+    def replace(self, service: str, over: str = "") -> None:
+        """Make a service's container anew, as an override says or as it is shipped; its daemons serve then."""
+        self.changed.add(service)
+        self.compose("up", "--detach", "--no-deps", "--timeout", "0", service, over=over)
+        self.ready(service)
+        if not over:
+            self.changed.discard(service)
+
+    def whole(self) -> None:
+        """Have every service as it is shipped."""
+        for service in sorted(self.changed):
+            self.replace(service)
+
+    def start(self, service: str) -> None:
+        """Start a container that was killed or stopped; its daemons serve then."""
+        self.act("start", service)
+        self.ready(service)
+
+    def ready(self, service: str) -> None:
+        """Wait until a container's daemons serve."""
+        self.inside(service, "sh", "-c", _READY)
 
     def inside(self, service: str, *command: str, stdin: str = "") -> str:
         """Run a command in a service's container."""
@@ -73,15 +103,6 @@ class Deployment:
     def act(self, verb: str, service: str) -> None:
         """Have the engine kill, stop, start, pause or unpause a service's container."""
         self.engine.docker(verb, self.container(service))
-
-    def disconnect(self, service: str, network: str) -> None:
-        """Take a container out of a network; what was connected through it hears nothing."""
-        self.engine.docker("network", "disconnect", f"{PROJECT}_{network}", self.container(service))
-
-    def connect(self, host: str, network: str) -> None:
-        """Put a host into a network, at the address that it had there."""
-        address = f"{MIGRATION if network == 'migration' else CONTROL}.{HOSTS.index(host) + 11}"
-        self.engine.docker("network", "connect", "--ip", address, f"{PROJECT}_{network}", self.container(host))
 
     def in_network_of(self, service: str, *command: str) -> str:
         """Run a program of the services' image in a container's network, as root there."""
@@ -141,15 +162,37 @@ class Deployment:
             top = self.engine.attempt("top", self.container(host), "-eo", "pid,args")
             lines = [line.split() for line in top.stdout.splitlines() if "vmm.process.main" in line]
             if machines := [line[line.index("--machine") + 1] for line in lines]:
-                found[host] = machines
+                found[host] = sorted(machines)
         return found
 
-    def alone_at(self, host: str, machine: str) -> None:
-        """Wait until a machine has a process on one host and on no other; a copy that is given up needs its time."""
+    def processes_are(self, expected: Mapping[str, Sequence[str]]) -> None:
+        """Wait until machines have processes as expected, and none else; a copy that is given up needs its time."""
         until = time.monotonic() + _WAIT_SECONDS
-        while (found := self.machine_processes()) != {host: [machine]}:
-            assert time.monotonic() < until, f"{machine} should be alone at {host}: {found}"
+        while (found := self.machine_processes()) != {host: sorted(machines) for host, machines in expected.items()}:
+            assert time.monotonic() < until, f"Processes should be {expected}: {found}"
             time.sleep(0.2)  # /proc has no event for it
+
+
+@contextlib.contextmanager
+def paused(site: Deployment, service: str) -> Iterator[None]:
+    """Have a container's processes stand still."""
+    site.act("pause", service)
+    try:
+        yield
+    finally:
+        site.act("unpause", service)
+
+
+@contextlib.contextmanager
+def cut_off(site: Deployment, host: str, network: str) -> Iterator[None]:
+    """Have a host out of a network, and back at the address that it had there; connections through it hear nothing."""
+    place = (f"{PROJECT}_{network}", site.container(host))
+    address = f"{MIGRATION if network == 'migration' else CONTROL}.{HOSTS.index(host) + 11}"
+    site.engine.docker("network", "disconnect", *place)
+    try:
+        yield
+    finally:
+        site.engine.docker("network", "connect", "--ip", address, *place)
 
 
 async def heard(process: asyncio.subprocess.Process, words: str) -> None:

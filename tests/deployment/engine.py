@@ -15,14 +15,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-from tests.deployment.debian import has
+from tools.deploy.client import Engine
+from tools.deploy.debian import has
 
 _SYSCTLS: Final = (
     Path("/proc/sys/net/bridge/bridge-nf-call-iptables"),
@@ -34,37 +34,6 @@ _KEY: Final = Path("/etc/docker/key.json")
 _LINK: Final = Path("/sys/class/net/docker0")
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
-_SECONDS: Final = 600.0
-
-
-@dataclass(frozen=True)
-class Engine:
-    """An engine, as its client reaches it."""
-
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-    def docker(self, *arguments: str, seconds: float = _SECONDS, stdin: str = "") -> str:
-        """Run the client and return what it said; an error is an assertion."""
-        done = self.attempt(*arguments, seconds=seconds, stdin=stdin)
-        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr[-2000:]}"
-        return done.stdout
-
-    def attempt(self, *arguments: str, seconds: float = _SECONDS, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the client."""
-        return subprocess.run(
-            ("docker", *arguments),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-            env=dict(self.environment),
-        )
-
-    @property
-    def answers(self) -> bool:
-        """Whether there is an engine behind the client."""
-        return self.attempt("info", seconds=30).returncode == 0
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import msgspec
 
 from tests.deployment.deployment import Deployment, Ended, heard
 
-_SPECIFICATION: Final = """
+_USUAL: Final = """
 name = "{name}"
 memory.size = "64MiB"
 [guest]
@@ -79,9 +79,9 @@ class Machine:
     uuid: str
 
     @classmethod
-    def create(cls, site: Deployment, name: str) -> Self:
-        """Make a machine on host-a."""
-        site.inside("operator", "sh", "-c", "cat > /tmp/guest.toml", stdin=_SPECIFICATION.format(name=name))
+    def create(cls, site: Deployment, name: str, specification: str = _USUAL) -> Self:
+        """Make a machine on host-a; its specification has a place for its name."""
+        site.inside("operator", "sh", "-c", "cat > /tmp/guest.toml", stdin=specification.format(name=name))
         made = site.viaduct("machine", "create", "/tmp/guest.toml", "--host", "host-a", "--json")  # noqa: S108  # in a container
         assert made.exit_code == 0, made.err
         return cls(site, name, msgspec.json.decode(made.out, type=_Answer).machine.machine)
@@ -104,7 +104,11 @@ class Machine:
 
     def runs_at(self, host: str) -> None:
         """Check that it runs on one host and on no other, that its guest works, and has never read a wrong byte."""
-        self.site.alone_at(host, self.uuid)
+        self.site.processes_are({host: [self.uuid]})
+        self.works_at(host)
+
+    def works_at(self, host: str) -> None:
+        """Check the same, whoever else runs beside it."""
         first = self.show()
         assert (first.host, first.run_state) == (host, "running")
         second = self.show()

@@ -2,10 +2,12 @@
 
 import pytest
 
-from tests.deployment.deployment import Deployment, ended
+from tests.deployment.deployment import Deployment, cut_off, ended, paused
+from tests.deployment.doctor import findings
 from tests.deployment.machine import PATIENTLY, Machine, migrated
+from tests.deployment.majority import lost_majority
 
-FAILED, CANCELLED, DONE = 4, 5, 0
+REFUSED, FAILED, CANCELLED, LOST, DONE = 3, 4, 5, 7, 0
 WHOLE = "16384 pages, 0 differ"
 
 
@@ -24,36 +26,56 @@ async def test_a_destination_that_is_killed_leaves_the_machine_where_it_was(site
     assert told.exit_code == FAILED, told.out
     assert "host-b" in told.out
     machine.runs_at("host-a")
-    site.up("host-b")
+    site.start("host-b")
     moves_after_all(site, machine)
 
 
-async def test_a_destination_that_is_paused_leaves_the_machine_where_it_was(site: Deployment, machine: Machine) -> None:
-    async with machine.moving_to("host-b", "--timeout", "20s") as command:
-        site.act("pause", "host-b")
-        try:
-            told = await ended(command)
-        finally:
-            site.act("unpause", "host-b")
-    assert told.exit_code == FAILED, told.out
-    machine.runs_at("host-a")
-    moves_after_all(site, machine)
-
-
-@pytest.mark.parametrize("network", ["control", "migration"])
-async def test_a_machine_whose_destination_is_cut_off_can_be_called_back(
-    site: Deployment, machine: Machine, network: str
+@pytest.mark.parametrize("silenced", ["paused", "control", "migration"])
+async def test_a_machine_whose_destination_is_silent_or_cut_off_can_be_called_back(
+    site: Deployment, machine: Machine, silenced: str
 ) -> None:
     async with machine.moving_to("host-b") as command:
-        site.disconnect("host-b", network)
-        try:
+        with paused(site, "host-b") if silenced == "paused" else cut_off(site, "host-b", silenced):
             site.cancel()
             told = await ended(command)
-        finally:
-            site.connect("host-b", network)
     assert told.exit_code in {FAILED, CANCELLED}, told.out  # it may have noticed by itself
     machine.runs_at("host-a")
     moves_after_all(site, machine)
+
+
+async def test_a_source_that_dies_takes_its_machine_with_it_and_nobody_runs_what_had_been_sent(
+    site: Deployment, whole: None
+) -> None:
+    del whole
+    mortal = Machine.create(site, "mortal")
+    async with mortal.moving_to("host-b") as command:
+        site.act("kill", "host-a")
+        site.start("host-a")
+        told = await ended(command)
+    assert told.exit_code == LOST, told.out
+    assert "Create it anew" in told.out
+    site.processes_are({})
+    Machine.create(site, mortal.name).destroy()
+
+
+async def test_without_a_majority_of_etcd_nothing_new_starts_and_what_runs_goes_on(
+    site: Deployment, machine: Machine
+) -> None:
+    waits = Machine.create(site, "waits")
+    async with machine.moving_to("host-b") as command:
+        with lost_majority(site) as majority:
+            refused = site.viaduct("migrate", waits.name, "--to", "host-b")
+            assert refused.exit_code == REFUSED, refused.out
+            assert "majority" in refused.err
+            assert "store-unusable" in {one.code for one in findings(site)}
+            site.processes_are({"host-a": [waits.uuid], "host-b": [machine.uuid]})
+            majority.regain()
+            told = await ended(command)
+            assert told.exit_code == DONE, told.out
+            assert WHOLE in told.out
+            waits.works_at("host-a")
+            waits.destroy()
+            machine.runs_at("host-b")
 
 
 async def test_a_broker_that_is_started_again_is_told_how_it_ended(site: Deployment, machine: Machine) -> None:
@@ -84,9 +106,8 @@ async def test_the_other_orchestrator_goes_on_with_what_one_that_stops_has_begun
 
 async def test_a_stopped_leader_that_goes_on_harms_nothing(site: Deployment, machine: Machine) -> None:
     async with machine.moving_to("host-b") as command:
-        leader = site.leader()
-        site.act("pause", leader)
-        site.act("unpause", leader)
+        with paused(site, site.leader()):
+            pass
         told = await ended(command)
     assert told.exit_code == DONE, told.out
     assert WHOLE in told.out

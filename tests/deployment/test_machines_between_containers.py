@@ -1,7 +1,12 @@
 """What a person does with the site of deploy/compose.yaml, typed in the operator's container."""
 
-from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, ORCHESTRATORS, Deployment
+import re
+from collections import Counter
+
+from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, ORCHESTRATORS, PROJECT, Deployment
+from tests.deployment.links import counted, shaped
 from tests.deployment.machine import PATIENTLY, Machine, migrated
+from tools.deploy.ingredients import ROOT
 
 PAGES = (64 << 20) // 4096
 USERFAULTFD = """
@@ -10,19 +15,20 @@ number = {'x86_64': 323, 'aarch64': 282}[os.uname().machine]
 print(ctypes.CDLL(None).syscall(number, 1))
 """
 SHAPED_BYTES_PER_S = 200e6 / 8
-
-
-def link(site: Deployment, host: str, network: str) -> str:
-    """Return the name of a host's link into a network."""
-    lines = site.in_network_of(host, "ip", "-oneline", "-4", "address").splitlines()
-    (found,) = [line.split()[1] for line in lines if f" {network}." in line]
-    return found
-
-
-def received(site: Deployment, host: str, network: str) -> int:
-    """Return how many bytes a host has received from a network."""
-    path = f"/sys/class/net/{link(site, host, network)}/statistics/rx_bytes"
-    return int(site.in_network_of(host, "cat", path))
+PROMETHEUS = ROOT / "deploy/grafana/prometheus.yml"
+SCRAPE = """
+import re, socket, ssl, sys
+folder = "/etc/prometheus/viaduct/"
+context = ssl.create_default_context(cafile=folder + "ca.pem")
+context.load_cert_chain(folder + "prometheus.pem", folder + "prometheus.key")
+for target in sys.argv[1:]:
+    host, _, port = target.partition(":")
+    plain = socket.create_connection((host, int(port)), 10)
+    with context.wrap_socket(plain, server_hostname="localhost") as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\\r\\nHost: it\\r\\n\\r\\n")
+        told = connection.makefile("rb").read().decode()
+    print(target, re.search(r'^viaduct_build_info{daemon="([^"]*)"', told, re.MULTILINE)[1])
+"""
 
 
 def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deployment, machine: Machine) -> None:
@@ -37,21 +43,16 @@ def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deplo
 
 
 def test_memory_travels_through_the_migration_network_alone(site: Deployment, machine: Machine) -> None:
-    before = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
+    before = [counted(site, "host-b", network, "rx") for network in (CONTROL, MIGRATION)]
     told = migrated(site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY))
-    control, migration = [received(site, "host-b", network) for network in (CONTROL, MIGRATION)]
+    control, migration = [counted(site, "host-b", network, "rx") for network in (CONTROL, MIGRATION)]
     assert migration - before[1] >= told.wire_bytes > 10 << 20
     assert control - before[0] < 1 << 20
 
 
 def test_a_link_of_200_mbit_is_filled_and_not_exceeded(site: Deployment, machine: Machine) -> None:
-    name = link(site, "host-a", MIGRATION)
-    shape = ("tbf", "rate", "200mbit", "burst", "256kb", "latency", "50ms")
-    site.in_network_of("host-a", "tc", "qdisc", "add", "dev", name, "root", *shape)
-    try:
+    with shaped(site, "200mbit", "host-a"):
         moved = site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY)
-    finally:
-        site.in_network_of("host-a", "tc", "qdisc", "delete", "dev", name, "root")
     assert moved.exit_code == 0, moved.err
     told = migrated(moved)
     first = told.rounds[0].wire_bytes / (told.rounds[0].ms / 1000)
@@ -70,9 +71,7 @@ def test_a_host_is_evacuated_and_gets_its_machines_back(site: Deployment, machin
         assert "host-a" not in away
         back = site.viaduct("restore", "host-a", *PATIENTLY)
         assert back.exit_code == 0, back.out + back.err
-        assert {host: sorted(found) for host, found in site.machine_processes().items()} == {
-            "host-a": sorted([machine.uuid, other.uuid])
-        }
+        assert site.machine_processes() == {"host-a": sorted([machine.uuid, other.uuid])}
     finally:
         other.destroy()
     machine.runs_at("host-a")
@@ -86,7 +85,7 @@ def test_a_host_that_is_down_is_named_by_every_command_that_needs_it(site: Deplo
         moved = site.viaduct("migrate", machine.name, "--to", "host-c")
         elsewhere = site.viaduct("preflight", machine.name, "--to", "any", *PATIENTLY)
     finally:
-        site.up("host-c")
+        site.start("host-c")
     assert listed.exit_code == 0
     (line,) = [line for line in listed.out.splitlines() if line.startswith("host-c")]
     assert "0.2.0" not in line
@@ -112,3 +111,18 @@ def test_everybody_has_their_own_key_and_nobody_elses(site: Deployment) -> None:
     for service in (*HOSTS, "operator", "broker", "board", "etcd"):
         keys = site.inside(service, "find", "/etc/viaduct", "-name", "*.key", "-printf", "%f %m %u\n").splitlines()
         assert keys == [f"{service}.key 600 viaduct"]
+
+
+def test_every_daemon_tells_a_prometheus_that_is_configured_as_the_example_says(site: Deployment) -> None:
+    text = PROMETHEUS.read_text().replace("10.231.1.", f"{CONTROL}.")
+    targets = re.findall(r'"(\S+:\d+)"', text)
+    files = re.search(r"ca_file: (\S+)/ca.pem", text)
+    assert files is not None
+    place = ("--network", f"{PROJECT}_control", "--volume", f"{PROJECT}_prometheus:{files[1]}:ro")
+    told = site.engine.docker(
+        "run", "--rm", *place, site.environment["VIADUCT_IMAGE"], "python", "-c", SCRAPE, *targets
+    )
+    by_host = {"viaduct-source-agent": HOSTS, "viaduct-dest-agent": HOSTS, "viaduct-orchestrator": ORCHESTRATORS}
+    assert Counter(line.split()[1] for line in told.splitlines()) == {
+        name: len(found) for name, found in by_host.items()
+    }

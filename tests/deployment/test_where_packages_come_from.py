@@ -5,9 +5,8 @@ import tomllib
 
 import pytest
 
-from tests.deployment.debian import mirror
-from tests.deployment.deployment import ROOT
-from tests.deployment.making import reachable_index
+from tools.deploy.debian import mirror
+from tools.deploy.ingredients import ROOT, reachable_index
 
 DEB822 = """Types: deb
 # a remark: http://elsewhere.example

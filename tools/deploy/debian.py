@@ -44,19 +44,23 @@ def own_mirror() -> str:
     return mirror("\n".join(path.read_text() for path in SOURCES if path.is_file()))
 
 
-def write_base(tarball: Path) -> None:
-    """Write the file system of a Debian with all that the images need."""
+def making_base() -> tuple[str, ...]:
+    """Return the command that writes a Debian with all that the images need, as a tarball, to its standard output."""
     source = f"deb {own_mirror()} {SUITE} main"
     quick = (
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
     )
-    _run("mmdebstrap", "--variant=minbase", *quick, f"--include={','.join(IN_BASE)}", SUITE, str(tarball), source)
+    return ("mmdebstrap", "--quiet", "--variant=minbase", *quick, f"--include={','.join(IN_BASE)}", SUITE, "-", source)
 
 
 def fetch_compose(folder: Path) -> Path:
-    """Take Compose 2 out of a later release's package, and return the program."""
+    """Take Compose 2 out of a later release's package, and return the program.
+
+    Raises:
+        RuntimeError: It could not be fetched.
+    """
     for name in ("lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "sources").write_text(f"deb [signed-by={KEYRING}] {own_mirror()} {LATER} main\n")
@@ -79,4 +83,5 @@ def has(program: str) -> bool:
 
 def _run(*command: str, at: Path | None = None) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False, cwd=at)
-    assert done.returncode == 0, f"{command[0]}: {done.stderr[-2000:]}"
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]}: {done.stderr[-2000:]}")
