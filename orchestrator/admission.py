@@ -4,11 +4,12 @@ Nothing here has a side effect at an agent, but that an attempt whose driver die
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 
 from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
 from orchestrator.destination import Beside, find_destination
-from orchestrator.inventory import resolve, survey
+from orchestrator.inventory import owned_at, resolve, survey
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight, require_choosable
@@ -36,6 +37,7 @@ class Order:
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
     """Consider an order, enter it claimed by this driver, and return its row; one that is entered is answered with it.
 
+    at: str = ""
     Raises:
         MigrationError: As `consider`.
         Refused: Another attempt of the machine is open.
@@ -68,7 +70,7 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
     if order.destination != ANY:
         around.agents.require(order.destination)
-    machine = resolve(order.machine, await survey(around.agents))
+    machine = await _found(around, order)
     if await settle_earlier(around, machine):
         machine = resolve(machine.machine, await survey(around.agents))
     found = None
@@ -84,13 +86,24 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
 
 async def _chosen(around: Surroundings, order: Order, machine: MachineStatus) -> Preflight:
     choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
-    beside = Beside(choice.excluded, choice.taking)
+    beside = Beside(choice.excluded, choice.taking, known=around.known)
     found = await find_destination(around.agents, machine, order.policy, beside, by_host=order.asked.by_host)
     require_choosable(found)
     return found
 
 
 def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:
+async def _found(around: Surroundings, order: Order) -> MachineStatus:
+    """Return the machine of an order; who says that it has moved on since, as a host or the store, has all asked."""
+    if order.at:
+        with contextlib.suppress(MigrationError):
+            seen = owned_at(order.at, await around.agents.get_machine(order.at, order.machine))
+            owner = await asyncio.to_thread(around.store.owner_of, seen.machine)
+            if owner is None or owner.host == order.at or owner.epoch <= seen.epoch:
+                return seen
+    return resolve(order.machine, await survey(around.agents))
+
+
     now = around.clock()
     return Attempt(
         attempt=order.attempt,
@@ -129,15 +142,16 @@ def _refused(attempt: Attempt, found: Preflight) -> Attempt:
 def refused_order(order: Order, error: MigrationError, now: float) -> Attempt:
     """Return the attempt of an order that was refused before it got a row, for its result document."""
     fault = Fault(error.code, error.message, error.hint)
-    return replace(_without_row(order, now), phase=Phase.REFUSED, outcome=Outcome.REFUSED, error=fault)
+    return replace(without_row(order, now), phase=Phase.REFUSED, outcome=Outcome.REFUSED, error=fault)
 
 
 def cancelled_order(order: Order, now: float) -> Attempt:
     """Return the same of an order that was cancelled before it got a row."""
-    return _without_row(order, now).to(Phase.ABORTED, Outcome.CANCELLED, reason="cancelled before it began")
+    return without_row(order, now).to(Phase.ABORTED, Outcome.CANCELLED, reason="cancelled before it began")
 
 
-def _without_row(order: Order, now: float) -> Attempt:
+def without_row(order: Order, now: float) -> Attempt:
+    """Return the attempt of an order that has no row, for what is told of it."""
     return Attempt(
         attempt=order.attempt,
         machine=order.machine,
@@ -148,3 +162,4 @@ def _without_row(order: Order, now: float) -> Attempt:
         created_at=now,
         updated_at=now,
     )
+        asked=order.asked,

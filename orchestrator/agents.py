@@ -4,7 +4,7 @@ Deadlines are generous for calls that touch memory (creating a machine, preparin
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeVar
 
@@ -38,6 +38,8 @@ TAKE_SECONDS: Final = 60.0  # an agent may first have to finish what arrived
 PREPARE_BASE_SECONDS: Final = 30.0
 SECONDS_PER_GIB: Final = 15.0  # first touch of a page costs about 10 us on nested hosts; a GiB has 262144 of them
 SILENCE_SECONDS: Final = 5.0  # a watch sends at least one report a second
+MOST_AT_ONCE: Final = 128
+"""Hosts that are asked at a time: a deadline begins when a host is asked, and a thousand handshakes take seconds."""
 
 
 def memory_deadline(ram_bytes: int) -> float:
@@ -54,6 +56,17 @@ async def asked_again(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
             raise
     await asyncio.sleep(_AGAIN_SECONDS)
     return await question()
+
+
+async def of_each(hosts: Iterable[str], ask: Callable[[str], Awaitable[_Answer]]) -> list[_Answer]:
+    """Ask some hosts, many at a time, and return their answers in order."""
+    turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+    async def asked(host: str) -> _Answer:
+        async with turns:
+            return await ask(host)
+
+    return await asyncio.gather(*(asked(host) for host in hosts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ So no link carries more than its budget, and no attempt could get more but by ta
 itself (Bertsekas and Gallager, Data Networks, 6.5.2). What a host sends and what it takes are two links.
 """
 
+import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -36,25 +38,32 @@ def shares(flows: Iterable[Flow], budgets: Mapping[str, int]) -> dict[str, int]:
 
     `budgets` are the bytes a second of each host's link, each way; a host without one bounds nothing.
     """
-    open_flows = {one.attempt: one for one in flows}
+    left_open = {one.attempt: one for one in flows}
+    users: dict[Link, dict[str, None]] = defaultdict(dict)
+    for one in left_open.values():
+        for link in one.links:
+            if link[0] in budgets:
+                users[link][one.attempt] = None
+    left = {link: float(budgets[link[0]]) for link in users}
+    rising = [(left[link] / len(using), link) for link, using in users.items()]
+    rising += [(float(one.most), (one.attempt, "most")) for one in left_open.values() if one.most]
+    heapq.heapify(rising)
     given: dict[str, int] = {}
-    left = {link: float(budgets[link[0]]) for one in open_flows.values() for link in one.links if link[0] in budgets}
-    while open_flows:
-        users = {link: [one for one in open_flows.values() if link in one.links] for link in left}
-        fair = {link: left[link] / len(using) for link, using in users.items() if using}
-        level = min([*fair.values(), *(float(one.most) for one in open_flows.values() if one.most)], default=None)
-        if level is None:
-            return given | dict.fromkeys(open_flows, UNBOUNDED)
-        full = {link for link, share in fair.items() if share <= level}
-        settled = [
-            one
-            for one in open_flows.values()
-            if (one.most and one.most <= level) or any(link in full for link in one.links)
-        ]
-        for one in settled:
-            del open_flows[one.attempt]
-            given[one.attempt] = max(1, int(level))
-            for link in one.links:
-                if link in left:
+    while rising:
+        level, what = heapq.heappop(rising)
+        if what in users:
+            if not users[what]:
+                continue
+            if (fair := left[what] / len(users[what])) > level:  # some of its attempts got less, and left it more
+                heapq.heappush(rising, (fair, what))
+                continue
+            settled = list(users[what])
+        else:
+            settled = [what[0]] if what[0] in left_open else []
+        for attempt in settled:
+            given[attempt] = max(1, int(level))
+            for link in left_open.pop(attempt).links:
+                if link in users:
+                    del users[link][attempt]
                     left[link] = max(0.0, left[link] - level)
-    return given
+    return given | dict.fromkeys(left_open, UNBOUNDED)

@@ -57,7 +57,7 @@ class Drive:
     def __init__(self, attempt: Attempt, around: Surroundings) -> None:
         self._around = around
         self._agents = around.agents
-        self._row = DrivenRow(attempt, around.store, around.clock, around.observe)
+        self._row = DrivenRow(attempt, around.store, around.clock, around.observe, around.claims)
         self._proof: destination_pb2.DiscardRequest | None = None
         self._late: tuple[Notice, ...] = ()
         self.successor: Attempt | None = None
@@ -146,7 +146,7 @@ class Drive:
             await self._row.unless_cancelled(asyncio.sleep(seconds))
         if retry.choose:
             with contextlib.suppress(MigrationError):  # preflight asks again, and says it
-                settling = settled_destination(self._agents, self._around.store, self.attempt)
+                settling = settled_destination(self._around, self.attempt)
                 chosen = await self._row.unless_cancelled(settling)
                 await self._row.write(replace(chosen, reason=f"tries {chosen.destination}"))
 
@@ -203,6 +203,7 @@ class Drive:
             prepared = await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
             await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms))
             require_transport(attempt.policy, prepared.features, attempt.destination)
+            await self._row.unless_cancelled(self._around.turn(self.attempt))
             start = source_pb2.StartRequest(
                 key=attempt.key(),
                 control_address=prepared.control_address,
@@ -293,7 +294,7 @@ class Drive:
         if after.ended:
             self._row.attempt = after
         else:
-            await self._row.write(after)
+            await self._row.take_note(after)
 
     async def _close(self) -> None:
         """Write the end. The destination is told first, where it listens; who is silent keeps nobody waiting."""

@@ -1,6 +1,6 @@
 """One attempt's row as its driver holds it: written, kept fresh, and looked at for a wish to cancel.
 
-A wish comes from this process at once, and from others through the store, which is looked at four times a second.
+A wish comes from this process at once, and from others through the store (orchestrator.claims).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from orchestrator.attempt import Attempt
-from orchestrator.store.claim import HEARTBEAT_SECONDS
+from orchestrator.claims import Claims
 from orchestrator.store.store import STORE_UNUSABLE, Ownership, Store
 from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.link.boundary import innermost
@@ -20,7 +20,6 @@ from vm_migration.telemetry import logs
 _Answer = TypeVar("_Answer")
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _WRITES: Final = 10
-LOOK_SECONDS: Final = 0.25
 _log: Final = logs.get(__name__)
 
 
@@ -32,9 +31,16 @@ class DrivenRow:
     """The row of an attempt that this process has claimed."""
 
     def __init__(
-        self, attempt: Attempt, store: Store, clock: Callable[[], float], observe: Callable[[Attempt], None]
+        self,
+        attempt: Attempt,
+        store: Store,
+        clock: Callable[[], float],
+        observe: Callable[[Attempt], None],
+        claims: Claims | None = None,
     ) -> None:
+        """Take the row, and the `claims` that this process keeps together; without any it keeps its own."""
         self.attempt = attempt
+        self._claims = Claims(store, clock) if claims is None else claims
         self.cancel = asyncio.Event()
         self._store = store
         self._clock = clock
@@ -52,6 +58,18 @@ class DrivenRow:
         """
         self.attempt = await self._saved(attempt, owner, successor)
         self._hear(self.attempt)
+        self._observe(self.attempt)
+
+    async def take_note(self, attempt: Attempt) -> None:
+        """Take what is new of the attempt: written at once, but for its source's figures, which go with the claim.
+
+        Raises:
+            MigrationError: As `write`.
+        """
+        if not is_progress(self.attempt, attempt):
+            await self.write(attempt)
+            return
+        self.attempt = replace(attempt, updated_at=self._clock())
         self._observe(self.attempt)
 
     async def say(self, reason: str) -> None:
@@ -72,7 +90,7 @@ class DrivenRow:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep(), name=f"keeper of {self.attempt.attempt}")
+                keeper = group.create_task(self._claims.keep(self), name=f"keeper of {self.attempt.attempt}")
                 yield
                 keeper.cancel()
         except* MigrationError as errors:
@@ -126,27 +144,10 @@ class DrivenRow:
         if row.cancel_requested:
             self.cancel.set()
 
-    async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        beat, rests = loop.time(), False
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)  # the row is in a store, where anybody may ask for a cancel
-            due = loop.time() - beat >= HEARTBEAT_SECONDS
-            try:
-                self._hear(await asyncio.to_thread(self._looked_at, due=due))
-            except Refused as error:
-                if error.code != STORE_UNUSABLE:
-                    raise
-                if not rests:  # once: it is looked at four times a second
-                    _log.warning("attempt's claim is not renewed", attempt=self.attempt.attempt, reason=error.message)
-                rests = True
-            else:
-                beat, rests = loop.time() if due else beat, False
 
-    def _looked_at(self, *, due: bool) -> Attempt:
-        if due:
-            return self._store.heartbeat(self.attempt, self._clock())
-        return self._store.get(self.attempt.attempt)
+def is_progress(before: Attempt, after: Attempt) -> bool:
+    """Say whether nothing is new but the figures that an attempt's source tells. Pure."""
+    return replace(before, report=None) == replace(after, report=None)
 
 
 def give_back(store: Store, attempt: Attempt) -> None:

@@ -1,18 +1,18 @@
-"""Asks the hosts how they stand: both agents of each at once, every call with its deadline."""
+"""Asks the hosts how they stand: both agents of each, many hosts at a time, every call with its deadline."""
 
 import asyncio
 from collections.abc import Iterable
 
-from orchestrator.agents import Agents, Side, asked_again
+from orchestrator.agents import Agents, Side, asked_again, of_each
 from orchestrator.host_standing import CORRECT, Heard, HostStanding, somebody_else, standing
 from vm_migration.api.v1.types_pb2 import HostFacts
 from vm_migration.errors import InvalidInput, MigrationError, Refused
 
 
 async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
-    """Ask some hosts, all at once; raises as `hear` does."""
+    """Ask some hosts, many at a time; raises as `hear` does."""
     names = list(hosts)
-    told = await asyncio.gather(*(hear(agents, host) for host in names))
+    told = await of_each(names, lambda host: hear(agents, host))
     return {host: standing(host, heard) for host, heard in zip(names, told, strict=True)}
 
 

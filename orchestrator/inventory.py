@@ -3,12 +3,11 @@
 A host that does not answer is named; what lives there is unknown, not nothing.
 """
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from orchestrator.agents import Agents
+from orchestrator.agents import Agents, of_each
 from orchestrator.host_standing import CORRECT, OTHER_HOST
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
@@ -31,7 +30,7 @@ class Survey:
 
 
 async def survey(agents: Agents) -> Survey:
-    """Ask every host for its machines, all at once.
+    """Ask every host for its machines, many at a time.
 
     Raises:
         InvalidInput: The own configuration is wrong: an address, or the TLS files.
@@ -47,7 +46,7 @@ async def survey(agents: Agents) -> Survey:
         except MigrationError as error:
             silent[host] = error
 
-    await asyncio.gather(*(ask(host) for host in agents.hosts))
+    await of_each(agents.hosts, ask)
     machines.sort(key=lambda one: (one.name, one.host))
     return Survey(tuple(machines), dict(sorted(silent.items())))
 
@@ -63,6 +62,19 @@ def _of(host: str, told: tuple[MachineStatus, ...]) -> tuple[MachineStatus, ...]
         text = f"The source agent that is configured for {host} tells of machines on {', '.join(others)}"
         raise Refused(OTHER_HOST, text, CORRECT.format(host=host))
     return told
+
+
+def owned_at(host: str, told: MachineStatus) -> MachineStatus:
+    """Return a machine that a host was asked for, where the host owns it.
+
+    Raises:
+        InvalidInput: It does not.
+        Refused: It told of another host's.
+    """
+    owned = Survey(_of(host, (told,)), {}).owned
+    if not owned:
+        raise InvalidInput("unknown-machine", f'{told.name or told.machine} is not on {host} any more', _LIST_HINT)
+    return owned[0]
 
 
 def resolve(machine: str, found: Survey) -> MachineStatus:

@@ -13,8 +13,8 @@ from typing import Final, get_args
 
 import msgspec
 
-from orchestrator.agents import Agents, Side
-from orchestrator.attempt import Attempt, Outcome, Phase, with_report
+from orchestrator.agents import Agents, Side, of_each
+from orchestrator.attempt import Asked, Attempt, Outcome, Phase, with_report
 from orchestrator.policy import MigrationPolicy
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import CustodyReport, MachineCustody
@@ -91,7 +91,7 @@ async def learn(agents: Agents, now: float, known: frozenset[str]) -> Listing:
     The times of an attempt that is learned are those of now.
     """
     hosts = sorted(agents.hosts)
-    reports = await asyncio.gather(*(_custodies(agents, host) for host in hosts))
+    reports = await of_each(hosts, lambda host: _custodies(agents, host))
     silent: dict[str, MigrationError] = {}
     drafts: dict[str, Attempt] = {}
     for host, told in zip(hosts, reports, strict=True):
@@ -164,6 +164,7 @@ def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | No
     return attempt, by_source
 
 
+        asked=Asked() if update is None else Asked(update=update.mode),
 async def _told(agents: Agents, draft: Attempt) -> Attempt:
     """Return an attempt as its source tells it, where it is a configured host and answers."""
     with suppress(MigrationError):

@@ -29,7 +29,7 @@ def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()
         excluded = {host: f"{host} is not among {', '.join(among)}" for host in hosts if host not in among}
     else:
         excluded = reasons(in_maintenance(store.entries))
-    return Choice(excluded, Counter(one.destination for one in store.attempts()))
+    return Choice(excluded, Counter(one.destination for one in store.open_rows()))
 
 
 def reasons(hosts: Iterable[str]) -> dict[str, str]:

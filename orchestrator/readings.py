@@ -48,10 +48,22 @@ def _of_all(store: Store) -> Sequence[Reading]:
     """Return what is true of the store, whoever reads it. Blocks."""
     plans = KeptEvacuations(store.entries).all(everything=False)
     maintenance = Reading(gauges.MAINTENANCE, len(in_maintenance(store.entries)))
-    return (*attempt_readings(store.attempts()), *evacuation_readings(plans), maintenance)
+    return (*attempt_readings(store.open_rows()), *evacuation_readings(plans), maintenance)
 
 
-def attempt_readings(attempts: Iterable[Attempt]) -> Sequence[Reading]:
+class Standing(Protocol):
+    """What is counted of an attempt."""
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How it ended, or was left."""
+
+
+def attempt_readings(attempts: Iterable[Standing]) -> Sequence[Reading]:
     """Return how many open attempts there are, by phase, and how many are unresolved. Pure."""
     phases, unresolved = Counter[Phase](), 0
     for one in attempts:

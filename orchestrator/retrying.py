@@ -13,13 +13,12 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Outcome
 from orchestrator.destination import Beside, find_destination
 from orchestrator.maintenance import choice_now
 from orchestrator.policy import policy_to
 from orchestrator.preflight import require_choosable
-from orchestrator.store.store import Store
+from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
 MOST_RETRIES: Final = 10
@@ -99,17 +98,17 @@ def wait_seconds(tries: int, fraction: float) -> float:
     return longest * (0.5 + fraction / 2)
 
 
-async def settled_destination(agents: Agents, store: Store, attempt: Attempt) -> Attempt:
+async def settled_destination(around: Surroundings, attempt: Attempt) -> Attempt:
     """Return a retry with its destination, asked of all hosts where any will do; where none passes, it keeps its own.
 
     Raises:
         MigrationError: The machine's host failed otherwise than by not answering.
     """
-    chosen = None
+    chosen, agents = None, around.agents
     if attempt.retry.choose:
-        choice = await asyncio.to_thread(choice_now, store, agents.hosts, attempt.retry.among)
+        choice = await asyncio.to_thread(choice_now, around.store, agents.hosts, attempt.retry.among)
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
-        beside = Beside(choice.excluded, choice.taking, attempt.retry.failed_at)
+        beside = Beside(choice.excluded, choice.taking, attempt.retry.failed_at, around.known)
         found = await find_destination(agents, machine, attempt.policy, beside, by_host=attempt.asked.by_host)
         require_choosable(found)
         chosen = found.chosen

@@ -11,22 +11,26 @@ What could not be resolved is asked about again, later each time, for as long as
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from orchestrator import steering
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
+from orchestrator.claims import Claims
 from orchestrator.drive import Drive
 from orchestrator.driven_row import give_back
+from orchestrator.known_hosts import KnownHosts
 from orchestrator.learning import Listing, find, listing
 from orchestrator.link_shares import LinkShares
 from orchestrator.looking import changes
+from orchestrator.news import News
 from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
+from orchestrator.store.store import OpenRow
 from orchestrator.surroundings import Surroundings
 from vm_migration.errors import MigrationError, Refused, Stale
 from vm_migration.telemetry import logs
@@ -62,19 +66,23 @@ class AttemptQueue:
         self._adopts = adopts
         self._slots = SlotBook(Slots()) if slots is None else slots
         self._served: dict[str, float] = {}
-        self._version = 0
-        self._ends = 0
+        self._changes = News()
+        self._ends = News()
         self._links = LinkShares(around.agents, around.bandwidth)
-        self._around = replace(around, observe=self._observe, terms=self._links.terms)
+        self._around = replace(
+            around,
+            observe=self._observe,
+            terms=self._links.terms,
+            claims=Claims(around.store, around.clock),
+            known=KnownHosts(around.agents),
+        )
         self._tell = around.observe
         self._drives: dict[str, Drive] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._waiting: dict[str, Attempt] = {}
         self._unresolved: dict[str, AskAgain] = {}
         self._backing_off: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
-        self._notifying: set[asyncio.Task[None]] = set()
         self._group = asyncio.TaskGroup()
         self._stack = contextlib.AsyncExitStack()
 
@@ -82,7 +90,7 @@ class AttemptQueue:
         """Take over what nobody drives, and start."""
         await self._stack.enter_async_context(self._group)
         if self._adopts:
-            await self._take_over(await asyncio.to_thread(self._around.store.attempts), sole=self._sole)
+            await self._take_over(await asyncio.to_thread(self._around.store.open_rows), sole=self._sole)
         self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
         self._keeper = self._group.create_task(self._keep(), name="keeper")
         return self
@@ -114,43 +122,35 @@ class AttemptQueue:
         """Yield an attempt at each change, and now and then without one, until it ends or is left unresolved."""
         while True:
             seen = self.version
-            row = await asyncio.to_thread(self._around.store.get, attempt_id)
+            row = await self._row(attempt_id)
             yield row
             if row.ended or (row.outcome is not None and not row.driver):
                 return
-            await self.changed(seen, HEARTBEAT_SECONDS)
+            await self.changed(seen, HEARTBEAT_SECONDS, {attempt_id})
 
     @property
     def version(self) -> int:
         """Grows with every change of an attempt that this process drives."""
-        return self._version
+        return self._changes.count
 
     @property
     def ends(self) -> int:
         """Grows when an attempt is driven no further, and when somebody is to look."""
-        return self._ends
+        return self._ends.count
 
-    async def changed(self, seen: int, seconds: float) -> None:
-        """Return when there was a change since a version was seen, or after so many seconds."""
-        await self._until(lambda: self._version != seen, seconds)
+    async def changed(self, seen: int, seconds: float, of: Collection[str] | None = None) -> None:
+        """Return when one of some subjects, or any, changed since a version was seen, or after so many seconds."""
+        await self._changes.of(of, seen, seconds)
 
-    async def ended(self, seen: int, seconds: float) -> None:
-        """Return when there was an end since so many were seen, or after so many seconds."""
-        await self._until(lambda: self._ends != seen, seconds)
+    async def ended(self, seen: int, seconds: float, of: Collection[str]) -> None:
+        """Return when there was an end of one of some subjects since so many were seen, or after so many seconds."""
+        await self._ends.of(of, seen, seconds)
 
-    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
-        async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait_for(reached)
-
-    def touch(self, *, end: bool = False) -> None:
-        """Wake whoever waits for a change, or for an end as well."""
-        self._version += 1
-        self._ends += end
-        task = asyncio.get_running_loop().create_task(self._notify(), name="notify watchers")
-        self._notifying.add(task)
-        task.add_done_callback(self._notifying.discard)
+    def touch(self, subject: str, *, end: bool = False) -> None:
+        """Wake whoever waits for a change of an attempt or an evacuation, or for an end as well."""
+        self._changes.tell(subject)
+        if end:
+            self._ends.tell(subject)
 
     def look_again(self) -> None:
         """Decide anew who may start."""
@@ -162,11 +162,12 @@ class AttemptQueue:
 
     async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
         """Return open attempts, or all: those of the store, and with `hosts` those that only a host knows."""
-        return await listing(self._around, everything=everything, hosts=hosts)
+        found = await listing(self._around, everything=everything, hosts=hosts)
+        return replace(found, attempts=tuple(map(self._as_driven, found.attempts)))
 
     async def find(self, start: str) -> Attempt:
         """Return the attempt whose UUID starts so, of the store or of a host."""
-        return await find(self._around, start)
+        return self._as_driven(await find(self._around, start))
 
     async def cancel(self, attempt: Attempt) -> Attempt:
         """Cancel an attempt, queued or driven."""
@@ -200,12 +201,23 @@ class AttemptQueue:
 
     # the queue
 
-    async def _take_over(self, rows: Iterable[Attempt], *, sole: bool = False) -> None:
+    async def _row(self, attempt_id: str) -> Attempt:
+        drive = self._drives.get(attempt_id)
+        if drive is not None and not drive.attempt.ended:
+            return drive.attempt  # its figures are newer than what is written
+        return await asyncio.to_thread(self._around.store.get, attempt_id)
+
+    def _as_driven(self, row: Attempt) -> Attempt:
+        """Return an attempt of the store, or of a host, as this process knows it where it drives it."""
+        drive = self._drives.get(row.attempt)
+        return row if drive is None or drive.attempt.ended else drive.attempt
+
+    async def _take_over(self, rows: Iterable[OpenRow], *, sole: bool = False) -> None:
         store, clock = self._around.store, self._around.clock
         for row in rows:
             with contextlib.suppress(Refused):  # another process drives it
                 claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock(), sole=sole)
-                subject = {"machine": row.machine, "attempt": row.attempt, "epoch": row.epoch}
+                subject = {"machine": claimed.machine, "attempt": claimed.attempt, "epoch": claimed.epoch}
                 _log.info("attempt taken over", **subject, term=claimed.term, phase=claimed.phase.value)
                 if claimed.phase in _WAITING:
                     self._enqueue(claimed)
@@ -223,7 +235,7 @@ class AttemptQueue:
         """Let a retry wait, and choose its destination, before it waits for its turn there."""
         try:
             await asyncio.sleep(max(0.0, attempt.retry.not_before - self._around.clock()))
-            chosen = await settled_destination(self._around.agents, self._around.store, attempt)
+            chosen = await settled_destination(self._around, attempt)
             row = await asyncio.to_thread(self._around.store.save, chosen, self._around.clock())
         except MigrationError as error:  # its preflight asks again, and says it
             logs.bind(machine=attempt.machine, attempt=attempt.attempt, epoch=attempt.epoch)
@@ -280,21 +292,18 @@ class AttemptQueue:
     async def _look_after(self, now: float) -> None:
         store = self._around.store
         self._share_links()
-        for attempt in list(self._waiting.values()):
-            try:
-                row = await asyncio.to_thread(store.heartbeat, attempt, now)
-            except Stale:
-                self._waiting.pop(attempt.attempt, None)
-                continue
-            if row.cancel_requested and attempt.attempt in self._waiting:
-                self._start(row)
+        for attempt_id in await asyncio.to_thread(store.renew, list(self._waiting.values()), now):
+            self._waiting.pop(attempt_id, None)  # somebody else has taken it over
+        rows = await asyncio.to_thread(store.open_rows)
+        for row in rows:
+            if row.cancel_requested and (attempt := self._waiting.get(row.attempt)) is not None:
+                self._start(replace(attempt, cancel_requested=True))
         if not self._adopts:
             return
-        rows = await asyncio.to_thread(store.attempts)
         await self._take_over(row for row in rows if self._is_left(row, now))
         await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
 
-    def _is_left(self, row: Attempt, now: float) -> bool:
+    def _is_left(self, row: OpenRow, now: float) -> bool:
         """Say whether nobody drives a row; one that was left unresolved is, until it is time to ask again."""
         if row.attempt in self._drives or row.attempt in self._waiting or is_held(row, now):
             return False
@@ -323,8 +332,8 @@ class AttemptQueue:
         finally:
             del self._drives[drive.attempt.attempt], self._tasks[drive.attempt.attempt]
         self._wake.set()
-        self._observe(drive.attempt)
-        self.touch(end=True)
+        self._tell(drive.attempt)
+        self.touch(drive.attempt.attempt, end=True)
 
     def _note_unresolved(self, attempt: Attempt) -> None:
         again = self._unresolved.pop(attempt.attempt, None)
@@ -335,8 +344,4 @@ class AttemptQueue:
 
     def _observe(self, attempt: Attempt) -> None:
         self._tell(attempt)
-        self.touch()
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        self.touch(attempt.attempt)

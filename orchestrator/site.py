@@ -24,8 +24,12 @@ from vm_migration.daemon.configuration import Configuration
 from vm_migration.daemon.traces import tracing
 from vm_migration.errors import InvalidInput
 from vm_migration.link.renewed_channels import RenewedChannels
+from vm_migration.link.server_limits import make_room
 
 _SQLITE: Final = "sqlite://"
+_OTHER_DESCRIPTORS: Final = 1024
+_DESCRIPTORS_OF_A_HOST: Final = 4
+"""Connections to both agents, and once more while certificates are renewed."""
 
 
 def agents_of(configuration: Configuration) -> Agents:
@@ -37,6 +41,7 @@ def agents_of(configuration: Configuration) -> Agents:
     if not configuration.host:
         raise InvalidInput("no-hosts", "No host is configured", "Name the file with --config, with a [host.NAME] each")
     hosts = {name: HostAddresses(each.source, each.dest, each.transport) for name, each in configuration.host.items()}
+    make_room(_OTHER_DESCRIPTORS + _DESCRIPTORS_OF_A_HOST * len(hosts))
     return Agents(hosts, configuration.tls_files())
 
 

@@ -53,7 +53,13 @@ class StoreOutbox:
     def pending(self, limit: int) -> Sequence[Entry]:
         """Return what no broker has yet, oldest first."""
         rows = self._store.pending(self._driver, limit)
-        found = ((row.number, self._publication(row)) for row in rows)
+        last = {(row.kind, row.subject, row.sequence): row.number for row in rows}
+        reading = _Reading(self._store)
+        found = (
+            (row.number, self._publication(row, reading))
+            for row in rows
+            if last[row.kind, row.subject, row.sequence] == row.number  # a state is told once, as it stands now
+        )
         return tuple(Entry(number, publication) for number, publication in found if publication is not None)
 
     def acknowledge(self, number: int) -> None:
@@ -64,7 +70,7 @@ class StoreOutbox:
         """Return every state that still counts, of attempts and evacuations, and every owner."""
         since = self._clock() - KEEP_SECONDS
         attempts = (one for one in self._store.attempts(everything=True) if not one.ended or one.updated_at > since)
-        states = [state_publication(self._store, self._topics, one) for one in attempts]
+        states = [state_publication(self._store.events(one.attempt), self._topics, one) for one in attempts]
         plans = (one for one in self._evacuations.all() if not one.ended or one.updated_at > since)
         states += [evacuation_publication(self._topics, one, KEEP_SECONDS) for one in plans]
         return (*states, *(_owner(self._topics, owner) for owner in self._store.owners()))
@@ -76,15 +82,29 @@ class StoreOutbox:
         except InvalidInput:
             return None
 
-    def _publication(self, row: OutboxRow) -> Publication | None:
+    def _publication(self, row: OutboxRow, reading: "_Reading") -> Publication | None:
         if row.kind == "owner":
-            owner = next((one for one in self._store.owners() if one.machine == row.subject), None)
+            owner = self._store.owner_of(row.subject)
             return _owner(self._topics, owner) if owner else None
-        attempt = self._store.get(row.subject)
+        attempt, events = reading.of(row.subject)
         if row.kind == "state":
-            return state_publication(self._store, self._topics, attempt)
-        event = next(iter(self._store.events(row.subject, after=row.sequence - 1)), None)
+            return state_publication(events, self._topics, attempt)
+        event = next((one for one in events if one.sequence == row.sequence), None)
         return event_publication(self._topics, attempt, event) if event else None
+
+
+class _Reading:
+    """Attempts and their events as they stand, each read once for all that is told of it together."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, tuple[Attempt, Sequence[Event]]] = {}
+
+    def of(self, attempt: str) -> tuple[Attempt, Sequence[Event]]:
+        if attempt not in self._read:
+            events = self._store.events(attempt)  # before the row, so that none is newer than what it says
+            self._read[attempt] = self._store.get(attempt), events
+        return self._read[attempt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +145,8 @@ async def publishing(
         yield Publishing(topics, outbox, publisher)
 
 
-def state_publication(store: Store, topics: Topics, attempt: Attempt) -> Publication:
+def state_publication(events: Sequence[Event], topics: Topics, attempt: Attempt) -> Publication:
     """Return an attempt's whole state; one that is final expires."""
-    events = store.events(attempt.attempt)
     report = attempt.report
     state = MigrationState(
         attempt=attempt.attempt,

@@ -10,7 +10,7 @@ entered is drawn anew, one that was entered is followed. A machine that somebody
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -22,6 +22,7 @@ from orchestrator.evacuation.plan import (
     Evacuation,
     Kind,
     Move,
+    ahead_of,
     closed,
     followed,
     given_up,
@@ -57,11 +58,11 @@ class Queue(Protocol):
     def ends(self) -> int:
         """Grows when an attempt is driven no further, and when somebody is to look."""
 
-    async def ended(self, seen: int, seconds: float) -> None:
-        """Return when there was an end since so many were seen, or after so many seconds."""
+    async def ended(self, seen: int, seconds: float, of: Collection[str]) -> None:
+        """Return when there was an end of one of some subjects since so many were seen, or after so many seconds."""
 
-    def touch(self) -> None:
-        """Wake whoever waits for a change."""
+    def touch(self, subject: str) -> None:
+        """Wake whoever waits for a change of it."""
 
     def look_again(self) -> None:
         """Have the queue decide anew who may start."""
@@ -86,19 +87,21 @@ class Course:
             Stale: Somebody else has taken it over.
         """
         try:
+            subjects = {self._name}
             while True:
                 seen = self._queue.ends
                 try:
                     plan = await self._follow()
                     if plan.ended:
                         return plan
+                    subjects = {self._name, *(one.current for one in plan.moves if one.current)}
                     if await self._next_step(plan):
                         continue
                 except Refused as error:
                     if error.code != STORE_UNUSABLE:
                         raise
                     _log.warning("evacuation is not written down", evacuation=self._name, reason=error.message)
-                await self._queue.ended(seen, HEARTBEAT_SECONDS)
+                await self._queue.ended(seen, HEARTBEAT_SECONDS, subjects)
         finally:
             self._slots.ask(self._name, {}, {})
 
@@ -125,8 +128,8 @@ class Course:
 
         after = await self._written(change)
         if after.updated_at != plan.updated_at:
-            self._queue.touch()
-        if self._slots.ask(self._name, *slots_needed(after, rows.values())):
+            self._queue.touch(self._name)
+        if self._slots.ask(self._name, *slots_needed(after, rows.values()), ahead_of(after)):
             self._queue.look_again()
         return after
 
@@ -157,13 +160,18 @@ class Course:
             later = self._around.clock() + HEARTBEAT_SECONDS
             await self._write_move(replace(move, reason=why, not_before=later))
             return
-        await self._submit(plan, move)
+        await self._submit(plan, move, plan.host if plan.kind is Kind.EVACUATE else await self._last_owner(move))
 
-    async def _submit(self, plan: Evacuation, move: Move) -> None:
+    async def _last_owner(self, move: Move) -> str:
+        """Return the host that owned a machine when that was written last; empty where it never was."""
+        owner = await asyncio.to_thread(self._around.store.owner_of, move.machine)
+        return owner.host if owner is not None and owner.host in self._around.agents.hosts else ""
+
+    async def _submit(self, plan: Evacuation, move: Move, at: str) -> None:
         attempt = self._around.draw_identifier()
         await self._write_move(started(move, attempt))
         try:
-            await self._queue.submit(_order(plan, move, attempt))
+            await self._queue.submit(_order(plan, move, attempt, at))
         except MigrationError as error:
             await self._put_off(move, error)
 
@@ -217,7 +225,7 @@ def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: fl
     return move
 
 
-def _order(plan: Evacuation, move: Move, attempt: str) -> Order:
+def _order(plan: Evacuation, move: Move, attempt: str, at: str) -> Order:
     among = plan.to if plan.kind is Kind.EVACUATE else (plan.host,)
     return Order(
         machine=move.machine,
@@ -228,4 +236,5 @@ def _order(plan: Evacuation, move: Move, attempt: str) -> Order:
         retries=plan.retries,
         asked=plan.asked,
         among=plan.to if len(among) > 1 else (),
+        at=at,
     )

@@ -98,7 +98,7 @@ class Evacuations:
         plan = await asyncio.to_thread(self._kept.request_cancel, plan.evacuation)
         if plan.evacuation not in self._tasks and not driven(plan, self._around.clock()):
             await self._go_on(plan.evacuation)
-        self._queue.touch(end=True)
+        self._queue.touch(plan.evacuation, end=True)
         return await self.view(plan.evacuation)
 
     async def view(self, start: str) -> EvacuationView:
@@ -122,7 +122,8 @@ class Evacuations:
             if view.ended:
                 return
             await asyncio.sleep(_VIEW_SECONDS)  # its many attempts change more often than anybody can look
-            await self._queue.changed(seen, HEARTBEAT_SECONDS)
+            subjects = {evacuation, *(one.attempts[-1] for one in view.moves if one.attempts)}
+            await self._queue.changed(seen, HEARTBEAT_SECONDS, subjects)
 
     async def ended(self, evacuation: str) -> EvacuationView:
         """Return one when it has ended, or this process no longer drives it."""
@@ -191,7 +192,7 @@ class Evacuations:
             _log.error("evacuation is left", evacuation=plan.evacuation, exc_info=error)
         finally:
             del self._tasks[plan.evacuation]
-            self._queue.touch()
+            self._queue.touch(plan.evacuation)
 
     async def _keep(self) -> None:
         """Look for evacuations that others left, and forget old ones: nothing tells of a driver that is gone."""

@@ -7,7 +7,7 @@ only about who works: two drivers that both believe in their claim harm nothing,
 """
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from orchestrator.attempt import Attempt
 from vm_migration.errors import Refused
@@ -18,7 +18,19 @@ DAEMON: Final = "orchestrator"
 """How a daemon signs; where there may be several, its place follows."""
 
 
-def is_held(attempt: Attempt, now: float) -> bool:
+class Signed(Protocol):
+    """What says who drives."""
+
+    @property
+    def driver(self) -> str:
+        """Who drives, or did."""
+
+    @property
+    def heartbeat(self) -> float:
+        """When that was said last."""
+
+
+def is_held(attempt: Signed, now: float) -> bool:
     """Say whether somebody drives the attempt at this moment."""
     return bool(attempt.driver) and now - attempt.heartbeat < CLAIM_SECONDS
 

@@ -24,6 +24,10 @@ CREATE TABLE IF NOT EXISTS entry (
 """The version before goes on beside it: it names its own tables."""
 
 
+_LAST: Final = "\U0010ffff"
+"""No key holds it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One key as it stands; the version is above 0 and grows with each change."""
@@ -103,9 +107,14 @@ class SqliteEntries:
 
     def below(self, prefix: str) -> tuple[Entry, ...]:
         """Return every entry whose key starts so, by key."""
-        query = "SELECT key, value, version FROM entry WHERE substr(key, 1, ?) = ? ORDER BY key"
+        query = "SELECT key, value, version FROM entry WHERE key >= ? AND key < ? ORDER BY key"
         with self._reading() as db:
-            return tuple(_rows(db, query, (len(prefix), prefix)))
+            return tuple(_rows(db, query, between(prefix)))
+
+
+def between(prefix: str) -> tuple[str, str]:
+    """Return between which texts those are that start so: an index finds them, as it does not what is cut off them."""
+    return prefix, prefix + _LAST
 
 
 def _rows(db: sqlite3.Connection, query: str, values: tuple[str | int, ...]) -> list[Entry]:

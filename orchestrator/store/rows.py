@@ -42,7 +42,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Column]:
         "blockers": _text(attempt.blockers),
         "warnings": _text(attempt.warnings),
         "expected": _message_text(attempt.expected) if attempt.expected else None,
-        "report": _message_text(attempt.report) if attempt.report else None,
+        "report": report_text(attempt),
         "shared_clock": int(attempt.shared_clock),
         "driver": attempt.driver,
         "heartbeat": attempt.heartbeat,
@@ -51,6 +51,16 @@ def attempt_row(attempt: Attempt) -> dict[str, Column]:
         "retry": _text(attempt.retry) if attempt.retry != Retry() else "",
         "asked": _text(attempt.asked) if attempt.asked != Asked() else "",
     }
+
+
+def asked_from(row: sqlite3.Row) -> Asked:
+    """Read what an order said beside its policy."""
+    return msgspec.json.decode(row["asked"], type=Asked) if row["asked"] else Asked()
+
+
+def report_text(attempt: Attempt) -> str | None:
+    """Return the column of what an attempt's source told last."""
+    return _message_text(attempt.report) if attempt.report is not None else None
 
 
 def attempt_from(row: sqlite3.Row) -> Attempt:
@@ -81,7 +91,7 @@ def attempt_from(row: sqlite3.Row) -> Attempt:
         heartbeat=row["heartbeat"],
         cancel_requested=bool(row["cancel_requested"]),
         retry=msgspec.json.decode(row["retry"], type=Retry) if row["retry"] else Retry(),
-        asked=msgspec.json.decode(row["asked"], type=Asked) if row["asked"] else Asked(),
+        asked=asked_from(row),
     )
 
 

@@ -8,13 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
-from orchestrator.attempt import Attempt, Event
+from orchestrator.attempt import Attempt, Event, Outcome, Phase
 from orchestrator.store.claim import claimed
-from orchestrator.store.entries import SqliteEntries
-from orchestrator.store.held_row import is_event, require_held, saved, wishing
-from orchestrator.store.rows import ATTEMPT_COLUMNS, attempt_from, attempt_row, event_from
+from orchestrator.store.entries import SqliteEntries, between
+from orchestrator.store.held_row import HeldRow, is_event, require_held, saved, wishing
+from orchestrator.store.rows import ATTEMPT_COLUMNS, asked_from, attempt_from, attempt_row, event_from, report_text
 from orchestrator.store.schema import connect
-from orchestrator.store.store import STORE_UNUSABLE, OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
+from orchestrator.store.store import (
+    STORE_UNUSABLE,
+    OpenRow,
+    OutboxRow,
+    Ownership,
+    attempt_open,
+    only_match,
+    unknown_attempt,
+)
 from vm_migration.errors import Refused
 
 _INSERT: Final = (
@@ -24,6 +32,17 @@ _INSERT: Final = (
 _UPDATE: Final = (
     f"UPDATE attempt SET {', '.join(f'{name} = :{name}' for name in ATTEMPT_COLUMNS)} "  # noqa: S608 - as above
     "WHERE attempt = :attempt"
+)
+_RENEW: Final = (
+    "UPDATE attempt SET heartbeat = :now, "
+    "report = CASE WHEN ended = 0 AND updated_at < :updated_at THEN coalesce(:report, report) ELSE report END, "
+    "updated_at = CASE WHEN ended = 0 AND :report IS NOT NULL THEN max(updated_at, :updated_at) ELSE updated_at END "
+    "WHERE attempt = :attempt AND driver = :driver AND term = :term"
+)
+_HELD: Final = "SELECT driver, term, phase, outcome, heartbeat, cancel_requested, asked FROM attempt WHERE attempt = ?"
+_OPEN: Final = (
+    "SELECT attempt, destination, phase, outcome, driver, term, heartbeat, cancel_requested "
+    "FROM attempt WHERE ended = 0"
 )
 
 
@@ -85,12 +104,28 @@ class SqliteStore:
             db.execute("UPDATE attempt SET heartbeat = ? WHERE attempt = ?", (now, attempt.attempt))
             return replace(row, heartbeat=now)
 
+    def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
+        """Renew many claims, and write what their sources have told since; return those that somebody else has taken."""
+        values = [
+            {
+                "now": now,
+                "updated_at": one.updated_at,
+                "report": report_text(one),
+                "attempt": one.attempt,
+                "driver": one.driver,
+                "term": one.term,
+            }
+            for one in attempts
+        ]
+        with self._writing() as db:
+            return frozenset(str(one["attempt"]) for one in values if not db.execute(_RENEW, one).rowcount)
+
     def save(
         self, attempt: Attempt, now: float, *, owner: Ownership | None = None, successor: Attempt | None = None
     ) -> Attempt:
         """Write an attempt that this driver holds; a new phase or outcome is an event and leaves through the outbox."""
         with self._writing() as db:
-            before = _known(db, attempt.attempt)
+            before = _standing(db, attempt.attempt)
             after = saved(before, attempt, now)
             db.execute(_UPDATE, attempt_row(after))
             if is_event(before, after):
@@ -139,7 +174,7 @@ class SqliteStore:
         pattern = start.lower()
         with self._reading() as db:
             rows = db.execute(
-                "SELECT * FROM attempt WHERE substr(attempt, 1, ?) = ? LIMIT 2", (len(pattern), pattern)
+                "SELECT * FROM attempt WHERE attempt >= ? AND attempt < ? LIMIT 2", between(pattern)
             ).fetchall()
         return only_match(pattern, [attempt_from(row) for row in rows])
 
@@ -150,6 +185,24 @@ class SqliteStore:
                 "SELECT * FROM attempt WHERE ended = 0 OR ? ORDER BY created_at DESC LIMIT ?", (everything, limit)
             ).fetchall()
         return tuple(attempt_from(row) for row in rows)
+
+    def open_rows(self) -> tuple[OpenRow, ...]:
+        """Return what is looked at often of every open attempt."""
+        with self._reading() as db:
+            rows = db.execute(_OPEN).fetchall()
+        return tuple(
+            OpenRow(
+                row["attempt"],
+                row["destination"],
+                Phase(row["phase"]),
+                Outcome(row["outcome"]) if row["outcome"] else None,
+                row["driver"],
+                row["term"],
+                row["heartbeat"],
+                bool(row["cancel_requested"]),
+            )
+            for row in rows
+        )
 
     def open_attempt_of(self, machine: str) -> Attempt | None:
         """Return a machine's open attempt."""
@@ -187,6 +240,12 @@ class SqliteStore:
         with self._reading() as db:
             rows = db.execute("SELECT machine, name, host, epoch FROM owner ORDER BY name").fetchall()
         return tuple(Ownership(*row) for row in rows)
+
+    def owner_of(self, machine: str) -> Ownership | None:
+        """Return where a machine lives, where that is known."""
+        with self._reading() as db:
+            row = db.execute("SELECT machine, name, host, epoch FROM owner WHERE machine = ?", (machine,)).fetchone()
+        return Ownership(*row) if row is not None else None
 
     # outbox
 
@@ -243,6 +302,21 @@ def _known(db: sqlite3.Connection, attempt_id: str) -> Attempt:
     if (row := _row(db, attempt_id)) is None:
         raise unknown_attempt(attempt_id)
     return row
+
+
+def _standing(db: sqlite3.Connection, attempt_id: str) -> HeldRow:
+    row = db.execute(_HELD, (attempt_id,)).fetchone()
+    if row is None:
+        raise unknown_attempt(attempt_id)
+    return HeldRow(
+        row["driver"],
+        row["term"],
+        Phase(row["phase"]),
+        Outcome(row["outcome"]) if row["outcome"] else None,
+        row["heartbeat"],
+        bool(row["cancel_requested"]),
+        asked_from(row),
+    )
 
 
 def _held(db: sqlite3.Connection, attempt: Attempt) -> Attempt:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from orchestrator.attempt import Attempt, Event
+from orchestrator.attempt import Attempt, Event, Outcome, Phase
 from orchestrator.store.entries import Entries
 from vm_migration.errors import InvalidInput, Refused
 
@@ -35,6 +35,20 @@ class OutboxRow:
     kind: str  # event | state | owner
     subject: str  # the attempt's or the machine's UUID
     sequence: int  # of the event; 0 otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRow:
+    """What is looked at often of an open attempt; the whole of it takes a hundred times as long to read."""
+
+    attempt: str
+    destination: str
+    phase: Phase
+    outcome: Outcome | None
+    driver: str
+    term: int
+    heartbeat: float
+    cancel_requested: bool
 
 
 class Store(Protocol):
@@ -68,6 +82,12 @@ class Store(Protocol):
 
         Raises:
             Stale: Somebody else has taken the attempt over.
+        """
+
+    def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
+        """Renew many claims, and write what their sources have told since; return those that somebody else has taken.
+
+        A report counts where the row was written before it came. Some may be renewed where this raises.
         """
 
     def save(
@@ -120,6 +140,9 @@ class Store(Protocol):
     def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
         """Return the open attempts, or all of them, newest first."""
 
+    def open_rows(self) -> tuple[OpenRow, ...]:
+        """Return what is looked at often of every open attempt, in any order."""
+
     def open_attempt_of(self, machine: str) -> Attempt | None:
         """Return a machine's open attempt."""
 
@@ -139,6 +162,9 @@ class Store(Protocol):
 
     def owners(self) -> tuple[Ownership, ...]:
         """Return where every known machine lives."""
+
+    def owner_of(self, machine: str) -> Ownership | None:
+        """Return where a machine lives, where that is known."""
 
     # outbox
 

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.attempt import Asked, Fault, IllegalPhase, Notice, Outcome, Phase, Retry
 from orchestrator.store.claim import CLAIM_SECONDS
-from orchestrator.store.store import Ownership
+from orchestrator.store.store import OpenRow, Ownership
 from tests.orchestrator.stores import OpenStore, new
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.errors import InvalidInput, Refused, Stale
@@ -299,3 +299,51 @@ def test_a_wish_for_bandwidth_is_kept_whoever_writes_after_it(opened: OpenStore)
         assert store.heartbeat(claimed, 200.0).asked.bandwidth == 0
         with pytest.raises(InvalidInput):
             store.request_bandwidth("nothing", 1)
+
+
+def test_many_claims_are_renewed_at_once_and_those_that_are_lost_are_told(opened: OpenStore) -> None:
+    with opened() as store:
+        mine, other = store.open_attempt(new("mine")), store.open_attempt(new("other", machine="m2"))
+        store.claim("other", "cli-2", 100.0 + CLAIM_SECONDS + 1)
+        told = replace(mine, report=source_pb2.AttemptReport(percent=7), updated_at=105.0)
+        gone = replace(mine, attempt="gone", machine="m3")
+        assert store.renew([told, other, gone], 106.0) == {"other", "gone"}
+        row = store.get("mine")
+        assert row.report is not None
+        assert (row.heartbeat, row.updated_at, row.report.percent) == (106.0, 105.0, 7)
+        assert store.get("other").heartbeat == 100.0 + CLAIM_SECONDS + 1
+        assert store.renew([], 107.0) == frozenset()
+
+
+def test_a_report_that_is_older_than_what_is_written_renews_the_claim_only(opened: OpenStore) -> None:
+    with opened() as store:
+        row = store.open_attempt(new())
+        newer = source_pb2.AttemptReport(percent=50)
+        begun = store.save(replace(row.to(Phase.BEGUN), report=newer), 110.0)
+        late = replace(begun, report=source_pb2.AttemptReport(percent=7), updated_at=109.0)
+        assert store.renew([late], 111.0) == frozenset()
+        assert (store.get(row.attempt).report, store.get(row.attempt).heartbeat) == (newer, 111.0)
+        ended = store.save(replace(begun.to(Phase.COMPLETED, Outcome.COMPLETED), report=newer), 112.0)
+        assert store.renew([replace(late, updated_at=120.0)], 121.0) == frozenset()
+        assert store.get(row.attempt) == replace(ended, heartbeat=121.0)
+
+
+def test_of_open_attempts_there_is_a_short_word(opened: OpenStore) -> None:
+    with opened() as store:
+        store.open_attempt(new("first", destination="host-x"))
+        ended = store.open_attempt(new("second", machine="m2"))
+        store.save(ended.to(Phase.REFUSED, Outcome.REFUSED), 101.0)
+        store.request_cancel("first")
+        (row,) = store.open_rows()
+        whole = store.get("first")
+        assert row == OpenRow(
+            "first", "host-x", whole.phase, None, whole.driver, whole.term, whole.heartbeat, cancel_requested=True
+        )
+
+
+def test_where_one_machine_lives_is_told_without_the_others(opened: OpenStore) -> None:
+    with opened() as store:
+        store.record_owner(Ownership("m1", "guest", "host-b", 5), "cli-1")
+        store.record_owner(Ownership("m2", "other", "host-c", 5), "cli-1")
+        assert store.owner_of("m2") == Ownership("m2", "other", "host-c", 5)
+        assert store.owner_of("m3") is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import driven_row, service
+from orchestrator import claims, driven_row, service
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Outcome
 from orchestrator.driven_row import give_back
@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[RestingStore]:
 async def at_work(around: Surroundings, store: RestingStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Driving]:
     """A daemon whose waits are short."""
     monkeypatch.setattr(driven_row, "_BACKOFF", (0.01,))
-    monkeypatch.setattr(driven_row, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(service, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(claim, "CLAIM_SECONDS", 0.3)
     async with driving(replace(around, store=store, driver="orchestrator"), sole=True) as running:

@@ -26,6 +26,8 @@ else:
     import asyncio_mqtt as aiomqtt
 
 KEEPALIVE_SECONDS: Final = 20
+MOST_UNANSWERED: Final = 128
+"""Publications at a time that are waited for; above that the library warns."""
 
 
 class Connection:
@@ -95,6 +97,7 @@ async def connect(broker: Broker, identifier: str, will: Publication, version: V
     """
     with _translated():
         async with _client(broker, identifier, will, version) as client:
+            client.pending_calls_threshold = MOST_UNANSWERED
             yield Connection(client, version)
 
 

@@ -17,7 +17,7 @@ import random
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -36,7 +36,7 @@ FAREWELL_SECONDS: Final = 2.0
 FIRST_RETRY_SECONDS: Final = 0.5
 LAST_RETRY_SECONDS: Final = 30.0
 _BATCH: Final = 64
-_ATTEMPTS_WITH_PROGRESS: Final = 64
+_ATTEMPTS_WITH_PROGRESS: Final = 1024
 _TOPICS_TO_CLEAR: Final = 4096
 _TOPICS_DUE: Final = 4096
 
@@ -188,8 +188,9 @@ class StatusPublisher:
         await self._send(connection, self._online)
         await self._send_pending(connection)
         self._due.clear()  # all of them are told now
-        for publication in await asyncio.to_thread(self._outbox.retained):
-            await self._send(connection, publication)
+        retained = await asyncio.to_thread(self._outbox.retained)
+        for start in range(0, len(retained), _BATCH):
+            await self._send_all(connection, retained[start : start + _BATCH])
 
     async def _follow(self, connection: mqtt.Connection) -> None:
         while True:
@@ -207,9 +208,8 @@ class StatusPublisher:
 
     async def _send_pending(self, connection: mqtt.Connection) -> None:
         while entries := await asyncio.to_thread(self._outbox.pending, _BATCH):
-            for entry in entries:
-                await self._send(connection, entry.publication)
-                await asyncio.to_thread(self._outbox.acknowledge, entry.number)
+            await self._send_all(connection, [entry.publication for entry in entries])
+            await asyncio.to_thread(self._outbox.acknowledge, entries[-1].number)
 
     async def _send_due(self, connection: mqtt.Connection) -> None:
         while self._due:
@@ -217,6 +217,12 @@ class StatusPublisher:
             publication = await asyncio.to_thread(current)
             if publication is not None:
                 await self._send(connection, publication)
+
+    async def _send_all(self, connection: mqtt.Connection, publications: Sequence[Publication]) -> None:
+        """Send some in order, and wait until the broker has all of them: it answers one while it reads the next."""
+        async with asyncio.TaskGroup() as group:
+            for publication in publications:
+                group.create_task(self._send(connection, publication), name=f"publish {publication.topic}")
 
     async def _send_progress(self, connection: mqtt.Connection) -> None:
         now = asyncio.get_running_loop().time()

@@ -49,6 +49,14 @@ def server_options(limits: ServerLimits, descriptors: int) -> tuple[tuple[str, i
     )
 
 
+def make_room(descriptors: int) -> None:
+    """Let this process have so many file descriptors, as far as its hard limit goes: most shells give it 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def own_descriptors() -> int:
     """Return how many file descriptors this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -25,7 +25,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from orchestrator.attempt import Attempt, Event
-from orchestrator.store.store import OutboxRow, Ownership
+from orchestrator.store.store import OpenRow, OutboxRow, Ownership
 from vm_migration.api.etcd import rpc_pb2 as api
 
 VERSION: Final = 1
@@ -37,6 +37,12 @@ class AttemptValue(msgspec.Struct, frozen=True):
 
     row: Attempt
     events: int = 0
+
+
+class OpenValue(msgspec.Struct, frozen=True):
+    """Of an attempt's value what is looked at often."""
+
+    row: OpenRow
 
 
 class OutboxValue(msgspec.Struct, frozen=True):
@@ -115,6 +121,11 @@ def encode_attempt(value: AttemptValue) -> bytes:
 def decode_attempt(value: bytes) -> AttemptValue:
     """Read an attempt's value."""
     return msgspec.json.decode(value, type=AttemptValue, dec_hook=_message_of)
+
+
+def decode_open(value: bytes) -> OpenRow:
+    """Read of an attempt's value what is looked at often."""
+    return msgspec.json.decode(value, type=OpenValue).row
 
 
 def encode_event(event: Event) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from orchestrator.attempt import Attempt, Event
+from orchestrator.attempt import ENDS, Attempt, Event
 from orchestrator.store.claim import claimed
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.entries import EtcdEntries
@@ -16,6 +16,7 @@ from orchestrator.store.etcd.rows import (
     Keys,
     decode_attempt,
     decode_event,
+    decode_open,
     decode_owner,
     encode_attempt,
     encode_event,
@@ -23,11 +24,11 @@ from orchestrator.store.etcd.rows import (
     time_text,
 )
 from orchestrator.store.etcd.transaction import OPERATIONS, Transaction, transact, values
-from orchestrator.store.held_row import is_event, require_held, saved, wishing
-from orchestrator.store.store import OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
+from orchestrator.store.held_row import is_event, renewed, require_held, saved, wishing
+from orchestrator.store.store import OpenRow, OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace
-from vm_migration.errors import Refused
+from vm_migration.errors import Refused, Stale
 
 
 class EtcdStore:
@@ -104,6 +105,11 @@ class EtcdStore:
 
         return transact(self.client, decide)
 
+    def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
+        """Renew many claims, and write what their sources have told since; return those that somebody else has taken."""
+        kept = {one.attempt: transact(self.client, partial(self._renewed, one, now)) for one in attempts}
+        return frozenset(attempt for attempt, held in kept.items() if not held)
+
     def save(
         self, attempt: Attempt, now: float, *, owner: Ownership | None = None, successor: Attempt | None = None
     ) -> Attempt:
@@ -178,11 +184,15 @@ class EtcdStore:
         if everything:
             found = [one.value for one in self.client.below(self.keys.attempts)]
         else:
-            names = [self.keys.attempt(one.value.decode()) for one in self.client.below(self.keys.open)]
-            found = values(self.client, names)
+            found = self._open()
         rows = [decode_attempt(value).row for value in found]
         shown = [row for row in rows if everything or not row.ended]
         return tuple(sorted(shown, key=lambda row: row.created_at, reverse=True)[:limit])
+
+    def open_rows(self) -> tuple[OpenRow, ...]:
+        """Return what is looked at often of every open attempt."""
+        rows = (decode_open(value) for value in self._open())
+        return tuple(row for row in rows if row.phase not in ENDS)
 
     def open_attempt_of(self, machine: str) -> Attempt | None:
         """Return a machine's open attempt."""
@@ -215,6 +225,11 @@ class EtcdStore:
         found = (decode_owner(one.value) for one in self.client.below(self.keys.owners))
         return tuple(sorted(found, key=lambda one: one.name))
 
+    def owner_of(self, machine: str) -> Ownership | None:
+        """Return where a machine lives, where that is known."""
+        written = Transaction(self.client).get(self.keys.owner(machine))
+        return None if written is None else decode_owner(written)
+
     # outbox
 
     def pending(self, driver: str, limit: int) -> Sequence[OutboxRow]:
@@ -229,6 +244,21 @@ class EtcdStore:
         """Take over what drivers left unpublished that have no open attempt with a heartbeat within a silence."""
         alive = frozenset(row.driver for row in self.attempts() if row.heartbeat > now - silence)
         self._outbox.adopt(driver, alive)
+
+    def _open(self) -> list[bytes]:
+        names = [self.keys.attempt(one.value.decode()) for one in self.client.below(self.keys.open)]
+        return values(self.client, names)
+
+    def _renewed(self, attempt: Attempt, now: float, transaction: Transaction) -> bool:
+        known = self._find(transaction, attempt.attempt)
+        if known is None:
+            return False
+        try:
+            row = renewed(known.row, attempt, now)
+        except Stale:
+            return False
+        self._put(transaction, replace_row(known, row))
+        return True
 
     def _require_version(self, transaction: Transaction) -> None:
         written = transaction.get(self.keys.version)

@@ -26,6 +26,7 @@ class Journal:
 
     entries: list[Entry] = field(default_factory=list)
     taken: int = 0
+    acknowledged: int = 0
     standing: dict[str, Publication] = field(default_factory=dict)
 
     def add(self, publication: Publication) -> None:
@@ -37,8 +38,9 @@ class Journal:
         return self.entries[self.taken : self.taken + limit]
 
     def acknowledge(self, number: int) -> None:
-        assert number == self.taken + 1, "acknowledged out of order"
+        assert self.taken < number <= len(self.entries), "acknowledged out of order"
         self.taken = number
+        self.acknowledged += 1
 
     def retained(self) -> Sequence[Publication]:
         return list(self.standing.values())
