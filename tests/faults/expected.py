@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from tests.faults.rows import DRIVERS, Deed, Row, Victim, When
+from tests.faults.rows import DRIVERS, PAIRED, Deed, Row, Victim, When
 from vm_migration.handover.states import State
 
 
@@ -128,7 +128,7 @@ def _after(row: Row, stage: Stage, *, started: bool) -> frozenset[Ending]:
 
 
 def _before_the_release(row: Row, stage: Stage) -> frozenset[Ending]:
-    if row.victim in DRIVERS:
+    if row.victim in (*DRIVERS, *PAIRED):
         return _COMPLETED  # the source agent goes on alone
     if row.deed is Deed.KILL and stage <= Stage.WHOLE:
         return _STAYED  # what a killed agent knew of the copy is gone: ABORTED

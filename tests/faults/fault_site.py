@@ -117,6 +117,8 @@ class FaultSite(Site):
         silent = [daemon for daemon in daemons if isinstance(daemon, Broker | EtcdDaemon)]
         for daemon in silent:
             daemon.start()
+        if self.pair is not None and any(isinstance(daemon, EtcdDaemon) for daemon in silent):
+            self.pair.wait_answers()
         launch([daemon for daemon in daemons if daemon not in silent], _START_SECONDS)
 
     def have_pair(self) -> Pair:

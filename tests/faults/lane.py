@@ -23,7 +23,7 @@ from tests.faults.judgement import judge
 from tests.faults.network import Loopback, Namespaces
 from tests.faults.observation import Observation
 from tests.faults.play import play
-from tests.faults.rows import Victim, parse
+from tests.faults.rows import PAIRED, parse
 from tests.faults.state_messages import StateMessages
 
 BUDGET = "512MiB"
@@ -73,7 +73,7 @@ class Lane:
         self._rows += 1
         row = parse(text)
         async with asyncio.timeout(_ROW_SECONDS):
-            if row.victim is Victim.LEADER:
+            if row.victim in PAIRED:
                 await asyncio.to_thread(site.have_pair)
             return await play(site, states, row, f"m{self._rows}")
 

@@ -1,9 +1,14 @@
-"""Two orchestrators over one etcd beside a fault site, each on a cable of its own, made when a row first needs them."""
+"""Two orchestrators over an etcd of three members beside a fault site, made when a row first needs them.
 
+Each orchestrator has a cable of its own, and a member of etcd on it; the third member is where the broker is.
+"""
+
+import ssl
 import subprocess
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.attempt import Attempt
@@ -21,21 +26,22 @@ from vm_migration.link.pki import issue
 from vm_migration.link.tls import TlsFiles
 
 FIRST, SECOND, KEEPER = "orchestrator", "standby", "broker"
-"""Where each of them runs, and their etcd."""
+"""Where each of them runs, and where no orchestrator of them does."""
+MEMBERS = (FIRST, SECOND, KEEPER)
 _NAME = "etcd"
 _LEAD_SECONDS = 30.0
+_ASK_SECONDS = 1.0
 
 
 @dataclass
 class EtcdDaemon(Daemon):
-    """An etcd; it says nothing of being ready, so it is asked."""
+    """A member of etcd; it says nothing of being ready, so those who need most of them ask."""
 
-    place: EtcdPlace = field(default_factory=lambda: EtcdPlace(()))
+    client: str = ""
 
     def start(self) -> None:
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_for_answers(self.place)
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,15 @@ class Pair:
     def __init__(self, folder: Path, network: Network, text: str, identities: Mapping[str, TlsFiles]) -> None:
         """Write their configuration; `text` is that of the site's own orchestrator, without its address."""
         # The site's own daemons have the first port of each host; the machine's name is the same on all of them.
-        _, first, second, clients, peer = network.ports(5)
-        ports, client = (first, second), f"{network.address(KEEPER)}:{clients}"
-        own_peer = f"127.0.0.1:{peer}"
-        mine = issue(folder / "pki", Identity(SITE, Role.HOST, _NAME), [network.address(KEEPER)])
+        _, first, second, *others = network.ports(3 + 2 * len(MEMBERS))
+        ports = (first, second)
         operator = identities["operator"]
-        place = EtcdPlace((client,), EtcdTls(operator.ca, operator.certificate, operator.key, _NAME))
-        words = etcd_command(
-            folder, _NAME, client=client, peer=own_peer, cluster=f"{_NAME}=http://{own_peer}", tls=mine
-        )
-        self.etcd = EtcdDaemon(_NAME, [*network.inside(KEEPER), *words], folder, place=place)
+        self._tls = EtcdTls(operator.ca, operator.certificate, operator.key, _NAME)
+        self.members = self._cluster(folder, network, others[: len(MEMBERS)], others[len(MEMBERS) :])
+        self.place = EtcdPlace(tuple(member.client for member in self.members), self._tls)
         self.seats: dict[str, Seat] = {}
         addresses = [f"{network.address(host)}:{port}" for host, port in zip((FIRST, SECOND), ports, strict=True)]
-        self._own = self._said(text, str(place), addresses)
+        self._own = self._said(text, str(self.place), addresses)
         for host, address, port in zip((FIRST, SECOND), addresses, ports, strict=True):
             config = folder / f"pair-{host}.toml"
             config.write_text(f'{self._own}[audit]\nfile = "{folder}/pair-{host}.jsonl"\n')
@@ -76,7 +78,7 @@ class Pair:
 
     @property
     def everyone(self) -> list[Daemon]:
-        return [self.etcd, *(seat.daemon for seat in self.seats.values())]
+        return [*self.members, *(seat.daemon for seat in self.seats.values())]
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -85,7 +87,7 @@ class Pair:
     @property
     def store(self) -> EtcdStore:
         if self._store is None:
-            self._store = EtcdStore(self.etcd.place, SITE)
+            self._store = EtcdStore(self.place, SITE)
         return self._store
 
     def text_for(self, operator: TlsFiles, own: TlsFiles) -> str:
@@ -97,6 +99,14 @@ class Pair:
     def leading(self) -> Seat | None:
         """Return who leads at this moment."""
         return self.seats.get(leader(self.store.client, self.store.keys.leader))
+
+    def wait_answers(self) -> None:
+        """Wait until most members of etcd answer."""
+        wait_for_answers(self.place)
+
+    def members_the_leading_first(self) -> list[EtcdDaemon]:
+        """Return the members that run, the one in front that leads etcd at this moment, as it says itself."""
+        return sorted((member for member in self.members if member.running), key=self._leads, reverse=True)
 
     def wait_led(self) -> None:
         """Wait until somebody leads."""
@@ -117,6 +127,32 @@ class Pair:
         """Let go of the connection; whoever made the daemons ends them."""
         if self._store is not None:
             self._store.close()
+
+    def _cluster(
+        self, folder: Path, network: Network, clients: Sequence[int], peers: Sequence[int]
+    ) -> list[EtcdDaemon]:
+        addresses = [network.address(host) for host in MEMBERS]
+        mine = issue(folder / "pki", Identity(SITE, Role.HOST, _NAME), list(dict.fromkeys(addresses)))
+        at_peers = [f"{address}:{port}" for address, port in zip(addresses, peers, strict=True)]
+        names = [f"{_NAME}-{host}" for host in MEMBERS]
+        cluster = ",".join(f"{name}=http://{peer}" for name, peer in zip(names, at_peers, strict=True))
+        made = []
+        for host, name, address, port, peer in zip(MEMBERS, names, addresses, clients, at_peers, strict=True):
+            client = f"{address}:{port}"
+            words = etcd_command(folder, name, client=client, peer=peer, cluster=cluster, tls=mine)
+            made.append(EtcdDaemon(name, [*network.inside(host), *words], folder, client=client))
+        return made
+
+    def _leads(self, member: EtcdDaemon) -> bool:
+        trust = ssl.create_default_context(cafile=str(self._tls.ca))
+        trust.load_cert_chain(str(self._tls.certificate), str(self._tls.key))
+        try:
+            with urllib.request.urlopen(
+                f"https://{member.client}/metrics", timeout=_ASK_SECONDS, context=trust
+            ) as answer:
+                return b"\netcd_server_is_leader 1\n" in answer.read()
+        except OSError:
+            return False
 
     @staticmethod
     def _said(text: str, store: str, addresses: list[str]) -> str:

@@ -30,6 +30,10 @@ class Victim(StrEnum):
     ORCHESTRATOR = "orchestrator"
     LEADER = "leader"
     """The orchestrator that leads, of two over one etcd."""
+    ETCD = "etcd"
+    """The member that leads that etcd, of three."""
+    ETCD_MAJORITY = "etcd-majority"
+    """That member and another one: nobody can write then."""
     CLI = "cli"
     """The command, where no daemon runs: it drives its own attempt."""
     BROKER = "broker"
@@ -72,6 +76,8 @@ class Back(StrEnum):
 MACHINES = (Victim.SOURCE_VMM, Victim.DESTINATION_VMM, Victim.SOURCE_VFIO_HOST, Victim.DESTINATION_VFIO_HOST)
 AGENTS = (Victim.SOURCE_AGENT, Victim.DESTINATION_AGENT)
 DRIVERS = (Victim.ORCHESTRATOR, Victim.LEADER, Victim.CLI)
+PAIRED = (Victim.LEADER, Victim.ETCD, Victim.ETCD_MAJORITY)
+"""What there is where two orchestrators share an etcd."""
 CABLES = (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN, Victim.ORCHESTRATOR, Victim.LEADER, Victim.BROKER)
 _ARRIVED = tuple(When)[tuple(When).index(When.BEGUN) :]
 _NEAR_THE_END = (When.PRE_COPY, When.RELEASING, When.COMPLETED)

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
+from collections.abc import Sequence
 
 from tests.faults.fault_site import BROKER, CONTROL
-from tests.faults.pair import Seat
+from tests.faults.pair import EtcdDaemon, Seat
 from tests.faults.rows import Deed, Row, Victim
 from tests.faults.trial import DESTINATION, SOURCE, Trial
 from tests.system.daemons import Daemon
@@ -29,6 +30,7 @@ class Strike:
         self._row: Row = trial.row
         self._struck: list[ProcessId] = []
         self._leader: Seat | None = None
+        self._members: list[EtcdDaemon] = []
 
     @property
     def pids(self) -> frozenset[int]:
@@ -43,20 +45,25 @@ class Strike:
             self._leader = site.pair.leading()
             if self._leader is None:
                 return False
+        if self._row.victim in (Victim.ETCD, Victim.ETCD_MAJORITY) and site.pair is not None:
+            members = site.pair.members_the_leading_first()
+            self._members = members[:1] if self._row.victim is Victim.ETCD else members[: len(members) // 2 + 1]
+            if not self._members:
+                return False
         if self._row.deed is Deed.CUT:
             if self._row.victim is Victim.BETWEEN:
                 network.separate((SOURCE, DESTINATION))
             else:
                 network.cut(self._cable())
             return True
-        pid = self._pid()
-        if pid is None:
-            return False
+        pids = self._pids()
         with contextlib.suppress(ProcessLookupError):
-            self._struck = [identify(pid)]
-            os.kill(pid, signal.SIGKILL if self._row.deed is Deed.KILL else signal.SIGSTOP)
+            self._struck = [identify(pid) for pid in pids]
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL if self._row.deed is Deed.KILL else signal.SIGSTOP)
             if self._row.deed is Deed.KILL:
-                ended(pid, _DEATH_SECONDS)  # it takes its memory down first, and counts as alive meanwhile
+                for pid in pids:
+                    ended(pid, _DEATH_SECONDS)  # it takes its memory down first, and counts as alive meanwhile
                 self._await_those_it_takes_along()
         return bool(self._struck)
 
@@ -75,35 +82,40 @@ class Strike:
             for process in self._struck:
                 if lives(process):
                     os.kill(process.pid, signal.SIGCONT)
-        elif (daemon := self.daemon()) is not None:
-            daemon.kill()  # it is dead; this reaps it
-            self._trial.site.start([daemon])
+        else:
+            daemons = self.daemons()
+            for daemon in daemons:
+                daemon.kill()  # it is dead; this reaps it
+            self._trial.site.start(daemons)
 
-    def daemon(self) -> Daemon | None:
-        """Return the victim where it is a daemon."""
+    def daemons(self) -> Sequence[Daemon]:
+        """Return the victim where it is a daemon, or several."""
         site = self._trial.site
-        return {
-            Victim.SOURCE_AGENT: site.source(SOURCE),
-            Victim.DESTINATION_AGENT: site.dest(DESTINATION),
-            Victim.ORCHESTRATOR: site.orchestrator,
-            Victim.LEADER: None if self._leader is None else self._leader.daemon,
-            Victim.BROKER: site.mosquitto,
-        }.get(self._row.victim)
+        found: dict[Victim, Sequence[Daemon]] = {
+            Victim.SOURCE_AGENT: [site.source(SOURCE)],
+            Victim.DESTINATION_AGENT: [site.dest(DESTINATION)],
+            Victim.ORCHESTRATOR: [site.orchestrator],
+            Victim.LEADER: [] if self._leader is None else [self._leader.daemon],
+            Victim.ETCD: self._members,
+            Victim.ETCD_MAJORITY: self._members,
+            Victim.BROKER: [site.mosquitto],
+        }
+        return found.get(self._row.victim, [])
 
     def _cable(self) -> str:
         return _CABLES[self._row.victim] if self._leader is None else self._leader.host
 
-    def _pid(self) -> int | None:
+    def _pids(self) -> list[int]:
         victim, trial = self._row.victim, self._trial
-        if (daemon := self.daemon()) is not None:
-            return daemon.pid if daemon.running else None
+        if daemons := self.daemons():
+            return [daemon.pid for daemon in daemons if daemon.running]
         if victim is Victim.CLI:
-            return trial.command.pid if trial.command is not None and trial.command.poll() is None else None
+            return [trial.command.pid] if trial.command is not None and trial.command.poll() is None else []
         instance = trial.site.directory(self._host(), trial.machine).instance()
         if instance is None:
-            return None
+            return []
         process = instance.vmm if victim in (Victim.SOURCE_VMM, Victim.DESTINATION_VMM) else instance.host
-        return process.pid if lives(process) else None
+        return [process.pid] if lives(process) else []
 
     def _host(self) -> str:
         return SOURCE if self._row.victim in (Victim.SOURCE_VMM, Victim.SOURCE_VFIO_HOST) else DESTINATION

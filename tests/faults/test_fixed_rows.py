@@ -25,6 +25,7 @@ ROWS = [
     "kill:destination-vfio-host:handing-over:never",
     "kill:orchestrator:pre-copy:soon",
     "freeze:leader:pre-copy:late",
+    "kill:etcd:releasing:soon",
     "kill:broker:releasing:soon",
     "freeze:destination-agent:stopping:late",
     "cut:between:pre-copy:late",

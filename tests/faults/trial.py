@@ -22,7 +22,7 @@ from orchestrator.policy import Compression, MigrationPolicy
 from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
 from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, PAIR, FaultSite
-from tests.faults.rows import Row, Victim, When
+from tests.faults.rows import PAIRED, Row, Victim, When
 from tests.system.daemons import environment, program
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.journal_format import CorruptJournal, scan
@@ -69,13 +69,13 @@ class Trial:
     @property
     def asks(self) -> str:
         """The configuration of whoever asks about it afterwards."""
-        if self.row.victim is Victim.LEADER:
+        if self.row.victim in PAIRED:
             return PAIR
         return COMMAND_LINE if self.by_command else "operator"
 
     def desk(self) -> contextlib.AbstractAsyncContextManager[RemoteDesk]:
         """Open the desk of whoever drives."""
-        pair = self.site.pair if self.row.victim is Victim.LEADER else None
+        pair = self.site.pair if self.row.victim in PAIRED else None
         return desk(self.site, (self.site.orchestrator_address,) if pair is None else pair.addresses)
 
     @property
@@ -144,7 +144,7 @@ class Trial:
 
         For reading only: a driver that is frozen in the middle of a transaction keeps writers away.
         """
-        if self.row.victim is Victim.LEADER:
+        if self.row.victim in PAIRED:
             return None if self.site.pair is None else self.site.pair.first_of(self.machine)
         path = self.site.store(cli=self.by_command)
         try:
