@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.faults import KINDS, STATES, Kind
 from tests.simulation.tally import PAIRS, tally
 
-REPEATED = 6
+REPEATED = 3
 _ROLL_BACKS = frozenset({Kind.ROLL_BACK_SOURCE, Kind.ROLL_BACK_DEST})
 
 
