@@ -48,6 +48,24 @@ async def test_a_migration_is_seen_from_its_rounds_to_its_end(site: Site, agents
         assert (command.returncode, err) == (0, b""), out
 
 
+async def test_a_frozen_host_is_named_and_what_else_is_known_is_shown_without_it(site: Site, agents: Agents) -> None:
+    frozen = [daemon.process for daemon in (site.source("host-b"), site.dest("host-b")) if daemon.process is not None]
+    async with machine(site, agents, specification("beside")) as created:
+        await works(site, "host-a", created.machine)
+        for process in frozen:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            async with running(site, "watch", "--json") as command, asyncio.timeout(DEADLINE):
+                assert command.stdout is not None
+                first = json.loads(await command.stdout.readline())
+        finally:
+            for process in frozen:
+                process.send_signal(signal.SIGCONT)
+    obstacles = {one["host"]: [each["code"] for each in one["obstacles"]] for one in first["hosts"]}
+    assert (obstacles["host-a"], obstacles["host-b"]) == ([], ["not-answered-yet"])
+    assert first["unheard"] == "not every host has told of its attempts yet"
+
+
 async def test_a_terminal_is_drawn_on_and_left_as_it_was(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("drawn")) as created:
         await works(site, "host-a", created.machine)
