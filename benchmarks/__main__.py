@@ -4,7 +4,7 @@ Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
 `beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
 docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what
-TLS costs.
+TLS costs. `scale` has docs/scale.md.
 """
 
 import argparse
@@ -42,9 +42,11 @@ from benchmarks.beside.__main__ import compare
 from benchmarks.beside.page import between_markers
 from benchmarks.beside.scenarios import SCENARIOS
 from benchmarks.figures import Row
+from benchmarks.scale import scenario as scale
 
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 PAGE: Final = RESULTS.parents[1] / "docs" / "reliability.md"
+SCALE_PAGE: Final = PAGE.with_name("scale.md")
 NAMES: Final = (
     "beside",
     "throughput",
@@ -56,6 +58,7 @@ NAMES: Final = (
     "matrix",
     "recovery",
     "failover",
+    "scale",
     "bad-peers",
     "damaged-frames",
     "renewal",
@@ -92,6 +95,11 @@ def main() -> int:
     if rows:
         show(rows)
         write(rows)
+    if "scale" in arguments.only:
+        shown = reliability_page.table(reliability_page.read(RESULTS), scale.PAGE_ROWS)
+        SCALE_PAGE.write_text(
+            between_markers(SCALE_PAGE.read_text(), shown, reliability_page.BEGIN, reliability_page.END)
+        )
     return 1 if failed or any(row.reached is False for row in rows) else 0
 
 
@@ -102,6 +110,8 @@ def _of_faults(only: list[str], runs: int) -> list[Row]:
         rows += asyncio.run(recovery_time.measure(runs))
     if "failover" in only:
         rows += asyncio.run(failover.measure(runs))
+    if "scale" in only:
+        rows += asyncio.run(scale.measure(runs))
     if "update" in only:
         rows += asyncio.run(update.measure(runs))
     return rows

@@ -64,12 +64,12 @@ def read(folder: Path) -> list[Results]:
     return [msgspec.json.decode(path.read_bytes(), type=Results) for path in files]
 
 
-def table(results: Iterable[Results]) -> str:
-    """Return every row, with what was measured last."""
+def table(results: Iterable[Results], names: Mapping[str, Sequence[str]] = NAMES) -> str:
+    """Return every row of a page, with what was measured last; `names` are as NAMES."""
     newest = {row.name: _Measured(row, each) for each in results for row in each.rows}
     lines = ["| measure | must | median | spread | measured |", "|---|---|---|---|---|"]
-    for measurement, names in NAMES.items():
-        lines += [_line(name, newest.get(name), measurement) for name in names]
+    for measurement, rows in names.items():
+        lines += [_line(name, newest.get(name), measurement) for name in rows]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 UNBOUNDED = 0
 """Of a rate: nothing bounds it."""
 Link = tuple[str, str]
+_ASKED = "asked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +39,50 @@ def shares(flows: Iterable[Flow], budgets: Mapping[str, int]) -> dict[str, int]:
 
     `budgets` are the bytes a second of each host's link, each way; a host without one bounds nothing.
     """
-    left_open = {one.attempt: one for one in flows}
-    users: dict[Link, dict[str, None]] = defaultdict(dict)
-    for one in left_open.values():
-        for link in one.links:
-            if link[0] in budgets:
-                users[link][one.attempt] = None
-    left = {link: float(budgets[link[0]]) for link in users}
-    rising = [(left[link] / len(using), link) for link, using in users.items()]
-    rising += [(float(one.most), (one.attempt, "most")) for one in left_open.values() if one.most]
+    filling = _Filling(flows, budgets)
+    rising = filling.levels()
     heapq.heapify(rising)
     given: dict[str, int] = {}
     while rising:
         level, what = heapq.heappop(rising)
-        if what in users:
-            if not users[what]:
-                continue
-            if (fair := left[what] / len(users[what])) > level:  # some of its attempts got less, and left it more
-                heapq.heappush(rising, (fair, what))
-                continue
-            settled = list(users[what])
-        else:
-            settled = [what[0]] if what[0] in left_open else []
-        for attempt in settled:
+        if (later := filling.later(what, level)) is not None:
+            heapq.heappush(rising, (later, what))
+            continue
+        for attempt in filling.settle(what, level):
             given[attempt] = max(1, int(level))
-            for link in left_open.pop(attempt).links:
-                if link in users:
-                    del users[link][attempt]
-                    left[link] = max(0.0, left[link] - level)
-    return given | dict.fromkeys(left_open, UNBOUNDED)
+    return given | dict.fromkeys(filling.open, UNBOUNDED)
+
+
+class _Filling:
+    """The flows that get more still, and what is left of each link; `what` is a link, or a flow and what it asked."""
+
+    def __init__(self, flows: Iterable[Flow], budgets: Mapping[str, int]) -> None:
+        self.open = {one.attempt: one for one in flows}
+        self._users: dict[Link, dict[str, None]] = defaultdict(dict)
+        for one in self.open.values():
+            for link in one.links:
+                if link[0] in budgets:
+                    self._users[link][one.attempt] = None
+        self._left = {link: float(budgets[link[0]]) for link in self._users}
+
+    def levels(self) -> list[tuple[float, Link]]:
+        """Return at which level each link is full, and each flow has what it asked for, as things stand."""
+        full = [(self._left[link] / len(using), link) for link, using in self._users.items()]
+        return full + [(float(one.most), (one.attempt, _ASKED)) for one in self.open.values() if one.most]
+
+    def later(self, what: Link, level: float) -> float | None:
+        """Return the level at which a link is full by now, where that is higher: some on it got less than others."""
+        using = self._users.get(what)
+        fair = self._left[what] / len(using) if using else 0.0
+        return fair if fair > level else None
+
+    def settle(self, what: Link, level: float) -> list[str]:
+        """Let whoever is on a full link, or has what it asked for, have this level, and return them."""
+        asked = [what[0]] if what[1] == _ASKED and what[0] in self.open else []
+        settled = list(self._users[what]) if what in self._users else asked
+        for attempt in settled:
+            for link in self.open.pop(attempt).links:
+                if link in self._users:
+                    del self._users[link][attempt]
+                    self._left[link] = max(0.0, self._left[link] - level)
+        return settled

@@ -1,4 +1,4 @@
-"""The claims that one process holds, kept together: however many attempts it drives, they are looked at in one question.
+"""The claims that one process holds, kept together: however many attempts it drives, one question looks at them.
 
 ::
 

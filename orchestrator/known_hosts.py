@@ -5,8 +5,8 @@
     heard less than FRESH_SECONDS ago    as it stood then, with what was chosen for it since on its way there
     else                                 asked again, once for all who want to know meanwhile
 
-A choice is a preference: the host that is chosen is asked about the machine itself, and has the last word. So a thousand
-hosts are not asked anew for each of fifty machines, and fifty choices at a time do not all fall on the same host.
+A choice is a preference: the host that is chosen is asked about the machine itself, and has the last word. A thousand
+hosts are not asked anew for each of fifty machines, and fifty choices at a time do not all fall on one host.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What changed, for those who wait for it: each hears of its own subjects, and a thousand waiting cost who tells nothing."""
+"""What changed, for those who wait for it: each hears of its own subjects, and many who wait keep nobody."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ class News:
                 waiting.set_result(None)
 
     async def of(self, subjects: Collection[str] | None, seen: int, seconds: float) -> None:
-        """Return when one of some subjects, or any, has changed since so many changes were seen, or in so many seconds."""
+        """Return when one of some subjects, or any, changed since so many changes were seen, or in so many seconds."""
         if self._is_news(subjects, seen):
             return
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -105,7 +105,7 @@ class SqliteStore:
             return replace(row, heartbeat=now)
 
     def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
-        """Renew many claims, and write what their sources have told since; return those that somebody else has taken."""
+        """Renew many claims with what their sources have told since; return those that somebody else has taken."""
         values = [
             {
                 "now": now,

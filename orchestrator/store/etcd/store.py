@@ -106,7 +106,7 @@ class EtcdStore:
         return transact(self.client, decide)
 
     def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
-        """Renew many claims, and write what their sources have told since; return those that somebody else has taken."""
+        """Renew many claims with what their sources have told since; return those that somebody else has taken."""
         kept = {one.attempt: transact(self.client, partial(self._renewed, one, now)) for one in attempts}
         return frozenset(attempt for attempt, held in kept.items() if not held)
 
@@ -181,10 +181,7 @@ class EtcdStore:
 
     def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
         """Return the open attempts, or all of them, newest first."""
-        if everything:
-            found = [one.value for one in self.client.below(self.keys.attempts)]
-        else:
-            found = self._open()
+        found = [one.value for one in self.client.below(self.keys.attempts)] if everything else self._open()
         rows = [decode_attempt(value).row for value in found]
         shown = [row for row in rows if everything or not row.ended]
         return tuple(sorted(shown, key=lambda row: row.created_at, reverse=True)[:limit])

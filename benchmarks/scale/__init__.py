@@ -1,0 +1,1 @@
+"""A thousand simulated hosts behind the real API, and a real orchestrator over them."""
