@@ -11,29 +11,25 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agents import Agents
-from tests.qemu_guest.build import Guest, build
-from tests.qemu_guest.serial import counts, without_gap
+from tests.qemu_guest.build import Guest
 from tests.system.attempts import DEADLINE, MIB, machine, migrated, policy, started
 from tests.system.processes import ended
+from tests.system.qemu_machines import MEMORY, OFFER, counted, guest_that_counts, specification
 from tests.system.site import Site
 from vm_migration.api.v1 import source_pb2, types_pb2
-from vmm.assembly.specification import MachineSpecification, check_specification
 
-MEMORY = 128 * MIB
 LIMIT_MS = 2000
 
 
 @pytest.fixture(scope="module")
 def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Guest:
-    cache = pytestconfig.cache
-    assert cache is not None
-    return build(cache.mkdir("qemu-guest"), tmp_path_factory.mktemp("guest"), rate=4 * MIB, working_set=16 * MIB)
+    return guest_that_counts(pytestconfig, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def qemu_site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="viaduct-") as folder:
-        site = Site(Path(folder), {"host-a": "1GiB", "host-b": "1GiB"})
+        site = Site(Path(folder), {"host-a": "1GiB", "host-b": "1GiB"}, hooks=OFFER)
         with contextlib.closing(site):
             yield site
 
@@ -52,22 +48,6 @@ def site(qemu_site: Site) -> Iterator[Site]:
 async def agents(site: Site) -> AsyncIterator[Agents]:
     async with site.agents() as agents:
         yield agents
-
-
-def specification(guest: Guest, serial: Path, *arguments: str) -> MachineSpecification:
-    """Return a machine whose guest prints into a file that both hosts have."""
-    words = ["-accel", "tcg", *guest.arguments(serial), *arguments]
-    document = {"name": "real", "kind": "qemu", "memory": {"size": "128MiB"}, "qemu": {"arguments": words}}
-    return check_specification(document, "real")
-
-
-async def counted(serial: Path, above: int = 0) -> int:
-    """Wait until the guest has counted further than that, without gap or repeat; return how far."""
-    async with asyncio.timeout(DEADLINE):
-        while not (found := counts(serial)) or found[-1] <= above + 3:  # noqa: ASYNC110 - a file has no event
-            await asyncio.sleep(0.02)
-    assert without_gap(found)
-    return found[-1]
 
 
 @pytest.mark.parametrize("channels", [1, 2], ids=["one-connection", "multifd"])
