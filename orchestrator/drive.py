@@ -44,6 +44,7 @@ from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
 from vm_migration.telemetry import logs, traces
 
 _Answer = TypeVar("_Answer")
+MADE_READY: Final = "is made ready there, and is sent when it is its turn"
 _PROMPT_SECONDS: Final = 1.0
 _DISCARD_PATIENCE: Final = 5.0
 _NOT_STARTED: Final = frozenset({Phase.PREPARING, Phase.BEGUN})
@@ -201,7 +202,7 @@ class Drive:
             await self._row.unless_cancelled(self._around.hooks.before_prepare(attempt))
             await self._row.say(f"has {attempt.destination} make the machine's memory ready")
             prepared = await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
-            await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms))
+            await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms, reason=MADE_READY))
             require_transport(attempt.policy, prepared.features, attempt.destination)
             await self._row.unless_cancelled(self._around.turn(self.attempt))
             start = source_pb2.StartRequest(

@@ -5,7 +5,7 @@ others are tuned up. A source that cannot be told keeps what it has, and is told
 What somebody tuned an attempt to stands in its row, and is what it wants from then on, whoever drives it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -63,15 +63,16 @@ class LinkShares:
         share = shares([*(one for one in self._running.values() if one.attempt != flow.attempt), flow], self._budgets)
         return share[flow.attempt]
 
-    def due(self, running: Iterable[Attempt]) -> list[Tuning]:
-        """Note what runs, and return what is to be tuned."""
-        active = {one.attempt: one for one in running}
+    def due(self, running: Iterable[Attempt], waits: Callable[[Attempt], bool] = lambda _: False) -> list[Tuning]:
+        """Note what runs, and return what is to be tuned; one that is prepared and `waits` takes no share yet."""
+        known = {one.attempt: one for one in running}
         self._tuned = {
-            name: most for name, most in self._tuned.items() if name in active and active[name].asked.bandwidth != most
+            name: most for name, most in self._tuned.items() if name in known and known[name].asked.bandwidth != most
         }
         if not self._budgets:
             return []
-        self._told = {name: told for name, told in self._told.items() if name in active}
+        self._told = {name: told for name, told in self._told.items() if name in known}
+        active = {name: one for name, one in known.items() if not waits(one)}
         self._running = {name: self._flow(one) for name, one in active.items()}
         given = shares(self._running.values(), self._budgets)
         return [

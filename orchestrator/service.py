@@ -28,6 +28,7 @@ from orchestrator.looking import changes
 from orchestrator.news import News
 from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination
+from orchestrator.sending import DONE_SENDING, Senders
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from orchestrator.store.store import OpenRow
@@ -69,10 +70,12 @@ class AttemptQueue:
         self._changes = News()
         self._ends = News()
         self._links = LinkShares(around.agents, around.bandwidth)
+        self._senders = Senders(self.look_again)
         self._around = replace(
             around,
             observe=self._observe,
             terms=self._links.terms,
+            turn=self._senders.turn,
             claims=Claims(around.store, around.clock),
             known=KnownHosts(around.agents),
         )
@@ -251,17 +254,18 @@ class AttemptQueue:
         while True:
             driven = [drive.attempt for drive in self._drives.values()]
             running = [one for one in driven if one.outcome != Outcome.UNRESOLVED]
-            chosen = may_start(self._ready(), running, self._slots.now(), self._served)
+            chosen = may_start(self._ready(), running, self._slots.opening(), self._served)
             for attempt in chosen:
                 self._served[attempt.source] = self._around.clock()
                 self._start(attempt)
+            self._senders.let(running, self._slots.now(), self._served)
             self._share_links()
             await self._explain([*running, *chosen])
             await self._wake.wait()
             self._wake.clear()
 
     def _share_links(self) -> None:
-        for tuning in self._links.due(drive.attempt for drive in self._drives.values()):
+        for tuning in self._links.due((drive.attempt for drive in self._drives.values()), self._senders.waits):
             self._group.create_task(self._links.tell(tuning), name=f"tune {tuning.attempt.attempt}")
 
     def _ready(self) -> list[Attempt]:
@@ -269,7 +273,7 @@ class AttemptQueue:
 
     async def _explain(self, running: Sequence[Attempt]) -> None:
         """Write down what each waiting attempt waits for."""
-        slots = self._slots.now()
+        slots = self._slots.opening()
         for attempt in self._ready():
             reason = waits_for(attempt, running, slots)
             if reason != attempt.reason:
@@ -345,3 +349,5 @@ class AttemptQueue:
     def _observe(self, attempt: Attempt) -> None:
         self._tell(attempt)
         self.touch(attempt.attempt)
+        if attempt.phase in DONE_SENDING:
+            self.look_again()

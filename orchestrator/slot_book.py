@@ -1,10 +1,17 @@
 """How many machines each host sends and takes at the moment: as it is configured, and more while somebody needs it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestrator.queueing import Slots
 from vm_migration.daemon.configuration import Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    outgoing: Mapping[str, int]
+    incoming: Mapping[str, int]
+    ahead: int
 
 
 class SlotBook:
@@ -12,26 +19,37 @@ class SlotBook:
 
     def __init__(self, usual: Slots) -> None:
         self.usual = usual
-        self._asked: dict[str, tuple[Mapping[str, int], Mapping[str, int]]] = {}
+        self._asked: dict[str, _Asked] = {}
 
-    def ask(self, name: str, outgoing: Mapping[str, int], incoming: Mapping[str, int]) -> bool:
+    def ask(self, name: str, outgoing: Mapping[str, int], incoming: Mapping[str, int], ahead: int = 0) -> bool:
         """Have at least so many for these hosts, in the place of what was asked for under the name; say if it is new.
 
-        Nothing is asked for with two empty mappings.
+        So many more as are `ahead` may be made ready beside those that send. Two empty mappings ask for nothing.
         """
-        before = self._asked.get(name, ({}, {}))
+        before = self._asked.get(name)
         if outgoing or incoming:
-            self._asked[name] = (dict(outgoing), dict(incoming))
+            self._asked[name] = _Asked(dict(outgoing), dict(incoming), ahead)
         else:
             self._asked.pop(name, None)
-        return before != self._asked.get(name, ({}, {}))
+        return before != self._asked.get(name)
 
     def now(self) -> Slots:
-        """Return what counts at the moment."""
+        """Return how many each host sends and takes at the moment."""
         slots = self.usual
-        for outgoing, incoming in self._asked.values():
-            slots = slots.raised(outgoing, incoming)
+        for one in self._asked.values():
+            slots = slots.raised(one.outgoing, one.incoming)
         return slots
+
+    def opening(self) -> Slots:
+        """Return how many may be open at each host: those, and what is made ready beside them."""
+        slots = self.now()
+        for one in self._asked.values():
+            slots = slots.raised(_more(one.outgoing, one.ahead), _more(one.incoming, one.ahead))
+        return slots
+
+
+def _more(slots: Mapping[str, int], ahead: int) -> dict[str, int]:
+    return {host: count + ahead for host, count in slots.items()}
 
 
 def configured_slots(configuration: Configuration) -> Slots:

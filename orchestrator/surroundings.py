@@ -42,9 +42,9 @@ class Surroundings:
     """What a driver works with.
 
     `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
-    those under which an attempt begins, `turn` is waited for between Prepare and Start. `slots` are as configured, and so is the `bandwidth` of a host's migration
-    network, in bytes a second each way; a host that has none shares none. Who drives many attempts has their `claims`
-    and the `known` hosts for all of them.
+    those under which an attempt begins, `turn` is waited for between Prepare and Start. `slots` are as configured, and
+    so is the `bandwidth` of a host's migration network, in bytes a second each way; a host that has none shares none.
+    Who drives many attempts has their `claims` and the `known` hosts for all of them.
     """
 
     store: Store

@@ -188,7 +188,7 @@ class Course:
 
     async def _cancel(self, plan: Evacuation) -> None:
         """Cancel what is open, each attempt once; one past its point of no return is waited for."""
-        for move in plan.moves:
+        for move in reversed(plan.moves):  # who was begun last may wait for the place of one that is cancelled
             if not move.current or move.current in self._told_to_cancel:
                 continue
             self._told_to_cancel.add(move.current)

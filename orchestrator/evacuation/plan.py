@@ -25,6 +25,10 @@ from orchestrator.retrying import may_pass, wait_seconds
 MARK: Final = "ev-"
 """Begins the identifier of every evacuation, and of no attempt."""
 MOST_PARALLEL: Final = 64
+AHEAD: Final = 2
+"""How many more are made ready at their destinations while as many as may move at once are sent."""
+_WITH_AHEAD: Final = range(2, 9)
+"""Of how many at once that is done: who has one move at a time has one open, and agents take on so many and no more."""
 MOST_REFUSALS: Final = 5
 """How often a machine whose attempt is refused for what may pass is tried again."""
 USUAL_RETRIES: Final = 2
@@ -149,9 +153,14 @@ def startable(plan: Evacuation, now: float) -> tuple[Move, ...]:
     """Return the machines that get an attempt now, in order."""
     if plan.cancel_requested or plan.ended:
         return ()
-    free = plan.parallel - sum(bool(one.current) for one in plan.moves)
+    free = plan.parallel + ahead_of(plan) - sum(bool(one.current) for one in plan.moves)
     ready = [one for one in plan.moves if one.waiting and one.not_before <= now]
     return tuple(ready[: max(0, free)])
+
+
+def ahead_of(plan: Evacuation) -> int:
+    """Return how many are made ready beside those that move."""
+    return AHEAD if plan.parallel in _WITH_AHEAD else 0
 
 
 def started(move: Move, attempt: str) -> Move:
@@ -215,10 +224,16 @@ def slots_needed(plan: Evacuation, attempts: Iterable[Attempt]) -> tuple[Mapping
     if plan.ended:
         return {}, {}
     own = [one for one in attempts if not one.ended and any(one.attempt in move.attempts for move in plan.moves)]
-    sent, taken = Counter(one.source for one in own), Counter(one.destination for one in own)
+    sent = _at_once(plan, (one.source for one in own))
+    taken = _at_once(plan, (one.destination for one in own))
     if plan.kind is Kind.EVACUATE:
         return {**sent, plan.host: plan.parallel}, taken
     return sent, {**taken, plan.host: plan.parallel}
+
+
+def _at_once(plan: Evacuation, hosts: Iterable[str]) -> dict[str, int]:
+    """Return how many of the open attempts move at once from each host, or to it, at most."""
+    return {host: min(count, plan.parallel) for host, count in Counter(hosts).items()}
 
 
 def noted(plan: Evacuation, attempts: Iterable[Attempt], usual: Slots) -> Evacuation:

@@ -14,6 +14,7 @@ from orchestrator.evacuation.plan import (
     Kind,
     Move,
     Raised,
+    ahead_of,
     closed,
     followed,
     given_up,
@@ -51,13 +52,13 @@ def plans(draw: st.DrawFn) -> Evacuation:
 
 @settings(max_examples=150)
 @given(plan=plans())
-def test_no_more_machines_move_at_once_than_may_and_none_waits_for_nothing(plan: Evacuation) -> None:
-    ready = startable(plan, 100.0)
+def test_no_more_machines_are_open_at_once_than_may_and_none_waits_for_nothing(plan: Evacuation) -> None:
+    ready, most = startable(plan, 100.0), plan.parallel + ahead_of(plan)
     moving = sum(bool(one.current) for one in plan.moves)
-    assert moving + len(ready) <= max(plan.parallel, moving)
+    assert moving + len(ready) <= max(most, moving)
     could = [one for one in plan.moves if one.waiting and one.not_before <= 100.0]
     assert list(ready) == could[: len(ready)]
-    assert len(ready) == len(could) or moving + len(ready) >= plan.parallel
+    assert len(ready) == len(could) or moving + len(ready) >= most
     assert startable(replace(plan, cancel_requested=True), 100.0) == ()
 
 
@@ -140,5 +141,7 @@ def test_slots_are_asked_for_as_many_as_were_given_and_what_was_needed_is_rememb
     assert seen.raised == (Raised("a", "out", 3, 1), Raised("b", "in", 2, 1))
     assert noted(replace(seen, ended=True), [], Slots()).raised == seen.raised
     assert slots_needed(replace(plan, ended=True), rows) == ({}, {})
+    narrow = replace(plan, parallel=1)
+    assert slots_needed(narrow, rows) == ({"a": 1}, {"b": 1})  # they move one after the other
     back = replace(plan, kind=Kind.RESTORE)
     assert slots_needed(back, [row("x", source="b", destination="a")]) == ({"b": 1}, {"a": 3})

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Outcome
-from orchestrator.drive import Drive
+from orchestrator.drive import MADE_READY, Drive
 from orchestrator.evacuation.order import EvacuationOrder
-from orchestrator.evacuation.plan import Kind, Raised
+from orchestrator.evacuation.plan import AHEAD, Kind, Raised
 from orchestrator.evacuation.service import Evacuations
 from orchestrator.evacuation.view import EvacuationView
 from orchestrator.maintenance import in_maintenance, set_maintenance
@@ -109,11 +108,12 @@ async def test_one_machine_leaves_at_a_time_unless_more_are_asked_for(site: Fake
     site.world.script.hold_at = "pre-copy"
     async with orchestrator(around) as running:
         slow = await running.evacuations.submit(leave(parallel=2))
-        view = await running.until(slow.evacuation, lambda seen: _in_phase(seen, "pre-copy") == 2)
-        assert view.raised == (Raised("host-a", "out", 2, 1),)
-        assert Counter(one.destination for one in view.moves if one.attempts) == {"host-b": 1, "host-c": 1}
-        assert sum(not one.attempts for one in view.moves) == 1
-        assert [one.phase for one in around.store.attempts()] == ["pre-copy", "pre-copy"]
+        view = await running.until(slow.evacuation, _two_move_and_one_is_ready)
+        assert view.raised[0] == Raised("host-a", "out", 2, 1)
+        moving = [one.destination for one in view.moves if one.phase == "pre-copy"]
+        assert sorted(moving) == ["host-b", "host-c"]
+        assert sorted(one.phase for one in around.store.attempts()) == ["pre-copy", "pre-copy", "preparing"]
+        assert len([call for call in site.world.calls if call.startswith("Start")]) == 2
         site.world.script.go.set()
         assert (await running.until(slow.evacuation)).outcome == Outcome.COMPLETED
 
@@ -132,6 +132,17 @@ async def test_a_destination_that_is_the_only_one_takes_as_many_as_leave(site: F
     assert set(places(site).values()) == {"host-b"}
 
 
+async def test_the_next_is_made_ready_and_sent_when_another_is_there(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two", "three", "four", "five"):
+        site.world.add(name, "host-a")
+    async with orchestrator(around) as running:
+        assert (await running.evacuated(leave(parallel=2))).outcome == Outcome.COMPLETED
+    prepared = [call.split()[0] for call in site.world.calls if call.startswith(("Prepare", "Start"))]
+    open_at_once = [prepared[: at + 1].count("Prepare") - prepared[: at + 1].count("Start") for at in range(10)]
+    assert prepared.count("Start") == 5
+    assert max(open_at_once) <= 2 + AHEAD
+
+
 async def test_a_cancelled_evacuation_starts_nothing_more_and_cancels_what_runs(
     site: FakeSite, around: Surroundings
 ) -> None:
@@ -141,14 +152,14 @@ async def test_a_cancelled_evacuation_starts_nothing_more_and_cancels_what_runs(
     async with orchestrator(around) as running:
         order = leave(parallel=2)
         await running.evacuations.submit(order)
-        await running.until(order.evacuation, lambda seen: _in_phase(seen, "pre-copy") == 2)
+        await running.until(order.evacuation, _two_move_and_one_is_ready)
         await running.evacuations.cancel(order.evacuation[:8])
         view = await running.until(order.evacuation)
         assert (view.outcome, {one.outcome for one in view.moves}) == (Outcome.CANCELLED, {Outcome.CANCELLED})
         with pytest.raises(Refused, match="has ended: cancelled"):
             await running.evacuations.cancel(order.evacuation)
     assert set(places(site).values()) == {"host-a"}
-    assert site.world.calls.count("Begin host-a") == 2
+    assert len([call for call in site.world.calls if call.startswith("Start")]) == 2
     assert in_maintenance(around.store.entries) == {"host-a"}
 
 
@@ -179,6 +190,10 @@ def copied(store: Path, to: Path) -> Path:
     with contextlib.closing(sqlite3.connect(store)) as before, contextlib.closing(sqlite3.connect(to)) as after:
         before.backup(after)
     return to
+
+
+def _two_move_and_one_is_ready(view: EvacuationView) -> bool:
+    return _in_phase(view, "pre-copy") == 2 and any(one.reason == MADE_READY for one in view.moves)
 
 
 def _in_phase(view: EvacuationView, phase: str) -> int:
