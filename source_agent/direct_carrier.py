@@ -143,27 +143,46 @@ async def direct_carrier(
 
 
 async def _connected(address: str, tls: TlsFiles | None, host: str, peer: str) -> socket.socket:
-    """Return a connection to an address; under TLS hands are still to be shaken."""
-    loop = asyncio.get_running_loop()
+    """Return a connection to the first of a name's addresses that takes one; under TLS hands are still to be shaken."""
     context = None if tls is None else client_context(tls)
-    name, port = split_address(address)
-    connection: socket.socket | None = None
     try:
-        async with asyncio.timeout(STALL):
-            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, where = found[0]
-            connection = socket.socket(family, kind, protocol)
-            connection.setblocking(False)
-            await loop.sock_connect(connection, where)
-            if context is None:
-                return connection
-            return context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+        connection = await _to_any(*split_address(address), asyncio.get_running_loop().time() + STALL)
+    except OSError as error:
+        raise _unreachable(peer, error) from None
+    if context is None:
+        return connection
+    try:
+        return context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
     except BaseException as error:
-        if connection is not None:
-            connection.close()
+        connection.close()
         if isinstance(error, OSError):
             raise _unreachable(peer, error) from None
         raise
+
+
+async def _to_any(name: str, port: int, deadline: float) -> socket.socket:
+    """Connect to one address of a name after the other; each may take its share of the time that is left.
+
+    Raises:
+        OSError: None took a connection: why the last one did not.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout_at(deadline):
+        found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    why = OSError(f"{name} has no address")
+    for tried, (family, kind, protocol, _, where) in enumerate(found):
+        share = (deadline - loop.time()) / (len(found) - tried)
+        try:
+            with contextlib.ExitStack() as undone:
+                connection = undone.enter_context(socket.socket(family, kind, protocol))
+                connection.setblocking(False)
+                async with asyncio.timeout(share):
+                    await loop.sock_connect(connection, where)
+                undone.pop_all()
+                return connection
+        except OSError as error:
+            why = error
+    raise why
 
 
 def _introduced(wire: DirectWire, tls: TlsFiles | None, host: str, message: bytes, deadline: float) -> None:

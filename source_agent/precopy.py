@@ -85,11 +85,14 @@ class Precopy:
         """
         left = max(0.0, (self._terms.timeout_ms - elapsed_ms()) / 1000)
         forcing = asyncio.get_running_loop().call_later(left, self.force) if self._terms.force_on_timeout else None
+        time = asyncio.timeout(None if forcing else left)
         try:
-            async with asyncio.timeout(None if forcing else left):
+            async with time:
                 await self._rounds.begin()
                 return await self._until_time(elapsed_ms)
         except TimeoutError:
+            if not time.expired():  # something else was not answered in time
+                raise
             text = f"Migration did not converge in {self._terms.timeout_ms} ms; rounds so far: {self._rounds.number}"
             raise AttemptFailed("timeout", text, "Raise --timeout, or use --on-timeout force") from None
         finally:

@@ -329,3 +329,20 @@ def test_a_bandwidth_that_is_tuned_down_counts_before_a_round_has_measured_it() 
     assert tuned.standstill_ms is not None
     assert tuned.seconds > untuned.seconds + 1
     assert tuned.model.dirty / (2 * MB) <= 0.3
+
+
+def test_what_is_not_answered_in_time_is_not_taken_for_a_guest_that_does_not_converge() -> None:
+    class Unanswered(Model):
+        async def begin(self) -> None:
+            raise TimeoutError(110, "Connection timed out")
+
+    async def scenario(_loop: VirtualLoop) -> None:
+        model = Unanswered(1 << 30, 0.0, 0.0, 200 << 20, lambda _: GBIT)
+        custody = cast("Custody", model)
+        precopy = Precopy(
+            cast("Rounds", model), custody, ProgressBoard(Progress()), TERMS, 1e9, throttling=Throttling(custody)
+        )
+        with pytest.raises(TimeoutError, match="timed out"):
+            await precopy.run(lambda: 0.0)
+
+    in_virtual_time(scenario)

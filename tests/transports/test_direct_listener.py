@@ -13,6 +13,7 @@ import pytest
 
 from dest_agent import answering, direct_listener
 from dest_agent.direct_listener import DirectListener
+from source_agent import direct_carrier as direct_carrier_module
 from source_agent.direct_carrier import DirectCarrier, direct_carrier
 from tests.dest_agent.arrivals import A
 from tests.fakes.far_end import PAGES, TICKET, FarEnd, an_end, far_end, random_pages
@@ -237,6 +238,38 @@ async def test_nobody_listening_is_told_as_such(far: FarEnd) -> None:
         far.bulk = f"127.0.0.1:{taken.getsockname()[1]}"
         with an_end() as ended:
             await let_in(far)
+    assert (type(ended[0]), ended[0].code) == (Unreachable, "unreachable")
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have every name be of these addresses."""
+
+    async def found(_host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("first", ["127.0.0.2", "127.0.0.3"], ids=["nobody listens there", "nobody answers there"])
+async def test_a_name_of_several_addresses_is_reached_at_the_first_that_answers(
+    far: FarEnd, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_carrier_module, "STALL", 1.0)
+    resolving(monkeypatch, first, "127.0.0.1")
+    port = split_address(far.bulk)[1]
+    with socket.create_server(("127.0.0.3", port), backlog=0), socket.socket() as fills:
+        fills.connect(("127.0.0.3", port))  # the next one is not answered at all (listen(2), somaxconn)
+        far.bulk = f"host-b.example.org:{port}"
+        await let_in(far)
+
+
+async def test_a_name_of_which_no_address_takes_a_connection_is_told_as_such(
+    far: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolving(monkeypatch, "127.0.0.2", "127.0.0.4")
+    far.bulk = f"host-b.example.org:{split_address(far.bulk)[1]}"
+    with an_end() as ended:
+        await let_in(far)
     assert (type(ended[0]), ended[0].code) == (Unreachable, "unreachable")
 
 
