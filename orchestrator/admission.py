@@ -16,13 +16,18 @@ from orchestrator.preflight import ANY, Preflight, preflight, require_choosable
 from orchestrator.retrying import MOST_RETRIES
 from orchestrator.settling import settle_earlier
 from orchestrator.surroundings import Surroundings
+from orchestrator.updating.asking import ask_update
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody asks for. The destination may be `any`: of all hosts, or `among` some."""
+    """What somebody asks for. The destination may be `any`: of all hosts, or `among` some; an update needs none.
+
+    `at` is where a machine that is named by its UUID was seen, by whoever has just looked: other hosts are not asked
+    where it is, unless it is not there.
+    """
 
     machine: str
     destination: str
@@ -32,12 +37,12 @@ class Order:
     retries: int = 0
     asked: Asked = field(default_factory=Asked)
     among: tuple[str, ...] = ()
+    at: str = ""
 
 
 async def admit(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
     """Consider an order, enter it claimed by this driver, and return its row; one that is entered is answered with it.
 
-    at: str = ""
     Raises:
         MigrationError: As `consider`.
         Refused: Another attempt of the machine is open.
@@ -68,31 +73,26 @@ async def consider(around: Surroundings, order: Order, *, check: bool = False) -
     require_measurable(order.asked.measure_ms)
     if order.retries > MOST_RETRIES:
         raise InvalidInput("too-many-retries", f"{order.retries} retries are more than {MOST_RETRIES}", "Ask for fewer")
-    if order.destination != ANY:
+    if order.destination != ANY and not order.asked.update:
         around.agents.require(order.destination)
     machine = await _found(around, order)
     if await settle_earlier(around, machine):
         machine = resolve(machine.machine, await survey(around.agents))
     found = None
-    if order.destination == ANY:
+    if order.asked.update:
+        if check:
+            found = Preflight(machine, (await ask_update(around.agents, machine, order.asked.update),))
+    elif order.destination == ANY:
         found = await _chosen(around, order, machine)
     elif check:
         found = await preflight(around.agents, machine, order.destination, order.policy, by_host=order.asked.by_host)
-    attempt = _draft(around, order, machine, order.destination if found is None else found.candidates[0].host)
+    named = machine.host if order.asked.update else order.destination
+    attempt = _draft(around, order, machine, named if found is None else found.candidates[0].host)
     if found is not None and found.chosen is None:
         attempt = _refused(attempt, found)
     return attempt
 
 
-async def _chosen(around: Surroundings, order: Order, machine: MachineStatus) -> Preflight:
-    choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
-    beside = Beside(choice.excluded, choice.taking, known=around.known)
-    found = await find_destination(around.agents, machine, order.policy, beside, by_host=order.asked.by_host)
-    require_choosable(found)
-    return found
-
-
-def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:
 async def _found(around: Surroundings, order: Order) -> MachineStatus:
     """Return the machine of an order; who says that it has moved on since, as a host or the store, has all asked."""
     if order.at:
@@ -104,6 +104,15 @@ async def _found(around: Surroundings, order: Order) -> MachineStatus:
     return resolve(order.machine, await survey(around.agents))
 
 
+async def _chosen(around: Surroundings, order: Order, machine: MachineStatus) -> Preflight:
+    choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
+    beside = Beside(choice.excluded, choice.taking, known=around.known)
+    found = await find_destination(around.agents, machine, order.policy, beside, by_host=order.asked.by_host)
+    require_choosable(found)
+    return found
+
+
+def _draft(around: Surroundings, order: Order, machine: MachineStatus, destination: str) -> Attempt:
     now = around.clock()
     return Attempt(
         attempt=order.attempt,
@@ -161,5 +170,5 @@ def without_row(order: Order, now: float) -> Attempt:
         policy=order.policy,
         created_at=now,
         updated_at=now,
-    )
         asked=order.asked,
+    )

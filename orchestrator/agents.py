@@ -177,6 +177,16 @@ class Agents:
         channel, peer = self.channel(host, "source")
         return await call(SourceStub(channel).Begin, request, peer=peer, deadline=ACT_SECONDS)
 
+    async def check_update(self, host: str, request: source.CheckUpdateRequest) -> source.CheckUpdateResponse:
+        """Ask whether a machine can go on in another process. No side effect."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).CheckUpdate, request, peer=peer, deadline=CHECK_SECONDS)
+
+    async def begin_update(self, host: str, request: source.BeginUpdateRequest) -> source.BeginResponse:
+        """Open an update; asked twice, it answers with its state."""
+        channel, peer = self.channel(host, "source")
+        return await call(SourceStub(channel).BeginUpdate, request, peer=peer, deadline=ACT_SECONDS)
+
     async def start(self, host: str, request: source.StartRequest) -> source.AttemptReport:
         """Start the rounds."""
         channel, peer = self.channel(host, "source")

@@ -41,20 +41,25 @@ class OrchestratorService(OrchestratorServicer):
     async def SubmitMigration(self, request: api.SubmitMigrationRequest, context: object) -> api.AttemptRecord:
         """Check and queue."""
         del context
-        try:
-            attempt_id = str(uuid.UUID(request.attempt))
-        except ValueError:
-            raise InvalidInput("bad-attempt", "The attempt is not named by a UUID", "Draw one") from None
         measure_ms = request.measure_ms if request.HasField("measure_ms") else MEASURE_MS
         order = Order(
             machine=request.machine,
             destination=request.destination,
             policy=policy_from(request.policy),
             priority=request.priority,
-            attempt=attempt_id,
+            attempt=_identifier(request.attempt),
             retries=request.retries,
             asked=Asked(measure_ms, by_host=not request.policy.transport),
         )
+        return record_of(await self._queue.submit(order))
+
+    async def SubmitUpdate(self, request: api.SubmitUpdateRequest, context: object) -> api.AttemptRecord:
+        """Check and queue."""
+        del context
+        if not request.mode:
+            raise InvalidInput("invalid-request", "The update names no mode", "Name one: transfer")
+        asked = Asked(update=request.mode)
+        order = Order(machine=request.machine, destination="", attempt=_identifier(request.attempt), asked=asked)
         return record_of(await self._queue.submit(order))
 
     async def ListAttempts(self, request: api.ListAttemptsRequest, context: object) -> api.ListAttemptsResponse:
@@ -151,3 +156,10 @@ class OrchestratorService(OrchestratorServicer):
         """Return the hosts that are not chosen."""
         del request, context
         return api.MaintenanceRecord(hosts=sorted(await self._leading.evacuations.maintenance()))
+
+
+def _identifier(attempt: str) -> str:
+    try:
+        return str(uuid.UUID(attempt))
+    except ValueError:
+        raise InvalidInput("bad-attempt", "The attempt is not named by a UUID", "Draw one") from None

@@ -7,6 +7,8 @@
        '---------'-----------'-> refused                                            '-> aborted  '---------'-> completed
                                                               (before the release, or taken back)
 
+An update goes from `begun` over `starting`, `switching`, `releasing` and `resuming` to its end.
+
 Any phase may end in `lost`, and any may be left with the outcome `unresolved`, which is not an end: whoever asks both
 agents next goes on from there. The phases from `begun` on are the source's own words; a watcher that reconnects may
 have missed some, so a phase may jump forward and never goes back.
@@ -31,10 +33,13 @@ class Phase(StrEnum):
     BEGINNING = "beginning"
     PREPARING = "preparing"
     BEGUN = "begun"
+    STARTING = "starting"
     PRE_COPY = "pre-copy"
     STOPPING = "stopping"
+    SWITCHING = "switching"
     VERIFYING = "verifying"
     RELEASING = "releasing"
+    RESUMING = "resuming"
     HANDING_OVER = "handing-over"
     COMPLETED = "completed"
     ABORTED = "aborted"
@@ -62,7 +67,7 @@ EXIT_CODES: Final = {
     Outcome.LOST: 7,
 }
 ENDS: Final = frozenset({Phase.COMPLETED, Phase.ABORTED, Phase.LOST, Phase.REFUSED})
-PAST_RETURN: Final = frozenset({Phase.RELEASING, Phase.HANDING_OVER, Phase.COMPLETED})
+PAST_RETURN: Final = frozenset({Phase.RELEASING, Phase.RESUMING, Phase.HANDING_OVER, Phase.COMPLETED})
 _WAY: Final = tuple(phase for phase in Phase if phase not in ENDS)
 _BEFORE_SIDE_EFFECTS: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING})
 
@@ -153,6 +158,7 @@ class Asked:
 
     measure_ms: int = 0  # for how long the machine's writes are measured before it moves
     by_host: bool = False  # how memory travels is as configured for the destination, whichever that becomes
+    update: str = ""  # the mode in which the machine goes on in another process of its host; empty: it migrates
     bandwidth: int | None = None  # bytes a second at most, 0: unlimited, as it was tuned last; None: as the policy says
 
 

@@ -28,22 +28,25 @@ class RemoteDesk:
         """Speak through open doors, to the one that leads."""
         self._doors = doors
         self.evacuations = RemoteEvacuationDesk(doors)
-        self._current: Attempt | None = None
+        self._current: dict[str, Attempt] = {}
+        """What `migrate` watches, by the attempts that were ordered."""
         self._interrupted = False
 
     async def migrate(self, order: Order, observe: Observer) -> Attempt:
         """Submit and watch to the end."""
-        self._current = await self.submit(order)
-        observe(self._current)
-        if self._interrupted:
-            await self.interrupt()
-        while True:
-            last = await self._followed(self._current, observe)
-            if not last.retry.next:
-                return last
-            self._current = await self.attempt(last.retry.next)
-            if self._interrupted:
-                await self.interrupt()
+        current = await self.submit(order)
+        observe(current)
+        try:
+            while True:
+                self._current[order.attempt] = current
+                if self._interrupted:
+                    await self.interrupt()
+                last = await self._followed(current, observe)
+                if not last.retry.next:
+                    return last
+                current = await self.attempt(last.retry.next)
+        finally:
+            self._current.pop(order.attempt, None)
 
     async def _followed(self, attempt: Attempt, observe: Observer) -> Attempt:
         """Follow an attempt to its end; it was taken, and goes on, whether or not the daemon can be heard."""
@@ -55,6 +58,9 @@ class RemoteDesk:
 
     async def submit(self, order: Order) -> Attempt:
         """Enter an order."""
+        if order.asked.update:
+            update = api.SubmitUpdateRequest(attempt=order.attempt, machine=order.machine, mode=order.asked.update)
+            return attempt_of(await self._doors.ask(lambda stub: stub.SubmitUpdate, update, deadline=_SUBMIT_SECONDS))
         policy = order.policy.message()
         if order.asked.by_host:
             policy.transport = ""
@@ -72,16 +78,21 @@ class RemoteDesk:
     async def interrupt(self) -> str:
         """Have the daemon cancel what `migrate` watches; past the point of no return it goes on."""
         again, self._interrupted = self._interrupted, True
-        if self._current is None:
+        if not self._current:
             return "Cancelling as soon as the orchestrator has taken the order"
+        told = [await self._interrupt(attempt) for attempt in list(self._current.values())]
+        return next((words for words in told if words), CANCELLING_STILL if again else CANCELLING)
+
+    async def _interrupt(self, attempt: Attempt) -> str:
+        """Cancel one; return why it is not, for people."""
         try:
-            await self.cancel(self._current)
+            await self.cancel(attempt)
         except Unreachable as error:
             return f"Not cancelled yet: {error.message}"
         except MigrationError as error:
             late = error.code == "past-return"
-            return waiting_for_the_end(self._current.attempt) if late else f"Not cancelled: {error.message}"
-        return CANCELLING_STILL if again else CANCELLING
+            return waiting_for_the_end(attempt.attempt) if late else f"Not cancelled: {error.message}"
+        return ""
 
     async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
         """Return open attempts, or all: those of the daemon's store, and with `hosts` those that only a host knows."""

@@ -19,6 +19,7 @@ from orchestrator.evacuation.desk import EvacuationDesk, LocalEvacuationDesk
 from orchestrator.learning import Listing, find, listing
 from orchestrator.looking import as_it_stands, changes
 from orchestrator.surroundings import Surroundings
+from orchestrator.updating.drive import drive_of
 from vm_migration.errors import InvalidInput
 
 Observer = Callable[[Attempt], None]
@@ -41,7 +42,7 @@ class Desk(Protocol):
         """Enter an order and return at once."""
 
     async def interrupt(self) -> str:
-        """Cancel what `migrate` is doing, unless it is too late for that, and return what is done now, for people."""
+        """Cancel what `migrate` is doing, however often, where it is not too late; return what is done, for people."""
 
     async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:
         """Return open attempts, or all: those of the store, and with `hosts` those that only a host knows."""
@@ -73,7 +74,7 @@ class LocalDesk:
         self.evacuations = LocalEvacuationDesk(around, start_daemon)
         self._around = around
         self._start_daemon = start_daemon
-        self._drive: Drive | None = None
+        self._drives: set[Drive] = set()
         self._interrupted = asyncio.Event()
 
     async def migrate(self, order: Order, observe: Observer) -> Attempt:
@@ -90,7 +91,8 @@ class LocalDesk:
             return cancelled_order(order, around.clock())
         attempt = await enter(around, attempt)
         while not attempt.ended:
-            drive = self._drive = Drive(attempt, around)
+            drive = drive_of(attempt, around)
+            self._drives.add(drive)
             if self._interrupted.is_set():
                 drive.request_cancel()
             try:
@@ -98,6 +100,8 @@ class LocalDesk:
             except asyncio.CancelledError:
                 give_back(around.store, drive.attempt)  # the source goes on alone; whoever asks next goes on here
                 raise
+            finally:
+                self._drives.discard(drive)
             if drive.successor is None:
                 break
             attempt = drive.successor
@@ -117,13 +121,14 @@ class LocalDesk:
         )
 
     async def interrupt(self) -> str:
-        """Cancel this process's own attempt."""
-        if self._drive is not None and self._drive.past_return:
-            return waiting_for_the_end(self._drive.attempt.attempt)
+        """Cancel this process's own attempts."""
         again = self._interrupted.is_set()
+        late = [drive for drive in self._drives if drive.past_return]
+        if late and len(late) == len(self._drives):
+            return waiting_for_the_end(late[0].attempt.attempt)
         self._interrupted.set()
-        if self._drive is not None:
-            self._drive.request_cancel()
+        for drive in self._drives:
+            drive.request_cancel()
         return CANCELLING_STILL if again else CANCELLING
 
     async def attempts(self, *, everything: bool, hosts: bool = True) -> Listing:

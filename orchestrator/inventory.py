@@ -73,7 +73,7 @@ def owned_at(host: str, told: MachineStatus) -> MachineStatus:
     """
     owned = Survey(_of(host, (told,)), {}).owned
     if not owned:
-        raise InvalidInput("unknown-machine", f'{told.name or told.machine} is not on {host} any more', _LIST_HINT)
+        raise InvalidInput("unknown-machine", f"{told.name or told.machine} is not on {host} any more", _LIST_HINT)
     return owned[0]
 
 

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt, Notice, merged
 from orchestrator.verdict import verdict
-from vm_migration.api.v1.destination_pb2 import DiscardRequest
+from vm_migration.api.v1.destination_pb2 import DiscardRequest, IncomingReport
 from vm_migration.errors import MigrationError
 
 _Answer = TypeVar("_Answer")
@@ -27,8 +27,7 @@ class Ended:
 async def end_in_journals(agents: Agents, attempt: Attempt, error: MigrationError) -> Ended | None:
     """Return how an attempt ended, or None where the journals do not say; `error` is why its source was not heard."""
     outgoing, incoming = await asyncio.gather(
-        _heard(agents.describe_outgoing(attempt.source, attempt.key())),
-        _heard(agents.describe_incoming(attempt.destination, attempt.key())),
+        _heard(agents.describe_outgoing(attempt.source, attempt.key())), _of_destination(agents, attempt)
     )
     found = verdict(attempt, outgoing, incoming)
     if found is None:
@@ -40,6 +39,11 @@ async def end_in_journals(agents: Agents, attempt: Attempt, error: MigrationErro
         proof = DiscardRequest(key=attempt.key(), proof_state=outgoing.state, proof_record=outgoing.record)
     ended = attempt.to(found.phase, found.outcome)
     return Ended(replace(ended, error=found.error, warnings=merged(attempt.warnings, warnings)), proof)
+
+
+async def _of_destination(agents: Agents, attempt: Attempt) -> IncomingReport | None:
+    """Return what the destination's journal says; that of an update is its source's."""
+    return None if attempt.asked.update else await _heard(agents.describe_incoming(attempt.destination, attempt.key()))
 
 
 async def _heard(asking: Awaitable[_Answer]) -> _Answer | None:

@@ -21,6 +21,7 @@ from vm_migration.api.v1.types_pb2 import CustodyReport, MachineCustody
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 from vm_migration.handover.record import Record, decode
 from vm_migration.handover.states import State
+from vm_migration.handover.succession import update_of, went_over
 
 _AT_SOURCE: Final = {
     State.OUTGOING: (Phase.BEGUN, None),
@@ -146,6 +147,9 @@ def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | No
     if stands is None:
         return None, False
     source, destination = (host, record.peer) if by_source else (record.peer, host)
+    update = update_of(record)
+    if went_over(record):
+        stands = (Phase.COMPLETED, Outcome.COMPLETED)
     attempt = Attempt(
         attempt=record.attempt,
         machine=record.machine,
@@ -160,11 +164,11 @@ def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | No
         phase=stands[0],
         outcome=stands[1],
         reason=f"learned from {host}",
+        asked=Asked() if update is None else Asked(update=update.mode),
     )
     return attempt, by_source
 
 
-        asked=Asked() if update is None else Asked(update=update.mode),
 async def _told(agents: Agents, draft: Attempt) -> Attempt:
     """Return an attempt as its source tells it, where it is a configured host and answers."""
     with suppress(MigrationError):

@@ -3,7 +3,7 @@
 A host sends and takes as many machines at once as its `Slots` say. Higher priority goes first; among equals the source
 that sends fewest, then the one that was served longest ago, then who waits longest: a host with many machines to send
 does not keep others from a destination that all of them want. One that cannot start does not hold up others between
-other hosts.
+other hosts. An update moves nothing, and needs no slot.
 """
 
 from collections import Counter
@@ -67,13 +67,15 @@ class _Load:
     """What every host sends and takes."""
 
     def __init__(self, slots: Slots, running: Iterable[Attempt]) -> None:
-        active = list(running)
+        active = [one for one in running if not one.asked.update]
         self.slots = slots
         self.outgoing = Counter(one.source for one in active)
         self.incoming = Counter(one.destination for one in active)
 
     def take(self, one: Attempt) -> bool:
-        """Count an attempt, where both hosts have a slot for it."""
+        """Count an attempt, where both hosts have a slot for it, or it needs none."""
+        if one.asked.update:
+            return True
         if self.outgoing[one.source] >= self.slots.out_of(one.source):
             return False
         if self.incoming[one.destination] >= self.slots.into(one.destination):

@@ -1,6 +1,6 @@
 """Attempts and events <-> the daemon's wire."""
 
-from orchestrator.attempt import Attempt, Event, Fault, Outcome, Phase, Retry, notices
+from orchestrator.attempt import Asked, Attempt, Event, Fault, Outcome, Phase, Retry, notices
 from orchestrator.policy import policy_from
 from vm_migration.api.v1 import orchestrator_pb2, types_pb2
 from vm_migration.errors import InternalError, MigrationError
@@ -31,6 +31,7 @@ def record_of(attempt: Attempt) -> orchestrator_pb2.AttemptRecord:
         retries_left=attempt.retry.left,
         earlier=attempt.retry.earlier,
         next_attempt=attempt.retry.next,
+        update=attempt.asked.update,
     )
     if attempt.error is not None:
         record.error.CopyFrom(failure_message(attempt.error))
@@ -70,6 +71,7 @@ def attempt_of(record: orchestrator_pb2.AttemptRecord) -> Attempt:
         driver=record.driver,
         cancel_requested=record.cancel_requested,
         retry=Retry(left=record.retries_left, earlier=tuple(record.earlier), next=record.next_attempt),
+        asked=Asked(update=record.update),
     )
 
 

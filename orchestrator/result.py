@@ -39,7 +39,7 @@ def migration_document(attempt: Attempt) -> MigrationDocument:
         outcome=attempt.outcome.value if attempt.outcome else None,
         transport=attempt.policy.transport,
         verified_by=_VERIFIED_BY.get(report.verified_by, "none"),
-        total_ms=_total_ms(attempt),
+        total_ms=total_ms(attempt),
         prepare_ms=attempt.prepare_ms or None,
         downtime_ms=downtime.downtime_ms if downtime else None,
         clock=clock if downtime else None,
@@ -82,6 +82,7 @@ def attempt_document(attempt: Attempt) -> AttemptDocument:
         created=timestamp(attempt.created_at),
         updated=timestamp(attempt.updated_at),
         retries_left=attempt.retry.left,
+        update=attempt.asked.update or None,
     )
 
 
@@ -163,7 +164,8 @@ def memory_document(memory: types_pb2.MemorySource) -> MemoryDocument:
     return MemoryDocument("image" if memory.kind == "image" else "mixture", tuple(memory.files), memory.sha256)
 
 
-def _total_ms(attempt: Attempt) -> float:
+def total_ms(attempt: Attempt) -> float:
+    """Return how long an attempt took, as its source says, or as its row does."""
     if attempt.report is not None and attempt.report.total_ms:
         return attempt.report.total_ms
     return round((attempt.updated_at - attempt.created_at) * 1000, 3)

@@ -33,7 +33,8 @@ from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from orchestrator.store.store import OpenRow
 from orchestrator.surroundings import Surroundings
-from vm_migration.errors import MigrationError, Refused, Stale
+from orchestrator.updating.drive import drive_of
+from vm_migration.errors import MigrationError, Refused
 from vm_migration.telemetry import logs
 
 QUEUE_LIMIT: Final = 1000
@@ -265,7 +266,8 @@ class AttemptQueue:
             self._wake.clear()
 
     def _share_links(self) -> None:
-        for tuning in self._links.due((drive.attempt for drive in self._drives.values()), self._senders.waits):
+        moving = (drive.attempt for drive in self._drives.values() if not drive.attempt.asked.update)
+        for tuning in self._links.due(moving, self._senders.waits):
             self._group.create_task(self._links.tell(tuning), name=f"tune {tuning.attempt.attempt}")
 
     def _ready(self) -> list[Attempt]:
@@ -320,7 +322,7 @@ class AttemptQueue:
             waits.cancel()
         again = attempt.outcome == Outcome.UNRESOLVED
         around = replace(self._around, patience=ASK_AGAIN_PATIENCE) if again else self._around
-        drive = self._drives[attempt.attempt] = Drive(attempt, around)
+        drive = self._drives[attempt.attempt] = drive_of(attempt, around)
         task = self._group.create_task(self._drive(drive), name=f"drive {attempt.attempt}")
         self._tasks[attempt.attempt] = task
 

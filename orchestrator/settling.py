@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Final
 
 from orchestrator.attempt import Attempt, Outcome, Phase, with_report
-from orchestrator.drive import Drive
 from orchestrator.driven_row import give_back
 from orchestrator.store.claim import is_held
 from orchestrator.surroundings import Surroundings
+from orchestrator.updating.drive import drive_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, Refused
 
@@ -19,7 +19,7 @@ _UNSTARTED: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, P
 
 async def drive_briefly(around: Surroundings, attempt: Attempt, *, cancel: bool = False) -> Attempt:
     """Bring a claimed attempt that nobody drove to its end, if that takes seconds, and return how it stands then."""
-    drive = Drive(attempt, replace(around, patience=_PATIENCE))
+    drive = drive_of(attempt, replace(around, patience=_PATIENCE))
     if cancel:
         drive.request_cancel()
     try:

@@ -6,6 +6,7 @@
     ACTIVE        any                                             completed
     TAKEN         any                                             completed, with a warning: writes may be missing
     any           RETIRED, having released at this epoch          completed
+    any           RECLAIMED, in the process that an update made   completed
     any           ABORTED, RECLAIMED, TAKEN                       failed, or cancelled as was asked
     any           LOST                                            lost
     any           past this epoch, having never released at it    failed
@@ -23,6 +24,7 @@ from orchestrator.attempt import Attempt, Fault, Notice, Outcome, Phase
 from vm_migration.api.v1.destination_pb2 import IncomingReport
 from vm_migration.api.v1.source_pb2 import OutgoingReport
 from vm_migration.handover.record import Record, decode
+from vm_migration.handover.succession import went_over
 
 _BACK: Final = frozenset({"ABORTED", "RECLAIMED", "TAKEN"})
 
@@ -60,7 +62,8 @@ def _by_source(attempt: Attempt, outgoing: OutgoingReport) -> Verdict | None:
     why = "" if record is None else record.reason
     past = not outgoing.state and record is not None and outgoing.highest_epoch > attempt.epoch > released
     found = None
-    if outgoing.state == "RETIRED" and released == attempt.epoch:
+    updated = outgoing.state == "RECLAIMED" and record is not None and went_over(record)
+    if updated or (outgoing.state == "RETIRED" and released == attempt.epoch):
         found = Verdict(Phase.COMPLETED, Outcome.COMPLETED)
     elif outgoing.state in _BACK:
         found = _aborted(attempt, why or "The attempt ended at its source")

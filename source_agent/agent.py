@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from source_agent.attempts import MOST_OPEN, Attempts, MakeSurroundings
+from source_agent.attempts import MOST_OPEN, AnyAttempt, Attempts, MakeSurroundings
 from source_agent.doubts import CONTRADICTION, Doubts
 from source_agent.elsewhere import Elsewhere
 from source_agent.ending import bring_to_owed
@@ -34,6 +34,7 @@ from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import draw
 from vm_migration.handover.states import ABSENT, ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
+from vm_migration.machine.succession import Succession
 from vm_migration.telemetry.gauges import Reading
 
 _TAKEN_LOOK: Final = 1.0
@@ -52,6 +53,7 @@ class SourceAgent:
         hash_bytes_per_s: float,
         surroundings: MakeSurroundings,
         elsewhere: Elsewhere | None = None,
+        succession: Succession | None = None,
         most_attempts: int = MOST_OPEN,
         offer: HostOffer | None = None,
         wall: Callable[[], float] = time.time,
@@ -59,7 +61,7 @@ class SourceAgent:
         """Describe the agent; `elsewhere` are the other hosts of its site, `wall` tells seconds since 1970."""
         self.host: Final = host
         self.hash_bytes_per_s: Final = hash_bytes_per_s
-        self.holdings: Final = Holdings(journals, hypervisor)
+        self.holdings: Final = Holdings(journals, hypervisor, succession)
         self.doubts: Final = Doubts()
         self.machines: Final = Machines(host, self.holdings, memory_budget, self.doubts, offer=offer)
         self._attempts: Final = Attempts(self.holdings, self.doubts, surroundings, most_attempts)
@@ -80,8 +82,8 @@ class SourceAgent:
 
     # attempts
 
-    async def begin(self, key: AttemptKey, destination: str, terms: Terms) -> OutgoingAttempt:
-        """Open an attempt, or answer with the one that is asked again.
+    async def begin(self, key: AttemptKey, destination: str, terms: Terms) -> AnyAttempt:
+        """Open an attempt, or answer with the one that is asked again; only an update goes to this host itself.
 
         Raises:
             Refused: Another attempt is open, the machine is not as it is owed, or it is not this host's.
@@ -91,12 +93,12 @@ class SourceAgent:
             return known
         if self._stopping:
             raise Refused("stopping", f"The source agent of {self.host} is being stopped", "Ask again in a moment")
-        if destination == self.host:
+        if destination == self.host and terms.update is None:
             raise Refused("same-host", f"Machine is on {self.host} already", "Choose another destination")
         with self._attempts.beginning():
             return await self._begun(key, destination, terms)
 
-    async def _begun(self, key: AttemptKey, destination: str, terms: Terms) -> OutgoingAttempt:
+    async def _begun(self, key: AttemptKey, destination: str, terms: Terms) -> AnyAttempt:
         self.doubts.require_none(key.machine)
         holding = await self.holdings.look(self.holdings.hypervisor.of(machine_uuid(key.machine)))
         terms = msgspec.structs.replace(terms, began_at=self._wall())
@@ -126,7 +128,7 @@ class SourceAgent:
         self._attempts.drive(attempt, attempt.run())
         return attempt
 
-    async def _known(self, key: AttemptKey) -> OutgoingAttempt | None:
+    async def _known(self, key: AttemptKey) -> AnyAttempt | None:
         attempt = self._attempts.get(key.attempt)
         if attempt is None:
             return None
@@ -138,7 +140,7 @@ class SourceAgent:
             await attempt.custody.write(lambda last: with_term(last, key.term))
         return attempt
 
-    def attempt(self, key: AttemptKey) -> OutgoingAttempt:
+    def attempt(self, key: AttemptKey) -> AnyAttempt:
         """Return an attempt of this agent's life.
 
         Raises:
@@ -152,7 +154,7 @@ class SourceAgent:
 
     def readings(self) -> Sequence[Reading]:
         """Return the gauges of what is leaving."""
-        return departure_readings(self._attempts)
+        return departure_readings(each for each in self._attempts if isinstance(each, OutgoingAttempt))
 
     def burden(self) -> Burden:
         """Return how many machines are leaving at this moment."""
@@ -190,7 +192,7 @@ class SourceAgent:
             async with self.holdings.hold(key.machine) as custody:
                 await bring_to_owed(custody)
             return
-        if attempt is None or attempt.record.state is not State.RELEASED:
+        if not isinstance(attempt, OutgoingAttempt) or attempt.record.state is not State.RELEASED:
             state = "not known in this life of its agent" if attempt is None else attempt.record.state
             text = f"Attempt {key.attempt} is {state}: only a RELEASED machine, at its stop, is taken back"
             raise Refused("not-released", text, "See: viaduct doctor")

@@ -14,6 +14,7 @@ from source_agent.readings import note_end
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from source_agent.track_record import TrackRecord, shown_by
+from source_agent.updating.attempt import UpdateAttempt
 from vm_migration.errors import Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.states import State
@@ -29,6 +30,7 @@ GONE: Final = frozenset({State.RETIRED, State.LOST, State.DESTROYED})
 """Nothing of the machine belongs to this side any more."""
 _log: Final = logs.get(__name__)
 
+AnyAttempt = OutgoingAttempt | UpdateAttempt
 MakeSurroundings = Callable[[str, str, int], Surroundings]
 """What an attempt (attempt, machine, epoch) needs of its agent."""
 
@@ -45,16 +47,16 @@ class Attempts:
         self._holdings: Final = holdings
         self._doubts: Final = doubts
         self._surroundings: Final = surroundings
-        self._attempts: Final[dict[str, OutgoingAttempt]] = {}
+        self._attempts: Final[dict[str, AnyAttempt]] = {}
         self._names: Final[dict[str, str]] = {}
         self._driving: Final[dict[str, asyncio.Task[None]]] = {}
         self._telling: Final[set[asyncio.Task[None]]] = set()
 
-    def __iter__(self) -> Iterator[OutgoingAttempt]:
+    def __iter__(self) -> Iterator[AnyAttempt]:
         """Yield all of them."""
         return iter(list(self._attempts.values()))
 
-    def get(self, attempt: str | None) -> OutgoingAttempt | None:
+    def get(self, attempt: str | None) -> AnyAttempt | None:
         """Return an attempt of this life."""
         return self._attempts.get(attempt or "")
 
@@ -83,7 +85,7 @@ class Attempts:
         finally:
             self._beginning -= 1
 
-    def admit(self, custody: Custody, terms: Terms, name: str) -> OutgoingAttempt:
+    def admit(self, custody: Custody, terms: Terms, name: str) -> AnyAttempt:
         """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""
         record = custody.record
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
@@ -92,7 +94,7 @@ class Attempts:
             fixed_standstill_ms=self.track_record.fixed_ms(record.peer),
             device_bytes_per_s=self.track_record.device_bytes_per_s(record.peer) or DEVICE_BYTES_PER_S,
         )
-        attempt = OutgoingAttempt(custody, terms, around, self._holdings, self._doubts)
+        attempt = self._of_its_kind(custody, terms, around)
         while len(self._attempts) >= _KEPT:
             oldest = next((key for key, each in self._attempts.items() if not each.open), None)
             if oldest is None:
@@ -103,7 +105,11 @@ class Attempts:
         self._names[attempt.attempt] = name
         return attempt
 
-    def drive(self, attempt: OutgoingAttempt, work: Coroutine[None, None, None]) -> None:
+    def _of_its_kind(self, custody: Custody, terms: Terms, around: Surroundings) -> AnyAttempt:
+        kind = OutgoingAttempt if terms.update is None else UpdateAttempt
+        return kind(custody, terms, around, self._holdings, self._doubts)
+
+    def drive(self, attempt: AnyAttempt, work: Coroutine[None, None, None]) -> None:
         """Have an attempt come to its end, and its end told."""
         record = attempt.record
         subject: dict[str, str | int] = {"machine": record.machine, "attempt": attempt.attempt, "epoch": record.epoch}
@@ -113,14 +119,14 @@ class Attempts:
             task.add_done_callback(lambda done: self._ended(done, attempt))
         self._driving[attempt.attempt] = task
 
-    async def halt(self, attempt: OutgoingAttempt) -> None:
+    async def halt(self, attempt: AnyAttempt) -> None:
         """Have nobody drive an attempt any more; what it was doing is over when this returns."""
         task = self._driving.get(attempt.attempt)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def tell(self, attempt: OutgoingAttempt) -> None:
+    def tell(self, attempt: AnyAttempt) -> None:
         """Have an attempt's destination told how it ended."""
         task = asyncio.create_task(self._told(attempt), name=f"news of {attempt.attempt}")
         self._telling.add(task)
@@ -145,11 +151,15 @@ class Attempts:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[None], attempt: OutgoingAttempt) -> None:
+    def _ended(self, task: asyncio.Task[None], attempt: AnyAttempt) -> None:
         if self._driving.get(attempt.attempt) is task:
             del self._driving[attempt.attempt]
         if not task.cancelled() and task.exception() is not None:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
+        if isinstance(attempt, UpdateAttempt):  # which moved nothing, and has mapped no memory
+            if not attempt.open:
+                self.tell(attempt)
+            return
         # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an attempt
         # that met an error hold the mapping of the machine's RAM, also where it completed in spite of that.
         gc.collect()
@@ -161,7 +171,7 @@ class Attempts:
             note_end(progress)
             self.tell(attempt)
 
-    async def _told(self, attempt: OutgoingAttempt) -> None:
+    async def _told(self, attempt: AnyAttempt) -> None:
         try:
             await attempt.tell()
         except Exception as error:  # noqa: BLE001 - the attempt is over; its news can wait for the next start

@@ -66,7 +66,7 @@ async def settle(custody: Custody, link: LinkTo | None, key: types_pb2.AttemptKe
     if state is State.STOPPED and link is not None:
         async with link() as opened:
             return await _settle_with_destination(custody, process, opened, key)
-    return await _lose(custody, process, None, reason)
+    return await lose(custody, process, None, reason)
 
 
 async def _seen(custody: Custody) -> ProcessAnswer | InstanceGone | None:
@@ -95,7 +95,7 @@ async def take_back(custody: Custody) -> State:
     there = SideView(custody.record.attempt or "", State.LOST, Process.GONE)
     process = await custody.answer_or_proof()
     if isinstance(process, InstanceGone):
-        return await _lose(custody, process, there, "The destination lost its image, and the source's is gone")
+        return await lose(custody, process, there, "The destination lost its image, and the source's is gone")
     await custody.write(lambda last: reclaimed(last, destination=there, process=process))
     await resume_as_owed(custody)
     return State.RECLAIMED
@@ -131,7 +131,7 @@ async def bring_to_owed(custody: Custody) -> Record:
     if not isinstance(process, InstanceGone):
         await resume_as_owed(custody)
     elif custody.record.state in (State.ABORTED, State.RECLAIMED):
-        await _lose(custody, process, None, "The machine's process ended")
+        await lose(custody, process, None, "The machine's process ended")
     return custody.record
 
 
@@ -161,14 +161,19 @@ async def _settle_with_destination(
         await custody.write(lambda last: released(last, destination=there, process=gone))
         return State.RELEASED
     if decision.actions == (Action.LOSE_SOURCE,):
-        return await _lose(custody, gone, there, decision.reason)
+        return await lose(custody, gone, there, decision.reason)
     if {Action.FINISH_OR_GIVE_UP, Action.LOSE_DESTINATION} & set(decision.actions):
         await link.discard(_proof(key, custody))  # no proof of an end: the destination settles its own side with it
     code = CONTRADICTION if Action.PAGE in decision.actions else "ownership-open"
     raise Unresolved(code, f"{decision.reason} ({there.sight} at {custody.record.peer})")
 
 
-async def _lose(custody: Custody, gone: InstanceGone, destination: SideView | None, reason: str) -> State:
+async def lose(custody: Custody, gone: InstanceGone, destination: SideView | None, reason: str) -> State:
+    """Write that nobody has the machine whole, and free what is left of it; return LOST.
+
+    Raises:
+        Refused: The destination may have it.
+    """
     await custody.write(lambda last: lost(last, process=gone, destination=destination, reason=reason))
     await custody.take_away(kill=True)  # its folder counts against the host's memory, and its name is taken
     return State.LOST

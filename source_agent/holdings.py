@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from source_agent.updating.places import follow_journal, is_superseded
 from vm_migration.errors import InvalidInput, Refused, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
@@ -17,6 +18,7 @@ from vm_migration.handover.states import ABSENT, ARRIVING
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_in_use
 from vm_migration.machine.port import MachineError, MachineGone
+from vm_migration.machine.succession import NoSuccession, Succession
 from vm_migration.machine.turns import Turns
 from vm_migration.telemetry import logs
 from vmm.assembly.document_faults import InvalidDocument
@@ -38,8 +40,10 @@ class Holding:
 class Holdings:
     """Opens custodies, one at a time for each machine."""
 
-    def __init__(self, journals: Journals, hypervisor: Hypervisor) -> None:
+    def __init__(self, journals: Journals, hypervisor: Hypervisor, succession: Succession | None = None) -> None:
+        """Without `succession`, machines stay in the processes that they were created in."""
         self.hypervisor: Final = hypervisor
+        self.succession: Final[Succession] = NoSuccession() if succession is None else succession
         self.journals: Final = journals
         self._custodies: Final[dict[str, Custody]] = {}
         self._turns: Final = Turns()
@@ -130,6 +134,9 @@ class Holdings:
         if custody is not None and custody.uncertain and custody.record.closed:
             await self.drop(machine)  # opened anew, it knows again what is durable
             custody = None
+        if custody is not None and is_superseded(custody):
+            await self.drop(machine)  # it commands the process that an update has taken the machine from
+            custody = None
         if custody is not None:
             last = await asyncio.to_thread(self.journals.read_last, machine)
             if last.controller == custody.record.controller:
@@ -137,6 +144,7 @@ class Holdings:
             await self.drop(machine)
         custody = await Custody.open(self.journals, self.hypervisor, machine)
         try:
+            await follow_journal(custody, self.succession)
             if custody.process() is Process.ALIVE:
                 await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
         except BaseException:

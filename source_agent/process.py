@@ -18,6 +18,7 @@ from vm_migration.daemon.host_place import HostPlace
 from vm_migration.handover.journals import Journals
 from vm_migration.link.server import Service
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vm_migration.machine.software_succession import SoftwareSuccession
 from vm_migration.transfer.hash_rate import measure_hashing
 
 
@@ -34,6 +35,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         host=place.host,
         journals=Journals(place.state_dir / "journal"),
         hypervisor=hypervisor,
+        succession=SoftwareSuccession(place.run_dir, place.units),
         memory_budget=place.memory_budget,
         most_attempts=configuration.limits.attempts,
         offer=place.offer,

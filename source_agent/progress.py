@@ -15,17 +15,25 @@ class Phase(StrEnum):
     """Where an attempt stands; each comes once, in this order, but for the three ends."""
 
     BEGUN = "begun"
+    STARTING = "starting"
+    """Of an update: another process comes up beside the one that has the machine."""
     PRE_COPY = "pre-copy"
     STOPPING = "stopping"
+    SWITCHING = "switching"
+    """Of an update: the guest stands still, and the other process takes over."""
     VERIFYING = "verifying"
     RELEASING = "releasing"
+    RESUMING = "resuming"
+    """Of an update: the other process is told to run."""
     HANDING_OVER = "handing-over"
     COMPLETED = "completed"
     ABORTED = "aborted"
     LOST = "lost"
 
 
-CANCELLABLE: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY, Phase.STOPPING, Phase.VERIFYING})
+CANCELLABLE: Final = frozenset(
+    {Phase.BEGUN, Phase.STARTING, Phase.PRE_COPY, Phase.STOPPING, Phase.SWITCHING, Phase.VERIFYING}
+)
 ENDED: Final = frozenset({Phase.COMPLETED, Phase.ABORTED, Phase.LOST})
 
 

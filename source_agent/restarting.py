@@ -10,19 +10,19 @@ import contextlib
 import itertools
 from typing import Final
 
-from source_agent.attempts import GONE, Attempts
+from source_agent.attempts import GONE, AnyAttempt, Attempts
 from source_agent.doubts import Doubts
 from source_agent.elsewhere import Elsewhere
 from source_agent.ending import bring_to_owed
 from source_agent.giving_way import GivingWay
 from source_agent.holdings import Holdings, name_in
 from source_agent.insisting import pause_before
-from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.terms import decode
 from vm_migration.errors import Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING, State
+from vm_migration.handover.succession import update_of
 from vm_migration.telemetry import logs
 
 _PATIENCE: Final = 15.0
@@ -30,6 +30,8 @@ _PATIENCE: Final = 15.0
 _HURRY_PATIENCE: Final = 5.0
 """Seconds for which somebody who wants a machine recovered now waits for what comes of it."""
 _RETRY_EVERY: Final = 10.0
+_TOLD: Final = frozenset({State.ABORTED, State.LOST, State.RETIRED})
+"""What a destination is told of, until it has heard."""
 _log: Final = logs.get(__name__)
 
 
@@ -106,7 +108,7 @@ class Restarting:
             if await self._tried(machine, again=True):
                 return
 
-    async def _until_settled(self, attempt: OutgoingAttempt) -> None:
+    async def _until_settled(self, attempt: AnyAttempt) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 while attempt.open and attempt.record.state is not State.RELEASED and not attempt.unheard:
@@ -123,7 +125,7 @@ class Restarting:
         machine = record.machine
         if record.state in GONE:
             await self._sweep(record)
-        left = record.state in (State.ABORTED, State.LOST, State.RETIRED) and record.policy
+        left = record.policy and (record.state in _TOLD or update_of(record) is not None)
         if (record.state in LEAVING or left) and self._attempts.get(record.attempt) is None:
             async with self._holdings.hold(machine) as custody:
                 record = custody.record

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from source_agent.agent import SourceAgent
+from source_agent.attempts import AnyAttempt
 from source_agent.expectation import Estimate, Known, Sample, estimate
 from source_agent.holdings import Holding, machine_uuid
+from source_agent.obstacles import ownership_obstacles, update_obstacles
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
 from source_agent.progress import Phase
 from source_agent.report import attempt_report, blocker, machine_status, outgoing_report
 from source_agent.retaken import retaken
 from source_agent.sampling import Sampler
-from source_agent.terms import Terms, terms_of
+from source_agent.terms import Terms, terms_of, update_terms
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer
 from vm_migration.daemon.host_facts import VERSION
@@ -102,10 +104,33 @@ class SourceService(SourceServicer):
             expected=None if found is None else _expected(found, terms.profile),
         )
 
+    async def CheckUpdate(
+        self, request: source_pb2.CheckUpdateRequest, context: Context
+    ) -> source_pb2.CheckUpdateResponse:
+        """Return everything that keeps a machine in its process; nothing is changed."""
+        del context
+        holding = await self._agent.holdings.find(request.machine)
+        found = await update_obstacles(self._agent.holdings, holding, request.mode)
+        return source_pb2.CheckUpdateResponse(
+            blockers=[blocker(each) for each in found], status=machine_status(holding, self._agent.host)
+        )
+
+    async def BeginUpdate(self, request: source_pb2.BeginUpdateRequest, context: Context) -> source_pb2.BeginResponse:
+        """Have a machine go on in another process of this host; the agent then finishes or aborts alone."""
+        del context
+        key, host = attempt_key(request.key), self._agent.host
+        if not self._agent.knows(key.attempt):
+            holding = await self._agent.holdings.find(key.machine)
+            for each in await update_obstacles(self._agent.holdings, holding, request.mode):
+                hint = f"See all of it: viaduct update {holding.specification.name} --dry-run"
+                raise Refused(each.code, each.message, hint)
+        attempt = await retaken(lambda: self._agent.begin(key, host, update_terms(request.mode)))
+        return source_pb2.BeginResponse(key=attempt.key(), source=host)
+
     async def Start(self, request: source_pb2.StartRequest, context: Context) -> source_pb2.AttemptReport:
         """Start the rounds."""
         del context
-        attempt = await self._commanded(request.key)
+        attempt = await self._migrating(request.key)
         attempt.start(StartOrder(request.control_address, request.bulk_address, request.ticket))
         return await self._report(attempt)
 
@@ -137,7 +162,7 @@ class SourceService(SourceServicer):
     async def Force(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.AttemptReport:
         """Switch over at once."""
         del context
-        attempt = await self._commanded(request.key)
+        attempt = await self._migrating(request.key)
         attempt.force()
         return await self._report(attempt)
 
@@ -145,9 +170,10 @@ class SourceService(SourceServicer):
         """Change limits of a running attempt."""
         del context
         attempt = await self._commanded(request.key)
-        attempt.tune(
-            downtime_limit_ms=request.downtime_limit_ms, max_bandwidth_bytes_per_s=request.max_bandwidth_bytes_per_s
-        )
+        if request.downtime_limit_ms or request.max_bandwidth_bytes_per_s:
+            _migration(attempt).tune(
+                downtime_limit_ms=request.downtime_limit_ms, max_bandwidth_bytes_per_s=request.max_bandwidth_bytes_per_s
+            )
         return await self._report(attempt)
 
     async def DescribeOutgoing(self, request: source_pb2.AttemptRequest, context: Context) -> source_pb2.OutgoingReport:
@@ -175,14 +201,17 @@ class SourceService(SourceServicer):
         lives = None if record is None else self._agent.holdings.hypervisor.instance_lives(record.instance)
         return outgoing_report(record, key.attempt or (record and record.attempt) or "", alive=bool(lives))
 
-    async def _commanded(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
+    async def _migrating(self, message: types_pb2.AttemptKey) -> OutgoingAttempt:
+        return _migration(await self._commanded(message))
+
+    async def _commanded(self, message: types_pb2.AttemptKey) -> AnyAttempt:
         """Return the attempt that a mutating call names; the call must match the journal, and its term counts."""
         key = attempt_key(message)
         attempt = self._agent.attempt(key)
         await attempt.custody.write(lambda record: match(record, key))
         return attempt
 
-    async def _report(self, attempt: OutgoingAttempt) -> source_pb2.AttemptReport:
+    async def _report(self, attempt: AnyAttempt) -> source_pb2.AttemptReport:
         if attempt.board.progress.phase in _WORKING:  # while it stands still, nobody but the attempt asks it anything
             with contextlib.suppress(MachineError, TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
@@ -226,18 +255,17 @@ class SourceService(SourceServicer):
             raise Refused(each.code, each.message, f"See all of it: viaduct preflight {holding.specification.name}")
 
     def _ownership_blockers(self, holding: Holding, destination: str) -> list[Observation]:
-        record, found = holding.record, []
+        found = ownership_obstacles(holding)
         if destination == self._agent.host:
-            found.append(Observation(code="same-host", message=f"Machine is on {destination} already"))
-        if not record.closed:
-            text = f"Attempt {record.attempt} to {record.peer} is open ({record.state})"
-            found.append(Observation(code="attempt-open", message=text))
-        if holding.description is None:
-            found.append(Observation(code="machine-gone", message="Machine's process does not answer"))
-        if record.owns and not record.former_retired:
-            text = f"The former source has not told yet that it retired its copy of {record.machine}"
-            found.append(Observation(code="former-source-open", message=text))
+            found.insert(0, Observation(code="same-host", message=f"Machine is on {destination} already"))
         return found
+
+
+def _migration(attempt: AnyAttempt) -> OutgoingAttempt:
+    if isinstance(attempt, OutgoingAttempt):
+        return attempt
+    text = f"Attempt {attempt.attempt} is an update: it sends no memory, and has no rounds"
+    raise Refused("not-in-rounds", text, "Wait for its end, or cancel it")
 
 
 def _may_measure(context: Context) -> bool:

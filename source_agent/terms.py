@@ -6,6 +6,7 @@ import msgspec
 
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import InvalidInput
+from vm_migration.handover.succession import UpdateTerms
 from vm_migration.transfer.convergence import ConvergencePolicy, OnTimeout
 from vm_migration.transfer.profiles import BALANCED, PROFILES
 
@@ -19,6 +20,8 @@ MAX_STREAMS: Final = 16
 GRPC: Final = "grpc"
 DIRECT: Final = "direct"
 SEALED: Final = "sealed"
+_UPDATE_DOWNTIME_MS: Final = 300
+_UPDATE_TIMEOUT_MS: Final = 60_000
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     bulk_address: str = ""
     began_at: float = 0.0
     """Seconds since 1970; 0 where an earlier version began it, which did not say."""
+    update: UpdateTerms | None = None
+    """Of an attempt whose destination is another process of the host; None of a migration."""
 
     def left_ms(self, now: float) -> float:
         """Return what is left of the attempt's time at a wall-clock time, which may have been set back or forth."""
@@ -92,6 +97,17 @@ def terms_of(policy: types_pb2.Policy) -> Terms:
         transport=policy.transport or GRPC,
         profile=policy.profile or BALANCED.name,
         compression=policy.compression or "auto",
+    )
+
+
+def update_terms(mode: str) -> Terms:
+    """Return the terms of an update in a mode: nothing is sent anywhere, and only the pause has a bound."""
+    return Terms(
+        downtime_limit_ms=_UPDATE_DOWNTIME_MS,
+        timeout_ms=_UPDATE_TIMEOUT_MS,
+        force_on_timeout=False,
+        transport="",
+        update=UpdateTerms(mode),
     )
 
 

@@ -19,6 +19,10 @@ def attempt_findings(site: SiteView, pair: Pair, name: str) -> Iterator[Finding]
     """Yield what is wrong with an attempt of the machine of that name."""
     decision = pair.decision
     ended = not pair.open
+    if pair.update:
+        if pair.open:
+            yield _updating(site, pair, name)
+        return
     if Action.PAGE in decision.actions:
         yield _contradiction(pair, name)
     elif Action.RECOVER in decision.actions:
@@ -33,6 +37,15 @@ def attempt_findings(site: SiteView, pair: Pair, name: str) -> Iterator[Finding]
         yield _leaving(site, pair, name)
     else:
         yield _arriving(pair, name)
+
+
+def _updating(site: SiteView, pair: Pair, name: str) -> Finding:
+    here = pair.source_host
+    if site.hosts[here].source.error is not None:
+        text = f"{name} is in the middle of an update on {here}, and its source agent does not answer"
+        return _finding(pair, Code.HANDOVER_WAITING, text, f"Start viaduct-source-agent on {here}", host=here)
+    text = f"{name} goes on in another process on {here} ({pair.source.sight})"
+    return _finding(pair, Code.ATTEMPT_OPEN, text, f"viaduct watch {pair.attempt[:8]}", notice=True)
 
 
 def _contradiction(pair: Pair, name: str) -> Finding:

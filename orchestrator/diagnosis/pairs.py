@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.diagnosis.views import Copy, MachineView
-from vm_migration.handover.evidence import SideView, unreachable
+from vm_migration.handover.evidence import Process, SideView, unreachable
 from vm_migration.handover.record import Record
 from vm_migration.handover.recovery import Decision, decide
 from vm_migration.handover.states import ARRIVING, LEAVING, State
+from vm_migration.handover.succession import successor_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class Pair:
     def decision(self) -> Decision:
         """What follows, as far as the two sides decide it; no deadline is taken to be over."""
         return decide(self.source, self.destination)
+
+    @property
+    def update(self) -> bool:
+        """Whether the machine goes on in another process of its host."""
+        return self.source_host == self.destination_host
 
     @property
     def leaving(self) -> bool:
@@ -70,6 +76,9 @@ def _pairs(machine: MachineView) -> Iterator[Pair]:
     for host, record in machine.records.items():
         if record.attempt is None:
             continue
+        if record.peer == host:
+            yield _update(machine, host, record)
+            continue
         source, destination = (host, record.peer) if is_source(record) else (record.peer, host)
         ends = [machine.copies.get(source), machine.copies.get(destination)]
         held = [one.record for one in ends if one is not None and one.record is not None]
@@ -84,6 +93,13 @@ def _pairs(machine: MachineView) -> Iterator[Pair]:
             source=_side(ends[0], record),
             destination=_side(ends[1], record),
         )
+
+
+def _update(machine: MachineView, host: str, record: Record) -> Pair:
+    """Return an update, both sides of which are of one journal; of the new process nothing is known from outside."""
+    attempt, source = record.attempt or "", machine.copies[host].side(record.attempt or "", record.epoch)
+    there = successor_view(record, Process.UNKNOWN) if record.state in LEAVING else SideView(attempt, State.DISCARDED)
+    return Pair(machine.machine, attempt, record.epoch, record.term, host, host, source, there)
 
 
 def _side(copy: Copy | None, record: Record) -> SideView:

@@ -152,6 +152,7 @@ class AttemptDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: str
     updated: str
     retries_left: int
+    update: str | None  # the mode of an update; null: a migration
 
 
 class EvacuationLineDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from orchestrator.documents import evacuation, listings, preflight, recovery
+from orchestrator.documents import evacuation, listings, preflight, recovery, updates
 from orchestrator.documents.migration import MigrationDocument
 from orchestrator.documents.site import SiteDocument
 from vm_migration.daemon.audit_file import Line
@@ -39,6 +39,8 @@ DOCUMENTS: Final[dict[str, type[msgspec.Struct]]] = {
     "viaduct.site.v1": SiteDocument,
     "viaduct.pki.v1": listings.PkiDocument,
     "viaduct.version.v1": listings.VersionDocument,
+    "viaduct.update.v1": updates.UpdateDocument,
+    "viaduct.updates.v1": updates.UpdatesDocument,
     "viaduct.evacuation.v1": evacuation.EvacuationDocument,
     "viaduct.maintenance.v1": evacuation.MaintenanceDocument,
     "viaduct.error.v1": listings.ErrorDocument,

@@ -72,7 +72,7 @@ def show_attempts(
         (
             one.attempt[:8],
             one.name,
-            f"{one.source} -> {one.destination}",
+            f"{one.source} -> {one.destination}" if one.update is None else f"on {one.source}",
             one.phase,
             f"{one.percent} %",
             one.outcome or "",

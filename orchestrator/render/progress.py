@@ -23,14 +23,17 @@ _LINE_EVERY: Final = 5.0
 """Seconds between two plain lines of one phase."""
 _WORDS = {
     Phase.QUEUED: "waits for its turn",
-    Phase.PREFLIGHT: "asks both hosts",
+    Phase.PREFLIGHT: "asks what speaks against it",
     Phase.BEGINNING: "opens the attempt",
     Phase.PREPARING: "makes the destination's memory ready",
     Phase.BEGUN: "tracks what the guest writes",
+    Phase.STARTING: "starts another process beside the machine's own",
     Phase.PRE_COPY: "copies memory while the guest runs",
     Phase.STOPPING: "stops the guest and sends the last pages",
+    Phase.SWITCHING: "has it take over; devices go on",
     Phase.VERIFYING: "compares every page",
     Phase.RELEASING: "releases the machine: no way back from here",
+    Phase.RESUMING: "has it run the machine",
     Phase.HANDING_OVER: "hands over",
 }
 
@@ -75,9 +78,14 @@ class PlainLines:
         return plain_line(attempt)
 
 
+def way(attempt: Attempt) -> str:
+    """Return where an attempt goes, for people."""
+    return f"on {attempt.source}" if attempt.asked.update else f"{attempt.source} -> {attempt.destination}"
+
+
 def plain_line(attempt: Attempt) -> str:
     """Return an attempt as one line without colours."""
-    words = [f"{attempt.name} {attempt.source} -> {attempt.destination}: {attempt.phase}"]
+    words = [f"{attempt.name} {way(attempt)}: {attempt.phase}"]
     report = attempt.report
     if report is not None and report.rounds and not attempt.ended:
         last = report.rounds[-1]
@@ -108,7 +116,7 @@ def picture(attempt: Attempt, bars: str = BLOCKS) -> RenderableType:
     percent = percent_of(attempt)
     head = Text.assemble(
         (attempt.name, "bold"),
-        f"  {attempt.source} -> {attempt.destination}  ",
+        f"  {way(attempt)}  ",
         (attempt.phase.value, "cyan"),
         f"  {_WORDS.get(attempt.phase, '')}",
     )

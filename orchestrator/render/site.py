@@ -107,7 +107,7 @@ def _flights(attempts: Sequence[Attempt]) -> Table:
         last = report.rounds[-1] if report is not None and report.rounds else None
         table.add_row(
             one.name,
-            f"{one.source} > {one.destination}",
+            _way(one),
             Text(one.phase.value, style="cyan"),
             f"{percent_of(one)} %",
             "" if report is None else size(report.remaining_bytes),
@@ -116,6 +116,10 @@ def _flights(attempts: Sequence[Attempt]) -> Table:
             _downtime(one),
         )
     return table
+
+
+def _way(one: Attempt) -> str:
+    return f"on {one.source}" if one.asked.update else f"{one.source} > {one.destination}"
 
 
 def _downtime(one: Attempt) -> Text:
@@ -128,7 +132,7 @@ def _downtime(one: Attempt) -> Text:
 def _queue(attempts: Sequence[Attempt]) -> Table:
     table = _table("", "way", "priority", "for")
     for one in attempts:
-        table.add_row(one.name, f"{one.source} > {one.destination}", str(one.priority), one.reason)
+        table.add_row(one.name, _way(one), str(one.priority), one.reason)
     return table
 
 

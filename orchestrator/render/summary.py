@@ -10,6 +10,7 @@ from orchestrator.render.choice import show_choice
 from orchestrator.render.forecast import all_alike, beside_outcome, foretold, in_all, standing_still
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
+from orchestrator.render.updates import show_update
 from orchestrator.result import has_range, rounds_closed
 from vm_migration.api.v1 import types_pb2
 
@@ -18,6 +19,9 @@ _STYLE = {Outcome.COMPLETED: "green", Outcome.CANCELLED: "yellow", Outcome.REFUS
 
 def show_result(console: Console, attempt: Attempt) -> None:
     """Print one attempt."""
+    if attempt.asked.update:
+        show_update(console, attempt)
+        return
     outcome = attempt.outcome
     style = _STYLE.get(outcome, "red") if outcome is not None else "cyan"
     words = outcome.value if outcome is not None else f"open: {attempt.phase}"

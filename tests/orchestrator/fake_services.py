@@ -61,6 +61,24 @@ class FakeSource(SourceServicer):
             requirements=types.Requirements(machine=status.machine, name=status.name, ram_bytes=status.ram_bytes),
         )
 
+    async def CheckUpdate(self, request: source.CheckUpdateRequest, context: object) -> source.CheckUpdateResponse:
+        self.world.calls.append(f"CheckUpdate {request.mode}")
+        status = self.world.find(request.machine, self.host)
+        return source.CheckUpdateResponse(blockers=self.world.script.blockers, status=status)
+
+    async def BeginUpdate(self, request: source.BeginUpdateRequest, context: object) -> source.BeginResponse:
+        self.world.calls.append(f"BeginUpdate {self.host}")
+        if self.world.script.begin_error is not None:
+            raise self.world.script.begin_error
+        status = self.world.machines[request.key.machine]
+        attempt = self.world.attempts.get(request.key.attempt)
+        if attempt is None:
+            begin = source.BeginRequest(key=request.key, destination=self.host)
+            attempt = FakeAttempt(self.world, begin, status.epoch + 1)
+            self.world.attempts[request.key.attempt] = attempt
+            attempt.task = asyncio.create_task(attempt.update())
+        return source.BeginResponse(key=attempt.report.key, source=self.host)
+
     async def Start(self, request: source.StartRequest, context: object) -> source.AttemptReport:
         self.world.calls.append(f"Start {request.control_address}")
         attempt = self._commanded(request.key)

@@ -10,6 +10,7 @@ from vm_migration.api.v1 import types_pb2 as types
 from vm_migration.errors import InvalidInput, MigrationError
 
 _WAY = ("begun", "pre-copy", "stopping", "verifying", "releasing", "handing-over")
+UPDATE_WAY = ("begun", "starting", "switching", "releasing", "resuming")
 
 
 @dataclass
@@ -105,7 +106,7 @@ class FakeAttempt:
             report.phase, report.outcome, report.state = phase, outcome, state
             report.sequence += 1
             report.percent = 100 if outcome else 50
-            report.cancel_allowed = not outcome and phase not in {"releasing", "handing-over"}
+            report.cancel_allowed = not outcome and phase not in {"releasing", "resuming", "handing-over"}
             if phase == "pre-copy":
                 report.rounds.append(
                     types.Round(round=1, dirty_pages=262144, sent_pages=262000, zero_pages=144, ms=5.0)
@@ -133,6 +134,25 @@ class FakeAttempt:
         machine_status = self.world.machines[report.key.machine]
         machine_status.host, machine_status.epoch = report.destination, report.key.epoch
         await self.become("completed", outcome="completed", state="RETIRED")
+
+    async def update(self) -> None:
+        """Go the whole way of an update, as the script says."""
+        script = self.world.script
+        for phase in UPDATE_WAY:
+            await self.become(phase)
+            if phase == script.hold_at:
+                script.reached.set()
+                await script.go.wait()
+            if phase == "switching" and script.ends_with != "completed":
+                await self._fail(script.ends_with)
+                return
+        report = self.report
+        report.downtime.CopyFrom(
+            types.Downtime(downtime_ms=9, device_state_ms=5, verify_ms=1, handoff_ms=1, resume_ms=2)
+        )
+        report.total_ms = 812.5
+        self.world.machines[report.key.machine].epoch = report.key.epoch + 1
+        await self.become("completed", outcome="completed", state="RECLAIMED")
 
     async def _fail(self, how: str) -> None:
         code = {"failed": "verify-mismatch", "lost": "process-gone"}[how]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from source_agent.agent import SourceAgent
-from source_agent.outgoing_attempt import Surroundings
+from source_agent.outgoing_attempt import OutgoingAttempt, Surroundings
 from source_agent.progress import Outcome, Phase
 from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
 from tests.source_agent.departures import SPECIFICATION, TERMS, A, B, leaving
@@ -96,6 +96,7 @@ async def test_no_more_attempts_are_begun_than_may_be_open(adopted: Adopt) -> No
     assert refusal.value.code == "too-many-attempts"
     assert await agent.begin(KEY, "host-b", TERMS) is attempt
     assert agent.burden() == Burden(1)
+    assert isinstance(attempt, OutgoingAttempt)
     attempt.cancel()
     await until(attempt, Phase.ABORTED)
     assert agent.burden() == Burden(0)

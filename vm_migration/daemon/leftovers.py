@@ -21,6 +21,7 @@ from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import MigrationError
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.states import ABSENT
+from vm_migration.handover.succession import update_of
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.run_directory import Instance, ProcessId, lives
 
@@ -64,6 +65,8 @@ def leftovers(journals: Journals, hypervisor: Hypervisor, run_dir: Path) -> list
         else:
             found.append(types_pb2.Leftover(machine=machine, kind="folder", path=str(place.path)))
     for process in processes:
+        if process.machine in listed and process.kind == "vmm" and _updating(journals, process.machine):
+            continue  # of the two that have the machine in turn, one is listed
         if process.machine not in launching and not _listed(process.pid, listed.get(process.machine)):
             leftover = types_pb2.Leftover(
                 machine=process.machine, kind=process.kind, pid=process.pid, path=process.path
@@ -99,6 +102,14 @@ def _here(journals: Journals, machine: str) -> bool:
         return journals.read_last(machine).state not in ABSENT
     except MigrationError:
         return True
+
+
+def _updating(journals: Journals, machine: str) -> bool:
+    try:
+        record = journals.read_last(machine)
+    except MigrationError:
+        return False
+    return not record.closed and update_of(record) is not None
 
 
 def _listed(pid: int, instance: Instance | None) -> bool:

@@ -434,6 +434,34 @@ class SubmitMigrationRequest(_message.Message):
 Global___SubmitMigrationRequest: _TypeAlias = SubmitMigrationRequest  # noqa: Y015
 
 @_typing.final
+class SubmitUpdateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.str
+    """UUID drawn by the caller, so that asking twice is asking once"""
+    machine: _builtins.str
+    """UUID or name"""
+    mode: _builtins.str
+    """transfer | exec | reboot"""
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.str = ...,
+        machine: _builtins.str = ...,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "machine", b"machine", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubmitUpdateRequest: _TypeAlias = SubmitUpdateRequest  # noqa: Y015
+
+@_typing.final
 class AttemptName(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -558,6 +586,7 @@ class AttemptRecord(_message.Message):
     RETRIES_LEFT_FIELD_NUMBER: _builtins.int
     EARLIER_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_FIELD_NUMBER: _builtins.int
+    UPDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -579,6 +608,8 @@ class AttemptRecord(_message.Message):
     retries_left: _builtins.int
     next_attempt: _builtins.str
     """the attempt that repeats this one; empty when none does"""
+    update: _builtins.str
+    """the mode of an update; empty: a migration"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -630,10 +661,11 @@ class AttemptRecord(_message.Message):
         retries_left: _builtins.int = ...,
         earlier: _abc.Iterable[_builtins.str] | None = ...,
         next_attempt: _builtins.str = ...,
+        update: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "expected", b"expected", "key", b"key", "policy", b"policy", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "earlier", b"earlier", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "next_attempt", b"next_attempt", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "retries_left", b"retries_left", "shared_clock", b"shared_clock", "source", b"source", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "destination", b"destination", "driver", b"driver", "earlier", b"earlier", "error", b"error", "events", b"events", "expected", b"expected", "key", b"key", "name", b"name", "next_attempt", b"next_attempt", "outcome", b"outcome", "phase", b"phase", "policy", b"policy", "prepare_ms", b"prepare_ms", "priority", b"priority", "reason", b"reason", "report", b"report", "retries_left", b"retries_left", "shared_clock", b"shared_clock", "source", b"source", "update", b"update", "updated_at", b"updated_at", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,11 @@ class OrchestratorStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitMigrationRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
                 _registered_method=True)
+        self.SubmitUpdate = channel.unary_unary(
+                '/vm_migration.api.v1.Orchestrator/SubmitUpdate',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitUpdateRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/vm_migration.api.v1.Orchestrator/ListAttempts',
                 request_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListAttemptsRequest.SerializeToString,
@@ -113,6 +118,14 @@ class OrchestratorServicer:
 
     def SubmitMigration(self, request, context):
         """Checked on both sides and queued; refused before any side effect. The same attempt asked again is answered with
+        its state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitUpdate(self, request, context):
+        """A machine goes on in another process of its host. Checked and queued; the same attempt asked again is answered with
         its state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -213,6 +226,11 @@ def add_OrchestratorServicer_to_server(servicer, server):
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitMigrationRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
             ),
+            'SubmitUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitUpdate,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitUpdateRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.SerializeToString,
+            ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.ListAttemptsRequest.FromString,
@@ -306,6 +324,33 @@ class Orchestrator:
             target,
             '/vm_migration.api.v1.Orchestrator/SubmitMigration',
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitMigrationRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Orchestrator/SubmitUpdate',
+            vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.SubmitUpdateRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_orchestrator__pb2.AttemptRecord.FromString,
             options,
             channel_credentials,

@@ -37,6 +37,10 @@ class OrchestratorStub:
     """Checked on both sides and queued; refused before any side effect. The same attempt asked again is answered with
     its state.
     """
+    SubmitUpdate: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.SubmitUpdateRequest, _orchestrator_pb2.AttemptRecord]
+    """A machine goes on in another process of its host. Checked and queued; the same attempt asked again is answered with
+    its state.
+    """
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListAttemptsRequest, _orchestrator_pb2.ListAttemptsResponse]
     GetAttempt: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]
     WatchAttempt: _grpc.UnaryStreamMultiCallable[_orchestrator_pb2.AttemptName, _orchestrator_pb2.AttemptRecord]
@@ -67,6 +71,10 @@ class OrchestratorAsyncStub(OrchestratorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitMigration: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SubmitMigrationRequest, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
     """Checked on both sides and queued; refused before any side effect. The same attempt asked again is answered with
+    its state.
+    """
+    SubmitUpdate: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SubmitUpdateRequest, _orchestrator_pb2.AttemptRecord]  # type: ignore[assignment]
+    """A machine goes on in another process of its host. Checked and queued; the same attempt asked again is answered with
     its state.
     """
     ListAttempts: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListAttemptsRequest, _orchestrator_pb2.ListAttemptsResponse]  # type: ignore[assignment]
@@ -102,6 +110,16 @@ class OrchestratorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]:
         """Checked on both sides and queued; refused before any side effect. The same attempt asked again is answered with
+        its state.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitUpdate(
+        self,
+        request: _orchestrator_pb2.SubmitUpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.AttemptRecord, _abc.Awaitable[_orchestrator_pb2.AttemptRecord]]:
+        """A machine goes on in another process of its host. Checked and queued; the same attempt asked again is answered with
         its state.
         """
 

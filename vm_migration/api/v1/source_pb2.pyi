@@ -205,6 +205,83 @@ class BeginResponse(_message.Message):
 Global___BeginResponse: _TypeAlias = BeginResponse  # noqa: Y015
 
 @_typing.final
+class CheckUpdateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACHINE_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    machine: _builtins.str
+    """UUID or name"""
+    mode: _builtins.str
+    """transfer | exec | reboot"""
+    def __init__(
+        self,
+        *,
+        machine: _builtins.str = ...,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckUpdateRequest: _TypeAlias = CheckUpdateRequest  # noqa: Y015
+
+@_typing.final
+class CheckUpdateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blocker]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Blocker]: ...
+    @_builtins.property
+    def status(self) -> _types_pb2.MachineStatus: ...
+    def __init__(
+        self,
+        *,
+        blockers: _abc.Iterable[_types_pb2.Blocker] | None = ...,
+        warnings: _abc.Iterable[_types_pb2.Blocker] | None = ...,
+        status: _types_pb2.MachineStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "status", b"status", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckUpdateResponse: _TypeAlias = CheckUpdateResponse  # noqa: Y015
+
+@_typing.final
+class BeginUpdateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    @_builtins.property
+    def key(self) -> _types_pb2.AttemptKey:
+        """epoch 0: the source draws it"""
+
+    def __init__(
+        self,
+        *,
+        key: _types_pb2.AttemptKey | None = ...,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginUpdateRequest: _TypeAlias = BeginUpdateRequest  # noqa: Y015
+
+@_typing.final
 class StartRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -332,7 +409,9 @@ class AttemptReport(_message.Message):
     state: _builtins.str
     """the journal's last state"""
     phase: _builtins.str
-    """begun | pre-copy | stopping | verifying | releasing | handing-over | completed | aborted | lost"""
+    """begun | pre-copy | stopping | verifying | releasing | handing-over | completed | aborted | lost; an update goes
+    begun | starting | switching | releasing | resuming | completed
+    """
     reason: _builtins.str
     """what the phase waits for"""
     outcome: _builtins.str

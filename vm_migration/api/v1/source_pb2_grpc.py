@@ -46,6 +46,16 @@ class SourceStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.FromString,
                 _registered_method=True)
+        self.CheckUpdate = channel.unary_unary(
+                '/vm_migration.api.v1.Source/CheckUpdate',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateResponse.FromString,
+                _registered_method=True)
+        self.BeginUpdate = channel.unary_unary(
+                '/vm_migration.api.v1.Source/BeginUpdate',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginUpdateRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.FromString,
+                _registered_method=True)
         self.Start = channel.unary_unary(
                 '/vm_migration.api.v1.Source/Start',
                 request_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.StartRequest.SerializeToString,
@@ -106,6 +116,21 @@ class SourceServicer:
 
     def Begin(self, request, context):
         """Journals OUTGOING. The same attempt asked again is answered with its state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckUpdate(self, request, context):
+        """No side effect. Everything that keeps a machine in its process, at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginUpdate(self, request, context):
+        """Journals OUTGOING to the host itself: the machine goes on in another process there. The source agent then finishes
+        or aborts alone. The same attempt asked again is answered with its state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +206,16 @@ def add_SourceServicer_to_server(servicer, server):
             'Begin': grpc.unary_unary_rpc_method_handler(
                     servicer.Begin,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.SerializeToString,
+            ),
+            'CheckUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckUpdate,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateResponse.SerializeToString,
+            ),
+            'BeginUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginUpdate,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginUpdateRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.SerializeToString,
             ),
             'Start': grpc.unary_unary_rpc_method_handler(
@@ -283,6 +318,60 @@ class Source:
             target,
             '/vm_migration.api.v1.Source/Begin',
             vm__migration_dot_api_dot_v1_dot_source__pb2.BeginRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Source/CheckUpdate',
+            vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_source__pb2.CheckUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Source/BeginUpdate',
+            vm__migration_dot_api_dot_v1_dot_source__pb2.BeginUpdateRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_source__pb2.BeginResponse.FromString,
             options,
             channel_credentials,

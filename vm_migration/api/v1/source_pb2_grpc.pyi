@@ -38,6 +38,12 @@ class SourceStub:
     """No side effect. Every blocker and warning at once, and what the attempt is expected to take."""
     Begin: _grpc.UnaryUnaryMultiCallable[_source_pb2.BeginRequest, _source_pb2.BeginResponse]
     """Journals OUTGOING. The same attempt asked again is answered with its state."""
+    CheckUpdate: _grpc.UnaryUnaryMultiCallable[_source_pb2.CheckUpdateRequest, _source_pb2.CheckUpdateResponse]
+    """No side effect. Everything that keeps a machine in its process, at once."""
+    BeginUpdate: _grpc.UnaryUnaryMultiCallable[_source_pb2.BeginUpdateRequest, _source_pb2.BeginResponse]
+    """Journals OUTGOING to the host itself: the machine goes on in another process there. The source agent then finishes
+    or aborts alone. The same attempt asked again is answered with its state.
+    """
     Start: _grpc.UnaryUnaryMultiCallable[_source_pb2.StartRequest, _source_pb2.AttemptReport]
     """Starts the rounds; the source agent then finishes or aborts alone, within the policy that Begin carried."""
     GetAttempt: _grpc.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]
@@ -62,6 +68,12 @@ class SourceAsyncStub(SourceStub):
     """No side effect. Every blocker and warning at once, and what the attempt is expected to take."""
     Begin: _aio.UnaryUnaryMultiCallable[_source_pb2.BeginRequest, _source_pb2.BeginResponse]  # type: ignore[assignment]
     """Journals OUTGOING. The same attempt asked again is answered with its state."""
+    CheckUpdate: _aio.UnaryUnaryMultiCallable[_source_pb2.CheckUpdateRequest, _source_pb2.CheckUpdateResponse]  # type: ignore[assignment]
+    """No side effect. Everything that keeps a machine in its process, at once."""
+    BeginUpdate: _aio.UnaryUnaryMultiCallable[_source_pb2.BeginUpdateRequest, _source_pb2.BeginResponse]  # type: ignore[assignment]
+    """Journals OUTGOING to the host itself: the machine goes on in another process there. The source agent then finishes
+    or aborts alone. The same attempt asked again is answered with its state.
+    """
     Start: _aio.UnaryUnaryMultiCallable[_source_pb2.StartRequest, _source_pb2.AttemptReport]  # type: ignore[assignment]
     """Starts the rounds; the source agent then finishes or aborts alone, within the policy that Begin carried."""
     GetAttempt: _aio.UnaryUnaryMultiCallable[_source_pb2.AttemptRequest, _source_pb2.AttemptReport]  # type: ignore[assignment]
@@ -95,6 +107,24 @@ class SourceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_source_pb2.BeginResponse, _abc.Awaitable[_source_pb2.BeginResponse]]:
         """Journals OUTGOING. The same attempt asked again is answered with its state."""
+
+    @_abc_1.abstractmethod
+    def CheckUpdate(
+        self,
+        request: _source_pb2.CheckUpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_source_pb2.CheckUpdateResponse, _abc.Awaitable[_source_pb2.CheckUpdateResponse]]:
+        """No side effect. Everything that keeps a machine in its process, at once."""
+
+    @_abc_1.abstractmethod
+    def BeginUpdate(
+        self,
+        request: _source_pb2.BeginUpdateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_source_pb2.BeginResponse, _abc.Awaitable[_source_pb2.BeginResponse]]:
+        """Journals OUTGOING to the host itself: the machine goes on in another process there. The source agent then finishes
+        or aborts alone. The same attempt asked again is answered with its state.
+        """
 
     @_abc_1.abstractmethod
     def Start(

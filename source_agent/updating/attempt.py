@@ -1,0 +1,261 @@
+"""One update at its host, from Begin to its end; the agent finishes or aborts it alone.
+
+::
+
+    begun --> starting --> switching --> releasing --> resuming --> completed
+      |          |             |                          |
+      '----------'-------------'--> aborted               '--> aborted, where the new process has gone
+
+Up to the release the work is one task that can be cancelled at any point (source_agent.updating.course); past it,
+nothing cancels, and what an end needs is repeated until it succeeds (source_agent.updating.ending).
+"""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Final
+
+from source_agent.account import Account
+from source_agent.doubts import Doubts, keep_still
+from source_agent.handing_over import release, retire
+from source_agent.holdings import Holdings
+from source_agent.outcome import failure_of, text_of, unexpected
+from source_agent.patience import Patience
+from source_agent.progress import CANCELLABLE, ENDED, Phase, ProgressBoard
+from source_agent.surroundings import Surroundings
+from source_agent.terms import Terms
+from source_agent.updating.course import Course, TakenOver
+from source_agent.updating.ending import UpdateEnding
+from vm_migration.api.v1 import types_pb2
+from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.evidence import SideView
+from vm_migration.handover.record import Record
+from vm_migration.handover.states import State
+from vm_migration.handover.succession import went_over
+from vm_migration.machine.port import MachineError
+from vm_migration.telemetry import logs
+from vm_migration.transfer.downtime import Boundaries, Downtime, downtime
+from vmm.process.control import Description
+
+_log: Final = logs.get(__name__)
+
+
+class UpdateAttempt:
+    """Drives one update; `board` shows it."""
+
+    def __init__(
+        self,
+        custody: Custody,
+        terms: Terms,
+        around: Surroundings,
+        holdings: Holdings,
+        doubts: Doubts | None = None,
+    ) -> None:
+        self.described: Description | None = None
+        self.unheard: Final = False
+        """Nobody else is asked."""
+        self._account: Final = Account(custody, terms, around, holdings, doubts)
+        self._patience: Final = Patience(self._account)
+        self._course: Final = Course(self._account, holdings.succession)
+        self._ending: Final = UpdateEnding(self._account, holdings.hypervisor, holdings.succession)
+        self._until_ready: asyncio.Task[TakenOver] | None = None
+        self._cancelled = False
+        self._decided: Final = asyncio.Event()
+        """An end is durable, or the release."""
+
+    @property
+    def custody(self) -> Custody:
+        """The machine in this agent's hands."""
+        return self._account.custody
+
+    @property
+    def attempt(self) -> str:
+        """Which attempt."""
+        return self._account.attempt
+
+    @property
+    def terms(self) -> Terms:
+        """Under what it runs."""
+        return self._account.terms
+
+    @property
+    def board(self) -> ProgressBoard:
+        """Where it is shown."""
+        return self._account.board
+
+    @property
+    def record(self) -> Record:
+        """The last record of the machine's journal that speaks of this attempt."""
+        return self._account.record
+
+    @property
+    def open(self) -> bool:
+        """Whether the attempt has not come to an end."""
+        return self._account.now.phase not in ENDED
+
+    def key(self) -> types_pb2.AttemptKey:
+        """Return the attempt's key, as the journal has it."""
+        return self._account.key()
+
+    # the orchestrator's hands
+
+    async def cancelled(self, longest: float) -> None:
+        """End the attempt and wait until ABORTED is durable, or for so many seconds: the wish stands then.
+
+        Raises:
+            Refused: It is past the point of no return, or ended otherwise.
+        """
+        self.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest):
+                await self._decided.wait()
+        if self.record.state is State.RELEASED or went_over(self.record):
+            raise self._past_return_already()
+
+    def cancel(self) -> None:
+        """Wish for the attempt's end; asked again, nothing changes.
+
+        Raises:
+            Refused: It is past the point of no return, or ended otherwise.
+        """
+        phase = self._account.now.phase
+        if self._cancelled or phase is Phase.ABORTED:
+            return
+        if phase not in CANCELLABLE:
+            raise self._past_return_already()
+        self._cancelled = True
+        self._account.waiting("was cancelled, and ends")
+        self._patience.hurry()
+        if self._until_ready is not None:
+            self._until_ready.cancel()
+
+    def note_peer(self, sequence: int) -> None:
+        """Take what a destination says of its journal; an update has none, and nothing is noted."""
+
+    def hurry(self) -> None:
+        """Have whatever is waited for tried again now."""
+        self._patience.hurry()
+
+    # the work
+
+    async def run(self) -> None:
+        """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
+        try:
+            taken_over = await self._readied()
+            # Between the last look at a cancel and the write of RELEASED nothing is waited for.
+            self._account.enter(Phase.RELEASING, "gives the machine to the new process: RELEASED is being written")
+            await release(self.custody, self.attempt, taken_over.stop.pause, taken_over.process)
+        except asyncio.CancelledError:
+            if not self._cancelled or _halted():
+                raise
+            failure: MigrationError = _as_asked()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
+            failure = self._failure(error)
+        else:
+            self._decided.set()
+            self._account.enter(Phase.RESUMING, "has the new process run the machine")
+            await self._end(_gone_again(), taken_over)
+            return
+        finally:
+            self._until_ready = None
+        self._account.put(replace(self._account.now, failure=text_of(failure)))
+        await self._end(failure, None)
+
+    async def recover(self) -> None:
+        """Bring an update of an earlier life of this agent to the end that both processes allow."""
+        text = "The source agent was restarted during the update"
+        await self._end(AttemptFailed("agent-restarted", text, "Update it again"), None)
+
+    def show_outcome(self) -> None:
+        """Show what the journal says of an update of an earlier life that is over."""
+        record = self.record
+        if went_over(record):
+            self._account.show_completed()
+        else:
+            failure = AttemptFailed("attempt-failed", record.reason or "The update failed", "Update it again")
+            self._account.show_end(failure, record.state)
+
+    async def tell(self) -> None:
+        """End what an earlier life left; nobody is waiting for news of an update."""
+        await self._ending.clear()
+
+    async def give_way(self, owner: SideView) -> None:
+        """Retire this host's copy of a machine that an operator took elsewhere; nobody may be driving the attempt."""
+        await self._ending.clear()
+        await keep_still(self.custody)
+        text = f"An operator gave the machine to another host, at epoch {owner.highest_epoch}"
+        await self._patience.insist(lambda: retire(self.custody, owner, text))
+        self._account.show_end(AttemptFailed("taken-elsewhere", text, "See: viaduct doctor"), State.RETIRED)
+
+    async def _readied(self) -> TakenOver:
+        self._until_ready = asyncio.create_task(self._course.run(), name=f"update {self.attempt}")
+        if self._cancelled:
+            self._until_ready.cancel()
+        found = await self._until_ready
+        if self._cancelled:  # the wish came after the task's last step, and before the release
+            raise _as_asked()
+        return found
+
+    async def _end(self, failure: MigrationError, taken_over: TakenOver | None) -> None:
+        account = self._account
+        if account.record.state is State.OUTGOING:  # no record names the new process, or ever will
+            await self._course.end()
+        try:
+            state = await self._patience.insist(lambda: self._ending.come_to(failure.message, self._course.following))
+        except Stale as error:
+            _log.error("somebody else has the machine in hand", attempt=self.attempt, reason=error.message)
+            account.waiting(f"this agent has no say any more: {error.message}")
+            return
+        self._decided.set()
+        await self._course.let_go()
+        with contextlib.suppress(MachineError):
+            self.described = await self.custody.port.describe()
+        if not went_over(account.record):
+            account.show_end(failure, state)
+            return
+        shown = replace(account.now, failure=None, total_ms=account.elapsed_ms())
+        if taken_over is not None and self._ending.ran_ns:
+            shown = replace(shown, downtime=_standstill(taken_over, self._ending))
+        account.put(shown)
+        account.show_completed()
+
+    def _failure(self, error: BaseException) -> MigrationError:
+        failure = failure_of(error, cancelled=self._cancelled)
+        if failure is None:
+            _log.error("update failed by our own fault", attempt=self.attempt, exc_info=error)
+            failure = unexpected(error)
+        return _as_asked() if isinstance(failure, Cancelled) else failure
+
+    def _past_return_already(self) -> Refused:
+        text = f"Update {self.attempt} is {self._account.now.phase}: the machine is its new process's"
+        return Refused("past-return", text, "Wait for its end")
+
+
+def _standstill(taken_over: TakenOver, ending: UpdateEnding) -> Downtime:
+    """Return the parts of the standstill: handing over, writing that it is ready, giving it away, running."""
+    boundaries = Boundaries(
+        stopped=taken_over.stop.last_executed_ns,
+        paused=taken_over.stop.last_executed_ns,
+        last_round=taken_over.stop.last_executed_ns,
+        device_state=taken_over.handed_ns,
+        verified=taken_over.ready_ns,
+        handed_off=ending.owned_ns,
+        resumed=ending.ran_ns,
+    )
+    return downtime(boundaries, shared_clock=True)
+
+
+def _as_asked() -> Cancelled:
+    return Cancelled("cancelled", "Update was cancelled", "The machine runs in the process that it had")
+
+
+def _gone_again() -> AttemptFailed:
+    text = "The new process ended before it was told to run the machine"
+    return AttemptFailed("successor-lost", text, "The machine runs in the process that it had; update it again")
+
+
+def _halted() -> bool:
+    """Tell whether the task that runs was itself cancelled, and not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,123 @@
+"""The way of an update up to its release: another process comes up beside the machine's own, and takes it over.
+
+::
+
+    OUTGOING  start -> offer -> prepared     the guest runs
+              hand over -> ready             the guest stands still, devices work
+    STOPPED   both processes named           the new one has everything, and outlives this agent from here on
+
+Nothing of it is in the way of going back: until the release the old process has its machine again when it is told to.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from source_agent.account import Account
+from source_agent.progress import Phase
+from source_agent.terms import Terms, encode
+from vm_migration.errors import AttemptFailed, Refused
+from vm_migration.handover.departure import pause_bound_ms, stopped
+from vm_migration.handover.evidence import ProcessAnswer
+from vm_migration.handover.record import Record
+from vm_migration.handover.succession import UpdateTerms
+from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.port import LaunchFailed, MachinePort, MachineRefused, Stop
+from vm_migration.machine.succession import Succession, Successor, Updatable
+
+TAKE_OVER_SECONDS: Final = 5.0
+"""For which the guest may stand still while the other process takes over; tens of milliseconds are usual."""
+_HINT: Final = "The machine runs in the process that it had; see vmm.log in its folder of the run directory"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """The other process has everything and runs nothing; `handed_ns` and `ready_ns` are on the loop's clock."""
+
+    stop: Stop
+    process: ProcessAnswer
+    """The old one's."""
+    handed_ns: int
+    ready_ns: int
+
+
+class Course:
+    """One update's, for as long as it can be given up."""
+
+    def __init__(self, account: Account, succession: Succession) -> None:
+        self.following: MachinePort | None = None
+        """The port to the new process, attached."""
+        self._account: Final = account
+        self._succession: Final = succession
+        self._successor: Successor | None = None
+
+    async def run(self) -> TakenOver:
+        """Go the whole way.
+
+        Raises:
+            AttemptFailed: The other process did not come up, or did not take over.
+            MachineError, MigrationError: A process or the journal failed otherwise.
+        """
+        account = self._account
+        account.enter(Phase.STARTING, "starts a process of the installed version; the guest runs")
+        port = account.custody.port
+        if not isinstance(port, Updatable):
+            raise not_of_that_kind(account.record.machine)
+        try:
+            self._successor = successor = await self._succession.start(account.custody.place)
+            await port.offer_update(successor.path)
+            await successor.prepared()
+        except (LaunchFailed, MachineRefused) as error:
+            raise AttemptFailed("successor-not-prepared", str(error), _HINT) from error
+        account.enter(Phase.SWITCHING, "hands the machine over; the guest stands still, its devices work")
+        try:
+            stop = await port.hand_over(TAKE_OVER_SECONDS)
+            handed_ns = loop_ns()
+            name = await successor.ready()
+        except (LaunchFailed, MachineRefused) as error:
+            raise AttemptFailed("not-taken-over", str(error), _HINT) from error
+        process = await self._seen(stop, name)
+        await account.custody.write(lambda last: self._stopped(last, stop, name))
+        account.terms = _with_processes(account.terms, account.record.instance, name)
+        successor.keep()  # from the release on, whoever comes next must find it
+        return TakenOver(stop, process, handed_ns, loop_ns())
+
+    async def end(self) -> None:
+        """End the new process, where one was started: it is not to have the machine."""
+        if self._successor is not None:
+            await self._successor.end()
+
+    async def let_go(self) -> None:
+        """Let go of the new process; one that was not kept ends."""
+        if self._successor is not None:
+            self._successor.close()
+        if self.following is not None:
+            await self.following.close()
+
+    async def _seen(self, stop: Stop, name: str) -> ProcessAnswer:
+        """Command the new process, and return what the old one answers once both are seen to stand at the stop."""
+        account, record = self._account, self._account.record
+        self.following = self._succession.connect(account.custody.place)
+        there = await self.following.attach(record.epoch, record.controller)
+        if there.run_state != "incoming" or there.pause != stop.pause or not name.endswith(f":{there.instance}"):
+            text = f"The new process is {there.run_state} at stop {there.pause}, not waiting at stop {stop.pause}"
+            raise AttemptFailed("not-taken-over", text, _HINT)
+        return await account.custody.answer()
+
+    def _stopped(self, last: Record, stop: Stop, name: str) -> Record:
+        terms = self._account.terms
+        following = stopped(last, pause=stop.pause, bound_ms=pause_bound_ms(terms.downtime_limit_ms))
+        return msgspec.structs.replace(following, policy=encode(_with_processes(terms, last.instance, name)))
+
+
+def not_of_that_kind(machine: str) -> Refused:
+    """Return the refusal of a machine whose process hands nothing over."""
+    text = f"The process of machine {machine} is of a kind or version that hands no machine over"
+    return Refused("process-not-updatable", text, "Migrate it to a host of this version")
+
+
+def _with_processes(terms: Terms, predecessor: str, successor: str) -> Terms:
+    mode = "transfer" if terms.update is None else terms.update.mode
+    update = UpdateTerms(mode=mode, predecessor=predecessor, successor=successor)
+    return msgspec.structs.replace(terms, update=update)

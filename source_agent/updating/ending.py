@@ -1,0 +1,135 @@
+"""What an update comes to: decided by the table of vm_migration.handover.recovery, as a migration's end is.
+
+::
+
+    before RELEASED   old process alive   ABORTED durable, then it has its machine again
+                      gone                LOST, or RELEASED where the new one has everything
+    RELEASED          new process alive   RECLAIMED in it, then it runs
+                      gone                RECLAIMED in the old one, or LOST
+
+Both processes are of this host, so that one agent sees both, and nobody is waited for. The process that is not the
+machine's own has ended, or has confirmed that it never runs it at that epoch, before the other is told to run. Each
+step is idempotent, and repeated until it succeeds: whoever comes next goes on from the journal.
+"""
+
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from source_agent.account import Account
+from source_agent.ending import bring_to_owed, lose, settle, take_back
+from source_agent.handing_over import fence_off
+from source_agent.updating.places import is_superseded
+from vm_migration.errors import Stale, Unreachable
+from vm_migration.handover.custody import Custody
+from vm_migration.handover.departure import released
+from vm_migration.handover.evidence import InstanceGone, Process, SideView, view
+from vm_migration.handover.recovery import Action, decide
+from vm_migration.handover.states import LEAVING, State
+from vm_migration.handover.succession import other_process, succeeded, successor_view, update_of, went_over
+from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.hypervisor import Hypervisor
+from vm_migration.machine.port import CutOff, MachineError, MachinePort
+from vm_migration.machine.succession import Succession
+
+_END_SECONDS: Final = 2.0
+"""For a process that was asked to end; it holds nothing that anybody needs."""
+
+
+class UpdateEnding:
+    """The end of one update."""
+
+    def __init__(self, account: Account, hypervisor: Hypervisor, succession: Succession) -> None:
+        self.owned_ns: int = 0
+        """When it was durable that the machine is the new process's, on the loop's clock; 0 before."""
+        self.ran_ns: int = 0
+        """When the guest had executed in the new process, on the host's monotonic clock; 0 where it has not."""
+        self._account: Final = account
+        self._hypervisor: Final = hypervisor
+        self._succession: Final = succession
+
+    async def come_to(self, reason: str, following: MachinePort | None) -> State:
+        """Bring journal and machine to the end that both processes allow; return what is durable.
+
+        `following` is the port to the new process, where this life of the agent has one.
+
+        Raises:
+            Stale: Another controller commands a process, or has the journal.
+            Unreachable: A process lives and does not answer: nothing was concluded from that.
+            MigrationError, MachineError: A step failed; all of it may be asked for again.
+        """
+        async with self._account.alone():
+            try:
+                return await self._come_to(reason, following)
+            except CutOff as error:
+                raise Stale("stale-controller", f"Machine process obeys a newer controller: {error}") from error
+
+    async def clear(self) -> None:
+        """End the process that is not the machine's own, where one is left of an earlier life; idempotent."""
+        await self._succession.end(other_process(self._account.record))
+
+    async def _come_to(self, reason: str, following: MachinePort | None) -> State:
+        await self._settle(reason)
+        custody = self._account.custody
+        if went_over(custody.record):
+            await self._put_in_place(custody, following)
+        else:
+            await self._end_successor(custody)
+        return (await bring_to_owed(custody)).state
+
+    async def _settle(self, reason: str) -> None:
+        custody = self._account.custody
+        while (record := custody.record).state in LEAVING:
+            here = view(record, record.attempt or "", record.epoch, custody.process())
+            there = successor_view(record, self._successor_process(custody))
+            actions = decide(here, there, past_deadline=True, over_pause_bound=True).actions
+            if Action.ABORT_SOURCE in actions:
+                await settle(custody, None, self._account.key(), reason)
+            elif Action.RELEASE_SOURCE in actions:
+                await custody.write(partial(released, destination=there, process=InstanceGone(record.instance)))
+            elif Action.HAND_OFF in actions:
+                await fence_off(custody)
+                await custody.write(partial(succeeded, destination=there))
+                self.owned_ns = loop_ns()
+            elif Action.RECLAIM_SOURCE in actions:
+                await take_back(custody)
+            elif Action.LOSE_SOURCE in actions:
+                await lose(custody, InstanceGone(record.instance), _image_gone(record.attempt or ""), reason)
+            else:
+                raise Unreachable("process-silent", "A process of the machine lives and does not answer", "Look at it")
+
+    async def _put_in_place(self, custody: Custody, following: MachinePort | None) -> None:
+        """Run the machine in the new process, then have everybody find that one; the old one ends."""
+        record, update = custody.record, update_of(custody.record)
+        if update is not None and is_superseded(custody):
+            before = custody.port
+            try:
+                await before.release(record.owned_epoch)  # the epoch at which the new one runs
+            except MachineError:  # one that is silent, or was told to run by nobody knows whom: it is not the owner
+                await self._succession.end(update.predecessor)
+            if following is not None and record.was_running and custody.process() is Process.ALIVE:
+                self.ran_ns = await following.run(record.owned_epoch)
+            self._succession.put_in_place(custody.place, record.instance)
+            custody.port = self._hypervisor.connect(custody.place)
+            with suppress(MachineError):
+                await before.destroy()
+            await before.close()
+            await self._succession.end(update.predecessor, patience=_END_SECONDS)
+        if custody.process() is Process.ALIVE:
+            await custody.attach(record.owned_epoch)
+
+    async def _end_successor(self, custody: Custody) -> None:
+        update = update_of(custody.record)
+        if update is not None:
+            await self._succession.end(update.successor)
+
+    def _successor_process(self, custody: Custody) -> Process:
+        update = update_of(custody.record)
+        living = self._hypervisor.instance_lives("" if update is None else update.successor)
+        if living is None:
+            return Process.UNKNOWN
+        return Process.ALIVE if living else Process.GONE
+
+
+def _image_gone(attempt: str) -> SideView:
+    return SideView(attempt, State.LOST, Process.GONE)
