@@ -238,6 +238,16 @@ class Machine:
         self.device_throttle.end()
 
     @property
+    def suspended(self) -> bool:
+        """Whether the guest is suspended to RAM: its devices are disabled, and need not be the same when it wakes."""
+        return self._guest.suspended
+
+    def wake(self) -> None:
+        """Wake a guest that is suspended."""
+        if self.suspended:
+            self._guest.command(GuestAction.WAKE)
+
+    @property
     def tracking(self) -> bool:
         """Whether dirty pages are tracked, for whatever reason."""
         return self._tracking
@@ -248,7 +258,7 @@ class Machine:
         return StandingState(self._origin(), viommu, self._guest.save())
 
     def take_over(self, state: StandingState) -> None:
-        """Go on from that state on devices that have never stopped; nothing runs yet.
+        """Go on from that state on devices that never stopped, or that the guest sets up anew; nothing runs yet.
 
         Raises:
             InvalidState: It is not one of this machine, which must not be run.

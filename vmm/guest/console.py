@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class GuestAction(StrEnum):
-    """What the guest is told to do; all but `quiet` concern one device."""
+    """What the guest is told to do; all but `quiet`, `suspend` and `wake` concern one device."""
 
     TAKE = "take"
     """The user-level driver takes the device: default domain -> blocked -> its own paging domain."""
@@ -24,6 +24,10 @@ class GuestAction(StrEnum):
     """No more of that: what it had mapped is unmapped."""
     QUIET = "quiet"
     """Everything comes to rest, for good: when it is finished, nothing in the guest writes RAM of its own accord."""
+    SUSPEND = "suspend"
+    """The system suspends to RAM: every driver finishes and disables its device, and vCPUs rest until it wakes."""
+    WAKE = "wake"
+    """It wakes: drivers set their devices up anew, which may be others of their kind by now, and vCPUs go on."""
 
 
 class ConsoleRefused(Exception):

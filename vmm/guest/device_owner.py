@@ -12,6 +12,8 @@
                                                       still mapped
     block        RUNNING -> QUIESCING -> BLOCKED     as it is: mapped, open, what came not looked at
     unblock      BLOCKED -> RUNNING                  back to the domain that it was in
+    suspend      RUNNING -> SUSPENDING -> SUSPENDED  its work is done and looked at, it is disabled
+    wake         SUSPENDED -> RUNNING                opened anew, by the same owner
 
 One arrow is one step of the guest, and a guest may move to another host between any two. The same driver works for
 both owners: the user-level workload is the accelerator's own (semantics 10). The way between domains leads through
@@ -42,7 +44,9 @@ _PATIENCE_NS: Final = 2_000_000_000
 _LONGEST_WAIT_COUNTED_NS: Final = 20_000_000
 """Of the time between two steps: a guest that stood still has not waited."""
 _SWITCHES: Final = (GuestAction.TAKE, GuestAction.GIVE_BACK, GuestAction.BLOCK, GuestAction.UNBLOCK)
-_WAITING: Final = (Phase.DRAINING, Phase.QUIESCING)
+_WAITING: Final = (Phase.DRAINING, Phase.QUIESCING, Phase.SUSPENDING)
+_RESTING: Final = (Phase.BLOCKED, Phase.SUSPENDED)
+_SLEEP: Final = (GuestAction.SUSPEND, GuestAction.WAKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,11 @@ class DeviceOwner:
         return len(self._actions)
 
     @property
+    def suspended(self) -> bool:
+        """Whether the device is disabled, and the guest has not been told to wake."""
+        return self._phase is Phase.SUSPENDED and not self._actions
+
+    @property
     def switchable(self) -> bool:
         """Whether the device is behind a vIOMMU that translates."""
         return self._domains is not None
@@ -127,10 +136,16 @@ class DeviceOwner:
             raise ConsoleRefused(f"Cannot {action}: the device is not behind a vIOMMU that translates")
         if action in (GuestAction.CHURN, GuestAction.CALM) and self._churn is None:
             raise ConsoleRefused(f"Cannot {action}: the specification has no guest.churn for the device")
+        if action is not GuestAction.WAKE and self._falls_asleep():
+            raise ConsoleRefused(f"Cannot {action}: the guest is suspended, and hears `wake` only")
         if len(self._actions) == MOST_ACTIONS:
             raise ConsoleRefused(f"Cannot {action}: {MOST_ACTIONS} actions are not finished")
         if not self._wedged:
             self._actions.append(action)
+
+    def _falls_asleep(self) -> bool:
+        last = next((each for each in reversed(self._actions) if each in _SLEEP), None)
+        return self.suspended if last is None else last is GuestAction.SUSPEND
 
     def interrupt(self) -> None:
         """Take the device's interrupt."""
@@ -158,7 +173,7 @@ class DeviceOwner:
             return NEVER
         self._count_time(now_ns)
         try:
-            if self._phase is Phase.RUNNING or self._phase is Phase.BLOCKED:
+            if self._phase is Phase.RUNNING or self._phase in _RESTING:
                 return self._stay(now_ns)
             return self._go_on(now_ns)
         except MapFailed:
@@ -194,7 +209,8 @@ class DeviceOwner:
         """
         if (state.churn is None) != (self._churn is None):
             raise ProgressRefused("State and specification differ in guest.churn")
-        if self._domains is None and (state.user or state.phase is not Phase.RUNNING):
+        without = (Phase.RUNNING, Phase.SUSPENDING, Phase.SUSPENDED)
+        if self._domains is None and (state.user or state.phase not in without):
             raise ProgressRefused("State of a device behind a vIOMMU, for one that is not")
         spans = (state.since_take_ns, state.held_ns, state.waited_ns, state.switches, state.errors)
         if min(spans) < 0 or len(state.actions) > MOST_ACTIONS:
@@ -220,7 +236,7 @@ class DeviceOwner:
         if self._phase is Phase.RUNNING:
             due = min(self._work(now_ns), alarm)
             return min(due, now_ns + _POLL_NS) if self._actions else due
-        return now_ns + _POLL_NS if self._actions or self._phase is not Phase.BLOCKED else NEVER
+        return now_ns + _POLL_NS if self._actions or self._phase not in _RESTING else NEVER
 
     def _follow(self, action: GuestAction) -> bool:
         """Do what an action asks for next; return whether it is finished."""
@@ -236,6 +252,8 @@ class DeviceOwner:
                 if self._phase is Phase.RUNNING:
                     self._leave(Phase.QUIESCING)
                 return self._phase is Phase.BLOCKED
+            case GuestAction.SUSPEND | GuestAction.WAKE:
+                return self._sleep() if action is GuestAction.SUSPEND else self._wake()
             case GuestAction.UNBLOCK:
                 self._unblock()
             case GuestAction.TAKE | GuestAction.GIVE_BACK:
@@ -288,10 +306,23 @@ class DeviceOwner:
             self._enter()
             self._run()
 
+    def _sleep(self) -> bool:
+        self._unblock()
+        if self._phase is Phase.RUNNING:
+            self._leave(Phase.SUSPENDING)
+        return self._phase is Phase.SUSPENDED
+
+    def _wake(self) -> bool:
+        if self._phase is Phase.SUSPENDED:
+            if not self.driver.failed:
+                self.driver.open(self._mapper(user=self._user))
+            self._run()
+        return self._phase is Phase.RUNNING
+
     def _go_on(self, now_ns: int) -> int:
         """Take the next step of the way."""
         match self._phase:
-            case Phase.DRAINING:
+            case Phase.DRAINING | Phase.SUSPENDING:
                 return self._drain(now_ns)
             case Phase.QUIESCING if self.driver.busy and self._waited < _PATIENCE_NS:
                 return now_ns + _POLL_NS
@@ -328,7 +359,7 @@ class DeviceOwner:
             kernel_churn.drain()
         elif self.driver.idle or self._waited >= _PATIENCE_NS:
             self.driver.close()
-            self._phase = Phase.CLOSED
+            self._phase = Phase.SUSPENDED if self._phase is Phase.SUSPENDING else Phase.CLOSED
             return now_ns
         else:
             return max(now_ns, min(self.driver.step(now_ns), now_ns + _POLL_NS))

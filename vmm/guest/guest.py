@@ -30,6 +30,7 @@ from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
 
 STATE_VERSION: Final = 2
+_OF_ALL: Final = (GuestAction.QUIET, GuestAction.SUSPEND, GuestAction.WAKE)
 
 
 class GuestStateRefused(Exception):
@@ -194,12 +195,14 @@ class Guest:
         Raises:
             ConsoleRefused: The guest cannot do that. Nothing was taken down.
         """
-        if action is GuestAction.QUIET:
+        if action in _OF_ALL:
             if any(each.busy_actions == MOST_ACTIONS for each in self._devices):
                 raise ConsoleRefused(f"Cannot {action}: {MOST_ACTIONS} actions of a device are not finished")
-            self._quiet = True
             for each in self._devices:
                 each.command(action)
+            self._quiet = self._quiet or action is GuestAction.QUIET
+            if action is GuestAction.WAKE:
+                self.resume()
         else:
             self._device_for(action, device).command(action)
         self._due[:] = [0] * len(self._due)
@@ -212,7 +215,7 @@ class Guest:
         self._steps += 1
         if self._due:
             first = min(range(len(self._due)), key=self._due.__getitem__)
-            if self._quiet and first < len(self._cpus):
+            if first < len(self._cpus) and (self._quiet or self.suspended):
                 self._due[: len(self._cpus)] = [NEVER] * len(self._cpus)
             elif self._due[first] <= now_ns:
                 self._due[first] = max(now_ns, self._stepped(first, now_ns))
@@ -225,6 +228,11 @@ class Guest:
         if runs_at > now_ns:
             return runs_at
         return self._clock.moment_of(self._parts[part].step(self._clock.time(now_ns)))
+
+    @property
+    def suspended(self) -> bool:
+        """Whether every device is disabled, and vCPUs rest, until the guest wakes; never without a device."""
+        return bool(self._devices) and all(device.suspended for device in self._devices)
 
     def throttle(self, percent: int, now_ns: int, until_ns: int) -> None:
         """Take so much of the vCPUs' time from them until a moment; 0 gives it back. Devices' drivers keep theirs."""

@@ -29,6 +29,10 @@ class Phase(StrEnum):
     """It is given no more work and finishes writing; nobody looks at what it wrote."""
     BLOCKED = "blocked"
     """Blocked as it was: its driver has it open, its domain keeps its mappings."""
+    SUSPENDING = "suspending"
+    """Its owner finishes what is in flight, and disables it."""
+    SUSPENDED = "suspended"
+    """Disabled, in its owner's domain, until the guest wakes."""
 
 
 class OwnerState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from vfio_host.interface.write_witness import WitnessUnavailable, WriteWitness, witness_available
 from vmm.assembly.machine import Machine
-from vmm.assembly.machine_state import InvalidState
+from vmm.assembly.machine_state import InvalidState, StandingState
 from vmm.assembly.tracking_reason import TrackingReason
 from vmm.guest.console import ConsoleRefused
 from vmm.guest.vcpu_clock import MOST_PERCENT
@@ -68,10 +68,7 @@ class Commands:
         self._identity: Final = identity
         self._incoming = incoming
         self._fence = Fence()
-        self._update: Final = Update(machine, identity.machine)
-        self._adopted: AdoptedMachine | None = None
-        self._interrupts: Final = interrupts
-        self._image: Final = image
+        self._update: Final = Update(machine, identity.machine, interrupts, image)
         self._attachments: Final = Attachments()
         self._loaded = False
         self._pause = 0
@@ -85,7 +82,21 @@ class Commands:
     def take_over(self, adopted: AdoptedMachine, state: StateDocument, *, again: bool = False) -> None:
         """Go on where another process stood, at its pause and behind its fence; nothing runs yet."""
         adopted.take_over(state, again=again)
-        self._adopted, self._loaded, self._pause = adopted, True, state.pause
+        self._update.took_over(adopted)
+        self._stand_at(state)
+
+    def wake_from(self, path: Path, state: StateDocument) -> None:
+        """Go on where a suspended machine stood that waits at a path; the guest wakes when it is run.
+
+        Raises:
+            InvalidState: The state is not one of this machine.
+        """
+        self.machine.take_over(StandingState(state.origin, state.viommu, state.guest))
+        self._update.found_at(path)
+        self._stand_at(state)
+
+    def _stand_at(self, state: StateDocument) -> None:
+        self._loaded, self._pause = True, state.pause
         self._fence = Fence(state.epoch, state.controller, state.released)
 
     def take_place(
@@ -97,7 +108,7 @@ class Commands:
             InvalidHandover, HostCallFailed: The machine is the image before's.
         """
         self.take_over(adopted, state, again=bool(refused))
-        self._have_again()
+        self._update.have_again()
         if kept.stop.was_running:
             self.machine.start()
             self.step()
@@ -109,7 +120,7 @@ class Commands:
     @property
     def owns_interrupts(self) -> bool:
         """Whether devices' completions are this process's to take: of two that have the eventfds, one may."""
-        return self._interrupts is None or self._interrupts.taken
+        return self._update.owns_interrupts
 
     def step(self) -> int:
         """Let the guest work once; return when it wants to work next."""
@@ -213,7 +224,7 @@ class Commands:
             raise _NotNow("Another process has the machine; Run takes it back")
         match request:
             case control.JudgeUpdate():
-                return control.Judged(blockers=observations(self._update.blockers())), ()
+                return control.Judged(blockers=observations(self._update.blockers(request.mode))), ()
             case control.OfferUpdate():
                 self._require_updatable()
                 self._update.offer(Path(request.path))
@@ -222,6 +233,11 @@ class Commands:
                 return self._hand_over(request.patience), ()
             case control.ReplaceImage():
                 self._replace_image(controller, request.command)
+            case control.LeaveSuspended():
+                self._require_updatable()
+                stop = self._next_stop()
+                self._update.leave(Path(request.path), self._fence, stop)
+                return self._paused(stop), ()
         return None
 
     def _throttle(self, percent: int) -> None:
@@ -279,61 +295,31 @@ class Commands:
 
     def _hand_over(self, patience: float) -> AnyReply:
         self._require_updatable()
-        was_running = self.machine.running
-        self._pause += 1  # also of one that is paused: journals tell stops apart by it
-        self.machine.stand_still()
-        try:
-            self._update.hand_over(self._fence, self._pause, patience)
-        except NotTakenOver:
-            if was_running:
-                self.machine.start()
-            raise
-        if self._interrupts is not None:
-            self._interrupts.give_up()
-        return control.Paused(pause=self._pause, was_running=was_running, last_executed_ns=self._last_executed_ns)
+        stop = self._next_stop()
+        self._update.hand_over(self._fence, stop, patience)
+        return self._paused(stop)
 
     def _replace_image(self, controller: Controller, command: tuple[str, ...]) -> NoReturn:
         self._require_updatable()
-        image = self._image
-        if image is None or not command:
-            raise _NotNow("No program can take the place of this one")
-        self._update.require_unblocked()
-        was_running = self.machine.running
-        self._pause += 1
-        self.machine.stand_still()
-        stop = Stop(self._pause, was_running, self._last_executed_ns)
         asker = Asker(controller.descriptor, controller.epoch or 0, controller.number or 0)
         instance = self._identity.instance
-        try:
-            if self._interrupts is not None:
-                self._interrupts.give_up()
-            self._update.replace_image(image, command, self._fence, stop, asker=asker, instance=instance)
-        except NotTakenOver:
-            if self._interrupts is not None:
-                self._interrupts.take()
-            if was_running:
-                self.machine.start()
-            raise
+        self._update.replace_image(command, self._fence, self._next_stop(), asker=asker, instance=instance)
 
-    def _have_again(self) -> None:
-        """Have a machine back that was handed over, or let one that was taken over settle.
+    def _next_stop(self) -> Stop:
+        """Count a stop, also of a machine that is paused: journals tell them apart by their numbers."""
+        self._pause += 1
+        return Stop(self._pause, self.machine.running, self._last_executed_ns)
 
-        Its interrupts come first: where another process has them, it runs the guest.
-        """
-        if self._interrupts is not None:
-            self._interrupts.take()
-        if self._update.handed_over:
-            self._update.take_back()
-        if self._adopted is not None:
-            self._adopted.settle()
-            self._adopted = None
+    def _paused(self, stop: Stop) -> AnyReply:
+        return control.Paused(pause=stop.pause, was_running=stop.was_running, last_executed_ns=self._last_executed_ns)
 
     def _run(self, epoch: int) -> AnyReply:
         self._fence.require_run(epoch)
         self._require_whole()
-        self._have_again()
+        self._update.have_again()
         if not self.machine.running:
             self._stopped_for_attempt = False
+            self.machine.wake()
             self.machine.start()
             self._incoming = False
             self.step()
@@ -343,7 +329,7 @@ class Commands:
         self._fence.require_run(epoch)
         self._require_whole()
         self._require(not self.machine.running, "Machine runs")
-        self._have_again()
+        self._update.have_again()
         if self._stopped_for_attempt:
             self.machine.stop(for_attempt=False)
             self._stopped_for_attempt = False

@@ -12,6 +12,7 @@ import msgspec
 from vmm.guest.console import GuestAction
 from vmm.process.own_stream import AnyStreamRequest, StreamState
 from vmm.process.request import Request
+from vmm.update.blockers import Mode
 from vmm.vfio.device_records import DeviceRecord
 
 MAX_DEVICE_DATA: Final = 8 << 20
@@ -133,6 +134,8 @@ class Load(Request, frozen=True, tag=True, kw_only=True):
 class JudgeUpdate(Request, frozen=True, tag=True, kw_only=True):
     """Ask what keeps the machine from being handed to another process of this host -> Judged."""
 
+    mode: Mode = "transfer"
+
 
 class OfferUpdate(Request, frozen=True, tag=True, kw_only=True):
     """Tell the process that waits at a path what there is of this machine, and pass it its descriptors -> Done.
@@ -166,6 +169,16 @@ class ReplaceImage(Request, frozen=True, tag=True, kw_only=True):
     """The program and what it is told before anything that is told here."""
 
 
+class LeaveSuspended(Request, frozen=True, tag=True, kw_only=True):
+    """Leave a machine whose guest is suspended in files, its RAM's and one at a path -> Paused.
+
+    A process that is started with that path goes on with it, on this boot of the host or, where the RAM's file is still
+    there, on a later one. This one has the machine again by Run or StayPaused, as long as none did.
+    """
+
+    path: str
+
+
 class Run(Request, frozen=True, tag=True, kw_only=True):
     """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""
 
@@ -191,7 +204,8 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
     | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
-    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | ReplaceImage | AnyStreamRequest
+    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | ReplaceImage
+    | LeaveSuspended | AnyStreamRequest
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine import Machine
+from vmm.assembly.machine_state import InvalidState
 from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.commands import Commands
 from vmm.process.complaints import Complaints
@@ -24,12 +25,13 @@ from vmm.process.interrupts import Interrupts
 from vmm.process.predecessor import wait_at
 from vmm.process.ram import make_ram
 from vmm.process.server import MachineServer
+from vmm.update import suspended_machine
 from vmm.update.documents import EarlyDocument, InvalidHandover, StateDocument, decode, require_fit
 from vmm.update.kept import read
 from vmm.update.taking_over import AdoptedMachine, by_name, host_objects
 from vmm.vfio.host_port import HostCallFailed, HostGone
 
-_FATAL: Final = (InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError, MemoryError)
+_FATAL: Final = (InvalidDocument, InvalidHandover, InvalidState, HostCallFailed, HostGone, OSError, MemoryError)
 
 
 def main() -> None:
@@ -46,18 +48,29 @@ def main() -> None:
             sys.exit(take_place(directory, arguments.machine, arguments.kept, arguments.former, arguments.refused))
         if arguments.adopt is not None:
             sys.exit(take_over(directory, arguments.machine, arguments.adopt, hold=arguments.hold))
-        sys.exit(run(directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
+        sys.exit(
+            run(
+                directory,
+                arguments.machine,
+                incoming=arguments.incoming,
+                suspended=arguments.suspended,
+                hold=arguments.hold,
+            )
+        )
     except _FATAL as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\n")
         sys.stderr.write(f"Look at {directory} and the host process's log beside it\n")
         sys.exit(1)
 
 
-def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False) -> int:
+def run(directory: Path, machine_id: str, *, incoming: bool, suspended: Path | None = None, hold: bool = False) -> int:
     """Assemble the machine of a directory, say so on stdout, and serve it; `hold`: until a word comes, or its end.
+
+    One that waits at the path `suspended` wakes when it is run.
 
     Raises:
         InvalidDocument: The specification is not valid.
+        InvalidHandover: No such machine waits there.
         HostGone, HostCallFailed: The host process is missing or lacks a device.
     """
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
@@ -67,8 +80,11 @@ def run(directory: Path, machine_id: str, *, incoming: bool, hold: bool = False)
     identity = _identity(machine_id)
     interrupts = Interrupts(host, [device.completion for device in machine.devices])
     image = Image(directory, machine_id)
-    commands = Commands(machine, identity, incoming=incoming, interrupts=interrupts, image=image)
-    if not incoming:
+    waits = suspended is not None
+    commands = Commands(machine, identity, incoming=incoming or waits, interrupts=interrupts, image=image)
+    if suspended is not None:
+        commands.wake_from(suspended, suspended_machine.read(suspended, machine_id, block.size))
+    elif not incoming:
         machine.boot()
         interrupts.take()
         machine.start()
@@ -183,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
     begin.add_argument("--adopt", type=Path, metavar="SOCKET", help="take over from the process that comes to SOCKET")
+    begin.add_argument("--suspended", type=Path, metavar="FILE", help="go on with the suspended machine of a file")
     begin.add_argument(KEPT, type=int, metavar="NUMBER", help="go on as the program before in this very process")
     parser.add_argument(FORMER, type=json.loads, default=(), metavar="JSON", help="its command, to be run again")
     parser.add_argument(REFUSED, default="", metavar="WHY", help="why another program gave the process back")

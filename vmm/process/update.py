@@ -9,7 +9,7 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -17,8 +17,10 @@ from vmm.assembly.machine import Machine
 from vmm.assembly.machine_state import InvalidState
 from vmm.process.fence import Fence
 from vmm.process.image import Image
+from vmm.process.interrupts import Interrupts
 from vmm.process.successor import NotTakenOver, Successor
-from vmm.update.blockers import UpdateFinding, judge_update
+from vmm.update import suspended_machine
+from vmm.update.blockers import Mode, UpdateFinding, judge_update
 from vmm.update.documents import FORMAT, InvalidHandover, Mapping, StateDocument, encode
 from vmm.update.handing_over import (
     close_all,
@@ -30,30 +32,62 @@ from vmm.update.handing_over import (
 )
 from vmm.update.kept import Asker, Kept, Stop, write
 from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
+from vmm.update.taking_over import AdoptedMachine
 from vmm.vfio.host_port import HostCallFailed
 
 
 class Update:
-    """Where the update of a machine stands; `handed_over` while another process has it."""
+    """Where the update of a machine stands; `handed_over` while this process has it no more."""
 
-    def __init__(self, machine: Machine, name: str) -> None:
+    def __init__(
+        self, machine: Machine, name: str, interrupts: Interrupts | None = None, image: Image | None = None
+    ) -> None:
+        """Begin with a machine that this process has, or is to have.
+
+        Without `interrupts` nobody else can have them; without `image` no other program can take this one's place.
+        """
         self.handed_over = False
         self._machine: Final = machine
         self._name: Final = name
+        self._interrupts: Final = interrupts
+        self._image: Final = image
         self._successor: Successor | None = None
+        self._adopted: AdoptedMachine | None = None
         self._mappings: tuple[tuple[Mapping, ...], ...] = ()
+        self._left: Path | None = None
+        self._found: Path | None = None
 
-    def blockers(self) -> tuple[UpdateFinding, ...]:
+    @property
+    def owns_interrupts(self) -> bool:
+        """Whether devices' completions are this process's to take: of two that have the eventfds, one may."""
+        return self._interrupts is None or self._interrupts.taken
+
+    def took_over(self, adopted: AdoptedMachine) -> None:
+        """Note a machine that was another process's, and settles before it runs."""
+        self._adopted = adopted
+
+    def found_at(self, path: Path) -> None:
+        """Note where the machine waited, suspended; nothing waits there any more once this process has it."""
+        self._found = path
+
+    def blockers(self, mode: Mode = "transfer") -> tuple[UpdateFinding, ...]:
         """Return what keeps the machine in this process."""
-        return judge_update(facts_of(self._machine), "transfer", suspended=False, tracking=self._machine.tracking)
+        machine = self._machine
+        return judge_update(
+            facts_of(machine),
+            mode,
+            suspended=machine.suspended,
+            tracking=machine.tracking,
+            keeps_ram=machine.specification.memory.backing == "file",
+        )
 
-    def require_unblocked(self) -> None:
+    def require_unblocked(self, mode: Mode = "transfer") -> None:
         """Check that nothing keeps the machine in this process, or with this program.
 
         Raises:
             NotTakenOver: With every blocker.
         """
-        found = self.blockers()
+        found = self.blockers(mode)
         if found:
             raise NotTakenOver("; ".join(f"{each.code}: {each.device} {each.message}".strip() for each in found))
 
@@ -75,47 +109,109 @@ class Update:
         finally:
             close_all(objects)
 
-    def hand_over(self, fence: Fence, pause: int, patience: float) -> None:
-        """Let the other process have the machine, whose vCPUs stand still; it may take so many seconds.
+    def hand_over(self, fence: Fence, stop: Stop, patience: float) -> None:
+        """Stop vCPUs, and let the other process have the machine; it may take so many seconds.
 
         Raises:
             NotTakenOver: This process has it as before, and the offer is over.
         """
-        if self._successor is None:
-            raise NotTakenOver("No process was offered this machine")
-        self._mappings = mappings_of(self._machine)
-        try:
-            abandon(self._machine)
-            self._successor.hand_over(self._state(fence, pause), patience)
-        except (NotTakenOver, HostCallFailed, InvalidState) as error:
-            self.take_back()
-            raise NotTakenOver(str(error)) from error
+        with self._standing_still(stop):
+            if self._successor is None:
+                raise NotTakenOver("No process was offered this machine")
+            self._mappings = mappings_of(self._machine)
+            try:
+                abandon(self._machine)
+                self._successor.hand_over(self._state(fence, stop.pause), patience)
+            except (NotTakenOver, HostCallFailed, InvalidState) as error:
+                self.take_back()
+                raise NotTakenOver(str(error)) from error
         self.handed_over = True
+        self._give_up_interrupts()
 
     def replace_image(
-        self, image: Image, command: Sequence[str], fence: Fence, stop: Stop, *, asker: Asker, instance: str
+        self, command: Sequence[str], fence: Fence, stop: Stop, *, asker: Asker, instance: str
     ) -> NoReturn:
-        """Let another program have the machine, whose vCPUs stand still, in this process.
+        """Stop vCPUs, and let another program have the machine, in this process.
 
         Raises:
             NotTakenOver: This one has it as before.
         """
+        if self._image is None or not command:
+            raise NotTakenOver("No program can take the place of this one")
+        self.require_unblocked("exec")
         self.withdraw()
-        self._mappings = mappings_of(self._machine)
-        try:
-            document = early_document(self._machine, self._name)
-            by_name = numbers_of(self._machine, objects_of(self._machine))
-            numbers = tuple(by_name[each] for each in document.descriptors)
-            abandon(self._machine)
-            state = encode(self._state(fence, stop.pause))
-            kept = write(Kept(FORMAT, encode(document), state, numbers, instance, stop, asker))
+        with self._standing_still(stop):
+            self._mappings = mappings_of(self._machine)
             try:
-                image.replace(command, kept, (*numbers, asker.descriptor))
-            finally:
-                os.close(kept)
-        except (NotTakenOver, HostCallFailed, InvalidHandover, InvalidState, OSError) as error:
+                document = early_document(self._machine, self._name)
+                by_name = numbers_of(self._machine, objects_of(self._machine))
+                numbers = tuple(by_name[each] for each in document.descriptors)
+                self._give_up_interrupts()
+                abandon(self._machine)
+                state = encode(self._state(fence, stop.pause))
+                kept = write(Kept(FORMAT, encode(document), state, numbers, instance, stop, asker))
+                try:
+                    self._image.replace(command, kept, (*numbers, asker.descriptor))
+                finally:
+                    os.close(kept)
+            except (NotTakenOver, HostCallFailed, InvalidHandover, InvalidState, OSError) as error:
+                self.take_back()
+                raise NotTakenOver(str(error)) from error
+
+    def leave(self, path: Path, fence: Fence, stop: Stop) -> None:
+        """Leave a machine whose guest is suspended in its RAM's file and another one: mode reboot.
+
+        Raises:
+            NotTakenOver: This process has it as before.
+        """
+        self.withdraw()
+        self.require_unblocked("reboot")
+        size = self._machine.memory.block.size
+        with self._standing_still(stop):
+            self._mappings = ()
+            try:
+                suspended_machine.write(path, self._name, size, self._state(fence, stop.pause))
+            except (OSError, InvalidState) as error:
+                raise NotTakenOver(f"Machine cannot be left at {path}: {error}") from error
+        self._left, self.handed_over = path, True
+        self._give_up_interrupts()
+
+    def have_again(self) -> None:
+        """Have a machine back that was handed over, or let one that was taken over settle.
+
+        Its interrupts come first: where another process has them, it runs the guest.
+
+        Raises:
+            HostCallFailed: Another process has it.
+            NotTakenOver: What says that it waits, suspended, cannot be taken away.
+        """
+        if self._interrupts is not None:
+            self._interrupts.take()
+        if self.handed_over:
             self.take_back()
-            raise NotTakenOver(str(error)) from error
+        if self._adopted is not None:
+            self._adopted.settle()
+            self._adopted = None
+        if self._found is not None:
+            _take_away(self._found)
+            self._found = None
+
+    @contextlib.contextmanager
+    def _standing_still(self, stop: Stop) -> Iterator[None]:
+        """Keep vCPUs still; where nothing comes of it, they go on if they ran."""
+        self._machine.stand_still()
+        try:
+            yield
+        except NotTakenOver:
+            if self._interrupts is not None:
+                self._interrupts.take()
+            if stop.was_running:
+                self._machine.start()
+            raise
+
+    def _give_up_interrupts(self) -> None:
+        if self._interrupts is not None:
+            self._interrupts.give_up()
 
     def _state(self, fence: Fence, pause: int) -> StateDocument:
         return state_document(
@@ -134,7 +230,11 @@ class Update:
             HostCallFailed: The host did not give all mappings back; asking again goes on from there.
         """
         self.withdraw()
-        take_back(self._machine, self._mappings)
+        if self._left is None:
+            take_back(self._machine, self._mappings)
+        else:
+            _take_away(self._left)
+            self._left = None
         self.handed_over = False
 
     def withdraw(self) -> None:
@@ -143,3 +243,10 @@ class Update:
             with contextlib.suppress(OSError):
                 self._successor.close()
             self._successor = None
+
+
+def _take_away(path: Path) -> None:
+    try:
+        suspended_machine.remove(path)
+    except OSError as error:
+        raise NotTakenOver(f"{path} says that the machine waits, and cannot be taken away: {error}") from error

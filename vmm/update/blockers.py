@@ -25,6 +25,7 @@ class UpdateBlockerCode(StrEnum):
     NO_DEVICE_ID = "no-device-id"
     NOT_SUSPENDED = "not-suspended"
     DIRTY_TRACKING = "dirty-tracking"
+    MEMORY_NOT_IN_A_FILE = "memory-not-in-a-file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +60,30 @@ def has_invariant_name(name: str) -> bool:
 
 
 def judge_update(
-    devices: Sequence[UpdateFacts], mode: Mode, *, suspended: bool, tracking: bool = False
+    devices: Sequence[UpdateFacts],
+    mode: Mode,
+    *,
+    suspended: bool,
+    tracking: bool = False,
+    keeps_ram: bool = True,
 ) -> tuple[UpdateFinding, ...]:
     """Return every blocker of an update in a mode: the machine's own, and of each device the first.
 
-    `suspended` is what the guest is; `tracking` says that dirty pages are tracked, by a process that harvests them.
+    `suspended` is what the guest is; `tracking` says that dirty pages are tracked, by a process that harvests them;
+    `keeps_ram` that RAM is a file with a name, which outlives the process.
     """
-    if mode == "reboot":  # nothing is handed over: devices are opened anew by whoever comes after
-        if devices and not suspended:
-            text = "A guest with passed-through devices is suspended before its host restarts"
-            return (UpdateFinding(UpdateBlockerCode.NOT_SUSPENDED, text),)
-        return ()
-    found = [_judge_device(device) for device in devices]
+    found: list[UpdateFinding | None] = []
     if tracking:
         text = "Dirty pages are tracked, for a migration or a measurement, and the new process would not know which"
-        found.insert(0, UpdateFinding(UpdateBlockerCode.DIRTY_TRACKING, text))
+        found.append(UpdateFinding(UpdateBlockerCode.DIRTY_TRACKING, text))
+    if mode != "reboot":
+        found += [_judge_device(device) for device in devices]
+    elif devices and not suspended:  # nothing is handed over: devices are opened anew by whoever comes after
+        text = "A guest with passed-through devices is suspended before its host restarts"
+        found.append(UpdateFinding(UpdateBlockerCode.NOT_SUSPENDED, text))
+    if mode == "reboot" and not keeps_ram:
+        text = "RAM is not in a file that outlives the process (memory.backing, memory.path)"
+        found.append(UpdateFinding(UpdateBlockerCode.MEMORY_NOT_IN_A_FILE, text))
     return tuple(finding for finding in found if finding is not None)
 
 

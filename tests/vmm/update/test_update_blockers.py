@@ -56,6 +56,12 @@ def test_a_restart_of_the_host_needs_a_suspended_guest_and_nothing_else(suspende
     assert [found.code for found in judge_update(devices, "reboot", suspended=suspended)] == expected
 
 
+def test_a_host_that_restarts_takes_memory_along_that_is_in_no_file() -> None:
+    found = judge_update([IOMMUFD], "reboot", suspended=True, tracking=True, keeps_ram=False)
+    assert [each.code for each in found] == [Code.DIRTY_TRACKING, Code.MEMORY_NOT_IN_A_FILE]
+    assert judge_update([IOMMUFD], "exec", suspended=False, keeps_ram=False) == ()
+
+
 def test_a_guest_without_devices_survives_a_restart_of_the_host_as_it_is() -> None:
     assert judge_update([], "reboot", suspended=False) == ()
 

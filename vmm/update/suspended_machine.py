@@ -1,0 +1,80 @@
+"""A suspended machine that waits in files: its RAM in one on a memory file system, all else in another (mode reboot).
+
+No process has it meanwhile, no device is open and no mapping exists: what the host's kernel or firmware does to devices
+in between is nothing to the guest, which sets them up anew when it wakes (semantics 9.1, 9.8).
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from vmm.update.documents import FORMAT, InvalidHandover, StateDocument, decode, encode
+
+_NEW: Final = ".new"
+
+
+class SuspendedMachine(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Which machine waits, and where it stood; `state` is an encoded StateDocument without a mapping."""
+
+    version: int
+    machine: str
+    ram_bytes: int
+    state: bytes
+
+
+def write(path: Path, machine: str, ram_bytes: int, state: StateDocument) -> None:
+    """Write what is needed beside RAM; it is on disk, whole, when this returns.
+
+    Raises:
+        OSError: It is not; what lay there before is as it was.
+    """
+    new = path.with_name(path.name + _NEW)
+    try:
+        with new.open("wb") as file:
+            file.write(encode(SuspendedMachine(FORMAT, machine, ram_bytes, encode(state))))
+            file.flush()
+            os.fsync(file.fileno())
+        new.rename(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def read(path: Path, machine: str, ram_bytes: int) -> StateDocument:
+    """Return where a machine stood that waits at a path.
+
+    Raises:
+        InvalidHandover: None waits there, or another one.
+    """
+    try:
+        data = path.read_bytes()
+        found = msgspec.msgpack.decode(data, type=SuspendedMachine)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidHandover(f"No suspended machine can be read at {path}: {error}") from error
+    if found.version != FORMAT or encode(found) != data:
+        raise InvalidHandover(f"{path} is of format {found.version}; this version reads {FORMAT}")
+    if (found.machine, found.ram_bytes) != (machine, ram_bytes):
+        said = f"machine {found.machine} with {found.ram_bytes} bytes of RAM"
+        raise InvalidHandover(f"At {path} waits {said}, not {machine} with {ram_bytes}")
+    return decode(found.state, StateDocument)
+
+
+def remove(path: Path) -> None:
+    """Have no machine wait at a path any more; on disk when this returns.
+
+    Raises:
+        OSError: One may wait there still.
+    """
+    path.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
