@@ -11,7 +11,7 @@ do, and in nothing else.
 from dataclasses import dataclass, replace
 from typing import Final
 
-from source_agent.terms import Terms
+from source_agent.terms import GRPC, Terms
 from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S, FIXED_STANDSTILL_MS, StandstillCosts
 from vm_migration.transfer.dirtying import Dirtying, measured
 from vm_migration.transfer.forecast import (
@@ -104,7 +104,7 @@ def estimate(specification: MachineSpecification, description: Description, term
         profiles={name: predicted_under(profile, inputs, policy, costs) for name, profile in PROFILES.items()},
         link_bytes_per_s=wire.likely,
         dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
-        blockers=_blockers(standstill),
+        blockers=(*_of_transport(description, terms), *_blockers(standstill)),
         warnings=_warnings(known, wire),
     )
 
@@ -176,6 +176,13 @@ def _warnings(known: Known, wire: Range) -> tuple[Observation, ...]:
     if known.fixed_ms is None:
         text += f", and {ASSUMED_FIXED_MS.likely:.0f} ms of standstill beside what it sends"
     return (Observation(code="rate-assumed", message=text),)
+
+
+def _of_transport(description: Description, terms: Terms) -> tuple[Observation, ...]:
+    if description.moves == "pages" or terms.transport == GRPC:
+        return ()
+    text = f"The machine sends its own stream, which travels by {GRPC} and not by {terms.transport}"
+    return (Observation(code="transport-not-offered", message=text),)
 
 
 def _blockers(standstill: PerpetualStandstill) -> tuple[Observation, ...]:

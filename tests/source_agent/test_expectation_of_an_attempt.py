@@ -186,3 +186,14 @@ def test_devices_that_write_without_vcpus_are_not_expected_to_be_throttled() -> 
     patient = msgspec.structs.replace(TERMS, timeout_ms=600_000)
     found = expected(msgspec.structs.replace(DESCRIPTION, guest=guest), patient, slow).profiles
     assert not any(each.converges for each in found.values())
+
+
+@pytest.mark.parametrize("transport", ["grpc", "direct", "sealed"])
+def test_a_machine_that_sends_its_own_stream_travels_by_grpc_alone(transport: str) -> None:
+    terms = msgspec.structs.replace(TERMS, transport=transport)
+    codes = {
+        moves: {each.code for each in expected(msgspec.structs.replace(DESCRIPTION, moves=moves), terms).blockers}
+        for moves in ("pages", "stream")
+    }
+    assert "transport-not-offered" not in codes["pages"]
+    assert ("transport-not-offered" in codes["stream"]) is (transport != "grpc")
