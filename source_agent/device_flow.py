@@ -5,12 +5,16 @@
     round, machine works    what can be read now, of devices in pre-copy; at most what was there when the round began
     last round, it stands   everything that is left, to the END of every device
 
+Under a bandwidth a reading is no more than a frame may hold (source_agent.pacing): a machine adds up what it tells in
+records, and so do the others, so that whoever sends them cannot make them shorter.
+
 A round's barrier acknowledges what it carried, INITIAL_SENT too: `unacknowledged` speaks the truth between rounds.
 """
 
 import asyncio
 from typing import Final
 
+from source_agent.pacing import frame_payload
 from vm_migration.errors import AttemptFailed
 from vm_migration.machine.port import MachinePort
 from vmm.process.control import MAX_DEVICE_DATA, DeviceData
@@ -32,12 +36,17 @@ class DeviceFlow:
         self.unacknowledged: tuple[str, ...] = ()
         """Devices in pre-copy whose initial data the destination does not have."""
         self._machine: Final = machine
+        self._most = MAX_DEVICE_DATA
         self._sum: Final = DeviceSum()
 
     @property
     def total(self) -> DeviceTotal:
         """What has been read so far."""
         return self._sum.total
+
+    def limit(self, bytes_per_second: int, streams: int) -> None:
+        """Read no more at a time than a frame holds under a bandwidth, from the next reading on; 0 does not limit."""
+        self._most = frame_payload(bytes_per_second, streams) if bytes_per_second else MAX_DEVICE_DATA
 
     async def read(self, into: Batches, *, to_end: bool) -> None:
         """Read a round's share, or all that is left of a machine stopped for the attempt.
@@ -57,7 +66,8 @@ class DeviceFlow:
         await into.put(None)
 
     async def _next(self, into: Batches, *, to_end: bool) -> DeviceData:
-        found = await self._machine.read_device_data(MAX_DEVICE_DATA if to_end else _WHILE_IT_WORKS)
+        most = self._most if to_end else min(self._most, _WHILE_IT_WORKS)
+        found = await self._machine.read_device_data(most)
         self.left_bytes = found.precopy_bytes + found.stop_copy_bytes
         self.unacknowledged = found.initial_pending
         for record in found.records:

@@ -94,6 +94,7 @@ class Rounds:
     def limit(self, bytes_per_second: int) -> None:
         """Hold all streams together to a bandwidth from now on; 0 does not limit."""
         self.pacer.bytes_per_second = bytes_per_second
+        self.devices.limit(bytes_per_second, len(self._lanes))
         pages = pages_per_frame(frame_payload(bytes_per_second, len(self._lanes)))
         for (stream, _), flow in zip(self._lanes, self._flows, strict=True):
             stream.pages_per_frame = pages

@@ -1,52 +1,23 @@
 """What of the devices' state a round takes along, and what is known of it afterwards."""
 
 import asyncio
-from dataclasses import dataclass, field
 
 import pytest
 
 from source_agent.device_flow import Batches, DeviceFlow
+from source_agent.pacing import frame_payload
 from tests.fakes.fake_device import FakeDevice
-from tests.fakes.fake_machine import FakeMachine
+from tests.fakes.machine_with_device import MachineWithDevice
 from vfio_host.interface.numbers import DeviceState
 from vm_migration.errors import AttemptFailed
-from vmm.process.control import MAX_DEVICE_DATA, DeviceData
+from vmm.process.control import MAX_DEVICE_DATA
 from vmm.vfio.device_records import DeviceRecord, DeviceSum, RecordKind
-from vmm.vfio.device_stream import DeviceReaders
 
 MIB = 1 << 20
 
 
-@dataclass
-class MachineWithDevice(FakeMachine):
-    """A machine whose one device is real to its readers."""
-
-    of: FakeDevice = field(default_factory=FakeDevice)
-    budgets: list[int] = field(default_factory=list)
-    grows_by: bytes = b""
-    """What its device learns while it is read."""
-
-    def __post_init__(self) -> None:
-        self.held = self.of.device
-        self.readers = DeviceReaders([self.held])
-
-    async def read_device_data(self, budget: int) -> DeviceData:
-        self.budgets.append(budget)
-        found = self.readers.read(budget)
-        self.of.dirty += self.grows_by
-        return DeviceData(
-            records=found.records,
-            complete=found.complete,
-            precopy_bytes=found.pending.precopy,
-            stop_copy_bytes=found.pending.stop_copy,
-            initial_pending=found.initial_pending,
-        )
-
-
 def machine_with(device: FakeDevice, grows_by: bytes = b"") -> MachineWithDevice:
-    machine = MachineWithDevice(None, of=device, grows_by=grows_by)  # type: ignore[arg-type] # it has no process
-    machine.held.set_state(DeviceState.PRE_COPY)
-    return machine
+    return MachineWithDevice(None, of=device, grows_by=grows_by)  # type: ignore[arg-type] # it has no process
 
 
 async def taken(flow: DeviceFlow, *, to_end: bool) -> list[DeviceRecord]:
@@ -113,6 +84,21 @@ async def test_the_last_round_takes_all_that_is_left_and_its_total_is_the_machin
     assert flow.total == adding.total == machine.readers.total
     assert flow.left_bytes == 0
     assert await taken(flow, to_end=True) == []
+
+
+async def test_under_a_bandwidth_readings_are_no_larger_than_its_frames_and_nothing_is_left_out() -> None:
+    machine = machine_with(FakeDevice(initial=bytes(100_000), rest=bytes(MIB)))
+    flow = DeviceFlow(machine)
+    flow.limit(2 * MIB, 4)
+    first = await taken(flow, to_end=False)
+    machine.held.set_state(DeviceState.STOP_COPY)
+    rest = await taken(flow, to_end=True)
+    assert set(machine.budgets) == {frame_payload(2 * MIB, 4)}
+    assert data_bytes(first) + data_bytes(rest) == 100_000 + MIB
+    assert flow.total == machine.readers.total
+    flow.limit(0, 4)
+    await taken(flow, to_end=True)
+    assert machine.budgets[-1] == MAX_DEVICE_DATA
 
 
 async def test_a_stop_that_leaves_state_unread_fails_the_attempt() -> None:
