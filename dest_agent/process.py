@@ -41,7 +41,7 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
     agent = DestAgent(
         host=place.host,
         journals=Journals(place.state_dir / "journal"),
-        hypervisor=SoftwareHypervisor(place.run_dir, place.units),
+        hypervisor=SoftwareHypervisor(place.run_dir, place.units, qemu=place.offer.qemu),
         memory_budget=place.memory_budget,
         after_active=_after_active(configuration, place),
         before_ready=_before_ready(configuration, place),

@@ -30,7 +30,7 @@ def main() -> None:
 def offer(configuration: Configuration, place: HostPlace) -> Offer:
     """Return the agent of this host, and what it serves."""
     hash_bytes_per_s = measure_hashing(time.perf_counter)
-    hypervisor = SoftwareHypervisor(place.run_dir, place.units)
+    hypervisor = SoftwareHypervisor(place.run_dir, place.units, qemu=place.offer.qemu)
     agent = SourceAgent(
         host=place.host,
         journals=Journals(place.state_dir / "journal"),

@@ -4,6 +4,7 @@ What concerns pages, devices' records and throttles is the model's alone: QEMU r
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ QEMU = check_specification(
     "a test's",
 )
 """Its firmware finds nothing to boot."""
+PROGRAM = shutil.which("qemu-system-x86_64") or "qemu-system-x86_64 is not installed"
 
 Scenario = Callable[[Hypervisor], Awaitable[None]]
 Over = Callable[[Path, Scenario], None]
@@ -61,7 +63,7 @@ class QemuHypervisor(SoftwareHypervisor):
 
 def over_qemu(folder: Path, scenario: Scenario) -> None:
     """Run a scenario with real QEMU processes, and leave none."""
-    over_processes(folder, scenario, QemuHypervisor)
+    over_processes(folder, scenario, lambda run: QemuHypervisor(run, qemu=[PROGRAM]))
 
 
 def over_simulation(_folder: Path, scenario: Scenario) -> None:

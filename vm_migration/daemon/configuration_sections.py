@@ -15,6 +15,7 @@ from vm_migration.errors import InvalidInput
 from vm_migration.link.address import is_loopback, split_address
 from vm_migration.link.identity import NAME_ALLOWED, is_name
 from vm_migration.link.server_limits import USUAL
+from vmm.assembly.field_kinds import AbsolutePath
 from vmm.assembly.quantity_text import (
     DURATIONS_ALLOWED,
     RATES_ALLOWED,
@@ -236,6 +237,8 @@ class OfferSection(_Table):
     viommu_modes: Annotated[tuple[ViommuMode, ...], Field(strict=False)] = get_args(ViommuMode)
     viommu_address_bits: Annotated[tuple[AddressBits, ...], Field(strict=False)] = get_args(AddressBits)
     host_dirty_tracking: bool = True
+    qemu: Annotated[tuple[AbsolutePath, ...], Field(strict=False, max_length=16)] = ()
+    """Programs that may run as machines of kind qemu, with any arguments; none, where nobody lists them."""
 
 
 class AuditSection(_Table):

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Final, Self, get_args
 
 from vm_migration.api.v1 import types_pb2
+from vm_migration.machine.qemu.programs import program_for
 from vmm.assembly.machine_state import STATE_FORMAT
+from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification import (
     AddressBits,
     Backend,
@@ -23,6 +25,7 @@ from vmm.process.control import Observation
 
 DEVICE_NOT_OFFERED: Final = "device-not-offered"
 IOMMU_NOT_OFFERED: Final = "iommu-not-offered"
+KIND_NOT_OFFERED: Final = "kind-not-offered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class HostOffer:
     state_format: int = STATE_FORMAT
     bulk_host: str = ""
     link_bytes_per_s: int = 0
+    qemu: frozenset[str] = frozenset()
+    """Paths of programs that may run as machines of kind qemu."""
 
     def message(self) -> types_pb2.HostOffer:
         """Return it for the wire."""
@@ -52,6 +57,7 @@ class HostOffer:
             state_format=self.state_format,
             bulk_address=self.bulk_host,
             link_bytes_per_s=self.link_bytes_per_s,
+            qemu=sorted(self.qemu),
         )
 
     @classmethod
@@ -69,12 +75,23 @@ class HostOffer:
             said.state_format,
             said.bulk_address,
             said.link_bytes_per_s,
+            frozenset(said.qemu),
         )
 
 
 def unmet(offer: HostOffer, wanted: MachineSpecification, host: str) -> tuple[Observation, ...]:
     """Return everything that a machine has and a host does not offer."""
-    return (*_unmet_viommu(offer, wanted.viommu, host), *_unmet_devices(offer, wanted.device, host))
+    return (
+        *_unmet_kind(offer, wanted.qemu, host),
+        *_unmet_viommu(offer, wanted.viommu, host),
+        *_unmet_devices(offer, wanted.device, host),
+    )
+
+
+def _unmet_kind(offer: HostOffer, wanted: QemuSpecification | None, host: str) -> Iterator[Observation]:
+    if wanted is not None and program_for(wanted.binary, offer.qemu) is None:
+        text = f"{host} runs no machine by {wanted.binary}: [offer] qemu there lists none, or several of that name"
+        yield Observation(code=KIND_NOT_OFFERED, message=text)
 
 
 def _unmet_viommu(offer: HostOffer, wanted: ViommuSpecification, host: str) -> Iterator[Observation]:

@@ -63,4 +63,5 @@ def _offer(said: OfferSection, host: HostSection) -> HostOffer:
         host_dirty_tracking=said.host_dirty_tracking,
         bulk_host=host.bulk_host,
         link_bytes_per_s=host.bandwidth,
+        qemu=frozenset(said.qemu),
     )

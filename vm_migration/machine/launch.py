@@ -17,6 +17,8 @@ import os
 import select
 import signal
 import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final
 from uuid import UUID
@@ -26,6 +28,7 @@ import msgspec
 from vm_migration.machine.coming_up import ComingUp, start
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
 from vm_migration.machine.qemu.process_file import started_qemu
+from vm_migration.machine.qemu.programs import program_for
 from vm_migration.machine.run_directory import (
     Instance,
     MachineDirectory,
@@ -37,6 +40,7 @@ from vm_migration.machine.run_directory import (
 from vm_migration.machine.starting import OwnSession, Starter
 from vm_migration.telemetry import logs
 from vmm.assembly.devices import host_configuration
+from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import HOLD, HOST_SOCKET, SPECIFICATION_FILE
 from vmm.process.description import boot_id
@@ -61,8 +65,11 @@ async def launch(
     *,
     incoming: bool,
     starter: Starter = _HERE,
+    qemu: Collection[str] = (),
 ) -> MachineDirectory:
     """Start a machine's processes and wait until both say that they are ready.
+
+    `qemu` are the programs that may run as QEMU machines here.
 
     Raises:
         LaunchFailed: Nothing of the machine is left.
@@ -71,7 +78,7 @@ async def launch(
     with directory.claimed() as mine:
         if not mine:
             raise LaunchFailed(f"The folder of machine {machine} was taken away while it was made")
-        await _bring_up(directory, specification, starter, incoming=incoming)
+        await _bring_up(_Birth(directory, specification, incoming, starter, qemu))
     return directory
 
 
@@ -98,59 +105,62 @@ def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
         raise LaunchFailed(f"Machine {machine} can have no folder in the run directory: {error}") from error
 
 
-async def _bring_up(
-    directory: MachineDirectory, specification: MachineSpecification, starter: Starter, *, incoming: bool
-) -> None:
-    started: list[ComingUp] = []
-    machine = directory.machine
+@dataclass(frozen=True, slots=True)
+class _Birth:
+    """A machine that is being brought up, and the processes that were started for it."""
+
+    directory: MachineDirectory
+    specification: MachineSpecification
+    incoming: bool
+    starter: Starter
+    qemu: Collection[str]
+    started: list[ComingUp] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> list[str]:
+        return machine_arguments(self.directory, incoming=self.incoming)
+
+    async def start(self, module: str, arguments: list[str]) -> ComingUp:
+        return await start(self.starter, module, arguments, self.directory, self.started)
+
+
+async def _bring_up(birth: _Birth) -> None:
+    directory = birth.directory
     try:
-        (directory.path / SPECIFICATION_FILE).write_bytes(specification.to_json())
-        bring = _model if specification.qemu is None else _qemu
-        directory.write_instance(await bring(directory, specification, starter, started, incoming=incoming))
-        for process in started:
+        (directory.path / SPECIFICATION_FILE).write_bytes(birth.specification.to_json())
+        qemu = birth.specification.qemu
+        directory.write_instance(await _model(birth) if qemu is None else await _qemu(birth, qemu))
+        for process in birth.started:
             process.keep()
     except BaseException as error:
-        for process in reversed(started):
+        for process in reversed(birth.started):
             await end_process(process.id, kill=True)
             process.close()
-        if (qemu := started_qemu(directory.path)) is not None:
-            await end_process(qemu, kill=True)
+        if (left := started_qemu(directory.path)) is not None:
+            await end_process(left, kill=True)
         directory.remove()
         if isinstance(error, OSError):
-            raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
+            raise LaunchFailed(f"Machine {directory.machine} could not be started: {error}") from error
         raise
 
 
-async def _model(
-    directory: MachineDirectory,
-    specification: MachineSpecification,
-    starter: Starter,
-    started: list[ComingUp],
-    *,
-    incoming: bool,
-) -> Instance:
-    of_host, of_vmm = _host_arguments(directory, specification), machine_arguments(directory, incoming=incoming)
-    host = await start(starter, "vfio_host.process.main", of_host, directory, started)
-    vmm = await start(starter, "vmm.process.main", of_vmm, directory, started)
+async def _model(birth: _Birth) -> Instance:
+    host = await birth.start("vfio_host.process.main", _host_arguments(birth.directory, birth.specification))
+    vmm = await birth.start("vmm.process.main", birth.arguments)
     await host.says("ready", READY_DEADLINE)
     vmm.let_go()
-    ready = await vmm.says("ready", READY_DEADLINE + (0 if incoming else _touching(specification)))
+    ready = await vmm.says("ready", READY_DEADLINE + (0 if birth.incoming else _touching(birth.specification)))
     return Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", "")))
 
 
-async def _qemu(
-    directory: MachineDirectory,
-    specification: MachineSpecification,
-    starter: Starter,
-    started: list[ComingUp],
-    *,
-    incoming: bool,
-) -> Instance:
+async def _qemu(birth: _Birth, wanted: QemuSpecification) -> Instance:
+    program = program_for(wanted.binary, birth.qemu)
+    if program is None:
+        raise LaunchFailed(f"{wanted.binary} is not among the programs that [offer] qemu lists on this host")
     if find_spec("qemu") is None or find_spec("qemu.qmp") is None:
-        raise LaunchFailed("A QEMU machine needs what viaduct[qemu] installs on this host: pip install 'viaduct[qemu]'")
-    arguments = machine_arguments(directory, incoming=incoming)
-    shim = await start(starter, "vm_migration.machine.qemu.shim", arguments, directory, started)
-    ready = await shim.says("ready", READY_DEADLINE + _touching(specification))
+        raise LaunchFailed("QEMU machines need viaduct[qemu] on their hosts: pip install 'viaduct[qemu]'")
+    shim = await birth.start("vm_migration.machine.qemu.shim", [*birth.arguments, "--program", program])
+    ready = await shim.says("ready", READY_DEADLINE + _touching(birth.specification))
     pid = ready.get("pid")
     if not isinstance(pid, int):
         raise LaunchFailed("The process beside QEMU does not say which one that is")

@@ -1,6 +1,6 @@
-"""Machine processes of this program's own kind, `viaduct-vmm` and `viaduct-vfio-host`, in a run directory."""
+"""Machine processes in a run directory: `viaduct-vmm` and `viaduct-vfio-host`, or QEMU and what stands beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -18,9 +18,13 @@ from vmm.process.description import boot_id
 class SoftwareHypervisor:
     """Implements `vm_migration.machine.hypervisor.Hypervisor`."""
 
-    def __init__(self, run_dir: Path, units: Path | None = None) -> None:
-        """`units`: the service manager's socket, of which every connection becomes a process in a unit of its own."""
+    def __init__(self, run_dir: Path, units: Path | None = None, *, qemu: Collection[str] = ()) -> None:
+        """`units`: the service manager's socket, of which every connection becomes a process in a unit of its own.
+
+        `qemu`: the paths of programs that may run as QEMU machines.
+        """
         self._run: Final = RunDirectory(run_dir)
+        self._qemu: Final = tuple(qemu)
         self._starter: Final[Starter] = OwnSession() if units is None else OwnUnit(units)
 
     @property
@@ -50,7 +54,9 @@ class SoftwareHypervisor:
 
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachineDirectory:
         """Start both processes."""
-        return await launch(self._run, machine, specification, incoming=incoming, starter=self._starter)
+        return await launch(
+            self._run, machine, specification, incoming=incoming, starter=self._starter, qemu=self._qemu
+        )
 
     async def take_away(self, place: MachinePlace, machine: MachinePort | None, *, only: str = "") -> None:
         """End both processes, and remove the folder."""

@@ -93,6 +93,24 @@ def test_a_machine_without_a_viommu_asks_for_none() -> None:
     assert unmet(offer, specified(model="none"), "host-a") == ()
 
 
+@pytest.mark.parametrize(
+    ("wanted", "offered", "runs"),
+    [
+        ("qemu-system-x86_64", (), False),
+        ("qemu-system-x86_64", ("/usr/bin/qemu-system-x86_64",), True),
+        ("/usr/bin/qemu-system-x86_64", ("/usr/bin/qemu-system-x86_64",), True),
+        ("/home/me/qemu-system-x86_64", ("/usr/bin/qemu-system-x86_64",), False),
+        ("sh", ("/usr/bin/qemu-system-x86_64",), False),
+        ("qemu-system-x86_64", ("/usr/bin/qemu-system-x86_64", "/opt/bin/qemu-system-x86_64"), False),
+        ("/opt/bin/qemu-system-x86_64", ("/usr/bin/qemu-system-x86_64", "/opt/bin/qemu-system-x86_64"), True),
+    ],
+)
+def test_only_programs_that_a_host_lists_are_machines_there(wanted: str, offered: tuple[str, ...], runs: bool) -> None:
+    document = {"name": "web", "kind": "qemu", "memory": {"size": "1GiB"}, "qemu": {"binary": wanted}}
+    found = unmet(HostOffer(qemu=frozenset(offered)), check_specification(document, "test"), "host-a")
+    assert [each.code for each in found] == ([] if runs else ["kind-not-offered"])
+
+
 def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "viaduct.toml"
     path.write_text(CONFIGURATION)
@@ -100,7 +118,7 @@ def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> No
     limited = CONFIGURATION.replace("[agent]", 'bandwidth = "10Gbit/s"\n[agent]')
     path.write_text(
         f'{limited}[offer]\ndevice_models = ["nic"]\nbackends = []\nviommu_address_bits = [48]\n'
-        "host_dirty_tracking = false\n"
+        'host_dirty_tracking = false\nqemu = ["/usr/bin/qemu-system-x86_64"]\n'
     )
     assert own_place(load(path, {})).offer == HostOffer(
         device_models=frozenset({"nic"}),
@@ -109,6 +127,7 @@ def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> No
         host_dirty_tracking=False,
         bulk_host="192.168.0.1",
         link_bytes_per_s=1_250_000_000,
+        qemu=frozenset({"/usr/bin/qemu-system-x86_64"}),
     )
 
 
@@ -118,6 +137,7 @@ def test_what_a_host_offers_is_read_from_its_configuration(tmp_path: Path) -> No
         ('device_models = ["toaster"]', "offer.device_models[0]"),
         ("viommu_address_bits = [57]", "offer.viommu_address_bits[0]"),
         ('colour = "red"', "offer.colour"),
+        ('qemu = ["qemu-system-x86_64"]', "offer.qemu[0]"),
     ],
 )
 def test_what_no_host_can_offer_is_told(tmp_path: Path, line: str, key: str) -> None:

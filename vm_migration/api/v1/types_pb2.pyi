@@ -186,6 +186,7 @@ class HostOffer(_message.Message):
     STATE_FORMAT_FIELD_NUMBER: _builtins.int
     BULK_ADDRESS_FIELD_NUMBER: _builtins.int
     LINK_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    QEMU_FIELD_NUMBER: _builtins.int
     host_dirty_tracking: _builtins.bool
     """dirty bits of the host IOMMU, for iommufd"""
     state_format: _builtins.int
@@ -210,6 +211,10 @@ class HostOffer(_message.Message):
     def viommu_address_bits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """39 | 48"""
 
+    @_builtins.property
+    def qemu(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths of programs that may run as machines of kind qemu; none: no such machines"""
+
     def __init__(
         self,
         *,
@@ -221,10 +226,11 @@ class HostOffer(_message.Message):
         state_format: _builtins.int = ...,
         bulk_address: _builtins.str = ...,
         link_bytes_per_s: _builtins.int = ...,
+        qemu: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "bulk_address", b"bulk_address", "device_models", b"device_models", "host_dirty_tracking", b"host_dirty_tracking", "link_bytes_per_s", b"link_bytes_per_s", "state_format", b"state_format", "viommu_address_bits", b"viommu_address_bits", "viommu_modes", b"viommu_modes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "bulk_address", b"bulk_address", "device_models", b"device_models", "host_dirty_tracking", b"host_dirty_tracking", "link_bytes_per_s", b"link_bytes_per_s", "qemu", b"qemu", "state_format", b"state_format", "viommu_address_bits", b"viommu_address_bits", "viommu_modes", b"viommu_modes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

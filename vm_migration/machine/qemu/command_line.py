@@ -8,6 +8,8 @@ open for writing are one too many.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
@@ -18,22 +20,31 @@ RAM: Final = "viaduct-ram"
 _QMP: Final = "viaduct-qmp"
 
 
-def command_line(
-    binary: str,
-    specification: MachineSpecification,
-    qemu: QemuSpecification,
-    machine: UUID,
-    *,
-    qmp_descriptor: int,
-    incoming: bool,
-) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A machine that is to be there: the program that it is here, its folder, and what it is made from."""
+
+    program: str
+    folder: Path
+    machine: UUID
+    specification: MachineSpecification
+    qemu: QemuSpecification
+    incoming: bool
+
+    @property
+    def adopts(self) -> Path | None:
+        """The QMP socket of the QEMU that is to be adopted; a destination always starts one."""
+        return None if self.qemu.adopt is None or self.incoming else Path(self.qemu.adopt)
+
+
+def command_line(order: Order, qmp_descriptor: int) -> tuple[str, ...]:
     """Return the words that start a QEMU whose QMP listens on a socket that it inherits."""
-    size = specification.memory.size
-    prealloc = ",prealloc=on" if incoming else ""
+    specification, qemu, size = order.specification, order.qemu, order.specification.memory.size
+    prealloc = ",prealloc=on" if order.incoming else ""
     return (
-        binary,
+        order.program,
         "-name", f"guest={specification.name}",
-        "-uuid", str(machine),
+        "-uuid", str(order.machine),
         "-S", "-no-user-config", "-nodefaults", "-display", "none", "-no-shutdown",
         "-object", f"memory-backend-memfd,id={RAM},size={size},share=on{prealloc}",
         "-machine", f"{qemu.machine},memory-backend={RAM}",
@@ -42,7 +53,7 @@ def command_line(
         "-mon", f"chardev={_QMP},mode=control",
         *(word for number, disk in enumerate(qemu.disk) for word in _disk(number, disk)),
         *qemu.arguments,
-        *(("-incoming", "defer") if incoming else ()),
+        *(("-incoming", "defer") if order.incoming else ()),
     )  # fmt: skip
 
 

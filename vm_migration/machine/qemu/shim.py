@@ -18,12 +18,12 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from vm_migration.machine.port import LaunchFailed, MachineError, MachineGone
+from vm_migration.machine.qemu.command_line import Order
 from vm_migration.machine.qemu.commands import QemuCommands
 from vm_migration.machine.qemu.control_socket import ControlSocket
 from vm_migration.machine.qemu.descriptor_wait import readable
@@ -33,8 +33,7 @@ from vm_migration.machine.qemu.portrait import Portrait
 from vm_migration.machine.qemu.spawning import QemuProcess, adopted, log_tail, require_fit, start
 from vm_migration.machine.qemu.streams import Streams
 from vmm.assembly.document_faults import InvalidDocument
-from vmm.assembly.qemu_specification import QemuSpecification
-from vmm.assembly.specification import MachineSpecification, parse_specification
+from vmm.assembly.specification import parse_specification
 from vmm.process.control import CONTROL_SOCKET, HOLD, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
 from vmm.process.fence import Fence
@@ -45,52 +44,40 @@ _START_SECONDS_PER_GIB: Final = 30.0
 """For QEMU's first answer; a destination touches all of its RAM before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What this process is there for."""
-
-    folder: Path
-    machine: UUID
-    specification: MachineSpecification
-    qemu: QemuSpecification
-    incoming: bool
-
-    @property
-    def adopts(self) -> Path | None:
-        """The QMP socket of the QEMU that is to be adopted; a destination always starts one."""
-        return None if self.qemu.adopt is None or self.incoming else Path(self.qemu.adopt)
-
-
 def main() -> None:
     """Stand beside one machine's QEMU until it has ended."""
     gc.freeze()  # what was imported stays: the collector need not look at it again
     arguments = _parser().parse_args()
     try:
-        asyncio.run(_run(arguments.directory, arguments.machine, incoming=arguments.incoming, hold=arguments.hold))
+        asyncio.run(_run(_order(arguments), hold=arguments.hold))
     except (InvalidDocument, MachineError, OSError, ValueError) as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\nLook at {arguments.directory}\n")
         sys.exit(1)
 
 
-async def _run(folder: Path, machine: UUID, *, incoming: bool, hold: bool) -> None:
+def _order(arguments: argparse.Namespace) -> Order:
+    folder: Path = arguments.directory
     specification = parse_specification((folder / SPECIFICATION_FILE).read_bytes())
     if specification.qemu is None:
         raise LaunchFailed("Specification is not one of a QEMU")
-    order = _Order(folder, machine, specification, specification.qemu, incoming)
+    return Order(arguments.program, folder, arguments.machine, specification, specification.qemu, arguments.incoming)
+
+
+async def _run(order: Order, *, hold: bool) -> None:
     async with _qemu(order) as (process, monitor):
         commands = await _commands(order, process, monitor)
         await _serve(commands, order, process, hold=hold)
 
 
 @contextlib.asynccontextmanager
-async def _qemu(order: _Order) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
+async def _qemu(order: Order) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
     """Have a QEMU that answers; one that was started for it ends where the context fails."""
     if order.adopts is not None:
         monitor = Monitor(order.adopts)
         await monitor.require_connection()
         process = adopted(monitor.session.peer, order.adopts)
     else:
-        process = start(order.folder, order.machine, order.specification, order.qemu, incoming=order.incoming)
+        process = start(order)
         monitor = Monitor(process.qmp)
     try:
         await _first_answer(order, process, monitor)
@@ -100,7 +87,7 @@ async def _qemu(order: _Order) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
         process.abandon()
 
 
-async def _first_answer(order: _Order, process: QemuProcess, monitor: Monitor) -> None:
+async def _first_answer(order: Order, process: QemuProcess, monitor: Monitor) -> None:
     patience = _START_SECONDS + order.specification.memory.size / (1 << 30) * _START_SECONDS_PER_GIB
     ending = asyncio.create_task(process.end(), name="end of QEMU")
     try:
@@ -113,7 +100,7 @@ async def _first_answer(order: _Order, process: QemuProcess, monitor: Monitor) -
         ending.cancel()
 
 
-async def _answers(order: _Order, monitor: Monitor, ending: "asyncio.Task[None]") -> bool:
+async def _answers(order: Order, monitor: Monitor, ending: "asyncio.Task[None]") -> bool:
     asking = asyncio.create_task(monitor.require_connection(), name="first answer of QEMU")
     try:
         await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +114,7 @@ async def _answers(order: _Order, monitor: Monitor, ending: "asyncio.Task[None]"
     return True
 
 
-async def _commands(order: _Order, process: QemuProcess, monitor: Monitor) -> QemuCommands:
+async def _commands(order: Order, process: QemuProcess, monitor: Monitor) -> QemuCommands:
     """Return what serves the machine, which runs by now unless it is to wait for a stream."""
     same_uuid = await require_fit(monitor, order.specification, order.machine, adopts=order.adopts is not None)
     identity = Identity(str(order.machine), boot_id(), process.id.pid, secrets.token_hex(8))
@@ -145,7 +132,7 @@ async def _commands(order: _Order, process: QemuProcess, monitor: Monitor) -> Qe
     return commands
 
 
-async def _serve(commands: QemuCommands, order: _Order, process: QemuProcess, *, hold: bool) -> None:
+async def _serve(commands: QemuCommands, order: Order, process: QemuProcess, *, hold: bool) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -193,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="viaduct-qemu-shim", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
     parser.add_argument("--machine", type=UUID, required=True, help="the machine's UUID")
+    parser.add_argument("--program", required=True, help="the path of QEMU")
     parser.add_argument("--incoming", action="store_true", help="wait for a stream instead of booting")
     parser.add_argument(
         HOLD, action="store_true", help="end without a word on stdin, which says that it is known by now"

@@ -1,7 +1,6 @@
 """A QEMU process: started here, or found behind a QMP socket and adopted."""
 
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -12,14 +11,13 @@ from uuid import UUID
 from vfio_host.interface.channel import listen
 from vm_migration.machine.port import LaunchFailed
 from vm_migration.machine.qemu.answers import MemorySize, Uuid
-from vm_migration.machine.qemu.command_line import command_line
+from vm_migration.machine.qemu.command_line import Order, command_line
 from vm_migration.machine.qemu.descriptor_wait import readable
 from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.process_file import note_started
 from vm_migration.machine.qemu.run_states import stands_still
 from vm_migration.machine.qemu.streaming import under_way
 from vm_migration.machine.run_directory import ProcessId, identify, lives
-from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification import MachineSpecification
 
 QMP_SOCKET: Final = "qmp.sock"
@@ -74,24 +72,18 @@ async def require_fit(monitor: Monitor, specification: MachineSpecification, mac
     return (await monitor.session.ask("query-uuid", Uuid)).uuid == str(machine)
 
 
-def start(
-    folder: Path, machine: UUID, specification: MachineSpecification, qemu: QemuSpecification, *, incoming: bool
-) -> QemuProcess:
+def start(order: Order) -> QemuProcess:
     """Start a QEMU in a machine's folder, stopped, with its QMP at a socket there.
 
     Raises:
-        LaunchFailed: There is no such program, or it cannot be started.
+        LaunchFailed: It cannot be started.
     """
-    binary = shutil.which(qemu.binary)
-    if binary is None:
-        raise LaunchFailed(f"No program {qemu.binary} on this host: install it, or name another in qemu.binary")
-    qmp = folder / QMP_SOCKET
-    with listen(qmp) as listener, (folder / QEMU_LOG).open("ab") as log:
+    qmp = order.folder / QMP_SOCKET
+    with listen(qmp) as listener, (order.folder / QEMU_LOG).open("ab") as log:
         listener.setblocking(True)
-        words = command_line(binary, specification, qemu, machine, qmp_descriptor=listener.fileno(), incoming=incoming)
-        child = _started(words, folder, listener, log.fileno())
+        child = _started(command_line(order, listener.fileno()), order.folder, listener, log.fileno())
     identity = identify(child.pid)
-    note_started(folder, identity)
+    note_started(order.folder, identity)
     return QemuProcess(identity, qmp, child)
 
 

@@ -1,6 +1,7 @@
 """Real QEMU machines behind the port, without agents: one process beside each QEMU, and a stream between two."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from vmm.assembly.specification import MachineSpecification, check_specification
 from vmm.process.own_stream import COMPLETED, GATE, StreamState, StreamTerms
 
 MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
+QEMU = shutil.which("qemu-system-x86_64") or "qemu-system-x86_64 is not installed"
 SECONDS = 60.0
 
 
@@ -32,7 +34,7 @@ def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
 async def host(name: str) -> AsyncIterator[tuple[SoftwareHypervisor, Path]]:
     """Yield a host's machines and its folder; nothing of them is left afterwards."""
     with TemporaryDirectory(prefix=f"viaduct-{name}-") as folder:
-        hypervisor = SoftwareHypervisor(Path(folder))
+        hypervisor = SoftwareHypervisor(Path(folder), qemu=[QEMU])
         try:
             yield hypervisor, Path(folder)
         finally:
@@ -145,7 +147,7 @@ async def test_a_machine_is_found_again_by_whoever_comes_next() -> None:
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"binary": "no-such-program"}, "No program no-such-program"),
+        ({"binary": "no-such-program"}, "no-such-program is not among the programs"),
         ({"machine": "no-such-machine"}, "nsupported machine type"),
         ({"arguments": ["-no-such-option"]}, "invalid option"),
         ({"adopt": "/no/such/socket"}, "Nobody speaks QMP"),
