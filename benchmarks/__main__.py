@@ -4,7 +4,7 @@ Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
 `beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
 docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what
-TLS costs. `scale` has docs/scale.md.
+TLS costs. `scale` has docs/scale.md, `update` a table in docs/update.md.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +48,7 @@ from benchmarks.scale import scenario as scale
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 PAGE: Final = RESULTS.parents[1] / "docs" / "reliability.md"
 SCALE_PAGE: Final = PAGE.with_name("scale.md")
+UPDATE_PAGE: Final = PAGE.with_name("update.md")
 NAMES: Final = (
     "beside",
     "throughput",
@@ -95,11 +97,7 @@ def main() -> int:
     if rows:
         show(rows)
         write(rows)
-    if "scale" in arguments.only:
-        shown = reliability_page.table(reliability_page.read(RESULTS), scale.PAGE_ROWS)
-        SCALE_PAGE.write_text(
-            between_markers(SCALE_PAGE.read_text(), shown, reliability_page.BEGIN, reliability_page.END)
-        )
+    _write_pages(arguments.only)
     return 1 if failed or any(row.reached is False for row in rows) else 0
 
 
@@ -169,6 +167,20 @@ def write(rows: list[Row]) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n")
     shown = reliability_page.table(reliability_page.read(RESULTS))
     PAGE.write_text(between_markers(PAGE.read_text(), shown, reliability_page.BEGIN, reliability_page.END))
+
+
+def _write_pages(only: list[str]) -> None:
+    """Write the tables of the pages that have one of their own."""
+    if "scale" in only:
+        _write_page(SCALE_PAGE, scale.PAGE_ROWS)
+    if "update" in only:
+        _write_page(UPDATE_PAGE, update.PAGE_ROWS, update.PUBLISHED)
+
+
+def _write_page(page: Path, rows: Mapping[str, Sequence[str]], *more: str) -> None:
+    """Write what was measured last, and further lines of the table, between the markers of a page."""
+    shown = "\n".join((reliability_page.table(reliability_page.read(RESULTS), rows), *more))
+    page.write_text(between_markers(page.read_text(), shown, reliability_page.BEGIN, reliability_page.END))
 
 
 def machine() -> dict[str, object]:

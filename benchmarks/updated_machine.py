@@ -16,6 +16,7 @@ from vmm.assembly.specification import check_specification
 from vmm.guest.console import GuestAction
 from vmm.memory.ram_block import RamBlock
 from vmm.process import control
+from vmm.process.image import THIS
 from vmm.process.populate import populate
 
 _REST_SECONDS: Final = 20.0
@@ -65,6 +66,13 @@ class UpdatedMachine:
         controller.works(20)
         return (running.executed_ns - paused.last_executed_ns) / 1e6
 
+    def replace_image(self) -> float:
+        """Have the process's program replaced by itself; return for how many milliseconds the guest stood still."""
+        replaced = self._controller.ask(control.ReplaceImage(command=THIS))
+        assert isinstance(replaced, control.Replaced), replaced
+        self._controller.works(20)
+        return (replaced.executed_ns - replaced.last_executed_ns) / 1e6
+
     async def wrong(self) -> int:
         """Bring the guest to rest; return what was wrong with its jobs, those that nobody answered included."""
         assert self._controller.ask(control.GuestCommand(action=GuestAction.QUIET, device="")) == control.Done()
@@ -95,10 +103,15 @@ class UpdatedMachine:
 
 @contextlib.asynccontextmanager
 async def updated_machine(folder: Path, size: int, *, populated: bool) -> AsyncIterator[UpdatedMachine]:
-    """Run a machine of so many bytes; nothing of it is left afterwards."""
-    image = folder / "image"
-    image.write_bytes(b"benchmark")  # one page: the rest of RAM is a hole
-    document = {**document_of(size), "memory": {"size": size, "image": str(image)}}
+    """Run a machine of so many bytes; nothing of it is left afterwards.
+
+    RAM holds what a booted system's does, and is there to the last page where it is `populated`; else it is a hole.
+    """
+    document = document_of(size)
+    if not populated:
+        image = folder / "image"
+        image.write_bytes(b"benchmark")  # one page
+        document["memory"] = {"size": size, "image": str(image)}
     specification = check_specification(document, "the benchmark's machine")
     directory = await launch(RunDirectory(folder), uuid4(), specification, incoming=False)
     try:
