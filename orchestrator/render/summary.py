@@ -3,11 +3,12 @@
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.attempt import Attempt, Notice, Outcome
+from orchestrator.attempt import Attempt, Outcome
 from orchestrator.limits import limits_of
 from orchestrator.preflight import Candidate, Preflight
 from orchestrator.render.choice import show_choice
 from orchestrator.render.forecast import all_alike, beside_outcome, foretold, in_all, standing_still
+from orchestrator.render.notices import show_notices
 from orchestrator.render.quantities import rate, size, span
 from orchestrator.render.travelling import bandwidth_limit, downtime_limit, travelled
 from orchestrator.render.updates import show_update
@@ -47,14 +48,6 @@ def show_preflight(console: Console, found: Preflight, *, explain: bool) -> None
         show_notices(console, one.blockers, one.warnings)
     if explain:
         show_choice(console, found)
-
-
-def show_notices(console: Console, blockers: tuple[Notice, ...], warnings: tuple[Notice, ...]) -> None:
-    """Print blockers, then warnings."""
-    for kind, style, notices in (("blocker", "red", blockers), ("warning", "yellow", warnings)):
-        for one in notices:
-            device = f" ({one.device})" if one.device else ""
-            console.print(f"  [{style}]{kind}[/{style}] {one.code}{device}: {one.message}", highlight=False)
 
 
 def _facts(attempt: Attempt) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from orchestrator.attempt import Attempt, Outcome
 from orchestrator.render.live_region import LiveRegion
+from orchestrator.render.notices import show_notices
 from orchestrator.render.quantities import rate, span
-from orchestrator.render.summary import show_notices
 from orchestrator.updating.document import standstill
 from orchestrator.updating.fleet import FleetResult
 
