@@ -2,7 +2,7 @@
 
 ::
 
-    four times a second       which of ours does somebody want cancelled?     one read
+    four times a second       what does somebody wish for any of ours?        one read
     every HEARTBEAT_SECONDS   they are ours still, and this far by now        one write
 
 What an attempt's source tells between two transitions is not written as it comes: it goes with the claim.
@@ -30,9 +30,8 @@ class Claimed(Protocol):
     def attempt(self) -> Attempt:
         """The attempt as its driver knows it."""
 
-    @property
-    def cancel(self) -> asyncio.Event:
-        """Set when somebody wants it cancelled."""
+    def hear(self, row: OpenRow) -> None:
+        """Take what somebody wishes, as it is written down."""
 
 
 class Claims:
@@ -45,7 +44,7 @@ class Claims:
         self._looking: asyncio.Task[None] | None = None
 
     async def keep(self, row: Claimed) -> None:
-        """Renew a row's claim and hear of a wish to cancel, until this is cancelled.
+        """Renew a row's claim and hear of wishes, until this is cancelled.
 
         Raises:
             Stale: Somebody else has taken the attempt over.
@@ -100,8 +99,8 @@ class Claims:
         found = {one.attempt: one for one in await asyncio.to_thread(self._store.open_rows)}
         for identifier, (attempt, row, over) in held.items():
             now = found.get(identifier)
-            if now is not None and now.cancel_requested:
-                row.cancel.set()
+            if now is not None:
+                row.hear(now)
             if identifier in lost:
                 _fail(over, _taken_over(attempt, now))
 

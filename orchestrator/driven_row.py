@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from orchestrator.attempt import Attempt
 from orchestrator.claims import Claims
-from orchestrator.store.store import STORE_UNUSABLE, Ownership, Store
+from orchestrator.store.store import STORE_UNUSABLE, OpenRow, Ownership, Store
 from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.link.boundary import innermost
 from vm_migration.telemetry import logs
@@ -45,7 +45,7 @@ class DrivenRow:
         self._store = store
         self._clock = clock
         self._observe = observe
-        self._hear(attempt)
+        self.hear(attempt)
 
     async def write(
         self, attempt: Attempt, *, owner: Ownership | None = None, successor: Attempt | None = None
@@ -57,7 +57,7 @@ class DrivenRow:
             Refused: The store cannot be written, for as long as this is asked again; the agents go on alone.
         """
         self.attempt = await self._saved(attempt, owner, successor)
-        self._hear(self.attempt)
+        self.hear(self.attempt)
         self._observe(self.attempt)
 
     async def take_note(self, attempt: Attempt) -> None:
@@ -140,9 +140,12 @@ class DrivenRow:
             await pause(failures)
         raise AssertionError("The last try returns or raises")
 
-    def _hear(self, row: Attempt) -> None:
+    def hear(self, row: Attempt | OpenRow) -> None:
+        """Take what somebody wishes, as it is written down: that it is cancelled, or has another bandwidth."""
         if row.cancel_requested:
             self.cancel.set()
+        if row.asked.bandwidth != self.attempt.asked.bandwidth:
+            self.attempt = replace(self.attempt, asked=replace(self.attempt.asked, bandwidth=row.asked.bandwidth))
 
 
 def is_progress(before: Attempt, after: Attempt) -> bool:

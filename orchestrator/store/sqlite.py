@@ -41,7 +41,7 @@ _RENEW: Final = (
 )
 _HELD: Final = "SELECT driver, term, phase, outcome, heartbeat, cancel_requested, asked FROM attempt WHERE attempt = ?"
 _OPEN: Final = (
-    "SELECT attempt, destination, phase, outcome, driver, term, heartbeat, cancel_requested "
+    "SELECT attempt, destination, phase, outcome, driver, term, heartbeat, cancel_requested, asked "
     "FROM attempt WHERE ended = 0"
 )
 
@@ -200,6 +200,7 @@ class SqliteStore:
                 row["term"],
                 row["heartbeat"],
                 bool(row["cancel_requested"]),
+                asked_from(row),
             )
             for row in rows
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from orchestrator.attempt import Attempt, Event, Outcome, Phase
+from orchestrator.attempt import Asked, Attempt, Event, Outcome, Phase
 from orchestrator.store.entries import Entries
 from vm_migration.errors import InvalidInput, Refused
 
@@ -49,6 +49,7 @@ class OpenRow:
     term: int
     heartbeat: float
     cancel_requested: bool
+    asked: Asked
 
 
 class Store(Protocol):

@@ -44,7 +44,13 @@ class Row:
     """A row that somebody drives."""
 
     attempt: Attempt
-    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    bandwidth: int | None = None
+
+    def hear(self, row: OpenRow) -> None:
+        self.bandwidth = row.asked.bandwidth
+        if row.cancel_requested:
+            self.cancelled.set()
 
 
 @pytest.fixture(autouse=True)
@@ -67,15 +73,16 @@ async def test_a_hundred_rows_are_one_question_and_one_write(tmp_path: Path) -> 
         assert {row.heartbeat for row in store.open_rows()} == {130.0}
 
 
-async def test_a_wish_to_cancel_reaches_the_row_that_it_is_for(tmp_path: Path) -> None:
+async def test_wishes_reach_the_row_that_they_are_for(tmp_path: Path) -> None:
     with CountedStore(tmp_path / "store.db") as store:
         wanted, other = (Row(store.open_attempt(new(name, machine=name))) for name in ("one", "two"))
         kept = Claims(store, lambda: 101.0)
         async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
             tasks = [group.create_task(kept.keep(row)) for row in (wanted, other)]
+            store.request_bandwidth("one", 7)
             store.request_cancel("one")
-            await wanted.cancel.wait()
-            assert not other.cancel.is_set()
+            await wanted.cancelled.wait()
+            assert (wanted.bandwidth, other.bandwidth, other.cancelled.is_set()) == (7, None, False)
             for task in tasks:
                 task.cancel()
 
