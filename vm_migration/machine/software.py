@@ -57,9 +57,11 @@ class SoftwareMachine:
     async def ram(self) -> RamBlock:
         """Return RAM, mapped into this process."""
         reply, descriptors = await self._exchange(control.TakeRam(), _DEADLINE)
+        if isinstance(reply, Refusal):
+            raise _refused(reply)
         if not isinstance(reply, control.Ram) or len(descriptors) != 1:
             close_all(descriptors)
-            raise MachineGone(f"Machine at {self._path} did not hand out its RAM: {_reason(reply)}")
+            raise MachineGone(f"Machine at {self._path} did not hand out its RAM: {type(reply).__name__}")
         (descriptor,) = descriptors
         if os.fstat(descriptor).st_size != reply.size:
             close_all(descriptors)
@@ -186,7 +188,7 @@ class SoftwareMachine:
         if isinstance(reply, kind):
             return reply
         if isinstance(reply, Refusal):
-            raise (CutOff if reply.fenced else MachineRefused)(reply.reason)
+            raise _refused(reply)
         raise MachineGone(f"Machine at {self._path} answered {type(reply).__name__} to {type(request).__name__}")
 
     async def _exchange(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
@@ -241,5 +243,5 @@ def _close_unclaimed(asked: Future[tuple[AnyReply, list[int]]]) -> None:
         close_all(asked.result()[1])
 
 
-def _reason(reply: AnyReply) -> str:
-    return reply.reason if isinstance(reply, Refusal) else type(reply).__name__
+def _refused(reply: Refusal) -> MachineRefused:
+    return (CutOff if reply.fenced else MachineRefused)(reply.reason)

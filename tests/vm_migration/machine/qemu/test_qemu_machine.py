@@ -1,24 +1,17 @@
 """Real QEMU machines behind the port, without agents: one process beside each QEMU, and a stream between two."""
 
 import asyncio
-import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from uuid import UUID
 
 import pytest
 
 from tests.qemu_guest.build import Guest, build
 from tests.qemu_guest.serial import counts, without_gap
+from tests.vm_migration.machine.qemu.hosts import MACHINE, host, specification
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
-from vmm.assembly.specification import MachineSpecification, check_specification
 from vmm.process.own_stream import COMPLETED, GATE, StreamState, StreamTerms
 
-MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
-QEMU = shutil.which("qemu-system-x86_64") or "qemu-system-x86_64 is not installed"
 SECONDS = 60.0
 
 
@@ -28,24 +21,6 @@ def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     assert cache is not None
     folder = tmp_path_factory.mktemp("guest")
     return build(cache.mkdir("qemu-guest"), folder, rate=4 << 20, working_set=16 << 20)
-
-
-@asynccontextmanager
-async def host(name: str) -> AsyncIterator[tuple[SoftwareHypervisor, Path]]:
-    """Yield a host's machines and its folder; nothing of them is left afterwards."""
-    with TemporaryDirectory(prefix=f"viaduct-{name}-") as folder:
-        hypervisor = SoftwareHypervisor(Path(folder), qemu=[QEMU])
-        try:
-            yield hypervisor, Path(folder)
-        finally:
-            for place in list(hypervisor.all()):
-                await hypervisor.take_away(place, None)
-
-
-def specification(*arguments: str, **table: object) -> MachineSpecification:
-    qemu = {"arguments": ["-accel", "tcg", *arguments], **table}
-    document = {"name": "web", "kind": "qemu", "memory": {"size": "128MiB"}, "qemu": qemu}
-    return check_specification(document, "the test's machine")
 
 
 async def until(port: MachinePort, *wanted: str) -> StreamState:
@@ -130,7 +105,7 @@ async def test_a_stream_that_is_called_off_at_its_gate_leaves_a_machine_that_run
 
 async def test_a_machine_is_found_again_by_whoever_comes_next() -> None:
     async with host("a") as (here, folder):
-        place = await here.launch(MACHINE, specification(), incoming=False)
+        place = await here.launch(MACHINE, specification(size="16MiB"), incoming=False)
         first = here.connect(place)
         await first.attach(1, 1)
         assert (await first.pause(for_attempt=False)).pause == 1
@@ -156,14 +131,14 @@ async def test_a_machine_is_found_again_by_whoever_comes_next() -> None:
 async def test_a_machine_that_does_not_come_up_says_why_and_leaves_nothing(table: dict[str, object], says: str) -> None:
     async with host("a") as (here, folder):
         with pytest.raises(LaunchFailed, match=says):
-            await here.launch(MACHINE, specification(**table), incoming=False)
+            await here.launch(MACHINE, specification(size="16MiB", table=table), incoming=False)
         assert not list(here.all())
         assert not list((folder / "machines").iterdir())
 
 
 async def test_a_machine_whose_qemu_was_killed_is_gone_and_so_is_what_stood_beside_it() -> None:
     async with host("a") as (here, _):
-        place = await here.launch(MACHINE, specification(), incoming=False)
+        place = await here.launch(MACHINE, specification(size="16MiB"), incoming=False)
         instance = place.instance()
         assert instance is not None
         port = here.connect(place)
@@ -177,7 +152,7 @@ async def test_a_machine_whose_qemu_was_killed_is_gone_and_so_is_what_stood_besi
 
 async def test_what_only_a_model_can_do_is_refused_with_the_reason() -> None:
     async with host("a") as (here, _):
-        port = here.connect(await here.launch(MACHINE, specification(), incoming=False))
+        port = here.connect(await here.launch(MACHINE, specification(size="16MiB"), incoming=False))
         await port.attach(1, 1)
         for asked in (port.harvest(), port.save(), port.start_tracking(), port.throttle(10), port.populate(0, 1)):
             with pytest.raises(MachineRefused):

@@ -1,0 +1,146 @@
+"""QEMUs that were there before, that stop answering, and that are made of what matters to a migration."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, host, specification
+from vm_migration.machine.port import LaunchFailed, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.qemu.session import QmpSession
+
+SMALL = "16MiB"
+SECONDS = 60.0
+
+
+@asynccontextmanager
+async def somebodys_qemu(folder: Path, *arguments: str) -> AsyncIterator[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """Yield the QMP socket of a QEMU that nobody here started, and its process."""
+    path = folder / "own.qmp"
+    words = [QEMU, "-nodefaults", "-display", "none", "-accel", "tcg", "-qmp", f"unix:{path},server=on,wait=off"]
+    with subprocess.Popen([*words, *arguments]) as process:  # noqa: ASYNC220 - milliseconds
+        try:
+            await answering(path)
+            yield path, process
+        finally:
+            process.kill()
+
+
+async def answering(path: Path) -> None:
+    session = QmpSession(path)
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                await session.open()
+            except MachineGone:
+                await asyncio.sleep(0.02)  # its socket has no event for its own coming
+            else:
+                await session.close()
+                return
+
+
+async def command(port: MachinePort) -> None:
+    described = await port.attach(1, 1)
+    assert described.run_state == "running"
+
+
+async def test_a_qemu_that_runs_already_is_taken_over_and_said_to_be_compared_by_nothing() -> None:
+    async with host("a") as (here, folder), somebodys_qemu(folder, "-m", "16M") as (path, process):
+        place = await here.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=False)
+        instance = place.instance()
+        assert instance is not None
+        assert instance.vmm.pid == process.pid
+        port = here.connect(place)
+        await command(port)
+        assert [each.code for each in (await port.describe()).warnings] == ["memory-not-compared"]
+        with pytest.raises(MachineRefused, match="memory-backend-memfd"):
+            await port.ram()
+        assert (await port.pause(for_attempt=False)).pause == 1
+        await port.run(1)
+        await here.take_away(place, port)
+        assert process.wait() == 0
+        await port.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "says"),
+    [
+        (("-m", "32M"), SMALL, "has 33554432 bytes of memory"),
+        (("-m", "16M", "-S"), SMALL, "QEMU is prelaunch: only one that runs"),
+        (("-m", "16M", "-incoming", "defer"), SMALL, "QEMU is inmigrate: only one that runs"),
+    ],
+)
+async def test_a_qemu_that_cannot_be_taken_over_is_left_as_it_is(
+    arguments: tuple[str, ...], size: str, says: str
+) -> None:
+    async with host("a") as (here, folder), somebodys_qemu(folder, *arguments) as (path, process):
+        with pytest.raises(LaunchFailed, match=says):
+            await here.launch(MACHINE, specification(size=size, table={"adopt": str(path)}), incoming=False)
+        assert process.poll() is None
+        await answering(path)
+
+
+async def test_a_socket_behind_which_is_no_qemu_is_not_taken_over(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "own.qmp"))
+        listener.listen()
+        async with host("a") as (here, _):
+            wanted = specification(size=SMALL, table={"adopt": str(tmp_path / "own.qmp")})
+            with pytest.raises(LaunchFailed, match="greets nobody"):
+                await here.launch(MACHINE, wanted, incoming=False)
+
+
+async def test_a_qemu_that_hangs_is_silent_and_stands_at_a_new_stop_when_it_is_back() -> None:
+    async with host("a") as (here, _):
+        place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
+        instance = place.instance()
+        assert instance is not None
+        port = here.connect(place)
+        await command(port)
+        first = await port.pause(for_attempt=True)
+        os.kill(instance.vmm.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(MachineGone):
+                await port.confirm_stopped()
+            assert here.instance_lives(instance.name) is True
+        finally:
+            os.kill(instance.vmm.pid, signal.SIGCONT)
+        again = await port.confirm_stopped()
+        assert again is not None
+        assert again > first.pause  # nobody knows what the guest did meanwhile
+        await port.run(1)
+        await port.close()
+
+
+async def test_a_qemu_whose_companion_was_killed_is_silent_and_ends_with_its_machine() -> None:
+    async with host("a") as (here, _):
+        place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
+        instance = place.instance()
+        assert instance is not None
+        port = here.connect(place)
+        os.kill(instance.host.pid, signal.SIGKILL)
+        with pytest.raises(MachineGone):
+            await port.describe()
+        assert here.instance_lives(instance.name) is True
+        await here.take_away(place, None)
+        assert here.instance_lives(instance.name) is False
+        await port.close()
+
+
+async def test_disks_that_are_not_shared_and_devices_behind_a_viommu_are_found(tmp_path: Path) -> None:
+    image = tmp_path / "root.img"
+    image.write_bytes(bytes(1 << 20))
+    disk = {"name": "root", "file": str(image)}
+    behind = ("-device", "intel-iommu,intremap=on,aw-bits=39", "-device", "e1000e,id=net0")
+    async with host("a") as (here, _):
+        wanted = specification(*behind, size="64MiB", table={"machine": "q35,kernel-irqchip=split", "disk": [disk]})
+        port = here.connect(await here.launch(MACHINE, wanted, incoming=False))
+        described = await port.describe()
+        assert [(each.code, str(image) in each.message) for each in described.blockers] == [("disk-not-shared", True)]
+        await port.close()
