@@ -7,7 +7,7 @@ from typing import Final
 
 from orchestrator.admission import Order
 from orchestrator.agents import Agents
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Asked, Attempt
 from orchestrator.demo.scene import HOSTS, DemoOptions
 from orchestrator.demo.site import demo_site
 from orchestrator.desk import Desk, Observer
@@ -41,6 +41,10 @@ class Rig:
         if attempt.outcome == "completed":
             self.at = 1 - self.at
         return attempt
+
+    async def update(self) -> Attempt:
+        """Have the machine go on in another process of the host where it is."""
+        return await self.desk.migrate(Order(self.machine.name, "", asked=Asked(update="transfer")), _ignore)
 
     async def look(self) -> MachineStatus:
         """Return the machine as it is now."""

@@ -26,6 +26,7 @@ from vmm.process.own_stream import AnyStreamRequest
 from vmm.process.populate import populate
 from vmm.process.successor import NotTakenOver
 from vmm.process.update import Update
+from vmm.update.blockers import UpdateBlockerCode
 from vmm.update.documents import StateDocument
 from vmm.update.kept import Asker, Kept, Stop
 from vmm.update.taking_over import AdoptedMachine
@@ -290,8 +291,8 @@ class Commands:
 
     def _require_updatable(self) -> None:
         self._require(not self._incoming, "An incoming machine is not handed over")
-        still = self.machine.tracking or self._stopped_for_attempt
-        self._require(not still, "Machine is being migrated, or its dirty rate measured")
+        code, moving = UpdateBlockerCode.DIRTY_TRACKING, self.machine.tracking or self._stopped_for_attempt
+        self._require(not moving, f"{code}: Machine is being migrated, or its dirty rate measured")
 
     def _hand_over(self, patience: float) -> AnyReply:
         self._require_updatable()

@@ -162,7 +162,7 @@ def test_a_machine_that_is_being_migrated_is_not_handed_over(old: Controller, ne
     assert old.ask(control.StartTracking()) == Done()
     refusal = old.ask(control.OfferUpdate(path=str(new.socket)))
     assert isinstance(refusal, Refusal)
-    assert "being migrated" in refusal.reason
+    assert refusal.reason.startswith("dirty-tracking: ")
     judged = old.ask(control.JudgeUpdate())
     assert isinstance(judged, control.Judged)
     assert [each.code for each in judged.blockers] == ["dirty-tracking"]
