@@ -15,6 +15,7 @@ from rich.live import Live
 from orchestrator.attempt import Attempt
 from orchestrator.commands.evacuate import watched_evacuation
 from orchestrator.commands.migrate import result_answer
+from orchestrator.commands.update import update_answer
 from orchestrator.desk import follow
 from orchestrator.evacuation.plan import is_evacuation
 from orchestrator.evacuation.view import EvacuationView
@@ -45,7 +46,8 @@ async def watch(call: Invocation, attempt: str | None) -> Answer | None:
         found = await desk.attempt(attempt)
         with LiveProgress(call.err, lines=True) as progress:
             last = await follow(desk.watch(found), progress.update)
-    return result_answer(last or found)
+    ended = last or found
+    return update_answer(ended) if ended.asked.update else result_answer(ended)
 
 
 async def _watch_site(call: Invocation) -> None:
