@@ -2,19 +2,19 @@
 
 ::
 
-    each listing          what is open                  '
-    at each change        those in flight, followed      >  what is known, a view a second
-    each look at hosts    how every host stands         '
+    each listing          what is open in the store          '
+    each full listing     and what only a host knows          >  what is known, a view a second
+    at each change        those in flight, followed           |
+    each look at hosts    how every host stands              '
 
 Each is asked for by itself, so that a frozen host, or an orchestrator that is away, keeps nothing else from being
-shown: a host that has not answered yet is named as such, and at first only the store is asked for attempts. A listing,
-for which the whole site is asked, is not made for every view.
+shown; a host that has not answered yet is named as such.
 """
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -93,12 +93,16 @@ class SiteWatch:
         self._asked_at: Final[dict[str, float]] = {}
         self._heard: Final = asyncio.Event()
         self._listed: Final = asyncio.Event()
+        self._listed_by_hosts: Final = asyncio.Event()
         self._open: dict[str, Attempt] = {}
         self._ended: list[Attempt] = []
         self._evacuations: dict[str, EvacuationView] = {}
         self._evacuations_ended: list[EvacuationView] = []
         self._maintenance = frozenset[str]()
         self._unheard = _NOT_YET
+        self._unheard_by_hosts = _NOT_BY_HOSTS
+        self._stored = frozenset[str]()
+        self._known_to_hosts = frozenset[str]()
         self._followed: Final[dict[str, asyncio.Task[None]]] = {}
 
     async def views(self) -> AsyncGenerator[SiteView, None]:
@@ -113,9 +117,11 @@ class SiteWatch:
             stack.push_async_callback(stopped, hosts)
             listing = asyncio.create_task(self._keep_listing(), name="attempts of the site")
             stack.push_async_callback(stopped, listing)
-            await self._first_look(hosts, listing)
+            full = asyncio.create_task(self._keep_asking_hosts(), name="attempts of its hosts")
+            stack.push_async_callback(stopped, full)
+            await self._first_look(hosts, listing, full)
             while True:
-                for task in (hosts, listing):
+                for task in (hosts, listing, full):
                     if task.done():
                         await task  # which never ends well: the own configuration is wrong
                 yield self._view()
@@ -124,11 +130,11 @@ class SiteWatch:
     async def _first_look(self, *tasks: asyncio.Task[None]) -> None:
         """Wait until everybody was heard, or one of the tasks has failed, or for as long as between two views."""
 
-        async def both() -> None:
-            await self._heard.wait()
-            await self._listed.wait()
+        async def everybody() -> None:
+            for heard in (self._heard, self._listed, self._listed_by_hosts):
+                await heard.wait()
 
-        all_heard = asyncio.create_task(both(), name="first look")
+        all_heard = asyncio.create_task(everybody(), name="first look")
         await asyncio.wait({all_heard, *tasks}, timeout=self._pace.view, return_when=asyncio.FIRST_COMPLETED)
         await stopped(all_heard)
 
@@ -140,7 +146,7 @@ class SiteWatch:
             tuple(self._standings()),
             tuple(self._open.values()),
             ended,
-            self._unheard,
+            self._unheard or self._unheard_by_hosts,
             evacuations,
             self._maintenance,
         )
@@ -172,22 +178,35 @@ class SiteWatch:
             self._hosts[host] = await self._ask(host)
 
     async def _keep_listing(self) -> None:
-        await self._list(hosts=False)
-        await self._list_evacuations()
-        self._unheard = _NOT_BY_HOSTS
+        await self._list_store()
         while True:
-            try:
-                await self._list()
-                await self._list_evacuations()
-            except (Unreachable, Refused) as error:
-                self._unheard = f"not told: {error.message}"
-            else:
-                self._unheard = ""
             self._listed.set()
             await asyncio.sleep(self._pace.listing)  # it is not told that an attempt was entered
+            try:
+                await self._list_store()
+            except (Unreachable, Refused) as error:
+                self._unheard = f"not told: {error.message}"
 
-    async def _list(self, *, hosts: bool = True) -> None:
-        before = set(self._open)
+    async def _keep_asking_hosts(self) -> None:
+        await self._listed.wait()
+        while True:
+            try:
+                found = await self._list(frozenset(self._open), hosts=True)
+            except (Unreachable, Refused) as error:
+                self._unheard_by_hosts = f"not told: {error.message}"
+            else:
+                self._unheard_by_hosts, self._known_to_hosts = "", found - self._stored
+            self._listed_by_hosts.set()
+            await asyncio.sleep(self._pace.listing)  # as above
+
+    async def _list_store(self) -> None:
+        self._stored = await self._list(self._open.keys() - self._known_to_hosts, hosts=False)
+        self._known_to_hosts -= self._stored
+        await self._list_evacuations()
+        self._unheard = ""
+
+    async def _list(self, before: Set[str], *, hosts: bool) -> frozenset[str]:
+        """Take what is open now; of what was open `before` and is not any more, look for the end."""
         found = {one.attempt: one for one in (await self._desk.attempts(everything=False, hosts=hosts)).attempts}
         for attempt, row in found.items():
             followed = self._followed.get(attempt)
@@ -197,6 +216,7 @@ class SiteWatch:
         for attempt in before - found.keys():
             if attempt in self._open and attempt not in self._followed:
                 await self._look_for_the_end(attempt)
+        return frozenset(found)
 
     async def _list_evacuations(self) -> None:
         told = self._desk.evacuations

@@ -193,6 +193,7 @@ class FakeDesk:
         self.ends = {one.attempt: one for one in ends}
         self.changes: dict[str, asyncio.Queue[Attempt | MigrationError]] = {}
         self.evacuations = FakeEvacuations()
+        self.of_hosts: tuple[Attempt, ...] = ()
         self.hosts_tell = asyncio.Event()
         self.hosts_tell.set()
 
@@ -201,6 +202,8 @@ class FakeDesk:
         if hosts:
             await self.hosts_tell.wait()
         told = self.listings.pop(0) if hosts and len(self.listings) > 1 else self.listings[0]
+        if hosts and self.of_hosts and not isinstance(told, MigrationError):
+            return Listing((*told, *self.of_hosts), {})
         if isinstance(told, MigrationError):
             raise told
         return Listing(told, {})
@@ -324,6 +327,18 @@ async def test_what_the_store_holds_is_shown_before_a_silent_host_was_heard() ->
         assert view.unheard
         desk.hosts_tell.set()
         await until(lambda view: not view.unheard)
+
+
+async def test_the_store_is_listed_again_while_a_host_is_silent_and_what_the_others_know_stays() -> None:
+    waits, learned = queued(1), queued(2)
+    desk = FakeDesk((waits,), ends=[replace(waits, phase=Phase.ABORTED, outcome=Outcome.CANCELLED)])
+    desk.of_hosts = (learned,)
+    async with watching(desk) as until:
+        await until(lambda view: len(view.attempts) == 2 and not view.unheard)
+        desk.hosts_tell.clear()
+        desk.listings = [()]
+        view = (await until(lambda view: bool(view.ended)))[-1]
+        assert ([one.attempt for one in view.ended], view.attempts) == ([waits.attempt], (learned,))
 
 
 async def test_an_evacuation_is_shown_until_it_has_ended_and_its_end_once() -> None:
