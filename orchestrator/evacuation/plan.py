@@ -25,8 +25,8 @@ from orchestrator.retrying import may_pass, wait_seconds
 MARK: Final = "ev-"
 """Begins the identifier of every evacuation, and of no attempt."""
 MOST_PARALLEL: Final = 64
-AHEAD: Final = 2
-"""How many more are made ready at their destinations while as many as may move at once are sent."""
+AHEAD: Final = 4
+"""How many more are made ready while others are sent: to check, measure and prepare takes longer than to send."""
 _WITH_AHEAD: Final = range(2, 9)
 """Of how many at once that is done: who has one move at a time has one open, and agents take on so many and no more."""
 MOST_REFUSALS: Final = 5
