@@ -76,7 +76,7 @@ class Admission:
             wanted = parse_specification(requirements.specification)
         except InvalidDocument:  # Prepare says what is wrong with it
             return ()
-        return unmet(self._offer, wanted, self._host)
+        return (*unmet(self._offer, wanted, self._host), *self._hypervisor.unmet(wanted))
 
     @contextmanager
     def place(self, requirements: types_pb2.Requirements) -> Iterator[None]:

@@ -46,8 +46,11 @@ class Machines:
                 was started.
             LaunchFailed: Its processes did not come up; nothing is left of them.
         """
-        for one in unmet(self._offer, specification, self._host):
-            raise Refused(one.code, one.message, "Choose another host, or change [offer] there")
+        specification = self._holdings.hypervisor.settled(specification)
+        lacking = (*unmet(self._offer, specification, self._host), *self._holdings.hypervisor.unmet(specification))
+        if lacking:
+            text = "; ".join(one.message for one in lacking)
+            raise Refused(lacking[0].code, text, "Choose another host, or change [offer] there")
         async with self._creating:
             self._require_room(specification.memory.size)
             if any(each.specification.name == specification.name for each in await self._holdings.all()):

@@ -22,7 +22,7 @@ def machine_status(holding: Holding, host: str) -> types_pb2.MachineStatus:
         epoch=record.owned_epoch,
         run_state="gone" if description is None else description.run_state,
         ram_bytes=holding.specification.memory.size,
-        guest=None if description is None else guest_report(description.guest),
+        guest=None if description is None or description.moves == "stream" else guest_report(description.guest),
         memory=None if description is None else memory_source(description),
         attempt=record.open_attempt or "",
         specification_json=holding.specification.to_json().decode(),

@@ -248,6 +248,12 @@ class SimulatedHypervisor:
         process = self._machines.processes.get(name)
         return process is not None and process.alive
 
+    def settled(self, specification: MachineSpecification) -> MachineSpecification:
+        return specification
+
+    def unmet(self, specification: MachineSpecification) -> tuple[control.Observation, ...]:
+        return ()
+
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> Place:
         folders = self._machines.folders
         found = folders.get(machine)

@@ -8,6 +8,7 @@ from uuid import UUID
 from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import Instance
 from vmm.assembly.specification import MachineSpecification
+from vmm.process.control import Observation
 
 
 class MachinePlace(Protocol):
@@ -56,6 +57,12 @@ class Hypervisor(Protocol):
 
     def instance_lives(self, name: str) -> bool | None:
         """Tell whether the process lives whose `Instance.name` a journal holds; None when it holds none."""
+
+    def settled(self, specification: MachineSpecification) -> MachineSpecification:
+        """Return a specification in which what this host would decide is decided, so that every host makes the same."""
+
+    def unmet(self, specification: MachineSpecification) -> tuple[Observation, ...]:
+        """Return everything that keeps a machine from being made here, as far as this host's own programs say."""
 
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachinePlace:
         """Start a machine's processes and wait until they are ready.

@@ -8,10 +8,12 @@ from uuid import UUID
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.port import MachinePort
+from vm_migration.machine.qemu.program_facts import settled, unmet_by_program
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
 from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
 from vmm.assembly.specification import MachineSpecification
+from vmm.process.control import Observation
 from vmm.process.description import boot_id
 
 
@@ -51,6 +53,15 @@ class SoftwareHypervisor:
     def instance_lives(self, name: str) -> bool | None:
         """Look at the process by its pid and start time."""
         return instance_lives(name)
+
+    def settled(self, specification: MachineSpecification) -> MachineSpecification:
+        """Give a QEMU's machine type the name that means the same in every version."""
+        qemu = specification.qemu
+        return specification if qemu is None else specification.model_copy(update={"qemu": settled(qemu, self._qemu)})
+
+    def unmet(self, specification: MachineSpecification) -> tuple[Observation, ...]:
+        """Ask QEMU what it can be."""
+        return () if specification.qemu is None else unmet_by_program(specification.qemu, self._qemu)
 
     async def launch(self, machine: UUID, specification: MachineSpecification, *, incoming: bool) -> MachineDirectory:
         """Start both processes."""

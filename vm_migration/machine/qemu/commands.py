@@ -28,6 +28,12 @@ from vmm.process.own_stream import COMPLETED
 _STREAM_END: Final = 8.0
 """Seconds for a stream that was called off; an agent waits for longer than that."""
 _MOST_WAIT_MS: Final = 1000
+_NOT_A_MODEL: Final = "QEMU moves its own state: nobody reads, writes or slows down parts of it from outside"
+_REFUSED: Final = {
+    "StartTracking": "QEMU keeps the log of its writes to itself: they are measured by its migration alone",
+    "GuestCommand": "Nothing is typed at the console of a QEMU's guest",
+}
+"""What of a model's a QEMU is asked for, and what to say of it."""
 Reply = tuple[AnyReply, tuple[int, ...]]
 
 
@@ -146,8 +152,7 @@ class QemuCommands:
             case control.Destroy():
                 await self._quit()
             case _:
-                text = "QEMU moves its own state, and is not asked for parts of it"
-                raise MachineRefused(f"{type(request).__name__} is not supported: {text}")
+                raise MachineRefused(_REFUSED.get(type(request).__name__, _NOT_A_MODEL))
         return Done(), ()
 
     async def _stop(self, *, for_attempt: bool) -> AnyReply:

@@ -1,0 +1,90 @@
+"""What a QEMU program says that it can be, and what that means for a machine."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.vm_migration.machine.qemu.hosts import QEMU
+from vm_migration.machine.qemu.program_facts import (
+    Surroundings,
+    judge_program,
+    read_facts,
+    settled,
+    unmet_by_program,
+)
+from vmm.assembly.qemu_specification import QemuSpecification
+
+VERSION = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright (c) 2003-2022\n"
+MACHINES = """Supported machines are:
+microvm              microvm (i386)
+pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)
+pc-i440fx-7.2        Standard PC (i440FX + PIIX, 1996) (default)
+q35                  Standard PC (Q35 + ICH9, 2009) (alias of pc-q35-7.2)
+pc-q35-7.2           Standard PC (Q35 + ICH9, 2009)
+pc-q35-2.4           Standard PC (Q35 + ICH9, 2009) (deprecated)
+"""
+CPUS = """Available CPUs:
+x86 486                   (alias configured by machine type)
+x86 qemu64                (alias configured by machine type)
+x86 host                  processor with all supported host features
+x86 max                   Enables all features supported by the accelerator in the current host
+
+Recognized CPUID flags:
+  3dnow 3dnowext
+"""
+FACTS = read_facts(VERSION, MACHINES, CPUS)
+NOTHING = Surroundings(kvm=False, files=frozenset())
+
+
+def wanted(**table: object) -> QemuSpecification:
+    return QemuSpecification.model_validate(table)
+
+
+def codes(specification: QemuSpecification, around: Surroundings = NOTHING) -> list[str]:
+    return [each.code for each in judge_program(FACTS, around, specification)]
+
+
+def test_what_is_printed_is_read() -> None:
+    assert FACTS.version == "7.2.22"
+    assert FACTS.machines == {"microvm", "pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "pc-q35-2.4"}
+    assert FACTS.cpus == {"486", "qemu64", "host", "max"}
+
+
+@pytest.mark.parametrize(
+    ("named", "means"),
+    [
+        ("q35", "pc-q35-7.2"),
+        ("q35,kernel-irqchip=split", "pc-q35-7.2,kernel-irqchip=split"),
+        ("pc-q35-2.4", "pc-q35-2.4"),
+        ("virt", "virt"),
+    ],
+)
+def test_a_machine_type_gets_the_name_that_means_the_same_everywhere(named: str, means: str) -> None:
+    assert FACTS.settled(named) == means
+
+
+def test_an_older_qemu_knows_no_newer_machine_and_all_reasons_come_at_once() -> None:
+    disk = {"name": "root", "file": "/srv/root.img", "shared": True}
+    asks = wanted(
+        machine="pc-q35-10.0", arguments=("-cpu", "EPYC-Genoa,+avx", "-accel", "kvm,dirty-ring-size=4096"), disk=(disk,)
+    )
+    assert codes(asks) == ["machine-type-unknown", "cpu-unknown", "no-kvm", "disk-not-shared"]
+
+
+def test_what_is_there_is_no_reason() -> None:
+    disk = {"name": "root", "file": "/srv/root.img", "shared": True}
+    asks = wanted(machine="q35", arguments=("-cpu", "host", "-enable-kvm"), disk=(disk,))
+    assert codes(asks, Surroundings(kvm=True, files=frozenset({"/srv/root.img"}))) == []
+    assert codes(wanted(machine="q35,accel=kvm")) == ["no-kvm"]
+    assert codes(wanted(arguments=("-cpu",))) == []
+
+
+def test_the_program_itself_is_asked(tmp_path: Path) -> None:
+    asks = wanted(machine="q35,kernel-irqchip=split", arguments=("-cpu", "max"))
+    assert settled(asks, [QEMU]).machine.startswith("pc-q35-")
+    assert unmet_by_program(asks, [QEMU]) == ()
+    assert [each.code for each in unmet_by_program(wanted(machine="pc-q35-99.9"), [QEMU])] == ["machine-type-unknown"]
+    assert unmet_by_program(asks, []) == (), "whether it is offered is said elsewhere"
+    gone = str(tmp_path / "qemu-system-x86_64")
+    assert [each.code for each in unmet_by_program(asks, [gone])] == ["kind-not-offered"]
+    assert settled(asks, [gone]) == asks
