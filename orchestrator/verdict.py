@@ -62,7 +62,7 @@ def _by_source(attempt: Attempt, outgoing: OutgoingReport) -> Verdict | None:
     why = "" if record is None else record.reason
     past = not outgoing.state and record is not None and outgoing.highest_epoch > attempt.epoch > released
     found = None
-    updated = outgoing.state == "RECLAIMED" and record is not None and went_over(record)
+    updated = bool(outgoing.state) and record is not None and went_over(record)
     if updated or (outgoing.state == "RETIRED" and released == attempt.epoch):
         found = Verdict(Phase.COMPLETED, Outcome.COMPLETED)
     elif outgoing.state in _BACK:

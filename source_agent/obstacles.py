@@ -3,11 +3,11 @@
 from typing import Final
 
 from source_agent.holdings import Holding, Holdings
-from source_agent.updating.course import not_of_that_kind
-from vm_migration.machine.succession import Updatable
+from vm_migration.machine.succession import Updatable, not_updatable
 from vmm.process.control import Observation
+from vmm.update.blockers import Mode
 
-OFFERED_MODES: Final = ("transfer",)
+OFFERED: Final[dict[str, Mode]] = {"transfer": "transfer", "exec": "exec"}
 
 
 def ownership_obstacles(holding: Holding) -> list[Observation]:
@@ -31,13 +31,13 @@ async def update_obstacles(holdings: Holdings, holding: Holding, mode: str) -> l
         MigrationError, MachineError: The machine could not be asked.
     """
     found = ownership_obstacles(holding)
-    if mode not in OFFERED_MODES:
-        text = f"Mode {mode!r} is not one of this version's: {', '.join(OFFERED_MODES)}"
+    if mode not in OFFERED:
+        text = f"Mode {mode!r} is not one of this agent's: {', '.join(OFFERED)}"
         found.append(Observation(code="mode-not-offered", message=text))
     if holding.description is None or not holding.record.owns:
         return found
     async with holdings.hold(holding.record.machine) as custody:
         if not isinstance(custody.port, Updatable) or not holding.description.hands_over:
-            refusal = not_of_that_kind(holding.record.machine)
+            refusal = not_updatable(holding.record.machine)
             return [*found, Observation(code=refusal.code, message=refusal.message)]
-        return [*found, *await custody.port.judge_update()]
+        return [*found, *await custody.port.judge_update(OFFERED.get(mode, "transfer"))]

@@ -52,7 +52,7 @@ _BLOCKED: Final = 3
     type=click.Choice(MODES),
     default="transfer",
     show_default=True,
-    help="transfer: another process takes the machine over from the one that has it.",
+    help="transfer: another process takes the machine over; exec: its process becomes another program.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what speaks against it.")
 @answering

@@ -12,8 +12,9 @@ nothing cancels, and what an end needs is repeated until it succeeds (source_age
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from source_agent.account import Account
 from source_agent.doubts import Doubts, keep_still
@@ -26,6 +27,7 @@ from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from source_agent.updating.course import Course, TakenOver
 from source_agent.updating.ending import UpdateEnding
+from source_agent.updating.replacing import rehearse, replace_program
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale
 from vm_migration.handover.custody import Custody
@@ -34,10 +36,14 @@ from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.handover.succession import went_over
 from vm_migration.machine.port import MachineError
+from vm_migration.machine.succession import Replacement
 from vm_migration.telemetry import logs
 from vm_migration.transfer.downtime import Boundaries, Downtime, downtime
 from vmm.process.control import Description
 
+_Found = TypeVar("_Found")
+Stood = Callable[[], Downtime | None]
+"""How long the guest stood still, once that is known; None where it did not run, or nobody knows."""
 _log: Final = logs.get(__name__)
 
 
@@ -59,7 +65,9 @@ class UpdateAttempt:
         self._patience: Final = Patience(self._account)
         self._course: Final = Course(self._account, holdings.succession)
         self._ending: Final = UpdateEnding(self._account, holdings.hypervisor, holdings.succession)
-        self._until_ready: asyncio.Task[TakenOver] | None = None
+        self._succession: Final = holdings.succession
+        self._give_up: Callable[[], object] | None = None
+        """Leaves what can be given up, while there is something."""
         self._cancelled = False
         self._decided: Final = asyncio.Event()
         """An end is durable, or the release."""
@@ -127,8 +135,8 @@ class UpdateAttempt:
         self._cancelled = True
         self._account.waiting("was cancelled, and ends")
         self._patience.hurry()
-        if self._until_ready is not None:
-            self._until_ready.cancel()
+        if self._give_up is not None:
+            self._give_up()
 
     def note_peer(self, sequence: int) -> None:
         """Take what a destination says of its journal; an update has none, and nothing is noted."""
@@ -142,10 +150,7 @@ class UpdateAttempt:
     async def run(self) -> None:
         """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
         try:
-            taken_over = await self._readied()
-            # Between the last look at a cancel and the write of RELEASED nothing is waited for.
-            self._account.enter(Phase.RELEASING, "gives the machine to the new process: RELEASED is being written")
-            await release(self.custody, self.attempt, taken_over.stop.pause, taken_over.process)
+            stood = await (self._replaced() if self._in_place else self._released())
         except asyncio.CancelledError:
             if not self._cancelled or _halted():
                 raise
@@ -155,17 +160,17 @@ class UpdateAttempt:
         else:
             self._decided.set()
             self._account.enter(Phase.RESUMING, "has the new process run the machine")
-            await self._end(_gone_again(), taken_over)
+            await self._end(_gone_again(), stood)
             return
         finally:
-            self._until_ready = None
+            self._give_up = None
         self._account.put(replace(self._account.now, failure=text_of(failure)))
-        await self._end(failure, None)
+        await self._end(failure, _not_known)
 
     async def recover(self) -> None:
         """Bring an update of an earlier life of this agent to the end that both processes allow."""
         text = "The source agent was restarted during the update"
-        await self._end(AttemptFailed("agent-restarted", text, "Update it again"), None)
+        await self._end(AttemptFailed("agent-restarted", text, "Update it again"), _not_known)
 
     def show_outcome(self) -> None:
         """Show what the journal says of an update of an earlier life that is over."""
@@ -188,16 +193,33 @@ class UpdateAttempt:
         await self._patience.insist(lambda: retire(self.custody, owner, text))
         self._account.show_end(AttemptFailed("taken-elsewhere", text, "See: viaduct doctor"), State.RETIRED)
 
-    async def _readied(self) -> TakenOver:
-        self._until_ready = asyncio.create_task(self._course.run(), name=f"update {self.attempt}")
+    @property
+    def _in_place(self) -> bool:
+        return self.terms.update is not None and self.terms.update.mode == "exec"
+
+    async def _released(self) -> Stood:
+        taken_over = await self._unless_cancelled(self._course.run())
+        # Between the last look at a cancel and the write of RELEASED nothing is waited for.
+        self._account.enter(Phase.RELEASING, "gives the machine to the new process: RELEASED is being written")
+        await release(self.custody, self.attempt, taken_over.stop.pause, taken_over.process)
+        return lambda: _handed_over(taken_over, self._ending) if self._ending.ran_ns else None
+
+    async def _replaced(self) -> Stood:
+        await self._unless_cancelled(rehearse(self._account, self._succession))
+        found = await replace_program(self._account, self._succession)
+        return lambda: _replaced(found) if found.stop.was_running else None
+
+    async def _unless_cancelled(self, work: Coroutine[None, None, _Found]) -> _Found:
+        task = asyncio.create_task(work, name=f"update {self.attempt}")
+        self._give_up = task.cancel
         if self._cancelled:
-            self._until_ready.cancel()
-        found = await self._until_ready
-        if self._cancelled:  # the wish came after the task's last step, and before the release
+            task.cancel()
+        found = await task
+        if self._cancelled:  # the wish came after the task's last step, and before anything that cannot be undone
             raise _as_asked()
         return found
 
-    async def _end(self, failure: MigrationError, taken_over: TakenOver | None) -> None:
+    async def _end(self, failure: MigrationError, stood: Stood) -> None:
         account = self._account
         if account.record.state is State.OUTGOING:  # no record names the new process, or ever will
             await self._course.end()
@@ -214,10 +236,7 @@ class UpdateAttempt:
         if not went_over(account.record):
             account.show_end(failure, state)
             return
-        shown = replace(account.now, failure=None, total_ms=account.elapsed_ms())
-        if taken_over is not None and self._ending.ran_ns:
-            shown = replace(shown, downtime=_standstill(taken_over, self._ending))
-        account.put(shown)
+        account.put(replace(account.now, failure=None, total_ms=account.elapsed_ms(), downtime=stood()))
         account.show_completed()
 
     def _failure(self, error: BaseException) -> MigrationError:
@@ -232,7 +251,17 @@ class UpdateAttempt:
         return Refused("past-return", text, "Wait for its end")
 
 
-def _standstill(taken_over: TakenOver, ending: UpdateEnding) -> Downtime:
+def _not_known() -> Downtime | None:
+    return None
+
+
+def _replaced(found: Replacement) -> Downtime:
+    """Return a standstill in which only a program was started."""
+    at = found.stop.last_executed_ns
+    return downtime(Boundaries(at, at, at, at, at, at, found.executed_ns), shared_clock=True)
+
+
+def _handed_over(taken_over: TakenOver, ending: UpdateEnding) -> Downtime:
     """Return the parts of the standstill: handing over, writing that it is ready, giving it away, running."""
     boundaries = Boundaries(
         stopped=taken_over.stop.last_executed_ns,

@@ -17,14 +17,14 @@ import msgspec
 from source_agent.account import Account
 from source_agent.progress import Phase
 from source_agent.terms import Terms, encode
-from vm_migration.errors import AttemptFailed, Refused
+from vm_migration.errors import AttemptFailed
 from vm_migration.handover.departure import pause_bound_ms, stopped
 from vm_migration.handover.evidence import ProcessAnswer
 from vm_migration.handover.record import Record
 from vm_migration.handover.succession import UpdateTerms
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import LaunchFailed, MachinePort, MachineRefused, Stop
-from vm_migration.machine.succession import Succession, Successor, Updatable
+from vm_migration.machine.succession import Succession, Successor, Updatable, not_updatable
 
 TAKE_OVER_SECONDS: Final = 5.0
 """For which the guest may stand still while the other process takes over; tens of milliseconds are usual."""
@@ -63,7 +63,7 @@ class Course:
         account.enter(Phase.STARTING, "starts a process of the installed version; the guest runs")
         port = account.custody.port
         if not isinstance(port, Updatable):
-            raise not_of_that_kind(account.record.machine)
+            raise not_updatable(account.record.machine)
         try:
             self._successor = successor = await self._succession.start(account.custody.place)
             await port.offer_update(successor.path)
@@ -109,12 +109,6 @@ class Course:
         terms = self._account.terms
         following = stopped(last, pause=stop.pause, bound_ms=pause_bound_ms(terms.downtime_limit_ms))
         return msgspec.structs.replace(following, policy=encode(_with_processes(terms, last.instance, name)))
-
-
-def not_of_that_kind(machine: str) -> Refused:
-    """Return the refusal of a machine whose process hands nothing over."""
-    text = f"The process of machine {machine} is of a kind or version that hands no machine over"
-    return Refused("process-not-updatable", text, "Migrate it to a host of this version")
 
 
 def _with_processes(terms: Terms, predecessor: str, successor: str) -> Terms:

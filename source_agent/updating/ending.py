@@ -74,7 +74,7 @@ class UpdateEnding:
         if went_over(custody.record):
             await self._put_in_place(custody, following)
         else:
-            await self._end_successor(custody)
+            await self._succession.end(other_process(custody.record))
         return (await bring_to_owed(custody)).state
 
     async def _settle(self, reason: str) -> None:
@@ -117,11 +117,6 @@ class UpdateEnding:
             await self._succession.end(update.predecessor, patience=_END_SECONDS)
         if custody.process() is Process.ALIVE:
             await custody.attach(record.owned_epoch)
-
-    async def _end_successor(self, custody: Custody) -> None:
-        update = update_of(custody.record)
-        if update is not None:
-            await self._succession.end(update.successor)
 
     def _successor_process(self, custody: Custody) -> Process:
         update = update_of(custody.record)

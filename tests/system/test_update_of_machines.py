@@ -49,6 +49,11 @@ async def test_a_machine_goes_on_in_a_new_process_and_moves_afterwards(site: Sit
         assert record is not None
         assert went_over(record)
         assert await works(site, "host-a", created.machine) > jobs
+        in_place = updated(await viaduct(site, "update", "updated", "--mode", "exec", "--json"))
+        assert (in_place["mode"], site.instance("host-a", created.machine)) == ("exec", now)
+        assert await works(site, "host-a", created.machine) > jobs
+        refused = await viaduct(site, "update", "updated", "--mode", "reboot")
+        assert (refused.exit_code, "not one of this agent's" in refused.err) == (3, True), refused.err
         again = await viaduct(site, "update", "updated")
         assert again.exit_code == 0, again.err
         assert "downtime" in again.out

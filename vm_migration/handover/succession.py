@@ -27,7 +27,8 @@ class UpdateTerms(msgspec.Struct, frozen=True):
     predecessor: str = ""
     """The process that had the machine; empty until the other has everything."""
     successor: str = ""
-    """The one that is to have it; empty until it has everything."""
+    """The one that is to have it; empty until it has everything. Of mode `exec` the same one, once it runs the new
+    program: nothing is released then, and ABORTED says that the machine goes on where it was."""
 
 
 class _Terms(msgspec.Struct):
@@ -47,9 +48,11 @@ def update_of(record: Record) -> UpdateTerms | None:
 
 
 def went_over(record: Record) -> bool:
-    """Tell whether the machine is the new process's, which its update was made for."""
+    """Tell whether the machine is the new process's, which its update was made for, or runs the new program."""
     update = update_of(record)
-    return update is not None and record.state is State.RECLAIMED and record.instance == update.successor != ""
+    if update is None or record.instance != update.successor or not update.successor:
+        return False
+    return record.state is (State.ABORTED if update.mode == "exec" else State.RECLAIMED)
 
 
 def other_process(record: Record) -> str:

@@ -11,17 +11,21 @@ import msgspec
 
 from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
 from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefused, Stop
+from vm_migration.machine.succession import Replacement
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.process import control, own_stream
 from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Observation, Refusal, WhyTracked
 from vmm.process.own_stream import StreamState, StreamTerms
+from vmm.update.blockers import Mode
 from vmm.vfio.device_records import DeviceRecord
 
 _DEADLINE: Final = 10.0
 """Seconds for a request that is served between two steps of the guest."""
 _POPULATE_DEADLINE: Final = 120.0
+_PROGRAM_DEADLINE: Final = 60.0
+"""An interpreter starts, and where it fails the former program's once more."""
 _OFFER_DEADLINE: Final = 15.0
 """The machine process itself waits for 10 s for the other to take what it sends."""
 _Reply = TypeVar("_Reply")
@@ -164,9 +168,9 @@ class SoftwareMachine:
         """End the machine's process."""
         await self._ask(control.Destroy(), control.Done)
 
-    async def judge_update(self) -> tuple[Observation, ...]:
-        """Return what keeps the machine in its process."""
-        return (await self._ask(control.JudgeUpdate(), control.Judged)).blockers
+    async def judge_update(self, mode: Mode) -> tuple[Observation, ...]:
+        """Return what speaks against an update in a mode."""
+        return (await self._ask(control.JudgeUpdate(mode=mode), control.Judged)).blockers
 
     async def offer_update(self, path: Path) -> None:
         """Tell the process that waits at a path what there is of the machine."""
@@ -176,6 +180,11 @@ class SoftwareMachine:
         """Stop vCPUs, and let the other process have the machine."""
         reply = await self._ask(control.HandOver(patience=patience), control.Paused, patience + _DEADLINE)
         return Stop(reply.pause, reply.was_running, reply.last_executed_ns)
+
+    async def replace_image(self, command: tuple[str, ...]) -> Replacement:
+        """Have its process become another program, which answers on this connection."""
+        reply = await self._ask(control.ReplaceImage(command=command), control.Replaced, _PROGRAM_DEADLINE)
+        return Replacement(Stop(reply.pause, reply.was_running, reply.last_executed_ns), reply.executed_ns)
 
     async def close(self) -> None:
         """Close the connection and its thread."""

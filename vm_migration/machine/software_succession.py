@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
 from vmm.process.control import CONTROL_SOCKET, NEXT_CONTROL_SOCKET
 from vmm.process.description import boot_id
 
+_MODULE: Final = "vmm.process.main"
 UPDATE_SOCKET: Final = "update.sock"
 KILL_DEADLINE: Final = 10.0
 
@@ -71,6 +73,10 @@ class SoftwareSuccession:
         self._run: Final = RunDirectory(run_dir)
         self._starter: Final[Starter] = OwnSession() if units is None else OwnUnit(units)
 
+    def program(self) -> tuple[str, ...]:
+        """Return this interpreter's."""
+        return (sys.executable, "-m", _MODULE)
+
     async def start(self, place: MachinePlace) -> SoftwareSuccessor:
         """Start one, and wait until it listens."""
         directory = self._run.of(place.machine)
@@ -81,7 +87,7 @@ class SoftwareSuccession:
         arguments = [*machine_arguments(directory), "--adopt", str(path)]
         started: list[ComingUp] = []
         try:
-            process = await start(self._starter, "vmm.process.main", arguments, directory, started)
+            process = await start(self._starter, _MODULE, arguments, directory, started)
             process.let_go()
             await process.says("waiting", READY_DEADLINE)
         except BaseException as error:

@@ -7,20 +7,37 @@
 A process that was started ends with whoever started it until it is kept. It runs nothing before it is told to.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from vm_migration.errors import Refused
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.port import LaunchFailed, MachinePort, Stop
 from vmm.process.control import Observation
+from vmm.update.blockers import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A stop of the guest in which its program was replaced; `executed_ns` is on the host's clock, as its stop is."""
+
+    stop: Stop
+    executed_ns: int
+
+
+def not_updatable(machine: str) -> Refused:
+    """Return the refusal of a machine whose process hands nothing over."""
+    text = f"The process of machine {machine} is of a kind or version that hands no machine over"
+    return Refused("process-not-updatable", text, "Migrate it to a host of this version")
 
 
 @runtime_checkable
 class Updatable(Protocol):
     """The port to a machine whose kind hands machines to other processes; errors are MachinePort's."""
 
-    async def judge_update(self) -> tuple[Observation, ...]:
-        """Return what keeps the machine in its process; nothing changes."""
+    async def judge_update(self, mode: Mode) -> tuple[Observation, ...]:
+        """Return what speaks against an update in a mode; nothing changes."""
 
     async def offer_update(self, path: Path) -> None:
         """Tell the process that waits at a path what there is of the machine; the guest runs on."""
@@ -30,6 +47,13 @@ class Updatable(Protocol):
 
         Raises:
             MachineRefused: It was not taken over, and goes on as before.
+        """
+
+    async def replace_image(self, command: tuple[str, ...]) -> Replacement:
+        """Stop vCPUs, and have its process become another program, which goes on with the machine; devices go on.
+
+        Raises:
+            MachineRefused: It runs the program that it had, as before.
         """
 
 
@@ -67,6 +91,9 @@ class Successor(Protocol):
 class Succession(Protocol):
     """Starts, finds and ends the processes of a host's machines beside the ones that have them."""
 
+    def program(self) -> tuple[str, ...]:
+        """Return the command of the installed version's machine process, before what any one is told."""
+
     async def start(self, place: MachinePlace) -> Successor:
         """Start a process of the installed version beside a machine's own, and wait until it waits.
 
@@ -93,6 +120,10 @@ class Succession(Protocol):
 
 class NoSuccession:
     """Implements `Succession` for a host whose machines stay in their processes."""
+
+    def program(self) -> tuple[str, ...]:
+        """There is none."""
+        return ()
 
     async def start(self, place: MachinePlace) -> Successor:
         """Refuse."""

@@ -70,9 +70,8 @@ async def living(host: TwinHost, life: Life) -> AsyncIterator[SourceAgent]:
     await agent.stop()
 
 
-async def updated(agent: SourceAgent, attempt: str | None = None) -> UpdateAttempt:
-    key = AttemptKey(MACHINE, attempt or str(uuid.uuid4()), 0, 1)
-    begun = await agent.begin(key, "host-a", update_terms("transfer"))
+async def updated(agent: SourceAgent, mode: str = "transfer") -> UpdateAttempt:
+    begun = await agent.begin(AttemptKey(MACHINE, str(uuid.uuid4()), 0, 1), "host-a", update_terms(mode))
     assert isinstance(begun, UpdateAttempt)
     async with asyncio.timeout(PATIENCE):
         while begun.open:
@@ -80,13 +79,13 @@ async def updated(agent: SourceAgent, attempt: str | None = None) -> UpdateAttem
     return begun
 
 
-async def life_that_ends(host: TwinHost, life: Life) -> None:
+async def life_that_ends(host: TwinHost, life: Life, mode: str = "transfer") -> None:
     """Update until the agent is killed, or the update is over; then the agent is gone either way."""
     agent = agent_of(host, life)
 
     async def live() -> None:
         await agent.recover()
-        await updated(agent)
+        await updated(agent, mode)
 
     work, over = asyncio.create_task(live()), asyncio.create_task(life.ended.wait())
     await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,10 +123,10 @@ async def settled(host: TwinHost) -> Record:
     return record
 
 
-async def steps_of_an_update(**how: bool) -> list[str]:
+async def steps_of_an_update(mode: str = "transfer", **how: bool) -> list[str]:
     host, life = a_host(**how), Life()
     async with living(host, life) as agent:
-        attempt = await updated(agent)
+        attempt = await updated(agent, mode)
         assert went_over(attempt.record)
         return life.steps
 
@@ -274,3 +273,35 @@ async def test_an_update_that_is_cancelled_leaves_the_machine_where_it_is() -> N
             assert (attempt.board.progress.outcome.value == "cancelled") == early, (at, steps[at - 1])
             assert running(host) == [host.old if early else host.new]
         await settled(host)
+
+
+@pytest.mark.parametrize("was_running", [True, False])
+async def test_a_process_becomes_another_program_and_the_agent_may_end_at_every_step(was_running: bool) -> None:
+    steps = await steps_of_an_update("exec", running=was_running)
+    for at in range(1, len(steps) + 1):
+        for after in (False, True):
+            host, life = a_host(running=was_running), Life(at, after)
+            await life_that_ends(host, life, "exec")
+            record = await settled(host)
+            assert running(host) == [host.old] * was_running, (at, steps[at - 1])
+            assert not went_over(record) or host.old.program == ("new",), (at, steps[at - 1])
+    host = a_host(running=was_running)
+    async with living(host, Life()) as agent:
+        for mode in ("exec", "transfer", "exec"):
+            attempt = await updated(agent, mode)
+            assert attempt.board.progress.outcome.value == "completed"
+            assert (attempt.board.progress.downtime is not None) == was_running
+    await settled(host)
+
+
+async def test_a_program_that_cannot_have_the_machine_leaves_the_one_that_has_it() -> None:
+    host = a_host()
+    host.refuses = "Documents are of a format that this version does not read"
+    async with living(host, Life()) as agent:
+        attempt = await updated(agent, "exec")
+        failure = attempt.board.progress.failure
+        assert failure is not None
+        assert (failure.code, attempt.record.state) == ("not-replaced", State.ABORTED)
+    await settled(host)
+    assert running(host) == [host.old]
+    assert host.old.program == ("old",)

@@ -20,7 +20,7 @@ from vm_migration.handover.record import Record
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused, Stop
 from vm_migration.machine.run_directory import Instance, ProcessId
-from vm_migration.machine.succession import Successor
+from vm_migration.machine.succession import Replacement, Successor
 from vmm.process.control import Description, GuestFigures, Observation, Tracking
 from vmm.process.fence import Fence, FencedOff
 
@@ -105,6 +105,7 @@ class TwinProcess:
     kept: bool = True
     offered: "TwinProcess | None" = None
     whole: bool = True
+    program: tuple[str, ...] = ("old",)
 
     def end(self) -> None:
         """Let it end."""
@@ -232,9 +233,20 @@ class TwinPort:
             self._attached = epoch, controller
             return self._described(process)
 
-    async def judge_update(self) -> tuple[Observation, ...]:
+    async def judge_update(self, mode: str) -> tuple[Observation, ...]:
+        del mode
         self._peer()
         return ()
+
+    async def replace_image(self, command: tuple[str, ...]) -> Replacement:
+        async with self._life.asked("replace"):
+            process = self._peer()
+            if self._host.refuses:
+                raise MachineRefused(self._host.refuses)
+            process.pause += 1
+            process.program = command
+            executed = process.run(process.fence.released + 1) if process.running else 0
+            return Replacement(Stop(process.pause, process.running, 1), executed)
 
     async def offer_update(self, path: Path) -> None:
         async with self._life.asked("offer"):
@@ -398,6 +410,9 @@ class TwinSuccession:
 
     def __init__(self, host: TwinHost, life: Life) -> None:
         self._host, self._life = host, life
+
+    def program(self) -> tuple[str, ...]:
+        return ("new",)
 
     async def start(self, place: MachinePlace) -> Successor:
         del place
