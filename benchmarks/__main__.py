@@ -4,7 +4,7 @@ Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
 `beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
 docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what
-TLS costs. `scale` has docs/scale.md, `update` a table in docs/update.md.
+TLS costs. `scale` has docs/scale.md, `update` a table in docs/update.md, `containers` one in docs/evacuation.md.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks import (
     bad_peers,
+    containers,
     convergence,
     damaged_frames,
     demo_time,
@@ -49,6 +50,7 @@ RESULTS: Final = Path(__file__).resolve().parent / "results"
 PAGE: Final = RESULTS.parents[1] / "docs" / "reliability.md"
 SCALE_PAGE: Final = PAGE.with_name("scale.md")
 UPDATE_PAGE: Final = PAGE.with_name("update.md")
+EVACUATION_PAGE: Final = PAGE.with_name("evacuation.md")
 NAMES: Final = (
     "beside",
     "throughput",
@@ -60,6 +62,7 @@ NAMES: Final = (
     "matrix",
     "recovery",
     "failover",
+    "containers",
     "scale",
     "bad-peers",
     "damaged-frames",
@@ -108,6 +111,8 @@ def _of_faults(only: list[str], runs: int) -> list[Row]:
         rows += asyncio.run(recovery_time.measure(runs))
     if "failover" in only:
         rows += asyncio.run(failover.measure(runs))
+    if "containers" in only:
+        rows += containers.measure(runs)
     if "scale" in only:
         rows += asyncio.run(scale.measure(runs))
     if "update" in only:
@@ -173,6 +178,8 @@ def _write_pages(only: list[str]) -> None:
     """Write the tables of the pages that have one of their own."""
     if "scale" in only:
         _write_page(SCALE_PAGE, scale.PAGE_ROWS)
+    if "containers" in only:
+        _write_page(EVACUATION_PAGE, containers.PAGE_ROWS)
     if "update" in only:
         _write_page(UPDATE_PAGE, update.PAGE_ROWS, update.PUBLISHED)
 
