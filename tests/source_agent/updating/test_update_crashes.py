@@ -17,17 +17,14 @@ from source_agent.terms import update_terms
 from source_agent.updating.attempt import UpdateAttempt
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.journeys import no_hook
+from tests.source_agent.updating.life import Killed, Life, SteppingJournals, let_all_end
 from tests.source_agent.updating.twin import (
     BOOT,
     SPECIFICATION,
-    Killed,
-    Life,
-    SteppingJournals,
     TwinHost,
     TwinProcess,
     TwinSuccession,
     as_hypervisor,
-    let_all_end,
 )
 from vm_migration.errors import Refused
 from vm_migration.handover.journals import Journals
@@ -45,7 +42,7 @@ def a_host(*, running: bool = True) -> TwinHost:
     process = host.started(incoming=False)
     host.listed = host.socket = process.instance.name
     first = create(MACHINE, instance=process.instance.name, was_running=running, specification=SPECIFICATION.decode())
-    Journals(SteppingJournals(host, Life()).folder, host.disk).create(first).close()
+    Journals(SteppingJournals(host.disk, Life()).folder, host.disk).create(first).close()
     process.running = running
     return host
 
@@ -53,7 +50,7 @@ def a_host(*, running: bool = True) -> TwinHost:
 def agent_of(host: TwinHost, life: Life) -> SourceAgent:
     return SourceAgent(
         host="host-a",
-        journals=SteppingJournals(host, life),
+        journals=SteppingJournals(host.disk, life),
         hypervisor=as_hypervisor(host, life),
         succession=TwinSuccession(host, life),
         memory_budget=1 << 30,
@@ -96,7 +93,7 @@ async def life_that_ends(host: TwinHost, life: Life, mode: str = "transfer") -> 
 
 
 def last(host: TwinHost) -> Record:
-    return Journals(SteppingJournals(host, Life()).folder, host.disk).read_last(MACHINE)
+    return Journals(SteppingJournals(host.disk, Life()).folder, host.disk).read_last(MACHINE)
 
 
 def running(host: TwinHost) -> list[TwinProcess]:
