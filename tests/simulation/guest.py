@@ -103,6 +103,9 @@ class Guest:
 
     # what Commands asks
 
+    def wake(self) -> None:
+        """No guest of these schedules is ever suspended."""
+
     def start(self) -> None:
         self.running = True
 
