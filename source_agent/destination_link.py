@@ -17,6 +17,7 @@ from source_agent.terms import GRPC, SEALED
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub
+from vm_migration.daemon.host_facts import MACHINE_STREAM
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.link.call import call
 from vm_migration.link.channel import OpenChannel, open_channel
@@ -112,6 +113,17 @@ class DestinationLink:
         """
         channel = self._channels(self._bulk, self._tls, self._host)
         return far_connection(channel, Opening(self._attempt, ticket, role, ordinal), self.peer)
+
+    async def require_streams_of_machines(self) -> None:
+        """Check that the destination takes in machines that send their own stream.
+
+        Raises:
+            Refused: It is of a version that does not.
+            MigrationError: It does not say.
+        """
+        if MACHINE_STREAM not in await self._features():
+            text = f"{self.peer} takes in no machine that sends its own stream"
+            raise Refused("stream-not-offered", text, "Update that host")
 
     async def _require_offered(self) -> None:
         if self._transport not in await self._features():

@@ -15,7 +15,7 @@ from typing import Final
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
-from source_agent.expectation import ASSUMED_RATE
+from source_agent.expectation import ASSUMED_RATE, decided_with
 from source_agent.own_stream.gate import LOOK_MS, Gate, failed
 from source_agent.own_stream.heartbeat import heartbeat
 from source_agent.own_stream.memory import HashedMemory, hashed_memory
@@ -25,7 +25,7 @@ from source_agent.progress import Phase
 from source_agent.pulse import UNMOVED
 from source_agent.switchover import PagesDiffer, Ready
 from source_agent.terms import Terms
-from vm_migration.errors import AttemptFailed, Refused
+from vm_migration.errors import AttemptFailed
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.link.machine_stream.carried import Far
 from vm_migration.link.machine_stream.order import StreamRole, connections
@@ -35,7 +35,8 @@ from vm_migration.machine.stream_standing import Standing, at_source
 from vmm.process.control import Observation
 from vmm.process.own_stream import StreamState, StreamTerms
 
-FEATURE: Final = "machine-stream"
+_LEAST_SHARE: Final = 0.1
+"""Of the downtime limit, what sending may take however much else there is to do."""
 _AT_ONCE_MS: Final = 2_000_000
 """A downtime limit under which whatever is left may be sent: QEMU's greatest."""
 
@@ -50,6 +51,8 @@ class StreamCourse:
         self._terms = account.terms
         self._forced = False
         self._changed = False
+        self._hashed_bytes = 0
+        """Of memory, what is hashed while it stands still."""
         self._passes: Final = Passes(loop_ns())
 
     def tune(self, terms: Terms) -> None:
@@ -69,10 +72,9 @@ class StreamCourse:
             ExceptionGroup: Of those.
         """
         account, custody = self._account, self._account.custody
-        if FEATURE not in await self._link.features():
-            text = f"{self._link.peer} takes in no machine that sends its own stream"
-            raise Refused("stream-not-offered", text, "Update that host")
+        await self._link.require_streams_of_machines()
         memory = await hashed_memory(custody.port, verify=self._terms.verify != "none")
+        self._hashed_bytes = memory.size
         if memory.why_not:
             warning = Observation(code="not-verified", message=f"Memory is not compared: {memory.why_not}")
             account.put(replace(account.now, warnings=(*account.now.warnings, warning)))
@@ -96,10 +98,16 @@ class StreamCourse:
         terms = self._terms
         return StreamTerms(
             max_bandwidth=terms.max_bandwidth_bytes_per_s,
-            downtime_limit_ms=_AT_ONCE_MS if self._forced else terms.downtime_limit_ms,
+            downtime_limit_ms=_AT_ONCE_MS if self._forced else self._left_of_limit_ms(),
             channels=terms.streams,
             auto_converge=terms.convergence().profile.throttle_maximum > 0,
         )
+
+    def _left_of_limit_ms(self) -> int:
+        """Return how long sending what is left may take: the limit, less what a standstill takes beside that."""
+        limit, around = self._terms.downtime_limit_ms, self._account.around
+        beside = decided_with(around.fixed_standstill_ms, limit) + 1000 * self._hashed_bytes / around.hash_bytes_per_s
+        return max(round(limit * _LEAST_SHARE), round(limit - beside))
 
     async def _until_gate(self) -> StreamState:
         left = max(0.0, (self._terms.timeout_ms - self._account.elapsed_ms()) / 1000)
@@ -172,6 +180,8 @@ class StreamCourse:
             replace(
                 now,
                 rounds=now.rounds.closing(ready.last_round),
+                wire_bytes=self._passes.transferred,
+                raw_bytes=self._passes.transferred,
                 remaining_bytes=0,
                 verified_by=memory.verified_by,
                 pages_verified=ready.pages_verified,

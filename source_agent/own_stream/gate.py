@@ -69,9 +69,10 @@ class Gate:
         hashing = asyncio.create_task(self.memory.digests(), name="digests of a machine's memory")
         try:
             await account.custody.port.continue_stream()
-            await self._sent()
+            sent = await self._sent()
             await self.relay.drained()
             last_round_ns = loop_ns()
+            self.passes.saw(sent, last_round_ns)
             last_round = self.passes.closed(last_round_ns)
             account.enter(Phase.VERIFYING, "waits until the destination has verified")
             digests = await hashing
@@ -98,12 +99,13 @@ class Gate:
             pages_verified=answer.pages_verified,
         )
 
-    async def _sent(self) -> None:
+    async def _sent(self) -> StreamState:
         known = ""
-        while (state := await self.account.custody.port.stream(known, LOOK_MS)) is not None:
+        while True:
+            state = await self.account.custody.port.stream(known, LOOK_MS)
             standing = at_source(state.status, state.run_status, past_gate=True)
             if standing is Standing.SENT:
-                return
+                return state
             if standing is Standing.FAILED:
                 raise failed(state)
             known = state.status

@@ -21,6 +21,11 @@ class HashedMemory:
     why_not: str = ""
 
     @property
+    def size(self) -> int:
+        """How many bytes are hashed."""
+        return 0 if self.ram is None else self.ram.size
+
+    @property
     def verified_by(self) -> str:
         """What vouches for the destination's copy: full or none."""
         return "none" if self.ram is None else "full"

@@ -18,8 +18,10 @@ class Passes:
         """When it began."""
         self._number = 0
         self._began_ns = self._moved_ns = self._now_ns = now_ns
-        self._transferred = self._sent_before = 0
-        self._remaining = self._total = 0
+        self.transferred = 0
+        """Bytes that were sent so far."""
+        self._sent_before = self._remaining = self._total = 0
+        self._dirty_bytes_per_s = 0
 
     @property
     def percent(self) -> int:
@@ -34,25 +36,28 @@ class Passes:
     def saw(self, state: StreamState, now_ns: int) -> RoundMeasurement | None:
         """Take an answer, and return the pass that has ended since the one before, where one has."""
         self._now_ns, self._total = now_ns, state.total
-        if state.transferred != self._transferred or state.remaining != self._remaining:
+        if state.transferred != self.transferred or state.remaining != self._remaining:
             self._moved_ns = now_ns
-        self._transferred, self._remaining = state.transferred, state.remaining
+        self.transferred = max(self.transferred, state.transferred)  # QEMU 7.2 may say 0 once it has completed
+        self._remaining, self._dirty_bytes_per_s = state.remaining, state.dirty_bytes_per_s
         if state.passes <= max(1, self._number + 1):
             return None
         return self.closed(now_ns)
 
     def closed(self, now_ns: int) -> RoundMeasurement:
         """Return the pass that has ended by now."""
-        sent = self._transferred - self._sent_before
+        sent, took_ns = self.transferred - self._sent_before, now_ns - self._began_ns
+        dirtied = min(self._remaining, round(self._dirty_bytes_per_s * took_ns / 1e9)) // PAGE_SIZE
         measured = RoundMeasurement(
             round=self._number,
             dirty_pages=sent // PAGE_SIZE,
             sent_pages=sent // PAGE_SIZE,
             zero_pages=0,
             wire_bytes=sent,
-            ms=(now_ns - self._began_ns) / 1e6,
-            dirtied_pages=self._remaining // PAGE_SIZE,
+            ms=took_ns / 1e6,
+            dirtied_pages=dirtied,
+            unsent_pages=self._remaining // PAGE_SIZE - dirtied,
         )
         self._number += 1
-        self._began_ns, self._sent_before = now_ns, self._transferred
+        self._began_ns, self._sent_before = now_ns, self.transferred
         return measured

@@ -38,7 +38,15 @@ def test_a_pass_ends_where_the_next_one_begins() -> None:
     assert passes.saw(state(1, 4096, 1 << 20), 2 * MS) is None  # the first has begun
     measured = passes.saw(state(2, 1 << 20, 8192), 10 * MS)
     assert measured is not None
-    assert (measured.round, measured.wire_bytes, measured.ms, measured.dirtied_pages) == (0, 1 << 20, 10.0, 2)
+    assert (measured.round, measured.wire_bytes, measured.ms) == (0, 1 << 20, 10.0)
+    assert measured.dirtied_pages + measured.unsent_pages == 2
+
+
+def test_what_was_sent_is_not_forgotten_where_a_process_that_has_completed_says_nought() -> None:
+    passes = Passes(0)
+    passes.saw(state(1, 1 << 20, 4096), MS)
+    passes.saw(state(0, 0, 0), 2 * MS)
+    assert (passes.transferred, passes.closed(2 * MS).wire_bytes) == (1 << 20, 1 << 20)
 
 
 def test_the_first_pass_is_shown_in_percent_and_never_as_all() -> None:

@@ -1,6 +1,7 @@
 """Machines of real QEMUs whose guest counts, for tests of whole migrations."""
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import pytest
 
 from tests.qemu_guest.build import Guest, build
 from tests.qemu_guest.serial import counts, without_gap
-from tests.system.attempts import DEADLINE, MIB
+from tests.system.attempts import DEADLINE, MIB, policy
 from vmm.assembly.specification import MachineSpecification, check_specification
 
 MEMORY = 128 * MIB
+SLOW = policy(limit_ms=1000, bandwidth=4 * MIB)
+"""A policy under which the first pass takes seconds."""
 PROGRAM = shutil.which("qemu-system-x86_64") or "qemu-system-x86_64"
-OFFER = f'[offer]\nqemu = ["{PROGRAM}"]\n'
-"""The section without which no host runs any."""
 
 
 def guest_that_counts(config: pytest.Config, folders: pytest.TempPathFactory) -> Guest:
@@ -24,11 +25,14 @@ def guest_that_counts(config: pytest.Config, folders: pytest.TempPathFactory) ->
     return build(cache.mkdir("qemu-guest"), folders.mktemp("guest"), rate=4 * MIB, working_set=16 * MIB)
 
 
-def specification(guest: Guest, serial: Path, *arguments: str, binary: str = "") -> MachineSpecification:
+def offer(*programs: str) -> str:
+    """Return the section without which no host runs any."""
+    return f"[offer]\nqemu = {json.dumps(programs)}\n"
+
+
+def specification(guest: Guest, serial: Path, *arguments: str, binary: str = PROGRAM) -> MachineSpecification:
     """Return a machine whose guest prints into a file that both hosts have."""
-    qemu: dict[str, object] = {"arguments": ["-accel", "tcg", *guest.arguments(serial), *arguments]}
-    if binary:
-        qemu["binary"] = binary
+    qemu = {"binary": binary, "arguments": ["-accel", "tcg", *guest.arguments(serial), *arguments]}
     return check_specification({"name": "real", "kind": "qemu", "memory": {"size": "128MiB"}, "qemu": qemu}, "real")
 
 

@@ -19,7 +19,7 @@ from tests.qemu_guest.build import Guest
 from tests.qemu_guest.serial import counts
 from tests.system.attempts import DEADLINE, Attempt, machine, policy, started
 from tests.system.daemons import Daemon
-from tests.system.qemu_machines import OFFER, counted, guest_that_counts, specification
+from tests.system.qemu_machines import PROGRAM, SLOW, counted, guest_that_counts, offer, specification
 from tests.system.site import Site
 
 PATIENT_MS = 10_000
@@ -84,6 +84,10 @@ async def until(holds: Callable[[], bool], otherwise: str) -> None:
         raise AssertionError(otherwise) from None
 
 
+async def sending(held: Held) -> None:
+    await held.attempt.in_the_middle()
+
+
 async def at_the_gate(held: Held) -> None:
     await held.reached("before_handoff")
 
@@ -130,7 +134,7 @@ def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
-        folder, sections = Path(name), f"{OFFER}[hooks]\n"
+        folder, sections = Path(name), f"{offer(PROGRAM)}[hooks]\n"
         for gate in GATES:
             place = folder / gate
             place.mkdir()
@@ -150,7 +154,8 @@ async def held_at(site: Site, agents: Agents, uuid: str, source: str, moment: Ho
     destination = "host-b" if source == "host-a" else "host-a"
     for gate in GATES:
         (site.folder / gate / "armed").touch()
-    held = Held(site, await started(agents, uuid, source, destination, policy(limit_ms=PATIENT_MS)), uuid)
+    terms = SLOW if moment is sending else policy(limit_ms=PATIENT_MS)
+    held = Held(site, await started(agents, uuid, source, destination, terms), uuid)
     try:
         await moment(held)
         yield held
@@ -168,15 +173,20 @@ def owner(site: Site, uuid: str) -> str | None:
     return owners[0] if len(owners) == 1 and all(record.closed for record in held.values()) else None
 
 
-STAYS, MOVES = (at_the_gate, whole), (released, activating)
-MOMENTS: tuple[Hold, ...] = (at_the_gate, whole, ready, released, activating)
-CASES = [(moment, side) for moment in MOMENTS for side in ("source", "dest")] + [(whole, "qemu"), (ready, "qemu")]
+STAYS, MOVES = (sending, at_the_gate, whole), (released, activating)
+MOMENTS: tuple[Hold, ...] = (sending, at_the_gate, whole, ready, released, activating)
+CASES = [(moment, side) for moment in MOMENTS for side in ("source", "dest")]
+CASES += [(sending, "qemu there"), (whole, "qemu"), (ready, "qemu"), (at_the_gate, "cancel"), (whole, "cancel")]
 
 
 async def kill(held: Held, who: str) -> Daemon | None:
-    """Kill an agent, or the QEMU whose guest stands still at the source; return what can be started again."""
-    if who == "qemu":
-        os.kill(held.site.instance(held.source, held.machine).vmm.pid, signal.SIGKILL)
+    """Kill an agent, or a QEMU whose guest does not run, or cancel; return what can be started again."""
+    if who == "cancel":
+        await held.attempt.agents.cancel(held.source, held.attempt.key)
+        return None
+    if who.startswith("qemu"):
+        host = held.destination if who == "qemu there" else held.source
+        os.kill(held.site.instance(host, held.machine).vmm.pid, signal.SIGKILL)
         return None
     victim = held.site.source(held.source) if who == "source" else held.site.dest(held.destination)
     victim.kill()
@@ -191,7 +201,7 @@ async def test_whoever_is_killed_at_whichever_moment_the_guest_counts_on_at_one_
     async with site.agents() as agents, machine(site, agents, specification(guest, serial)) as created:
         uuid, source = created.machine, "host-a"
         for moment, who in CASES:
-            case = f"{who} was killed at {moment.__name__}"
+            case = f"{who} at {moment.__name__}"
             await counted(serial)
             async with held_at(site, agents, uuid, source, moment) as held:
                 victim = await kill(held, who)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Final
 
 VERSION: Final = version("viaduct")
+MACHINE_STREAM: Final = "machine-stream"
 FEATURES: Final = (
     "frames-1",
     "digests-xxh3-64",
@@ -17,7 +18,7 @@ FEATURES: Final = (
     "frames-digest-summed",
     "direct",
     "sealed",
-    "machine-stream",
+    MACHINE_STREAM,
 )
 """Offered by the destination, chosen by the source."""
 
