@@ -27,7 +27,7 @@ import msgspec
 
 from vm_migration.machine.coming_up import ComingUp, start
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
-from vm_migration.machine.qemu.process_file import started_qemu
+from vm_migration.machine.qemu.process_file import SHIM, started_qemu
 from vm_migration.machine.qemu.programs import program_for
 from vm_migration.machine.run_directory import (
     Instance,
@@ -159,7 +159,7 @@ async def _qemu(birth: _Birth, wanted: QemuSpecification) -> Instance:
         raise LaunchFailed(f"{wanted.binary} is not among the programs that [offer] qemu lists on this host")
     if find_spec("qemu") is None or find_spec("qemu.qmp") is None:
         raise LaunchFailed("QEMU machines need viaduct[qemu] on their hosts: pip install 'viaduct[qemu]'")
-    shim = await birth.start("vm_migration.machine.qemu.shim", [*birth.arguments, "--program", program])
+    shim = await birth.start(SHIM, [*birth.arguments, "--program", program])
     ready = await shim.says("ready", READY_DEADLINE + _touching(birth.specification))
     pid = ready.get("pid")
     if not isinstance(pid, int):

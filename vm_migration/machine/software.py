@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -29,6 +29,11 @@ _PROGRAM_DEADLINE: Final = 60.0
 _OFFER_DEADLINE: Final = 15.0
 """The machine process itself waits for 10 s for the other to take what it sends."""
 _Reply = TypeVar("_Reply")
+Revive = Callable[[], Awaitable[bool]]
+
+
+class _NobodyListens(MachineGone):
+    """Nothing was asked: there is nobody at the control socket."""
 
 
 class SoftwareMachine:
@@ -39,9 +44,13 @@ class SoftwareMachine:
     for a while is still commanded.
     """
 
-    def __init__(self, directory: Path, socket: str = control.CONTROL_SOCKET) -> None:
-        """`socket` is another one in the machine's folder where another process is to have the machine."""
+    def __init__(self, directory: Path, socket: str = control.CONTROL_SOCKET, *, revive: Revive | None = None) -> None:
+        """`socket` is another one in the machine's folder where another process is to have the machine.
+
+        `revive` is asked where nobody listens, and tells whether to try again.
+        """
         self._path: Final = directory / socket
+        self._revive: Final = revive
         self._thread: Final = ThreadPoolExecutor(1, thread_name_prefix="machine")
         self._channel: Channel | None = None
         self._attached: control.Attach | None = None
@@ -202,6 +211,14 @@ class SoftwareMachine:
 
     async def _exchange(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
         try:
+            return await self._tried(request, deadline)
+        except _NobodyListens:
+            if self._revive is None or not await self._revive():
+                raise
+        return await self._tried(request, deadline)
+
+    async def _tried(self, request: AnyRequest, deadline: float) -> tuple[AnyReply, list[int]]:
+        try:
             asked = self._thread.submit(self._blocking, request, deadline)
         except RuntimeError as error:
             raise MachineGone(f"The connection to the machine at {self._path} was closed") from error
@@ -215,7 +232,7 @@ class SoftwareMachine:
         try:
             channel = self._channel
             if channel is None:
-                channel = self._channel = connect(self._path, deadline)
+                channel = self._channel = self._connected(deadline)
                 if self._attached is not None and not isinstance(request, control.Attach):
                     _exchanged(channel, self._attached)  # where it is refused, so is any command that follows
             channel.set_deadline(deadline)
@@ -223,6 +240,12 @@ class SoftwareMachine:
         except (ChannelError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._disconnect()
             raise MachineGone(f"Machine at {self._path} does not answer: {error}") from error
+
+    def _connected(self, deadline: float) -> Channel:
+        try:
+            return connect(self._path, deadline)
+        except ChannelError as error:
+            raise _NobodyListens(str(error)) from error
 
     def _seen(self, description: Description) -> Description:
         self._pages = description.ram_bytes // PAGE_SIZE

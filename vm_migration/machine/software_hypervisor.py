@@ -1,6 +1,7 @@
 """Machine processes in a run directory: `viaduct-vmm` and `viaduct-vfio-host`, or QEMU and what stands beside it."""
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -9,6 +10,7 @@ from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.port import MachinePort
 from vm_migration.machine.qemu.program_facts import settled, unmet_by_program
+from vm_migration.machine.qemu.reviving import revived
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, instance_lives
 from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
@@ -48,7 +50,7 @@ class SoftwareHypervisor:
 
     def connect(self, place: MachinePlace) -> MachinePort:
         """Return the port over the control socket in a machine's folder."""
-        return SoftwareMachine(place.path)
+        return SoftwareMachine(place.path, revive=partial(revived, self._run.of(place.machine), self._starter))
 
     def instance_lives(self, name: str) -> bool | None:
         """Look at the process by its pid and start time."""

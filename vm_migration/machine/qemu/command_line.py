@@ -30,11 +30,8 @@ class Order:
     specification: MachineSpecification
     qemu: QemuSpecification
     incoming: bool
-
-    @property
-    def adopts(self) -> Path | None:
-        """The QMP socket of the QEMU that is to be adopted; a destination always starts one."""
-        return None if self.qemu.adopt is None or self.incoming else Path(self.qemu.adopt)
+    adopts: Path | None
+    """The QMP socket of the QEMU that is adopted; None where one is started here, as a destination always does."""
 
 
 def command_line(order: Order, qmp_descriptor: int) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ import asyncio
 import time
 from typing import Final
 
-from vm_migration.machine.port import MachineRefused
+from vm_migration.machine.port import MachineGone, MachineRefused
 from vm_migration.machine.qemu.answers import Migration, Status
 from vm_migration.machine.qemu.devices import parts
-from vm_migration.machine.qemu.fence_file import FenceFile, kept_of
+from vm_migration.machine.qemu.fence_file import FenceFile, Kept, kept_of
 from vm_migration.machine.qemu.monitor import Monitor, ended
 from vm_migration.machine.qemu.portrait import Portrait
 from vm_migration.machine.qemu.run_states import INCOMING, stands_still
@@ -40,16 +40,14 @@ Reply = tuple[AnyReply, tuple[int, ...]]
 class QemuCommands:
     """Serves one QEMU; one request at a time is carried out."""
 
-    def __init__(
-        self, monitor: Monitor, portrait: Portrait, streams: Streams, file: FenceFile, fence: Fence, *, incoming: bool
-    ) -> None:
-        """`incoming`: it waits for a stream, and becomes the machine by a whole one only."""
+    def __init__(self, monitor: Monitor, portrait: Portrait, streams: Streams, file: FenceFile, kept: Kept) -> None:
+        """`kept` is what it goes on from; an incoming one waits for a stream, and comes to life on a whole one."""
         self._monitor: Final = monitor
         self._portrait: Final = portrait
         self._streams: Final = streams
         self._file: Final = file
-        self._fence = fence
-        self._incoming = incoming
+        self._fence = kept.fence
+        self._incoming = kept.incoming
         self._stopped_for_attempt = False
         self._attachments: Final = Attachments()
         self._turn: Final = asyncio.Lock()
@@ -176,7 +174,7 @@ class QemuCommands:
         self._keep(self._fence)  # before the stream is called off: QEMU runs a guest again by itself then
         await self._call_off()
         await self._cont()
-        self._incoming = self._stopped_for_attempt = False
+        self._settle()
         return control.Running(executed_ns=self._monitor.moments.get("RESUME", time.monotonic_ns()))
 
     async def _cont(self) -> None:
@@ -191,7 +189,15 @@ class QemuCommands:
         await self._require_whole()
         await self._call_off()
         self._require(stands_still(await self._monitor.status()), "Machine runs")
+        self._settle()
+
+    def _settle(self) -> None:
+        """Be an ordinary machine from here on, whichever way it became one."""
         self._incoming = self._stopped_for_attempt = False
+        try:
+            self._keep(self._fence)
+        except MachineRefused as error:  # it runs by now: what was asked for did happen
+            raise MachineGone(str(error)) from error
 
     async def _load(self, request: control.Load) -> None:
         self._require(self._incoming and not request.state, "QEMU's state comes by its own stream")
@@ -245,7 +251,7 @@ class QemuCommands:
     def _keep(self, fence: Fence) -> None:
         """Have a fence and the number of stops durable, and in force from here on; neither where that fails."""
         try:
-            self._file.write(kept_of(fence, self._monitor.pause))
+            self._file.write(kept_of(fence, self._monitor.pause, incoming=self._incoming))
         except OSError as error:
             raise MachineRefused(f"The machine's fence cannot be kept: {error}") from error
         self._fence = fence

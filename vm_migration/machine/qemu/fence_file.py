@@ -22,6 +22,7 @@ class Kept(msgspec.Struct, frozen=True):
     controller: int = 0
     released: int = -1
     pause: int = 0
+    incoming: bool = False
 
     @property
     def fence(self) -> Fence:
@@ -29,9 +30,9 @@ class Kept(msgspec.Struct, frozen=True):
         return Fence(self.epoch, self.controller, self.released)
 
 
-def kept_of(fence: Fence, pause: int) -> Kept:
+def kept_of(fence: Fence, pause: int, *, incoming: bool) -> Kept:
     """Return what is to be kept."""
-    return Kept(fence.epoch, fence.controller, fence.released, pause)
+    return Kept(fence.epoch, fence.controller, fence.released, pause, incoming)
 
 
 class FenceFile:

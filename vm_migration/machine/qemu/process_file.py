@@ -8,6 +8,8 @@ import msgspec
 from vm_migration.machine.run_directory import ProcessId
 
 PROCESS_FILE: Final = "qemu.json"
+SHIM: Final = "vm_migration.machine.qemu.shim"
+"""The module of the process that stands beside a QEMU."""
 
 
 def note_started(folder: Path, process: ProcessId) -> None:

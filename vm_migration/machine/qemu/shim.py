@@ -22,21 +22,24 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from vm_migration.machine.port import LaunchFailed, MachineError, MachineGone
 from vm_migration.machine.qemu.command_line import Order
 from vm_migration.machine.qemu.commands import QemuCommands
 from vm_migration.machine.qemu.control_socket import ControlSocket
 from vm_migration.machine.qemu.descriptor_wait import readable
-from vm_migration.machine.qemu.fence_file import FenceFile
+from vm_migration.machine.qemu.fence_file import FenceFile, Kept
 from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.portrait import Portrait
-from vm_migration.machine.qemu.spawning import QemuProcess, adopted, log_tail, require_fit, start
+from vm_migration.machine.qemu.process_file import started_qemu
+from vm_migration.machine.qemu.spawning import QMP_SOCKET, QemuProcess, adopted, log_tail, require_fit, start
 from vm_migration.machine.qemu.streams import Streams
+from vm_migration.machine.run_directory import Instance
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
 from vmm.process.control import CONTROL_SOCKET, HOLD, SPECIFICATION_FILE
 from vmm.process.description import Identity, boot_id
-from vmm.process.fence import Fence
 
 _WORD_BYTES: Final = 64
 _START_SECONDS: Final = 25.0
@@ -49,7 +52,8 @@ def main() -> None:
     gc.freeze()  # what was imported stays: the collector need not look at it again
     arguments = _parser().parse_args()
     try:
-        asyncio.run(_run(_order(arguments), hold=arguments.hold))
+        again = None if arguments.again is None else msgspec.json.decode(arguments.again, type=Instance)
+        asyncio.run(_run(_order(arguments), again, hold=arguments.hold))
     except (InvalidDocument, MachineError, OSError, ValueError) as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\nLook at {arguments.directory}\n")
         sys.exit(1)
@@ -60,19 +64,38 @@ def _order(arguments: argparse.Namespace) -> Order:
     specification = parse_specification((folder / SPECIFICATION_FILE).read_bytes())
     if specification.qemu is None:
         raise LaunchFailed("Specification is not one of a QEMU")
-    return Order(arguments.program, folder, arguments.machine, specification, specification.qemu, arguments.incoming)
+    qemu = specification.qemu
+    starts = qemu.adopt is None or arguments.incoming or started_qemu(folder) is not None
+    adopts = None if starts else Path(str(qemu.adopt))
+    return Order(arguments.program, folder, arguments.machine, specification, qemu, arguments.incoming, adopts)
 
 
-async def _run(order: Order, *, hold: bool) -> None:
-    async with _qemu(order) as (process, monitor):
-        commands = await _commands(order, process, monitor)
+async def _run(order: Order, again: Instance | None, *, hold: bool) -> None:
+    file = FenceFile(order.folder)
+    kept = Kept(incoming=order.incoming) if again is None else _kept_by_another(file)
+    async with _qemu(order, again, kept) as (process, monitor):
+        commands = await _commands(order, process, monitor, kept, "" if again is None else again.token)
+        if again is None:
+            file.write(kept)
+            if not order.incoming and order.adopts is None:
+                await commands.boot()
         await _serve(commands, order, process, hold=hold)
 
 
+def _kept_by_another(file: FenceFile) -> Kept:
+    kept = file.read()
+    if kept is None:
+        raise LaunchFailed("Nothing says what this machine was released from: nobody can speak for it")
+    return kept
+
+
 @contextlib.asynccontextmanager
-async def _qemu(order: Order) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
+async def _qemu(order: Order, again: Instance | None, kept: Kept) -> AsyncIterator[tuple[QemuProcess, Monitor]]:
     """Have a QEMU that answers; one that was started for it ends where the context fails."""
-    if order.adopts is not None:
+    if again is not None:
+        process = QemuProcess(again.vmm, order.adopts or order.folder / QMP_SOCKET)
+        monitor = Monitor(process.qmp, pause=kept.pause, seen_before=True)
+    elif order.adopts is not None:
         monitor = Monitor(order.adopts)
         await monitor.require_connection()
         process = adopted(monitor.session.peer, order.adopts)
@@ -114,22 +137,14 @@ async def _answers(order: Order, monitor: Monitor, ending: "asyncio.Task[None]")
     return True
 
 
-async def _commands(order: Order, process: QemuProcess, monitor: Monitor) -> QemuCommands:
-    """Return what serves the machine, which runs by now unless it is to wait for a stream."""
-    same_uuid = await require_fit(monitor, order.specification, order.machine, adopts=order.adopts is not None)
-    identity = Identity(str(order.machine), boot_id(), process.id.pid, secrets.token_hex(8))
-    started_in = None if order.adopts is not None else order.folder
-    commands = QemuCommands(
-        monitor,
-        Portrait(identity, order.specification, order.qemu),
-        Streams(monitor, started_in, same_uuid=same_uuid),
-        FenceFile(order.folder),
-        Fence(),
-        incoming=order.incoming,
-    )
-    if not order.incoming and order.adopts is None:
-        await commands.boot()
-    return commands
+async def _commands(order: Order, process: QemuProcess, monitor: Monitor, kept: Kept, token: str) -> QemuCommands:
+    """Return what serves the machine; `token` names the process that spoke for it before, empty where none did."""
+    takes_over = order.adopts is not None and not token
+    same_uuid = await require_fit(monitor, order.specification, order.machine, adopts=takes_over)
+    identity = Identity(str(order.machine), boot_id(), process.id.pid, token or secrets.token_hex(8))
+    portrait = Portrait(identity, order.specification, order.qemu)
+    streams = Streams(monitor, None if order.adopts is not None else order.folder, same_uuid=same_uuid)
+    return QemuCommands(monitor, portrait, streams, FenceFile(order.folder), kept)
 
 
 async def _serve(commands: QemuCommands, order: Order, process: QemuProcess, *, hold: bool) -> None:
@@ -180,7 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="viaduct-qemu-shim", description=__doc__)
     parser.add_argument("--directory", type=Path, required=True, help="the machine's folder in the run directory")
     parser.add_argument("--machine", type=UUID, required=True, help="the machine's UUID")
-    parser.add_argument("--program", required=True, help="the path of QEMU")
+    parser.add_argument("--program", default="", help="the path of QEMU")
+    parser.add_argument("--again", metavar="INSTANCE", help="speak for a QEMU that lost who did; its instance.json")
     parser.add_argument("--incoming", action="store_true", help="wait for a stream instead of booting")
     parser.add_argument(
         HOLD, action="store_true", help="end without a word on stdin, which says that it is known by now"

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, host, specification
-from vm_migration.machine.port import LaunchFailed, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.hypervisor import MachinePlace
+from vm_migration.machine.launch import end_process
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.qemu.fence_file import FENCE_FILE
 from vm_migration.machine.qemu.session import QmpSession
+from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 
 SMALL = "16MiB"
 SECONDS = 60.0
@@ -118,18 +122,71 @@ async def test_a_qemu_that_hangs_is_silent_and_stands_at_a_new_stop_when_it_is_b
         await port.close()
 
 
-async def test_a_qemu_whose_companion_was_killed_is_silent_and_ends_with_its_machine() -> None:
+async def lost(hypervisor: SoftwareHypervisor, place: MachinePlace) -> None:
+    """Kill what stands beside a QEMU, and wait until it is gone."""
+    instance = place.instance()
+    assert instance is not None
+    os.kill(instance.host.pid, signal.SIGKILL)
+    await end_process(instance.host, kill=False)
+    assert hypervisor.instance_lives(instance.name) is True
+
+
+async def test_a_qemu_that_lost_who_spoke_for_it_gets_another_behind_the_same_fence() -> None:
+    async with host("a") as (here, folder):
+        place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
+        old = here.connect(place)
+        await command(old)
+        stop = await old.pause(for_attempt=True)
+        await old.release(1)
+        before = await old.describe()
+        await lost(here, place)
+        with pytest.raises(MachineGone):  # whether the last thing that was asked happened is unknown
+            await old.confirm_stopped()
+        new = SoftwareHypervisor(folder).connect(place)
+        after = await new.attach(2, 2)
+        assert (after.instance, after.pid, after.released) == (before.instance, before.pid, 1)
+        assert after.pause > stop.pause
+        with pytest.raises(CutOff):
+            await new.run(1)
+        with pytest.raises(CutOff):
+            await old.run(2)
+        await new.run(2)
+        await here.take_away(place, new)
+        for port in (old, new):
+            await port.close()
+
+
+async def test_a_waiting_qemu_that_lost_who_spoke_for_it_still_waits() -> None:
+    async with host("a") as (here, _):
+        place = await here.launch(MACHINE, specification(size=SMALL), incoming=True)
+        await lost(here, place)
+        first, second = here.connect(place), here.connect(place)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(looked_at(port)) for port in (first, second)]
+        assert "incoming" in {each.result() for each in asked} <= {"incoming", "silent"}, "one of two starts it"
+        await first.attach(1, 1)
+        with pytest.raises(MachineRefused, match="whole state"):
+            await first.run(1)
+        for port in (first, second):
+            await port.close()
+
+
+async def looked_at(port: MachinePort) -> str:
+    try:
+        return (await port.describe()).run_state
+    except MachineGone:
+        return "silent"
+
+
+async def test_without_its_fence_nobody_speaks_for_a_qemu() -> None:
     async with host("a") as (here, _):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
-        instance = place.instance()
-        assert instance is not None
+        await lost(here, place)
+        (place.path / FENCE_FILE).write_text("{")
         port = here.connect(place)
-        os.kill(instance.host.pid, signal.SIGKILL)
         with pytest.raises(MachineGone):
             await port.describe()
-        assert here.instance_lives(instance.name) is True
         await here.take_away(place, None)
-        assert here.instance_lives(instance.name) is False
         await port.close()
 
 
