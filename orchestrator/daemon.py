@@ -3,9 +3,11 @@
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from orchestrator.api import NAME, OrchestratorService
 from orchestrator.attempt import Attempt
@@ -28,6 +30,9 @@ from vm_migration.link.address import split_address
 from vm_migration.link.server import AgentServer, Service
 from vm_migration.telemetry.daemons import Daemon
 
+_SWITCH_SECONDS: Final = 0.0005
+"""A thread that reads the store lets go of the interpreter with every row, and has it back after so long at most."""
+
 
 async def serve(configuration: Configuration, listen: str | None, life: Life) -> None:
     """Serve until the daemon is asked to stop.
@@ -36,6 +41,7 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
         InvalidInput: No address to listen on, or one that is none.
         Refused: The address is in use, the store cannot be used, or another orchestrator drives what is in it.
     """
+    sys.setswitchinterval(_SWITCH_SECONDS)
     address = _address(configuration, listen)
     driver = _driver(configuration, address)
     async with (

@@ -20,6 +20,8 @@ class SlotBook:
     def __init__(self, usual: Slots) -> None:
         self.usual = usual
         self._asked: dict[str, _Asked] = {}
+        self._now: Slots | None = None
+        self._opening: Slots | None = None
 
     def ask(self, name: str, outgoing: Mapping[str, int], incoming: Mapping[str, int], ahead: int = 0) -> bool:
         """Have at least so many for these hosts, in the place of what was asked for under the name; say if it is new.
@@ -31,21 +33,26 @@ class SlotBook:
             self._asked[name] = _Asked(dict(outgoing), dict(incoming), ahead)
         else:
             self._asked.pop(name, None)
-        return before != self._asked.get(name)
+        new = before != self._asked.get(name)
+        if new:
+            self._now = self._opening = None
+        return new
 
     def now(self) -> Slots:
         """Return how many each host sends and takes at the moment."""
-        slots = self.usual
-        for one in self._asked.values():
-            slots = slots.raised(one.outgoing, one.incoming)
-        return slots
+        if self._now is None:
+            self._now = self.usual
+            for one in self._asked.values():
+                self._now = self._now.raised(one.outgoing, one.incoming)
+        return self._now
 
     def opening(self) -> Slots:
         """Return how many may be open at each host: those, and what is made ready beside them."""
-        slots = self.now()
-        for one in self._asked.values():
-            slots = slots.raised(_more(one.outgoing, one.ahead), _more(one.incoming, one.ahead))
-        return slots
+        if self._opening is None:
+            self._opening = self.now()
+            for one in self._asked.values():
+                self._opening = self._opening.raised(_more(one.outgoing, one.ahead), _more(one.incoming, one.ahead))
+        return self._opening
 
 
 def _more(slots: Mapping[str, int], ahead: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ stands, so that it never contradicts the store. Only drivers publish.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -37,6 +37,7 @@ from vm_migration.daemon.status_publisher import StatusPublisher
 from vm_migration.daemon.status_topics import Topics
 from vm_migration.errors import InvalidInput
 
+_Read = Mapping[str, tuple[Attempt, Sequence[Event]]]
 KEEP_SECONDS: Final = 3 * 86_400.0  # a state that is final stays this long under its retained topic
 
 
@@ -54,9 +55,9 @@ class StoreOutbox:
         """Return what no broker has yet, oldest first."""
         rows = self._store.pending(self._driver, limit)
         last = {(row.kind, row.subject, row.sequence): row.number for row in rows}
-        reading = _Reading(self._store)
+        read = self._store.with_events({row.subject for row in rows if row.kind != "owner"})
         found = (
-            (row.number, self._publication(row, reading))
+            (row.number, self._publication(row, read))
             for row in rows
             if last[row.kind, row.subject, row.sequence] == row.number  # a state is told once, as it stands now
         )
@@ -82,29 +83,15 @@ class StoreOutbox:
         except InvalidInput:
             return None
 
-    def _publication(self, row: OutboxRow, reading: "_Reading") -> Publication | None:
+    def _publication(self, row: OutboxRow, read: _Read) -> Publication | None:
         if row.kind == "owner":
             owner = self._store.owner_of(row.subject)
             return _owner(self._topics, owner) if owner else None
-        attempt, events = reading.of(row.subject)
+        attempt, events = read[row.subject]
         if row.kind == "state":
             return state_publication(events, self._topics, attempt)
         event = next((one for one in events if one.sequence == row.sequence), None)
         return event_publication(self._topics, attempt, event) if event else None
-
-
-class _Reading:
-    """Attempts and their events as they stand, each read once for all that is told of it together."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._read: dict[str, tuple[Attempt, Sequence[Event]]] = {}
-
-    def of(self, attempt: str) -> tuple[Attempt, Sequence[Event]]:
-        if attempt not in self._read:
-            events = self._store.events(attempt)  # before the row, so that none is newer than what it says
-            self._read[attempt] = self._store.get(attempt), events
-        return self._read[attempt]
 
 
 @dataclass(frozen=True, slots=True)

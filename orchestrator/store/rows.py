@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from orchestrator.attempt import Asked, Attempt, Event, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.policy import MigrationPolicy
+from orchestrator.store.store import OpenRow
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 Column = str | int | float | None
@@ -93,6 +94,19 @@ def attempt_from(row: sqlite3.Row) -> Attempt:
         retry=msgspec.json.decode(row["retry"], type=Retry) if row["retry"] else Retry(),
         asked=asked_from(row),
     )
+
+
+def open_rows_from(text: str) -> tuple[OpenRow, ...]:
+    """Read open rows from the JSON that they were gathered in."""
+    return msgspec.json.decode(text, type=tuple[OpenRow, ...])
+
+
+def events_from(text: str) -> dict[str, tuple[Event, ...]]:
+    """Read events from the JSON that they were gathered in, in order, by attempt."""
+    found: dict[str, tuple[Event, ...]] = {}
+    for event in msgspec.json.decode(text, type=tuple[Event, ...]):
+        found[event.attempt] = (*found.get(event.attempt, ()), event)
+    return found
 
 
 def event_from(row: sqlite3.Row) -> Event:

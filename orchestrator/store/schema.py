@@ -79,7 +79,7 @@ CREATE INDEX outbox_by_driver ON outbox (driver, number);
 _ADDED: Final = {"retry": "TEXT NOT NULL DEFAULT ''", "asked": "TEXT NOT NULL DEFAULT ''"}
 """Columns that came later. The version before goes on beside them: it names its own, and these have defaults."""
 
-_IN_MEMORY: Final = Path(":memory:")
+IN_MEMORY: Final = Path(":memory:")
 """SQLite's name for a store that is no file, of rehearsals."""
 
 
@@ -91,7 +91,7 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if path != _IN_MEMORY:
+        if path != IN_MEMORY:
             # Its owner's alone, in whatever folder; SQLite gives the files that it lays beside it the same mode.
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)

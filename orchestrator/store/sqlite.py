@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,17 @@ from orchestrator.attempt import Attempt, Event, Outcome, Phase
 from orchestrator.store.claim import claimed
 from orchestrator.store.entries import SqliteEntries, between
 from orchestrator.store.held_row import HeldRow, is_event, require_held, saved, wishing
-from orchestrator.store.rows import ATTEMPT_COLUMNS, asked_from, attempt_from, attempt_row, event_from, report_text
-from orchestrator.store.schema import connect
+from orchestrator.store.rows import (
+    ATTEMPT_COLUMNS,
+    asked_from,
+    attempt_from,
+    attempt_row,
+    event_from,
+    events_from,
+    open_rows_from,
+    report_text,
+)
+from orchestrator.store.schema import IN_MEMORY, connect
 from orchestrator.store.store import (
     STORE_UNUSABLE,
     OpenRow,
@@ -41,9 +50,17 @@ _RENEW: Final = (
 )
 _HELD: Final = "SELECT driver, term, phase, outcome, heartbeat, cancel_requested, asked FROM attempt WHERE attempt = ?"
 _OPEN: Final = (
-    "SELECT attempt, destination, phase, outcome, driver, term, heartbeat, cancel_requested, asked "
+    "SELECT json_group_array(json_object('attempt', attempt, 'destination', destination, 'phase', phase, "
+    "'outcome', outcome, 'driver', driver, 'term', term, 'heartbeat', heartbeat, "
+    "'cancel_requested', json(iif(cancel_requested, 'true', 'false')), 'asked', json(iif(asked = '', '{}', asked)))) "
     "FROM attempt WHERE ended = 0"
 )
+_EVENTS: Final = (
+    "SELECT json_group_array(json_object('attempt', attempt, 'sequence', sequence, 'phase', phase, "
+    "'outcome', outcome, 'reason', reason, 'at', at)) "
+    "FROM (SELECT * FROM event WHERE attempt IN ({marks}) ORDER BY attempt, sequence)"
+)
+"""One row of many: the interpreter's lock is let go of with each row, and may be long in coming back."""
 
 
 class SqliteStore:
@@ -58,6 +75,9 @@ class SqliteStore:
         self.path = path
         self._lock = threading.Lock()
         self._connection = connect(path)
+        # Who reads waits for nobody who writes: the log is written ahead. In memory there is one connection to read by.
+        self._read_lock = self._lock if path == IN_MEMORY else threading.Lock()
+        self._reader = self._connection if path == IN_MEMORY else connect(path)
         self.entries = SqliteEntries(self._reading, self._writing)
         """What outlives a driver beside attempts."""
 
@@ -69,6 +89,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the connection; what was committed stays."""
+        with self._read_lock:
+            self._reader.close()
         with self._lock:
             self._connection.close()
 
@@ -189,21 +211,8 @@ class SqliteStore:
     def open_rows(self) -> tuple[OpenRow, ...]:
         """Return what is looked at often of every open attempt."""
         with self._reading() as db:
-            rows = db.execute(_OPEN).fetchall()
-        return tuple(
-            OpenRow(
-                row["attempt"],
-                row["destination"],
-                Phase(row["phase"]),
-                Outcome(row["outcome"]) if row["outcome"] else None,
-                row["driver"],
-                row["term"],
-                row["heartbeat"],
-                bool(row["cancel_requested"]),
-                asked_from(row),
-            )
-            for row in rows
-        )
+            (text,) = db.execute(_OPEN).fetchone()
+        return open_rows_from(text)
 
     def open_attempt_of(self, machine: str) -> Attempt | None:
         """Return a machine's open attempt."""
@@ -218,6 +227,15 @@ class SqliteStore:
                 "SELECT * FROM event WHERE attempt = ? AND sequence > ? ORDER BY sequence", (attempt_id, after)
             ).fetchall()
         return tuple(event_from(row) for row in rows)
+
+    def with_events(self, attempts: Collection[str]) -> dict[str, tuple[Attempt, tuple[Event, ...]]]:
+        """Return those attempts that are known, each with its events; none is newer than the attempt."""
+        wanted, marks = tuple(attempts), ", ".join("?" * len(attempts))
+        with self._reading() as db:
+            (text,) = db.execute(_EVENTS.format(marks=marks), wanted).fetchone()
+            rows = db.execute(f"SELECT * FROM attempt WHERE attempt IN ({marks})", wanted).fetchall()  # noqa: S608 - as above
+        events = events_from(text)
+        return {row["attempt"]: (attempt_from(row), events.get(row["attempt"], ())) for row in rows}
 
     def prune(self, before: float) -> int:
         """Forget attempts that ended before a time and are published; return how many."""
@@ -282,8 +300,8 @@ class SqliteStore:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated():
-            yield self._connection
+        with self._read_lock, self._translated():
+            yield self._reader
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ any thread. Times are passed in, as seconds since 1970. A store that cannot be u
 with `store-unusable`; the same call may then be made again, whether or not it happened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -149,6 +149,9 @@ class Store(Protocol):
 
     def events(self, attempt_id: str, *, after: int = 0) -> tuple[Event, ...]:
         """Return an attempt's events past a sequence number, in order."""
+
+    def with_events(self, attempts: Collection[str]) -> Mapping[str, tuple[Attempt, Sequence[Event]]]:
+        """Return those attempts that are known, each with its events; none is newer than the attempt."""
 
     def prune(self, before: float) -> int:
         """Forget attempts that ended before a time and are published; return how many.

@@ -26,7 +26,7 @@ else:
     import asyncio_mqtt as aiomqtt
 
 KEEPALIVE_SECONDS: Final = 20
-MOST_UNANSWERED: Final = 128
+MOST_UNANSWERED: Final = 512
 """Publications at a time that are waited for; above that the library warns."""
 
 

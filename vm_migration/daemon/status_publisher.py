@@ -35,7 +35,7 @@ PROGRESS_SECONDS: Final = 1.0
 FAREWELL_SECONDS: Final = 2.0
 FIRST_RETRY_SECONDS: Final = 0.5
 LAST_RETRY_SECONDS: Final = 30.0
-_BATCH: Final = 64
+_BATCH: Final = 256
 _ATTEMPTS_WITH_PROGRESS: Final = 1024
 _TOPICS_TO_CLEAR: Final = 4096
 _TOPICS_DUE: Final = 4096
@@ -212,11 +212,12 @@ class StatusPublisher:
             await asyncio.to_thread(self._outbox.acknowledge, entries[-1].number)
 
     async def _send_due(self, connection: mqtt.Connection) -> None:
-        while self._due:
-            _, current = self._due.popitem(last=False)
-            publication = await asyncio.to_thread(current)
-            if publication is not None:
-                await self._send(connection, publication)
+        """Tell many of the retained topics that changed, as they stand now; the rest after what is pending by then."""
+        taken = [self._due.popitem(last=False)[1] for _ in range(min(len(self._due), _BATCH))]
+        told = await asyncio.to_thread(lambda: [current() for current in taken])
+        await self._send_all(connection, [one for one in told if one is not None])
+        if self._due:
+            self._wake.set()
 
     async def _send_all(self, connection: mqtt.Connection, publications: Sequence[Publication]) -> None:
         """Send some in order, and wait until the broker has all of them: it answers one while it reads the next."""

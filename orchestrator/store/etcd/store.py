@@ -1,6 +1,6 @@
 """The store in etcd: each method that writes is a transaction that compares what it was decided on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -202,6 +202,13 @@ class EtcdStore:
         """Return an attempt's events past a sequence number, in order."""
         found = (decode_event(one.value) for one in self.client.below(self.keys.events_of(attempt_id)))
         return tuple(event for event in found if event.sequence > after)
+
+    def with_events(self, attempts: Collection[str]) -> dict[str, tuple[Attempt, tuple[Event, ...]]]:
+        """Return those attempts that are known, each with its events; none is newer than the attempt."""
+        events = {attempt: self.events(attempt) for attempt in attempts}
+        found = values(self.client, [self.keys.attempt(attempt) for attempt in events])
+        rows = (decode_attempt(value).row for value in found)
+        return {row.attempt: (row, events[row.attempt]) for row in rows}
 
     def prune(self, before: float) -> int:
         """Forget attempts that ended before a time and are published, the oldest hundred; return how many."""
