@@ -144,7 +144,7 @@ def _refused(attempt: Attempt, found: Preflight) -> Attempt:
         blockers=first.blockers,
         warnings=first.warnings,
         expected=first.expected,
-        error=blocked(first.blockers),
+        error=blocked(attempt, first.blockers),
     )
 
 

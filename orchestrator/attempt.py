@@ -115,9 +115,10 @@ def new_attempt_id() -> str:
     return str(uuid.uuid4())
 
 
-def blocked(blockers: tuple[Notice, ...]) -> Fault:
+def blocked(attempt: "Attempt", blockers: tuple[Notice, ...]) -> Fault:
     """Return the fault of an attempt that blockers refuse: the first one's code, everyone's words."""
-    return Fault(blockers[0].code, "; ".join(one.message for one in blockers), "See all of it: viaduct preflight")
+    see = f"viaduct update {attempt.name} --dry-run" if attempt.asked.update else "viaduct preflight"
+    return Fault(blockers[0].code, "; ".join(one.message for one in blockers), f"See all of it: {see}")
 
 
 def fault_of(error: MigrationError) -> Fault:

@@ -36,7 +36,7 @@ from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
 from orchestrator.journals import PROOFS, end_in_journals
 from orchestrator.policy import require_transport
 from orchestrator.preflight import ask, with_findings
-from orchestrator.retrying import may_retry, settled_destination, successor
+from orchestrator.retrying import DRIVER_GONE, may_retry, settled_destination, successor
 from orchestrator.store.store import TAKEN_OVER, Ownership
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
@@ -164,7 +164,7 @@ class Drive:
             return False
         await self._row.write(with_findings(attempt, found))
         if found.blockers:
-            await self._refuse(blocked(found.blockers))
+            await self._refuse(blocked(attempt, found.blockers))
         elif self._row.cancel.is_set():
             raise CancelAsked
         return found.passes
@@ -224,7 +224,7 @@ class Drive:
         await self._take(report)
         if not self.attempt.ended and self.attempt.phase in _NOT_STARTED:
             hint = "Migrate again; the machine runs on its source"
-            gone = Fault("driver-gone", "The driver of this attempt went away before it started", hint)
+            gone = Fault(DRIVER_GONE, "The driver of this attempt went away before it started", hint)
             await self._abort(None if self._row.cancel.is_set() else gone)
 
     async def _abort(self, fault: Fault | None) -> None:

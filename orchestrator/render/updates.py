@@ -47,6 +47,8 @@ class UpdatesProgress(LiveRegion):
 def show_update(console: Console, attempt: Attempt) -> None:
     """Print one update."""
     words = attempt.outcome.value if attempt.outcome is not None else f"open: {attempt.phase}"
+    if attempt.outcome is None and not attempt.driver and attempt.report is None:  # only asked about
+        words = _judged(attempt)
     console.print(f"[bold]{attempt.name}[/bold]  on {attempt.source}  [{_STYLE.get(attempt.outcome, 'red')}]{words}[/]")
     if attempt.report is not None:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -55,7 +55,7 @@ class UpdateDrive(Drive):
             return False
         await self._row.write(with_findings(attempt, found))
         if found.blockers:
-            await self._refuse(blocked(found.blockers))
+            await self._refuse(blocked(attempt, found.blockers))
         elif self._row.cancel.is_set():
             raise CancelAsked
         return found.passes

@@ -1,6 +1,7 @@
 """`viaduct update` as somebody types it, with a daemon and without, and updates whose driver goes away."""
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.desk import follow
 from orchestrator.journals import end_in_journals
 from orchestrator.learning import learn
 from orchestrator.service import AttemptQueue
+from orchestrator.status import StoreOutbox
 from orchestrator.surroundings import Surroundings, ignore
 from orchestrator.updating.drive import drive_of
 from orchestrator.updating.fleet import update_all
@@ -19,6 +21,7 @@ from tests.orchestrator.fake_world import UPDATE_WAY
 from tests.orchestrator.test_evacuation_commands import driven, log
 from tests.orchestrator.test_viaduct_command import Json, Run, Said, config, store, viaduct
 from vm_migration.api.v1 import source_pb2, types_pb2
+from vm_migration.daemon.status_topics import Topics
 from vm_migration.errors import InternalError, Unreachable
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.states import State
@@ -200,6 +203,21 @@ async def test_updates_take_no_slot_of_a_host(site: FakeSite, around: Surroundin
                 ended = await follow(queue.watch(row.attempt), ignore)
                 assert ended is not None
                 assert ended.outcome is Outcome.COMPLETED
+
+
+async def test_every_phase_of_an_update_leaves_for_the_broker(site: FakeSite, around: Surroundings) -> None:
+    site.world.add("guest", "host-a")
+    ended = await drive_of(await admit(around, Order("guest", "", asked=UPDATE)), around).run()
+    assert ended.outcome is Outcome.COMPLETED
+    outbox = StoreOutbox(around.store, around.driver, Topics("home"), around.clock)
+    left = [one.publication for one in outbox.pending(100)]
+    events = [json.loads(one.payload) for one in left if one.topic.endswith("/event")]
+    phases = [one["phase"] for one in events]
+    assert phases[:4] == ["queued", "preflight", "beginning", "begun"]
+    assert phases[-1] == "completed"
+    assert phases == [each for each in ("queued", "preflight", "beginning", *UPDATE_WAY, "completed") if each in phases]
+    (owner,) = [json.loads(one.payload) for one in left if one.topic.endswith("/owner")]
+    assert (owner["machine"], owner["host"]) == ("guest", "host-a")
 
 
 def a_record(attempt: Attempt, *, over: bool) -> Record:

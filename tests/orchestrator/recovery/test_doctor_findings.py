@@ -29,6 +29,7 @@ from vm_migration.errors import Refused, Unreachable
 from vm_migration.handover import arrival, departure
 from vm_migration.handover.ownership import destroyed
 from vm_migration.handover.record import Record
+from vm_migration.handover.states import State
 
 ANSWERS = Told(version=VERSION)
 SILENT = Told(Unreachable("unreachable", "Nobody listens there", "Start it"))
@@ -41,6 +42,8 @@ PREPARED = prepared(BEGUN)
 READY = ready(PREPARED)
 ACTIVE = active(activating(READY))
 SETTLED = replaced(ACTIVE, former_retired=True)
+UPDATE = '{"update": {"mode": "transfer", "predecessor": "old", "successor": "new"}}'
+UPDATED = replaced(OWNER, state=State.RECLAIMED, peer="host-a", attempt="an update", epoch=7, policy=UPDATE)
 DISCARDED = arrival.given_up(PREPARED, reason="over")
 LOST = departure.lost(BEGUN, process=gone(BEGUN), destination=None, reason="it died")
 
@@ -75,10 +78,23 @@ SETTLED_SITES: dict[str, tuple[HostView, HostView, Where]] = {
     "moved": (a(retired(RELEASED), "gone"), b(SETTLED), ("host-b", "running")),
     "stayed": (a(ABORTED), b(DISCARDED, "gone"), ("host-a", "running")),
     "was lost": (a(LOST, "gone"), b(DISCARDED, "gone"), (None, "lost")),
+    "was updated": (a(UPDATED), host("host-b"), ("host-a", "running")),
     "was taken": (a(taken(RELEASED)), b(DISCARDED, "gone"), ("host-a", "running")),
 }
 UNSETTLED_SITES: dict[str, tuple[HostView, HostView, set[Code], Where]] = {
     "is on its way": (a(BEGUN), b(PREPARED), {Code.ATTEMPT_OPEN}, ("host-a", "moving")),
+    "is being updated": (
+        a(replaced(BEGUN, peer="host-a", policy='{"update": {"mode": "transfer"}}')),
+        host("host-b"),
+        {Code.ATTEMPT_OPEN},
+        ("host-a", "moving"),
+    ),
+    "is its new process's": (
+        a(replaced(RELEASED, peer="host-a", policy=UPDATE), run_state="paused"),
+        host("host-b"),
+        {Code.ATTEMPT_OPEN},
+        (None, "moving"),
+    ),
     "stands still on its way": (a(STOPPED), b(PREPARED), {Code.ATTEMPT_OPEN}, ("host-a", "moving")),
     "comes from a silent host": (A, b(PREPARED), {Code.ATTEMPT_OPEN, Code.HOST_SILENT}, (None, "moving")),
     "runs twice": (a(OWNER), b(SETTLED), {Code.TWO_RUNNING, Code.CONTRADICTION}, ("host-b", "contradiction")),

@@ -21,8 +21,10 @@ from vm_migration.daemon.leftovers import LAUNCH_SECONDS, leftovers
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.ownership import create, destroyed
 from vm_migration.handover.record import Record, decode
+from vm_migration.handover.states import State
 from vm_migration.machine.run_directory import Instance, MachineDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vm_migration.machine.software_succession import SoftwareSuccession
 from vmm.assembly.specification import check_specification
 from vmm.process.description import boot_id
 
@@ -141,6 +143,23 @@ async def test_processes_that_their_folder_does_not_list_are_left_over(host: Pla
     (custody,) = await host.look()
     assert (custody.process, custody.run_state) == ("alive", "")
     machine.write_instance(instance)
+
+
+async def test_the_second_process_of_a_machine_that_is_updated_is_none_that_was_left(
+    host: Place, machine: MachineDirectory
+) -> None:
+    journalled(host, machine)
+    succession = SoftwareSuccession(host.folder)
+    successor = await succession.start(machine)
+    try:
+        (found,) = host.left()
+        assert found[0] == "vmm"
+        update = '{"update":{"mode":"transfer"}}'
+        with host.journals.open(str(MACHINE)) as journal:
+            journal.append(msgspec.structs.replace(journal.last, state=State.OUTGOING, policy=update))
+        assert host.left() == []
+    finally:
+        await successor.end()
 
 
 def test_processes_of_other_run_directories_and_other_programs_are_none_of_this_host_s(host: Place) -> None:
