@@ -31,6 +31,7 @@ from benchmarks import (
     dirty_rate,
     failover,
     matrix_time,
+    qemu_machines,
     recovery_time,
     reliability_page,
     renewal,
@@ -69,6 +70,7 @@ NAMES: Final = (
     "renewal",
     "security",
     "update",
+    "qemu",
 )
 _CONVERGENCE_RUNS: Final = 20
 _MATRIX_RUNS: Final = 3
@@ -97,6 +99,8 @@ def main() -> int:
         rows += asyncio.run(renewal.measure(arguments.runs))
     if "security" in arguments.only:
         rows += security.measure(arguments.runs)
+    if "qemu" in arguments.only:
+        rows += qemu_machines.measure(arguments.runs)
     if rows:
         show(rows)
         write(rows)

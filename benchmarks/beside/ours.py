@@ -31,8 +31,12 @@ _TIDY_SECONDS: Final = 20.0
 
 
 @contextlib.asynccontextmanager
-async def running_hosts(folder: Path, network: Network, memory: int, *, tls: bool) -> AsyncIterator[Path]:
+async def running_hosts(
+    folder: Path, network: Network, memory: int, *, tls: bool, offer: str = ""
+) -> AsyncIterator[Path]:
     """Run both hosts' agents in an empty folder; yield the operator's configuration. Nothing is left afterwards.
+
+    `offer` is the section that says what machines may have there.
 
     Raises:
         InternalError: An agent did not start.
@@ -47,7 +51,7 @@ async def running_hosts(folder: Path, network: Network, memory: int, *, tls: boo
     daemons = []
     for host in HOSTS:
         path = folder / f"{host}.toml"
-        path.write_text(text + tls_text(identities.get(host)) + agent_text(folder, host, plan.memory_budget))
+        path.write_text(text + tls_text(identities.get(host)) + agent_text(folder, host, plan.memory_budget) + offer)
         words = ["--config", str(path), *([] if tls else ["--insecure"])]
         daemons += [
             Daemon(f"{host}-{side}", [*network.inside(host), program(f"viaduct-{side}-agent"), *words])

@@ -27,13 +27,15 @@ class OurMode:
     verify: Verify = "auto"
     compression: Compression = "auto"
     plaintext: bool = False
+    streams: int = 1
 
     @property
     def name(self) -> str:
         """How the table calls it."""
         raw = ", compression none" if self.compression == "none" else ""
         bare = ", plaintext" if self.plaintext else ""
-        return f"viaduct {self.transport}{', unverified' if self.verify == 'none' else ''}{raw}{bare}"
+        wide = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"viaduct {self.transport}{wide}{', unverified' if self.verify == 'none' else ''}{raw}{bare}"
 
     def policy(self, limit_ms: int, timeout_s: float) -> MigrationPolicy:
         """Return the attempt's policy; everything else is as users have it."""
@@ -41,6 +43,7 @@ class OurMode:
             transport=self.transport,
             verify=self.verify,
             compression=self.compression,
+            streams=self.streams,
             downtime_limit_ms=limit_ms,
             timeout_ms=int(1000 * timeout_s),
         )
@@ -54,7 +57,10 @@ UNVERIFIED: Final = OurMode(verify="none")
 UNCOMPRESSED: Final = OurMode(compression="none")
 DIRECT_UNCOMPRESSED: Final = OurMode("direct", compression="none")
 PLAINTEXT: Final = OurMode(plaintext=True)
+CARRIED: Final = OurMode(verify="none", compression="none")
+CARRIED_BY_TWO: Final = OurMode(verify="none", compression="none", streams=2)
 PLAIN: Final = QemuMode()
+MULTIFD_AS_STARTED: Final = QemuMode(2)
 PLAIN_READY: Final = QemuMode(prealloc=True)
 MULTIFD_2: Final = QemuMode(2, prealloc=True)
 MULTIFD_4: Final = QemuMode(4, prealloc=True)
@@ -77,6 +83,8 @@ class Scenario:
     timeout_s: float = 120.0
     iperf: bool = False
     watch_memory: bool = False
+    real: bool = False
+    """Our machine is a QEMU too, which the agents move."""
     first_runs: int = 0
     """Turns of the first of ours where `runs` are as many as usual: more than the others have, or fewer for all."""
 
@@ -129,6 +137,16 @@ SCENARIOS: Final = (
         ours=(GRPC, DIRECT), watch_memory=True, first_runs=2,
     ),
 )  # fmt: skip
+QEMU_LOOPBACK: Final = Scenario(
+    name="qemu-loopback", link="loopback", size=2 * GIB, content="incompressible", tls=True, real=True,
+    ours=(CARRIED, CARRIED_BY_TWO),
+    peers=(PLAIN, PLAIN_READY, MULTIFD_AS_STARTED, MULTIFD_2),
+)  # fmt: skip
+QEMU_GIGABIT: Final = Scenario(
+    name="qemu-gigabit", link="1 Gbit/s", size=2 * GIB, content="incompressible", tls=True, real=True,
+    ours=(CARRIED,), peers=(PLAIN_READY,),
+)  # fmt: skip
+"""Of real machines, which the agents move: benchmarks.qemu_machines has their rows."""
 SECURITY: Final = Scenario(
     name="security", link="loopback", size=2 * GIB, content="incompressible", tls=True,
     ours=(GRPC, PLAINTEXT), peers=(PLAIN_READY, SECURED[0]),
@@ -142,4 +160,4 @@ def named(name: str) -> Scenario:
     Raises:
         KeyError: There is none of this name.
     """
-    return {each.name: each for each in (*SCENARIOS, SECURITY)}[name]
+    return {each.name: each for each in (*SCENARIOS, SECURITY, QEMU_LOOPBACK, QEMU_GIGABIT)}[name]

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import iperf
-from benchmarks.beside import ours, qemu
+from benchmarks.beside import ours, qemu, real
 from benchmarks.beside.content import MEMORY_FILES, write_content
+from benchmarks.beside.guest import build
 from benchmarks.beside.link import HOSTS, make_link
 from benchmarks.beside.qemu import QemuMode
 from benchmarks.beside.sample import Sample
@@ -30,9 +31,8 @@ from vmm.assembly.specification import check_specification
 
 async def play(scenario: Scenario, runs: int, network: Network, folder: Path) -> AsyncIterator[Sample]:
     """Move the machine by each in turn, so that all see the same machine; turn 0 warms up and does not count."""
-    image = folder / "image"
-    await asyncio.to_thread(write_content, image, scenario.size, scenario.content, 1)
-    specification = check_specification(scenario.specification(str(image)), "the benchmark's machine")
+    specification = check_specification(await _machine(scenario, folder), "the benchmark's machine")
+    offer = real.offer() if scenario.real else ""
     ram = folder / "ram"
     if scenario.peers:
         await asyncio.to_thread(write_content, ram, scenario.size, scenario.content, 1)
@@ -43,8 +43,12 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
         for tls in {scenario.secures(mode): None for mode in scenario.ours}:
             hosts = folder / ("hosts-tls" if tls else "hosts-plain")  # neither begins the other: see `end_leftovers`
             hosts.mkdir()
-            operator = await stack.enter_async_context(ours.running_hosts(hosts, network, 2 * scenario.size, tls=tls))
-            sites[tls] = (await stack.enter_async_context(ours.machine_on(operator, specification, tls=tls)), hosts)
+            site = ours.running_hosts(hosts, network, 2 * scenario.size, tls=tls, offer=offer)
+            operator = await stack.enter_async_context(site)
+            rig = await stack.enter_async_context(ours.machine_on(operator, specification, tls=tls))
+            if scenario.real:
+                await asyncio.to_thread(real.fill, hosts, rig.machine.machine, ram)
+            sites[tls] = (rig, hosts)
         most = scenario.turns(runs)
         for turn in range(most + 1):
             if scenario.iperf and turn <= runs:
@@ -58,6 +62,15 @@ async def play(scenario: Scenario, runs: int, network: Network, folder: Path) ->
                 if sample.mismatched_pages:
                     raise RuntimeError(f"{sample.who} did not move what its RAM holds: {sample.mismatched_pages} pages")
                 yield sample
+
+
+async def _machine(scenario: Scenario, folder: Path) -> dict[str, object]:
+    """Return our machine, and write what it is made of into a folder."""
+    if scenario.real:
+        return real.specification(scenario.size, await asyncio.to_thread(build, folder, scenario.load))
+    image = folder / "image"
+    await asyncio.to_thread(write_content, image, scenario.size, scenario.content, 1)
+    return scenario.specification(str(image))
 
 
 def movers(scenario: Scenario, turn: int) -> tuple[OurMode | QemuMode, ...]:

@@ -1,0 +1,61 @@
+"""What carrying QEMU's own migration costs, from samples that never were: whose time is held against whose."""
+
+import msgspec
+import pytest
+
+from benchmarks import qemu_machines
+from benchmarks.beside.sample import Sample
+from benchmarks.beside.scenarios import (
+    CARRIED,
+    CARRIED_BY_TWO,
+    MULTIFD_2,
+    MULTIFD_AS_STARTED,
+    PLAIN,
+    PLAIN_READY,
+    QEMU_GIGABIT,
+    QEMU_LOOPBACK,
+)
+
+TURNS = 3
+MS = {
+    CARRIED.name: 120.0, CARRIED_BY_TWO.name: 190.0, PLAIN.name: 100.0, PLAIN_READY.name: 40.0,
+    MULTIFD_AS_STARTED.name: 100.0, MULTIFD_2.name: 20.0,
+}  # fmt: skip
+READY_MS = 10.0
+
+
+def played() -> dict[str, list[Sample]]:
+    """Return a run in which ours get ready before they begin, and stand still for a quarter of it all."""
+    made: dict[str, list[Sample]] = {}
+    for scenario in (QEMU_LOOPBACK, QEMU_GIGABIT):
+        names = [*(mode.name for mode in scenario.ours), *(mode.name for mode in scenario.peers)]
+        made[scenario.name] = [
+            Sample(
+                who=who, turn=turn, outcome="completed", total_ms=MS[who], ready_ms=READY_MS, downtime_ms=MS[who] / 4
+            )
+            for turn in range(TURNS + 1)
+            for who in names
+        ]
+    return made
+
+
+def test_each_total_is_held_against_the_other_one_of_its_turn() -> None:
+    rows = qemu_machines.rows_of(played())
+    ratios = [row.values for row in rows if row.unit == "ratio"]
+    assert ratios == [(1.3,) * TURNS, (2.0,) * TURNS, (3.0,) * TURNS, (9.5,) * TURNS, (3.0,) * TURNS]
+    assert [row.reached for row in rows if row.unit == "ratio"] == [True, True, None, None, False]
+
+
+def test_downtime_is_what_comes_on_top() -> None:
+    here, there = (row for row in qemu_machines.rows_of(played()) if row.unit == "ms")
+    assert (here.values, here.reached, there.reached) == ((20.0,) * TURNS, True, None)
+
+
+@pytest.mark.parametrize("who", [CARRIED.name, PLAIN_READY.name])
+def test_a_movement_that_did_not_complete_is_no_measure(who: str) -> None:
+    samples = played()
+    bad = next(at for at, each in enumerate(samples[QEMU_GIGABIT.name]) if each.who == who and each.turn == 1)
+    failed = msgspec.structs.replace(samples[QEMU_GIGABIT.name][bad], outcome="failed", why="it broke")
+    samples[QEMU_GIGABIT.name][bad] = failed
+    with pytest.raises(RuntimeError, match="it broke"):
+        qemu_machines.rows_of(samples)
