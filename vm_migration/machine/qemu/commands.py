@@ -8,6 +8,8 @@ durable before it is answered. What QEMU says of itself is asked anew for every 
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from vm_migration.machine.port import MachineGone, MachineRefused
@@ -76,6 +78,20 @@ class QemuCommands:
         """
         async with self._turn:
             await self._cont()
+
+    async def guard(self, tell: Callable[[str], None]) -> None:
+        """Stop a guest that was set going although it was given away, for ever: QEMU obeys others than its shim too.
+
+        `tell` hears of each time; nothing is in the way of whoever gives QEMU a monitor of his own.
+        """
+        while True:
+            await self._monitor.resumed.wait()
+            self._monitor.resumed.clear()
+            async with self._turn:
+                if self._monitor.runs and self._fence.released >= self._fence.epoch:
+                    with suppress(MachineGone):  # it ends, or the next question finds what it does
+                        await self._monitor.session.tell("stop")
+                    tell(f"Guest ran although it was released at epoch {self._fence.released}; it was stopped again")
 
     @property
     def instance(self) -> str:

@@ -30,7 +30,9 @@ class Monitor:
         self.pause = pause
         self.stopped_by_stream = False
         """It stands still because its own stream has stopped the guest, which ran before."""
-        self._runs = False
+        self.resumed: Final = asyncio.Event()
+        """The guest was set going, by whomever; whoever waits for it clears it."""
+        self.runs = False
         self._moments: Final[dict[str, int]] = {}
         self._streaming = False
         self._known = seen_before
@@ -52,8 +54,8 @@ class Monitor:
         await self.require_connection()
         heard = self._heard
         status = await self.session.ask("query-status", Status)
-        if heard == self._heard and stands_still(status) is self._runs:  # nothing was heard of it, as it should be
-            self._take(runs=not self._runs)
+        if heard == self._heard and stands_still(status) is self.runs:  # nothing was heard of it, as it should be
+            self._take(runs=not self.runs)
         return status
 
     async def migration(self) -> Migration:
@@ -111,18 +113,22 @@ class Monitor:
             self.pause += 1
             self._moments["STOP"] = time.monotonic_ns()
             self.stopped_by_stream = False
-        self._runs, self._known = not still, True
+        self.runs, self._known = not still, True
+        if self.runs:
+            self.resumed.set()
 
     def _hear(self, event: str) -> None:
         if event not in _CHANGES:
             return
         self._heard += event != "MIGRATION"
-        if event == "RESUME" or (event == "STOP" and self._runs):
+        if event == "RESUME" or (event == "STOP" and self.runs):
             self._take(runs=event == "RESUME")
         self._changed.set()
 
     def _take(self, *, runs: bool) -> None:
-        self._runs = runs
+        self.runs = runs
+        if runs:
+            self.resumed.set()
         self._moments["RESUME" if runs else "STOP"] = time.monotonic_ns()
         self.stopped_by_stream = not runs and self._streaming
         if not runs:

@@ -156,6 +156,7 @@ async def _serve(commands: QemuCommands, order: Order, process: QemuProcess, *, 
         ended := asyncio.create_task(process.end(), name="end of QEMU"),
         asyncio.create_task(stopping.wait(), name="told to stop"),
         asyncio.create_task(server.serve(), name="control socket"),
+        asyncio.create_task(commands.guard(_tell), name="guard of the released"),
     ]
     _say("ready", pid=process.id.pid, instance=commands.instance)
     try:

@@ -178,6 +178,26 @@ async def looked_at(port: MachinePort) -> str:
         return "silent"
 
 
+async def test_a_guest_that_was_given_away_and_is_set_going_behind_our_back_is_stopped_again() -> None:
+    async with host("a") as (here, folder):
+        door = folder / "own.qmp"
+        own = ("-chardev", f"socket,id=own,path={door},server=on,wait=off", "-mon", "chardev=own,mode=control")
+        place = await here.launch(MACHINE, specification(*own, size=SMALL), incoming=False)
+        port = here.connect(place)
+        await command(port)
+        await port.pause(for_attempt=True)
+        await port.release(1)
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        session = QmpSession(door, heard.put_nowait)
+        await session.open()
+        await session.tell("cont")
+        async with asyncio.timeout(SECONDS):
+            assert [await heard.get(), await heard.get()] == ["RESUME", "STOP"]
+        assert await port.confirm_stopped() == 2, "it is another stop, on which nothing was released"
+        await session.close()
+        await port.close()
+
+
 async def test_without_its_fence_nobody_speaks_for_a_qemu() -> None:
     async with host("a") as (here, _):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
