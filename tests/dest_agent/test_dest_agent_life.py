@@ -37,7 +37,7 @@ class Site:
 
     def machine(self, state: State, *further: Callable[[Record], Record]) -> Held:
         machine = self._stack.enter_context(arriving(self.folder, state, *further))
-        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: machine.machine)
+        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path, **_: machine.machine)
         return machine
 
     def agent(self) -> DestAgent:

@@ -95,7 +95,7 @@ class Watched:
 
 @contextmanager
 def watched(machine: Held, monkeypatch: pytest.MonkeyPatch, word: Word = SILENT) -> Iterator[Watched]:
-    monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: machine.machine)
+    monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path, **_: machine.machine)
     yield Watched(machine, ScriptedSources(word))
 
 

@@ -62,7 +62,7 @@ class Adopt:
 
     def machine(self, state: State) -> Held:
         machine = self._stack.enter_context(leaving(self.folder, state))
-        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: machine.machine)
+        self._monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path, **_: machine.machine)
         return machine
 
 

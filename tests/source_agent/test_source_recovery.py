@@ -41,7 +41,7 @@ async def started(
     held: Held, monkeypatch: pytest.MonkeyPatch, others: dict[str, str] | None = None
 ) -> AsyncIterator[tuple[SourceAgent, SourceService]]:
     """Start an agent over what an earlier life left of a machine."""
-    monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: held.machine)
+    monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path, **_: held.machine)
     agent = SourceAgent(
         host="host-a",
         journals=held.journals,
@@ -241,7 +241,7 @@ async def test_an_attempt_whose_journal_this_hosts_other_agent_opened_takes_it_b
         holdings = Holdings(held.journals, held.hypervisor)
         holdings.adopt(held.custody)
         attempt = OutgoingAttempt(held.custody, TERMS, Surroundings(None, no_hook, 1e9, boot_id()), holdings)
-        monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path: held.machine)
+        monkeypatch.setattr(software_hypervisor, "SoftwareMachine", lambda _path, **_: held.machine)
         other = await Custody.open(held.journals, held.hypervisor, MACHINE)
         await other.close()
         task = asyncio.create_task(attempt.run())
