@@ -25,6 +25,7 @@ MOST_RETRIES: Final = 10
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 _PREPARE_ALLOWANCE: Final = 60.0
+DRIVER_GONE: Final = "driver-gone"
 PASSING: Final = frozenset(
     {
         "unreachable",
@@ -58,6 +59,12 @@ def may_pass(attempt: Attempt) -> bool:
     """Say whether all that an attempt was refused for may be gone later."""
     codes = {one.code for one in attempt.blockers} or {attempt.error.code if attempt.error is not None else ""}
     return codes <= PASSING
+
+
+def never_started(attempt: Attempt) -> bool:
+    """Say whether an attempt was given up only because its driver went before it started: nobody is at fault."""
+    gone = attempt.error is not None and attempt.error.code == DRIVER_GONE
+    return gone and attempt.outcome == Outcome.FAILED
 
 
 def successor(attempt: Attempt, now: float, identifier: str, fraction: float) -> Attempt:
@@ -108,7 +115,7 @@ async def settled_destination(around: Surroundings, attempt: Attempt) -> Attempt
     if attempt.retry.choose:
         choice = await asyncio.to_thread(choice_now, around.store, agents.hosts, attempt.retry.among)
         machine = MachineStatus(machine=attempt.machine, name=attempt.name, host=attempt.source)
-        beside = Beside(choice.excluded, choice.taking, attempt.retry.failed_at, around.known)
+        beside = Beside(choice.excluded, choice.taking, choice.sending, attempt.retry.failed_at, around.known)
         found = await find_destination(agents, machine, attempt.policy, beside, by_host=attempt.asked.by_host)
         require_choosable(found)
         chosen = found.chosen

@@ -20,7 +20,7 @@ from typing import Final
 from orchestrator.attempt import EXIT_CODES, Asked, Attempt, Fault, Outcome
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import Slots
-from orchestrator.retrying import may_pass, wait_seconds
+from orchestrator.retrying import may_pass, never_started, wait_seconds
 
 MARK: Final = "ev-"
 """Begins the identifier of every evacuation, and of no attempt."""
@@ -175,7 +175,8 @@ def followed(move: Move, row: Attempt, now: float, fraction: float) -> Move:
         return replace(move, current=row.retry.next, attempts=(*move.attempts, row.retry.next))
     if row.outcome is None or row.attempt != move.attempts[-1]:
         return move
-    if row.outcome == Outcome.REFUSED and may_pass(row) and move.refusals < MOST_REFUSALS:
+    passing = (row.outcome == Outcome.REFUSED and may_pass(row)) or never_started(row)
+    if passing and move.refusals < MOST_REFUSALS:
         return put_off(move, row.error, now, fraction)
     return replace(move, current="", outcome=row.outcome, error=row.error)
 

@@ -119,6 +119,12 @@ def test_any_other_end_is_the_machines(outcome: Outcome) -> None:
     assert (ended.outcome, ended.current) == (outcome, "")
 
 
+def test_what_never_started_as_its_driver_went_gets_another_attempt_however_few_retries() -> None:
+    gone = row("one", Outcome.FAILED, error=Fault("driver-gone", "It went away before it started", ""))
+    again = followed(started(Move("m", "guest", 1), "one"), gone, 100.0, 1.0)
+    assert (again.waiting, again.refusals, again.outcome) == (True, 1, None)
+
+
 def test_what_machine_itself_refuses_is_not_tried_again() -> None:
     refused = row("one", Outcome.REFUSED, error=Fault("no-migration-support", "It cannot", ""))
     assert followed(started(Move("m", "guest", 1), "one"), refused, 1.0, 0.5).outcome == Outcome.REFUSED
