@@ -106,7 +106,7 @@ async def _found(around: Surroundings, order: Order) -> MachineStatus:
 
 async def _chosen(around: Surroundings, order: Order, machine: MachineStatus) -> Preflight:
     choice = await asyncio.to_thread(choice_now, around.store, around.agents.hosts, order.among)
-    beside = Beside(choice.excluded, choice.taking, known=around.known)
+    beside = Beside(choice.excluded, choice.taking, choice.sending, known=around.known)
     found = await find_destination(around.agents, machine, order.policy, beside, by_host=order.asked.by_host)
     require_choosable(found)
     return found

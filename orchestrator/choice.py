@@ -40,6 +40,8 @@ class Known:
     """How memory would travel to each; gRPC where nothing is said."""
     taking: Mapping[str, int] = field(default_factory=dict)
     """How many attempts to each are open in the store; its agent knows those of them that have begun."""
+    sending: Mapping[str, int] | None = None
+    """How many attempts leave each, of those in the store; None where the source agents have told that themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def after_arrival(host: HostStanding, ram_bytes: int) -> HostStanding:
 
 
 def _awaiting(host: HostStanding, beside: Known) -> HostStanding:
+    if beside.sending is not None:
+        host = replace(host, attempts_out=beside.sending.get(host.host, 0))
     awaiting = beside.taking.get(host.host, 0)
     if host.attempts_in is None or host.attempts_in >= awaiting:
         return host

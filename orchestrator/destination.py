@@ -33,10 +33,11 @@ LOOKED_AT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What counts beside what hosts say: who is left out and why, the open attempts to each, where it failed before."""
+    """What counts beside what hosts say: who is left out and why, open attempts to each and from it, past failures."""
 
     excluded: Mapping[str, str] = field(default_factory=dict)
     taking: Mapping[str, int] = field(default_factory=dict)
+    sending: Mapping[str, int] = field(default_factory=dict)
     failed_at: Sequence[str] = ()
     """The last failure at the end."""
     known: KnownHosts | None = None
@@ -104,11 +105,12 @@ class _Search:
     def _rank(self) -> None:
         source = self._machine.host
         transports = {host: self._policies[host].transport for host in self._told if host != source}
-        known = Known(excluded=self._beside.excluded, transports=transports, taking=self._beside.taking)
+        beside = self._beside
+        known = Known(beside.excluded, transports=transports, taking=beside.taking, sending=beside.sending)
         others = [standing for host, standing in self._told.items() if host != source]
         considered = choose(needs_of(self._machine, self._told[source]), others, known).considered
         asked = {one.host for one in self.refused}
-        self.waiting = [one for one in in_turn(considered, self._beside.failed_at) if one.host not in asked]
+        self.waiting = [one for one in in_turn(considered, beside.failed_at) if one.host not in asked]
         self.unfit = _unfit(considered)
 
     async def ask(self) -> Candidate | None:

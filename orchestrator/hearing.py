@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Final
 
 from orchestrator.agents import Agents, Side, asked_again, of_each
 from orchestrator.host_standing import CORRECT, Heard, HostStanding, somebody_else, standing
 from vm_migration.api.v1.types_pb2 import HostFacts
-from vm_migration.errors import InvalidInput, MigrationError, Refused
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+
+_NOT_ASKED: Final = Unreachable("not-asked", "The source agent was not asked", "")
 
 
 async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
@@ -14,6 +17,13 @@ async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStand
     names = list(hosts)
     told = await of_each(names, lambda host: hear(agents, host))
     return {host: standing(host, heard) for host, heard in zip(names, told, strict=True)}
+
+
+async def standings_to_take(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
+    """Ask only the agents that would take a machine in, many at a time; raises as `hear` does."""
+    names = list(hosts)
+    told = await of_each(names, lambda host: _facts(agents, host, "dest"))
+    return {host: standing(host, Heard(_NOT_ASKED, facts)) for host, facts in zip(names, told, strict=True)}
 
 
 async def hear(agents: Agents, host: str) -> Heard:

@@ -17,7 +17,7 @@ from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.choice import after_arrival
-from orchestrator.hearing import standings
+from orchestrator.hearing import standings_to_take
 from orchestrator.host_standing import HostStanding
 
 FRESH_SECONDS: Final = 10.0
@@ -50,7 +50,7 @@ class KnownHosts:
         self._first = ""
 
     async def standings(self, hosts: Iterable[str]) -> dict[str, HostStanding]:
-        """Return how some hosts stand.
+        """Return how some hosts stand, by the word of their destination agents: one connection a host.
 
         Raises:
             InvalidInput: The own configuration is wrong: an address, or the TLS files.
@@ -101,7 +101,7 @@ class KnownHosts:
     async def _ask(self, hosts: list[str]) -> None:
         asked = asyncio.get_running_loop().time()
         try:
-            for host, standing in (await standings(self._agents, hosts)).items():
+            for host, standing in (await standings_to_take(self._agents, hosts)).items():
                 before = self._known.get(host)
                 coming = {} if before is None else before.coming
                 kept = {token: ram for token, ram in coming.items() if token in self._considered}

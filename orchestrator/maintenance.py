@@ -5,7 +5,7 @@ The functions that take a store read or write it, and block meanwhile.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from orchestrator.store.entries import Entries
@@ -17,10 +17,11 @@ _BELOW: Final = "maintenance/"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which hosts may not be chosen, and why, and how many machines are on their way to each."""
+    """Which hosts may not be chosen, and why, and how many machines are on their way to each, and away from it."""
 
     excluded: Mapping[str, str]
     taking: Mapping[str, int]
+    sending: Mapping[str, int] = field(default_factory=dict)
 
 
 def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()) -> Choice:
@@ -29,7 +30,8 @@ def choice_now(store: Store, hosts: Collection[str], among: Collection[str] = ()
         excluded = {host: f"{host} is not among {', '.join(among)}" for host in hosts if host not in among}
     else:
         excluded = reasons(in_maintenance(store.entries))
-    return Choice(excluded, Counter(one.destination for one in store.open_rows()))
+    rows = store.open_rows()
+    return Choice(excluded, Counter(one.destination for one in rows), Counter(one.source for one in rows))
 
 
 def reasons(hosts: Iterable[str]) -> dict[str, str]:

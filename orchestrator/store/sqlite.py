@@ -50,8 +50,8 @@ _RENEW: Final = (
 )
 _HELD: Final = "SELECT driver, term, phase, outcome, heartbeat, cancel_requested, asked FROM attempt WHERE attempt = ?"
 _OPEN: Final = (
-    "SELECT json_group_array(json_object('attempt', attempt, 'destination', destination, 'phase', phase, "
-    "'outcome', outcome, 'driver', driver, 'term', term, 'heartbeat', heartbeat, "
+    "SELECT json_group_array(json_object('attempt', attempt, 'source', source, 'destination', destination, "
+    "'phase', phase, 'outcome', outcome, 'driver', driver, 'term', term, 'heartbeat', heartbeat, "
     "'cancel_requested', json(iif(cancel_requested, 'true', 'false')), 'asked', json(iif(asked = '', '{}', asked)))) "
     "FROM attempt WHERE ended = 0"
 )

@@ -42,6 +42,7 @@ class OpenRow:
     """What is looked at often of an open attempt; the whole of it takes a hundred times as long to read."""
 
     attempt: str
+    source: str
     destination: str
     phase: Phase
     outcome: Outcome | None

@@ -337,7 +337,8 @@ def test_of_open_attempts_there_is_a_short_word(opened: OpenStore) -> None:
         store.request_bandwidth("first", 7)
         (row,) = store.open_rows()
         whole = store.get("first")
-        assert (row.attempt, row.destination, row.phase, row.outcome) == ("first", "host-x", whole.phase, None)
+        assert (row.attempt, row.source, row.destination) == ("first", "host-a", "host-x")
+        assert (row.phase, row.outcome) == (whole.phase, None)
         assert (row.driver, row.term, row.heartbeat) == (whole.driver, whole.term, whole.heartbeat)
         assert (row.cancel_requested, row.asked) == (True, Asked(bandwidth=7))
 

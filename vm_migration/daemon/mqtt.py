@@ -127,12 +127,18 @@ def _client(broker: Broker, identifier: str, will: Publication, version: Version
 
 
 def _properties(publication: Publication, seconds: int | None, kind: int = PacketTypes.PUBLISH) -> Properties:
+    return _properties_of(kind, bool(publication.payload), publication.properties, seconds)
+
+
+@functools.lru_cache(maxsize=64)
+def _properties_of(kind: int, has_payload: bool, user: tuple[tuple[str, str], ...], seconds: int | None) -> Properties:
+    """Return properties, which are the same for most messages and take longer to make than the rest of one."""
     properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho types it no further
-    if publication.payload:
+    if has_payload:
         properties.ContentType = "application/json"
         properties.PayloadFormatIndicator = 1
-    if publication.properties:
-        properties.UserProperty = list(publication.properties)
+    if user:
+        properties.UserProperty = list(user)
     if seconds is not None:
         properties.MessageExpiryInterval = seconds
     return properties
