@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Asked, Attempt, Outcome, Phase
-from orchestrator.desk import follow
+from orchestrator.desk import CANCELLING, LocalDesk, follow
 from orchestrator.journals import end_in_journals
 from orchestrator.learning import learn
 from orchestrator.service import AttemptQueue
@@ -186,6 +186,27 @@ async def test_an_update_whose_driver_was_killed_goes_on_in_the_next_term(
     assert site.world.calls.count("Cancel") == 0
     (owner,) = around.store.owners()
     assert (owner.host, owner.machine) == ("host-a", last.machine)
+
+
+async def test_all_that_a_command_updates_at_once_is_cancelled_at_once(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "switching"
+    switching: set[str] = set()
+    both = asyncio.Event()
+
+    def observe(attempt: Attempt) -> None:
+        if attempt.phase is Phase.SWITCHING:
+            switching.add(attempt.name)
+            if len(switching) == 2:
+                both.set()
+
+    desk = LocalDesk(around, "viaduct orchestrator")
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        updates = [group.create_task(desk.migrate(Order(name, "", asked=UPDATE), observe)) for name in ("one", "two")]
+        await both.wait()
+        assert await desk.interrupt() == CANCELLING
+    assert [task.result().outcome for task in updates] == [Outcome.CANCELLED] * 2
 
 
 async def test_updates_take_no_slot_of_a_host(site: FakeSite, around: Surroundings) -> None:
