@@ -15,6 +15,7 @@ from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, host, specifica
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.launch import end_process
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.qemu.devices import parts
 from vm_migration.machine.qemu.fence_file import FENCE_FILE
 from vm_migration.machine.qemu.session import QmpSession
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
@@ -208,6 +209,19 @@ async def test_without_its_fence_nobody_speaks_for_a_qemu() -> None:
             await port.describe()
         await here.take_away(place, None)
         await port.close()
+
+
+async def test_the_properties_of_a_viommu_are_read_from_qemu_itself(tmp_path: Path) -> None:
+    behind = ("-M", "q35,kernel-irqchip=split", "-m", "16M", "-device", "intel-iommu,intremap=on,aw-bits=39")
+    async with somebodys_qemu(tmp_path, *behind) as (path, _):
+        session = QmpSession(path)
+        await session.open()
+        found = await parts(session)
+        (viommu,) = found.viommus
+        assert (viommu.model, viommu.value("aw-bits"), found.vfio, found.disks) == ("intel-iommu", 39, (), ())
+        assert found.machine_type.startswith("pc-q35-")
+        assert found.version >= (7, 2, 0)
+        await session.close()
 
 
 async def test_disks_that_are_not_shared_and_devices_behind_a_viommu_are_found(tmp_path: Path) -> None:
