@@ -6,7 +6,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-COMPOSE ?= docker compose -f deploy/compose.yaml
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -50,11 +49,12 @@ model:  ## is the handover right under every fault? (ARGS=--long searches furthe
 	@$(BIN)/python -m tools.check_model $(ARGS)
 
 deploy:  ## a site in containers: three hosts, two orchestrators, a broker (docs/deployment.md)
-	@$(COMPOSE) up --build --detach --wait --remove-orphans $(ARGS)
-	@echo "Look at it: $(COMPOSE) exec operator viaduct host list"
+	@$(PYTHON) tools/set_up.py run $$(docker info > /dev/null 2>&1 || echo deploy)
+	@$(BIN)/python -m tools.deploy up $(ARGS)
 
 deploy-down:  ## take it down; ARGS=--volumes forgets its certificates and journals too
-	@$(COMPOSE) down $(ARGS)
+	@$(PYTHON) tools/set_up.py run
+	@$(BIN)/python -m tools.deploy down $(ARGS)
 
 # Images take longer than a test may: they are made before the first.
 deploy-test:  ## bring that site up on a container engine, one of its own where none runs; drive and hurt it

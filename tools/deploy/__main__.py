@@ -4,9 +4,9 @@ usage: python -m tools.deploy up | down [ARGUMENT ...]
 
 ::
 
-    an engine answers                             ->  that one
-    else, to root, who has Debian's `docker.io`   ->  its service is started
-    else                                          ->  two lines that say what is missing
+    an engine answers                           ->  that one
+    else, to root who has Debian's `docker.io`  ->  that is started
+    else                                        ->  two lines that say what is missing
 
 What the images are made of, tools/deploy/ingredients.py finds on this machine. Arguments are handed on to Compose.
 """
@@ -27,6 +27,10 @@ from tools.set_up import fail
 
 _FILE: Final = "deploy/compose.yaml"
 _UP: Final = ("up", "--build", "--detach", "--wait", "--remove-orphans")
+_SYSTEMD: Final = Path("/run/systemd/system")
+"""Is there where systemd runs the machine (sd_booted(3))."""
+_LOG: Final = Path("/var/log/docker.log")
+_PID: Final = Path("/run/docker.pid")
 _START_SECONDS: Final = 60.0
 
 
@@ -44,21 +48,35 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _start(engine: Engine) -> None:
-    """Start Debian's engine as its package does where an init runs."""
-    if not has("dockerd") or not has("service"):
-        fail(
-            "No container engine answers (docker info), and Debian's is not installed",
-            "As root: apt-get install docker.io",
-        )
+    """Start Debian's engine: its service, and without a service manager the daemon itself, which stays."""
+    if not has("dockerd"):
+        why = "No container engine answers (docker info), and Debian's is not installed"
+        fail(why, "As root: apt-get install docker.io")
     if os.geteuid() != 0:
-        fail("No container engine answers (docker info)", "As root: service docker start")
-    print("Starting the container engine: service docker start", file=sys.stderr)
-    subprocess.run(("service", "docker", "start"), check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
+        fail("No container engine answers (docker info)", "As root: systemctl start docker")
+    if _SYSTEMD.exists():
+        subprocess.run(("systemctl", "start", "docker"), check=False, stdout=sys.stderr, stdin=subprocess.DEVNULL)
+    else:
+        _start_daemon()
     until = time.monotonic() + _START_SECONDS
     while not engine.answers:
         if time.monotonic() > until:
-            fail("The container engine does not answer", "See /var/log/docker.log, or journalctl -u docker")
+            fail("The container engine does not answer", f"See {_LOG}, or journalctl -u docker")
         time.sleep(0.5)  # it tells nobody when it is ready
+
+
+def _start_daemon() -> None:
+    print(f"Starting dockerd, as no service manager runs here; to end it: kill $(cat {_PID})", file=sys.stderr)
+    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+    with _LOG.open("ab") as log:
+        subprocess.Popen(
+            ("dockerd", "--pidfile", str(_PID)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _up(engine: Engine, more: Sequence[str]) -> int:
