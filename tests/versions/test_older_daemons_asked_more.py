@@ -3,7 +3,7 @@
 from orchestrator.agents import Agents
 from tests.system.attempts import in_the_middle, machine, specification
 from tests.system.command import Ended, finished
-from tests.versions.mixed_site import ASKS, ORCHESTRATOR, MixedSite, require_alone, running, viaduct
+from tests.versions.mixed_site import ASKS, DRIVES, ORCHESTRATOR, MixedSite, require_alone, running, viaduct
 from tests.versions.programs import NEWER, Version
 
 ENDLESS = ("--max-bandwidth", "24MiB/s", "--compression", "none", "--downtime-limit", "100ms", "--json")
@@ -22,6 +22,9 @@ async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
         assert (recover.exit_code, recover.document["unheard"]) == (0, ["host-a"]), recover.err
         fenced = await viaduct(mixed_site, NEWER, "recover", "--fenced", "host-a", "--yes")
         require_two_lines(fenced, 3, "host-a answers")
+        for who in (DRIVES, ASKS):  # neither the source agent nor the orchestrator
+            updated = await viaduct(mixed_site, NEWER, "update", "asked", who=who)
+            require_two_lines(updated, 3, "does not offer this call")
 
         order = ("migrate", "asked", "--to", "host-b", *ENDLESS)
         async with running(mixed_site, NEWER, *order, who=ASKS) as command:
@@ -33,6 +36,8 @@ async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
             assert forced.exit_code == 0, forced.err
             moved = await finished(command)
         assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
+        updated = await viaduct(mixed_site, NEWER, "update", "asked")  # the first process of this version that it has
+        assert updated.exit_code == 0, updated.err
         await require_alone(mixed_site, created.machine, "host-b")
 
 
