@@ -26,6 +26,7 @@ from vm_migration.transfer.verified_pages import VerifyResult
 
 _CONNECT_SECONDS: Final = 5.0
 _LOOK_MS: Final = 100
+_WHOLE_SECONDS: Final = 600.0
 
 
 class StreamArrival(ArrivingMachine):
@@ -105,11 +106,19 @@ class StreamArrival(ArrivingMachine):
         return Finished(pause, result, load_ms, verify_ms)
 
     async def _whole(self) -> None:
-        """Wait until the process holds everything; the caller says for how long.
+        """Wait until the process holds everything; its source's call ends the wait, as a rule.
 
         Raises:
-            AttemptFailed: It came to something else.
+            AttemptFailed: It came to something else, or to nothing.
         """
+        try:
+            async with asyncio.timeout(_WHOLE_SECONDS):
+                await self._until_whole()
+        except TimeoutError:
+            text = f"The machine's process did not take it in within {_WHOLE_SECONDS:g} s"
+            raise AttemptFailed("stream-stalled", text, "Look at its log") from None
+
+    async def _until_whole(self) -> None:
         known = ""
         while True:
             state = await self.custody.port.stream(known, _LOOK_MS)

@@ -35,9 +35,8 @@ class FarConnection:
     async def finish(self) -> None:
         """Say that no message follows, and see the call end well."""
         await self._carrier.end()
-        async with asyncio.timeout(STALL):
-            if await self._carrier.read() is not None:
-                raise AttemptFailed("bad-answer", f"{self._peer} said something behind its end", "Look at its log")
+        if await self._answer("end the machine's stream") is not None:
+            raise AttemptFailed("bad-answer", f"{self._peer} said something behind its end", "Look at its log")
 
     async def opened(self, opening: Opening) -> None:
         """Open it, and wait until its other end is there.
@@ -46,14 +45,16 @@ class FarConnection:
             MigrationError: The destination refuses it, or its machine's process does not listen.
         """
         await self.send(encode_opening(opening))
+        if await self._answer(f"open connection {opening.ordinal} of the machine's stream") is None:
+            raise self._closed()
+
+    async def _answer(self, what: str) -> bytes | None:
         try:
             async with asyncio.timeout(STALL):
-                answer = await self._carrier.read()
+                return await self._carrier.read()
         except TimeoutError:
-            text = f"{self._peer} did not open connection {opening.ordinal} in {STALL:g} s"
+            text = f"{self._peer} did not {what} in {STALL:g} s"
             raise AttemptFailed("stream-stalled", text, "Look at the link and at the other host") from None
-        if answer is None:
-            raise self._closed()
 
     def _closed(self) -> AttemptFailed:
         return AttemptFailed("stream-closed", f"{self._peer} closed the machine's stream", "Look at its log")
