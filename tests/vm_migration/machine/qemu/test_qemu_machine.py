@@ -7,12 +7,10 @@ import pytest
 
 from tests.qemu_guest.build import Guest, build
 from tests.qemu_guest.serial import counts, without_gap
-from tests.vm_migration.machine.qemu.hosts import MACHINE, host, specification
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
+from tests.vm_migration.machine.qemu.hosts import MACHINE, SECONDS, host, specification, until
+from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachineRefused
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
-from vmm.process.own_stream import COMPLETED, GATE, StreamState, StreamTerms
-
-SECONDS = 60.0
+from vmm.process.own_stream import COMPLETED, GATE, StreamTerms
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +19,6 @@ def guest(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
     assert cache is not None
     folder = tmp_path_factory.mktemp("guest")
     return build(cache.mkdir("qemu-guest"), folder, rate=4 << 20, working_set=16 << 20)
-
-
-async def until(port: MachinePort, *wanted: str) -> StreamState:
-    """Wait until a stream has one of these states."""
-    async with asyncio.timeout(SECONDS):
-        state = await port.stream()
-        while state.status not in wanted:
-            state = await port.stream(state.status, 1000)
-        return state
 
 
 async def counted(serial: Path, *, above: int) -> list[int]:

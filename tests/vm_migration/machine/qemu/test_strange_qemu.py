@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, host, specification
+from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, SECONDS, host, specification, until
 from vm_migration.machine.hypervisor import MachinePlace
 from vm_migration.machine.launch import end_process
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
 from vm_migration.machine.qemu.devices import parts
 from vm_migration.machine.qemu.fence_file import FENCE_FILE
 from vm_migration.machine.qemu.session import QmpSession
+from vm_migration.machine.run_directory import IN_SOCKET
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
+from vmm.process.own_stream import COMPLETED, GATE, StreamTerms
 
 SMALL = "16MiB"
-SECONDS = 60.0
 
 
 @asynccontextmanager
@@ -71,6 +72,35 @@ async def test_a_qemu_that_runs_already_is_taken_over_and_said_to_be_compared_by
         await here.take_away(place, port)
         assert process.wait() == 0
         await port.close()
+
+
+async def test_a_qemu_that_was_taken_over_fits_into_one_that_is_started_for_it() -> None:
+    plain = ("-M", "q35", "-no-user-config", "-m", "16M")
+    async with (
+        host("a") as (here, folder),
+        host("b") as (there, _),
+        somebodys_qemu(folder, *plain) as (path, process),
+    ):
+        source = await here.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=False)
+        target = await there.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=True)
+        leaving, arriving = here.connect(source), there.connect(target)
+        await command(leaving)
+        await arriving.attach(2, 1)
+        way = str(target.path / IN_SOCKET)
+        await arriving.accept_stream(way, StreamTerms())
+        await leaving.start_stream(way, StreamTerms())
+        assert (await until(leaving, GATE, "failed")).status == GATE
+        stop = await leaving.pause(for_attempt=True)
+        await leaving.continue_stream()
+        assert (await until(arriving, COMPLETED, "failed")).status == COMPLETED
+        await leaving.release(1)
+        await arriving.load(b"", stop.pause)
+        await arriving.run(2)
+        assert (await arriving.describe()).warnings == (), "its RAM is one that can be compared"
+        await here.take_away(source, leaving)
+        assert process.wait() == 0
+        for port in (leaving, arriving):
+            await port.close()
 
 
 @pytest.mark.parametrize(
