@@ -25,7 +25,7 @@ from orchestrator.preflight import Candidate, Preflight, ask, other_hosts, polic
 from orchestrator.suitability import needs_of
 from vm_migration.api.v1.types_pb2 import MachineStatus
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 2
 """Hosts that are asked about a machine side by side: one that hangs holds up few."""
 LOOKED_AT: Final = 100
 """Hosts that are ranked together; each is two connections, and a tenth of a millisecond."""

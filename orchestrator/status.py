@@ -21,6 +21,7 @@ from orchestrator.untold import untold
 from vm_migration.daemon.broker_url import Broker
 from vm_migration.daemon.outbox import Entry
 from vm_migration.daemon.publication import Publication
+from vm_migration.daemon.publisher_thread import PublisherThread
 from vm_migration.daemon.status_documents import (
     MigrationEvent,
     MigrationProgress,
@@ -100,7 +101,7 @@ class Publishing:
 
     topics: Topics
     outbox: StoreOutbox
-    publisher: StatusPublisher | None
+    publisher: PublisherThread | None
 
     def observe(self, attempt: Attempt) -> None:
         """Take note of a change. Never waits, never raises."""
@@ -128,7 +129,8 @@ async def publishing(
         return
     await asyncio.to_thread(store.adopt_outbox, driver, clock(), CLAIM_SECONDS)
     status_topic = topics.orchestrator(driver)
-    async with StatusPublisher(broker, status_topic=status_topic, identifier=driver, outbox=outbox) as publisher:
+    publishes = StatusPublisher(broker, status_topic=status_topic, identifier=driver, outbox=outbox)
+    async with PublisherThread(publishes) as publisher:
         yield Publishing(topics, outbox, publisher)
 
 

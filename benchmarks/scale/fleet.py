@@ -28,7 +28,7 @@ _PAGES: Final = 1 << 18
 class Pace(msgspec.Struct, frozen=True):
     """Seconds in each phase; in pre-copy between half as long and half as long again, drawn for each attempt."""
 
-    pre_copy: float = 30.0
+    pre_copy: float = 60.0
     others: float = 0.1
 
 

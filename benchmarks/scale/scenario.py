@@ -143,9 +143,9 @@ class _Run:
         return in_flight(self._site.happened).at(time.time())
 
     def _in_the_middle(self) -> bool:
-        """Say whether a quarter of the machines have arrived, and enough are in flight."""
+        """Say whether a tenth of the machines have arrived, and enough are in flight."""
         ended = sum(one.what in ENDS for one in self._site.happened)
-        return ended >= self._size.emptied * self._size.machines // 4 and self._flying() >= self._size.in_flight
+        return ended >= self._size.emptied * self._size.machines // 10 and self._flying() >= self._size.in_flight
 
     async def _taken_up(self) -> float:
         """Kill the daemon and start it at once; return the seconds until all that is in flight was taken up anew."""
