@@ -64,7 +64,7 @@ class StreamArrival(ArrivingMachine):
             raise
         finally:
             carrying.cancel()
-            await asyncio.wait((carrying,))
+            await asyncio.gather(carrying, return_exceptions=True)  # what it failed with was told, or is an echo
 
     async def _carried(self, opening: Opening, far: Far) -> None:
         local = await self._connected()
