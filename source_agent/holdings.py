@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from source_agent.updating.places import follow_journal, is_superseded
+from source_agent.updating.places import end_silent, follow_journal, is_superseded
 from vm_migration.errors import InvalidInput, Refused, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
@@ -146,12 +146,19 @@ class Holdings:
         try:
             await follow_journal(custody, self.succession)
             if custody.process() is Process.ALIVE:
-                await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
+                await self._attach(custody)
         except BaseException:
             await custody.close()
             raise
         self._custodies[machine] = custody
         return custody
+
+    async def _attach(self, custody: Custody) -> None:
+        try:
+            await custody.attach(max(custody.record.owned_epoch, custody.record.released_epoch))
+        except MachineGone:
+            if not await end_silent(custody, self.hypervisor, self.succession):
+                raise
 
     def adopt(self, custody: Custody) -> None:
         """Keep a custody that was opened elsewhere."""

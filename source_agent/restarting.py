@@ -125,7 +125,7 @@ class Restarting:
         machine = record.machine
         if record.state in GONE:
             await self._sweep(record)
-        left = record.policy and (record.state in _TOLD or update_of(record) is not None)
+        left = record.policy and (record.state in _TOLD or (record.attempt and update_of(record) is not None))
         if (record.state in LEAVING or left) and self._attempts.get(record.attempt) is None:
             async with self._holdings.hold(machine) as custody:
                 record = custody.record

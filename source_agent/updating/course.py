@@ -9,6 +9,7 @@
 Nothing of it is in the way of going back: until the release the old process has its machine again when it is told to.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,8 @@ from vm_migration.machine.succession import Succession, Successor, Updatable, no
 
 TAKE_OVER_SECONDS: Final = 5.0
 """For which the guest may stand still while the other process takes over; tens of milliseconds are usual."""
+_STANDSTILL_SECONDS: Final = 2 * TAKE_OVER_SECONDS
+"""For which it may stand still in all before the old process has it again: what was handed over is given back first."""
 _HINT: Final = "The machine runs in the process that it had; see vmm.log in its folder of the run directory"
 
 
@@ -59,6 +62,17 @@ class Course:
             AttemptFailed: The other process did not come up, or did not take over.
             MachineError, MigrationError: A process or the journal failed otherwise.
         """
+        seconds = self._account.terms.timeout_ms / 1000
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._run()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise AttemptFailed("timeout", f"The update was not done within {seconds:g} s", _HINT) from error
+
+    async def _run(self) -> TakenOver:
         account = self._account
         account.enter(Phase.STARTING, "starts a process of the installed version; the guest runs")
         port = account.custody.port
@@ -71,13 +85,20 @@ class Course:
         except (LaunchFailed, MachineRefused) as error:
             raise AttemptFailed("successor-not-prepared", str(error), _HINT) from error
         account.enter(Phase.SWITCHING, "hands the machine over; the guest stands still, its devices work")
+        limit = asyncio.timeout(_STANDSTILL_SECONDS)
         try:
-            stop = await port.hand_over(TAKE_OVER_SECONDS)
-            handed_ns = loop_ns()
-            name = await successor.ready()
+            async with limit:
+                stop = await port.hand_over(TAKE_OVER_SECONDS)
+                handed_ns = loop_ns()
+                name = await successor.ready()
+                process = await self._seen(stop, name)
         except (LaunchFailed, MachineRefused) as error:
             raise AttemptFailed("not-taken-over", str(error), _HINT) from error
-        process = await self._seen(stop, name)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            text = f"The new process did not answer within {_STANDSTILL_SECONDS:g} s of the stop"
+            raise AttemptFailed("not-taken-over", text, _HINT) from error
         await account.custody.write(lambda last: self._stopped(last, stop, name))
         account.terms = _with_processes(account.terms, account.record.instance, name)
         successor.keep()  # from the release on, whoever comes next must find it

@@ -7,9 +7,10 @@
     RELEASED          new process alive   RECLAIMED in it, then it runs
                       gone                RECLAIMED in the old one, or LOST
 
-Both processes are of this host, so that one agent sees both, and nobody is waited for. The process that is not the
-machine's own has ended, or has confirmed that it never runs it at that epoch, before the other is told to run. Each
-step is idempotent, and repeated until it succeeds: whoever comes next goes on from the journal.
+Both processes are of this host, so that one agent sees both, and nobody is waited for: an old process that is silent,
+frozen say, while the new one has everything is ended, for nothing else would let either run. The process that is not
+the machine's own has ended, or has confirmed that it never runs it at that epoch, before the other is told to run.
+Each step is idempotent, and repeated until it succeeds: whoever comes next goes on from the journal.
 """
 
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Final
 from source_agent.account import Account
 from source_agent.ending import bring_to_owed, lose, settle, take_back
 from source_agent.handing_over import fence_off
-from source_agent.updating.places import is_superseded
+from source_agent.updating.places import end_silent, is_superseded
 from vm_migration.errors import Stale, Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import released
@@ -84,11 +85,15 @@ class UpdateEnding:
             there = successor_view(record, self._successor_process(custody))
             actions = decide(here, there, past_deadline=True, over_pause_bound=True).actions
             if Action.ABORT_SOURCE in actions:
-                await settle(custody, None, self._account.key(), reason)
+                try:
+                    await settle(custody, None, self._account.key(), reason)
+                except Unreachable:
+                    if not await end_silent(custody, self._hypervisor, self._succession):
+                        raise
             elif Action.RELEASE_SOURCE in actions:
                 await custody.write(partial(released, destination=there, process=InstanceGone(record.instance)))
             elif Action.HAND_OFF in actions:
-                await fence_off(custody)
+                await self._fence_off(custody)
                 await custody.write(partial(succeeded, destination=there))
                 self.owned_ns = loop_ns()
             elif Action.RECLAIM_SOURCE in actions:
@@ -97,6 +102,15 @@ class UpdateEnding:
                 await lose(custody, InstanceGone(record.instance), _image_gone(record.attempt or ""), reason)
             else:
                 raise Unreachable("process-silent", "A process of the machine lives and does not answer", "Look at it")
+
+    async def _fence_off(self, custody: Custody) -> None:
+        """Have the old process never run the machine again; one that does not answer is ended for that."""
+        try:
+            await fence_off(custody)
+        except Unreachable:
+            if not await end_silent(custody, self._hypervisor, self._succession):
+                raise
+            await fence_off(custody)
 
     async def _put_in_place(self, custody: Custody, following: MachinePort | None) -> None:
         """Run the machine in the new process, then have everybody find that one; the old one ends."""

@@ -1,11 +1,13 @@
-"""Which process a machine's place names: after an update, the one that its journal names.
+"""Which process a machine's place names, and which one has to go: what its journal says of an update.
 
 A life of the agent may end between the record that makes a machine the new process's and the rename by which
 everybody finds that one. Until then whoever commands the machine by its place would command the old one.
 """
 
 from vm_migration.handover.custody import Custody
-from vm_migration.handover.succession import went_over
+from vm_migration.handover.states import State
+from vm_migration.handover.succession import update_of, went_over
+from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.succession import Succession
 
 
@@ -21,3 +23,23 @@ async def follow_journal(custody: Custody, succession: Succession) -> None:
     if instance is not None and is_superseded(custody):
         await succession.end(instance.name)
         succession.put_in_place(custody.place, custody.record.instance)
+
+
+async def end_silent(custody: Custody, hypervisor: Hypervisor, succession: Succession) -> bool:
+    """End a machine's process that does not answer where another has all of the machine; tell whether there was one.
+
+    Between hosts a silent process is waited for, since nobody can see it. Here it can be ended, and while it is frozen
+    neither would run. The journal is kept to itself meanwhile: an agent that was frozen too, and comes back when
+    somebody else has gone on, ends nobody's machine.
+
+    Raises:
+        Stale: Another controller has opened the journal; nothing was ended.
+    """
+    async with custody.mine() as record:
+        update = update_of(record)
+        if record.state not in (State.STOPPED, State.RELEASED) or update is None:
+            return False
+        if update.successor == record.instance or not hypervisor.instance_lives(update.successor):
+            return False
+        await succession.end(record.instance)
+        return True

@@ -10,8 +10,8 @@ a write is finished, or has failed, before the next one begins, also when the ta
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from uuid import UUID
 
@@ -130,6 +130,19 @@ class Custody:
             return Process.UNKNOWN
         return Process.ALIVE if living else Process.GONE
 
+    @asynccontextmanager
+    async def mine(self) -> AsyncIterator[Record]:
+        """Keep everybody else from opening the journal, for what only its controller may do; yield its last record.
+
+        Raises:
+            Stale: Another controller has opened the journal, or this custody was closed; it may not be done.
+            JournalUncertain: Nobody knows which record stands; it may not be done.
+        """
+        async with self._lock, AsyncExitStack() as stack:
+            self._require_open()
+            await asyncio.to_thread(stack.enter_context, self._journal.mine())
+            yield self._journal.last
+
     async def take_away(self, *, kill: bool) -> None:
         """End the machine's processes and remove its place; by request of whoever commands it, or killed by their ids.
 
@@ -151,9 +164,7 @@ class Custody:
     async def _freed(self, record: Record, *, kill: bool) -> None:
         if not kill:
             await self._end_by_request()
-        async with self._lock, AsyncExitStack() as stack:
-            self._require_open()
-            await asyncio.to_thread(stack.enter_context, self._journal.mine())
+        async with self.mine():
             only = "" if record.state is State.DESTROYED else record.instance or NO_INSTANCE
             await self._hypervisor.take_away(self.place, None, only=only)
 

@@ -14,6 +14,7 @@ import pytest
 from source_agent.agent import SourceAgent
 from source_agent.surroundings import Surroundings
 from source_agent.terms import update_terms
+from source_agent.updating import course
 from source_agent.updating.attempt import UpdateAttempt
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.journeys import no_hook
@@ -213,6 +214,42 @@ def _ends(host: TwinHost, life: Life, whose: str, *, agent_too: bool) -> Callabl
     return happens
 
 
+@pytest.mark.parametrize("agent_too", [False, True])
+async def test_an_old_process_that_freezes_once_the_new_one_has_everything_is_ended(agent_too: bool) -> None:
+    """Neither would run otherwise, for as long as it is frozen."""
+    steps = await steps_of_an_update()
+    first = "keep" if agent_too else "write STOPPED"  # until it is kept the new one ends with the agent
+    for at in range(steps.index(first) + 1, len(steps) + 1):
+        host = a_host()
+        life = Life(at, after=True)
+        life.happens = _freezes(host, life, agent_too=agent_too)
+        await life_that_ends(host, life)
+        record = await settled(host)
+        assert went_over(record), (at, steps[at - 1], record)
+        assert running(host) == [host.new]
+        assert not host.old.alive
+
+
+def _freezes(host: TwinHost, life: Life, *, agent_too: bool) -> Callable[[], None]:
+    def happens() -> None:
+        host.old.frozen = True
+        if agent_too:
+            life.end()
+            raise Killed
+
+    return happens
+
+
+async def test_a_machine_that_was_updated_and_destroyed_is_no_attempt_of_a_later_life() -> None:
+    host = a_host()
+    async with living(host, Life()) as agent:
+        assert went_over((await updated(agent)).record)
+        await agent.machines.destroy(MACHINE)
+    async with living(host, Life()) as agent:
+        assert not list(agent._attempts)
+    assert last(host).state is State.DESTROYED
+
+
 async def test_an_agent_that_was_frozen_at_any_step_has_no_say_any_more() -> None:
     """It comes back when another one has gone on, and does the step that it was at."""
     steps = await steps_of_an_update()
@@ -244,6 +281,19 @@ async def test_a_new_process_that_refuses_leaves_the_machine_where_it_is() -> No
         assert failure is not None
         assert (failure.code, attempt.record.state) == ("not-taken-over", State.ABORTED)
         assert "does not read" in failure.message
+    await settled(host)
+    assert running(host) == [host.old]
+
+
+async def test_a_new_process_that_falls_silent_leaves_the_machine_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "_STANDSTILL_SECONDS", 0.05)
+    host = a_host()
+    host.silent = True
+    async with living(host, Life()) as agent:
+        attempt = await updated(agent)
+        failure = attempt.board.progress.failure
+        assert failure is not None
+        assert (failure.code, attempt.record.state) == ("not-taken-over", State.ABORTED)
     await settled(host)
     assert running(host) == [host.old]
 

@@ -4,6 +4,7 @@ Every step that the agent takes outside itself is counted: each request to a pro
 rename. A life of the agent can be ended before or after any of them, and so can either process.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ class TwinProcess:
     pause: int = 0
     knows: int = 0
     alive: bool = True
+    frozen: bool = False
+    """It answers nobody, and still lives."""
     kept: bool = True
     offered: "TwinProcess | None" = None
     whole: bool = True
@@ -79,6 +82,8 @@ class TwinHost:
     removed: bool = False
     refuses: str = ""
     """Why the new process does not take over."""
+    silent: bool = False
+    """The new process never says that it has taken over."""
 
     def started(self, *, incoming: bool) -> TwinProcess:
         """Start a process."""
@@ -149,7 +154,7 @@ class TwinPort:
         if self._process is None:
             name = self._host.next_socket if self._following else self._host.socket
             self._process = self._host.processes.get(name)
-        if self._process is None or not self._process.alive:
+        if self._process is None or not self._process.alive or self._process.frozen:
             raise MachineGone("Nobody answers")
         if commands and (self._attached is None or not self._process.fence.admits(*self._attached)):
             raise CutOff("A newer controller commands it")
@@ -321,6 +326,8 @@ class TwinSuccessor:
     async def ready(self) -> str:
         async with self._life.asked("ready"):
             self._require()
+            if self._host.silent:
+                await asyncio.Event().wait()
             self._host.next_socket = self._process.instance.name
             return self._process.instance.name
 
