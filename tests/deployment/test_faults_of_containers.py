@@ -91,7 +91,7 @@ async def test_a_broker_that_is_started_again_is_told_how_it_ended(site: Deploym
 async def test_the_other_orchestrator_goes_on_with_what_one_that_stops_has_begun(
     site: Deployment, machine: Machine, away: str, back: str
 ) -> None:
-    async with machine.moving_to("host-b") as command:
+    async with machine.moving_to("host-b", "--max-bandwidth", "40Mbit/s") as command:  # asked who leads meanwhile
         leader = site.leader()
         site.act(away, leader)
         try:

@@ -58,12 +58,13 @@ def all_of(engine: Engine, folder: Path, *, registry: bool) -> dict[str, str]:
 
 
 def _make_base(engine: Engine) -> None:
-    with tempfile.TemporaryFile() as said:
-        making = subprocess.Popen(making_base(), stdout=subprocess.PIPE, stderr=said)
-        command = ("docker", "import", "-", MADE)
-        taken = subprocess.run(
-            command, stdin=making.stdout, capture_output=True, check=False, env=dict(engine.environment)
-        )
+    command = ("docker", "import", "-", MADE)
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(making_base(), stdout=subprocess.PIPE, stderr=said) as making,
+    ):
+        environment = dict(engine.environment)
+        taken = subprocess.run(command, stdin=making.stdout, capture_output=True, check=False, env=environment)
         status = making.wait()
         said.seek(0)
         if status != 0 or taken.returncode != 0:
