@@ -39,6 +39,8 @@ _BATCH: Final = 256
 _ATTEMPTS_WITH_PROGRESS: Final = 1024
 _TOPICS_TO_CLEAR: Final = 4096
 _TOPICS_DUE: Final = 4096
+_BESIDE: Final = 32
+"""Of what may wait: so many between two looks at what is pending."""
 
 _log: Final = logs.get(__name__)
 
@@ -213,7 +215,7 @@ class StatusPublisher:
 
     async def _send_due(self, connection: mqtt.Connection) -> None:
         """Tell many of the retained topics that changed, as they stand now; the rest after what is pending by then."""
-        taken = [self._due.popitem(last=False)[1] for _ in range(min(len(self._due), _BATCH))]
+        taken = [self._due.popitem(last=False)[1] for _ in range(min(len(self._due), _BESIDE))]
         told = await asyncio.to_thread(lambda: [current() for current in taken])
         await self._send_all(connection, [one for one in told if one is not None])
         if self._due:
@@ -228,9 +230,12 @@ class StatusPublisher:
     async def _send_progress(self, connection: mqtt.Connection) -> None:
         now = asyncio.get_running_loop().time()
         self._progress_sent = {a: sent for a, sent in self._progress_sent.items() if now - sent < PROGRESS_SECONDS}
-        for attempt in [attempt for attempt in self._progress if attempt not in self._progress_sent]:
+        ready = [attempt for attempt in self._progress if attempt not in self._progress_sent]
+        for attempt in ready[:_BESIDE]:
             self._progress_sent[attempt] = now
             await self._send(connection, self._progress.pop(attempt))
+        if len(ready) > _BESIDE:
+            self._wake.set()
 
     async def _clear_expired(self, connection: mqtt.Connection) -> None:
         now = self._clock()
