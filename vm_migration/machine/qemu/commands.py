@@ -15,7 +15,7 @@ from typing import Final
 from vm_migration.machine.port import MachineGone, MachineRefused
 from vm_migration.machine.qemu.answers import Migration, Status
 from vm_migration.machine.qemu.devices import parts
-from vm_migration.machine.qemu.fence_file import FenceFile, Kept, kept_of
+from vm_migration.machine.qemu.fence_file import FenceFile, Kept
 from vm_migration.machine.qemu.monitor import Monitor, ended
 from vm_migration.machine.qemu.portrait import Portrait
 from vm_migration.machine.qemu.run_states import INCOMING, stands_still
@@ -50,6 +50,7 @@ class QemuCommands:
         self._file: Final = file
         self._fence = kept.fence
         self._incoming = kept.incoming
+        self._granted = kept.granted
         self._stopped_for_attempt = False
         self._attachments: Final = Attachments()
         self._turn: Final = asyncio.Lock()
@@ -88,7 +89,7 @@ class QemuCommands:
             await self._monitor.resumed.wait()
             self._monitor.resumed.clear()
             async with self._turn:
-                if self._monitor.runs and self._fence.released >= self._fence.epoch:
+                if self._monitor.runs and self._fence.released >= self._granted:
                     with suppress(MachineGone):  # it ends, or the next question finds what it does
                         await self._monitor.session.tell("stop")
                     tell(f"Guest ran although it was released at epoch {self._fence.released}; it was stopped again")
@@ -187,6 +188,7 @@ class QemuCommands:
     async def _run(self, epoch: int) -> AnyReply:
         self._fence.require_run(epoch)
         await self._require_whole()
+        self._granted = max(self._granted, epoch)
         self._keep(self._fence)  # before the stream is called off: QEMU runs a guest again by itself then
         await self._call_off()
         await self._cont()
@@ -267,7 +269,9 @@ class QemuCommands:
     def _keep(self, fence: Fence) -> None:
         """Have a fence and the number of stops durable, and in force from here on; neither where that fails."""
         try:
-            self._file.write(kept_of(fence, self._monitor.pause, incoming=self._incoming))
+            self._file.write(
+                Kept(fence.epoch, fence.controller, fence.released, self._monitor.pause, self._incoming, self._granted)
+            )
         except OSError as error:
             raise MachineRefused(f"The machine's fence cannot be kept: {error}") from error
         self._fence = fence

@@ -23,16 +23,13 @@ class Kept(msgspec.Struct, frozen=True):
     released: int = -1
     pause: int = 0
     incoming: bool = False
+    granted: int = 0
+    """The highest epoch at which it was told to run."""
 
     @property
     def fence(self) -> Fence:
         """The fence in it."""
         return Fence(self.epoch, self.controller, self.released)
-
-
-def kept_of(fence: Fence, pause: int, *, incoming: bool) -> Kept:
-    """Return what is to be kept."""
-    return Kept(fence.epoch, fence.controller, fence.released, pause, incoming)
 
 
 class FenceFile:

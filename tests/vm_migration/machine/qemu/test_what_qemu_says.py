@@ -86,7 +86,13 @@ def test_a_migration_that_never_was_is_none() -> None:
 
 
 KEPT = st.builds(
-    Kept, st.integers(0, 1 << 60), st.integers(0, 1 << 60), st.integers(-1, 1 << 60), st.integers(0, 99), st.booleans()
+    Kept,
+    st.integers(0, 1 << 60),
+    st.integers(0, 1 << 60),
+    st.integers(-1, 1 << 60),
+    st.integers(0, 99),
+    st.booleans(),
+    st.integers(0, 99),
 )
 
 
