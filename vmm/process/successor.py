@@ -23,6 +23,10 @@ class NotTakenOver(Exception):
     """The other process did not take the machine over, or does not say so: this one has it as before."""
 
 
+class Unanswered(NotTakenOver):
+    """The other process is silent: it may be at it still, and find only at its end that nobody hears it."""
+
+
 class Successor:
     """A connection to the process that waits to take over; closing it makes that process give up."""
 
@@ -44,7 +48,8 @@ class Successor:
         """Send where the machine stands, and wait for so many seconds until the other has taken it over.
 
         Raises:
-            NotTakenOver: It has not, or has and cannot say so. It runs nothing before it is told to.
+            Unanswered: It does not say whether it has.
+            NotTakenOver: It has not. It runs nothing before it is told to in either case.
         """
         body = encode(state)
         if len(body) > MAX_MESSAGE:
@@ -54,7 +59,7 @@ class Successor:
             self._channel.send(body)
             taken = _answer.decode(self._channel.receive()[0])
         except (ChannelError, msgspec.DecodeError) as error:
-            raise NotTakenOver(f"The process that takes over does not answer: {error}") from error
+            raise Unanswered(f"The process that takes over does not answer: {error}") from error
         if taken.refusal:
             raise NotTakenOver(f"The process that takes over refused: {taken.refusal}")
 

@@ -18,7 +18,7 @@ from vmm.assembly.machine_state import InvalidState
 from vmm.process.fence import Fence
 from vmm.process.image import Image
 from vmm.process.interrupts import Interrupts
-from vmm.process.successor import NotTakenOver, Successor
+from vmm.process.successor import NotTakenOver, Successor, Unanswered
 from vmm.update import suspended_machine
 from vmm.update.blockers import Mode, UpdateFinding, judge_update
 from vmm.update.documents import FORMAT, InvalidHandover, Mapping, StateDocument, encode
@@ -35,9 +35,12 @@ from vmm.update.ownership import abandon, facts_of, mappings_of, take_back
 from vmm.update.taking_over import AdoptedMachine
 from vmm.vfio.host_port import HostCallFailed
 
+_FAILURES: Final = (NotTakenOver, HostCallFailed, InvalidHandover, InvalidState, MemoryError, OSError)
+"""By which a machine stays in this process, after it was let go of too."""
+
 
 class Update:
-    """Where the update of a machine stands; `handed_over` while this process has it no more."""
+    """Where the update of a machine stands; `handed_over` while this process has it no more, or not all of it."""
 
     def __init__(
         self, machine: Machine, name: str, interrupts: Interrupts | None = None, image: Image | None = None
@@ -56,6 +59,8 @@ class Update:
         self._mappings: tuple[tuple[Mapping, ...], ...] = ()
         self._left: Path | None = None
         self._found: Path | None = None
+        self._unanswered = False
+        """A process that was silent may have made mappings its own after they were taken back from it."""
 
     @property
     def owns_interrupts(self) -> bool:
@@ -114,18 +119,20 @@ class Update:
 
         Raises:
             NotTakenOver: This process has it as before, and the offer is over.
+            HostCallFailed: Nobody has all of it: it stands still until `have_again`.
         """
         with self._standing_still(stop):
             if self._successor is None:
                 raise NotTakenOver("No process was offered this machine")
             self._mappings = mappings_of(self._machine)
+            self.handed_over = True  # until all of it is taken back
             try:
                 abandon(self._machine)
                 self._successor.hand_over(self._state(fence, stop.pause), patience)
-            except (NotTakenOver, HostCallFailed, InvalidState) as error:
+            except _FAILURES as error:
                 self.take_back()
-                raise NotTakenOver(str(error)) from error
-        self.handed_over = True
+                self._unanswered = isinstance(error, Unanswered)
+                raise _not_taken_over(error) from error
         self._give_up_interrupts()
 
     def replace_image(
@@ -135,6 +142,7 @@ class Update:
 
         Raises:
             NotTakenOver: This one has it as before.
+            HostCallFailed: It has not all of it: the machine stands still until `have_again`.
         """
         if self._image is None or not command:
             raise NotTakenOver("No program can take the place of this one")
@@ -147,6 +155,7 @@ class Update:
                 by_name = numbers_of(self._machine, objects_of(self._machine))
                 numbers = tuple(by_name[each] for each in document.descriptors)
                 self._give_up_interrupts()
+                self.handed_over = True  # until all of it is taken back
                 abandon(self._machine)
                 state = encode(self._state(fence, stop.pause))
                 kept = write(Kept(FORMAT, encode(document), state, numbers, instance, stop, asker))
@@ -154,9 +163,9 @@ class Update:
                     self._image.replace(command, kept, (*numbers, asker.descriptor))
                 finally:
                     os.close(kept)
-            except (NotTakenOver, HostCallFailed, InvalidHandover, InvalidState, OSError) as error:
+            except _FAILURES as error:
                 self.take_back()
-                raise NotTakenOver(str(error)) from error
+                raise _not_taken_over(error) from error
 
     def leave(self, path: Path, fence: Fence, stop: Stop) -> None:
         """Leave a machine whose guest is suspended in its RAM's file and another one: mode reboot.
@@ -187,7 +196,7 @@ class Update:
         """
         if self._interrupts is not None:
             self._interrupts.take()
-        if self.handed_over:
+        if self.handed_over or self._unanswered:
             self.take_back()
         if self._adopted is not None:
             self._adopted.settle()
@@ -230,6 +239,7 @@ class Update:
             HostCallFailed: The host did not give all mappings back; asking again goes on from there.
         """
         self.withdraw()
+        self._unanswered = False
         if self._left is None:
             take_back(self._machine, self._mappings)
         else:
@@ -243,6 +253,10 @@ class Update:
             with contextlib.suppress(OSError):
                 self._successor.close()
             self._successor = None
+
+
+def _not_taken_over(error: BaseException) -> NotTakenOver:
+    return NotTakenOver(str(error) or type(error).__name__)
 
 
 def _take_away(path: Path) -> None:
