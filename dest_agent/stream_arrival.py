@@ -5,6 +5,7 @@ is like afterwards. One connection that breaks ends all: a process that waits fo
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -52,29 +53,35 @@ class StreamArrival(ArrivingMachine):
             MigrationError: It broke, or another one did.
         """
         self.require_ticket(opening.ticket)
+        if self._broken.done():
+            raise _of_another()
         self._order = self._order.asking(opening.ordinal, opening.role)
         record = self.custody.record
         logs.bind(machine=record.machine, attempt=record.attempt, epoch=record.epoch)
-        carrying = asyncio.create_task(self._carried(opening, far), name=f"machine's connection {opening.ordinal}")
         try:
-            await asyncio.wait((carrying, self._broken), return_when=asyncio.FIRST_COMPLETED)
-            _carried_to_its_end(carrying)
+            with contextlib.closing(await self._connected()) as local:
+                self._order = self._order.connecting()
+                # Not in what is cancelled below: a call whose first message was can send no status (grpc.aio).
+                await far.send(OPENED)
+                name = f"{opening.ordinal} ({opening.role.name.lower()})"
+                await self._unless_broken(CarriedConnection(local, _Heard(self, far), name))
         except BaseException:
             self.let_go()
             raise
+
+    async def _unless_broken(self, connection: CarriedConnection) -> None:
+        """Carry a connection until it is over, or another one breaks.
+
+        Raises:
+            MigrationError: It broke, or another one did.
+        """
+        carrying = asyncio.create_task(connection.run(), name="machine's connection")
+        try:
+            await asyncio.wait((carrying, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            _carried_to_its_end(carrying)
         finally:
             carrying.cancel()
             await asyncio.gather(carrying, return_exceptions=True)  # what it failed with was told, or is an echo
-
-    async def _carried(self, opening: Opening, far: Far) -> None:
-        local = await self._connected()
-        try:
-            self._order = self._order.connecting()
-            await far.send(OPENED)
-            name = f"{opening.ordinal} ({opening.role.name.lower()})"
-            await CarriedConnection(local, _Heard(self, far), name).run()
-        finally:
-            local.close()
 
     async def _connected(self) -> LocalSocket:
         try:
@@ -159,8 +166,12 @@ class StreamArrival(ArrivingMachine):
 
 def _carried_to_its_end(carrying: "asyncio.Task[None]") -> None:
     if not carrying.done():
-        raise AttemptFailed("stream-broken", "Another connection of the machine's stream broke, or it is over")
+        raise _of_another()
     carrying.result()
+
+
+def _of_another() -> AttemptFailed:
+    return AttemptFailed("stream-broken", "Another connection of the machine's stream broke, or it is over")
 
 
 class _Heard:

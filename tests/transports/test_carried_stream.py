@@ -11,8 +11,9 @@ import pytest
 
 from tests.fakes.cable import Cable, cable_to
 from tests.fakes.carried_site import LONG, CarriedSite, Process, carried_site
-from tests.fakes.far_end import an_end
-from vm_migration.errors import Refused
+from tests.fakes.far_end import TICKET, an_end
+from vm_migration.errors import AttemptFailed, Refused
+from vm_migration.link.machine_stream.order import StreamRole
 
 MUCH = os.urandom(3 << 20)
 
@@ -149,3 +150,24 @@ async def test_a_process_that_takes_nothing_holds_the_other_up_and_fills_no_memo
             await asyncio.wait_for(say(here, MUCH * 20), 1.0)
         assert carrying.said < 32 << 20
         here[1].transport.abort()
+
+
+async def test_a_connection_that_breaks_at_the_destination_takes_the_others_with_it_whatever_their_source_does(
+    tmp_path: Path,
+) -> None:
+    async with asyncio.timeout(LONG), carried_site(tmp_path, 3, secured=False) as site, site.link() as link:
+        async with (
+            link.connection(TICKET, StreamRole.MAIN, 0) as main,
+            link.connection(TICKET, StreamRole.CHANNEL, 1) as channel,
+        ):
+            there = [await site.accept() for _ in range(2)]
+            await main.send(MUCH[: 1 << 20])
+            there[0][1].transport.abort()  # with something unread: its socket is reset
+            with pytest.raises(AttemptFailed) as broken:
+                await channel.receive()
+            assert broken.value.code == "stream-broken"
+            await ends(there[1])
+        with an_end() as refused:
+            async with link.connection(TICKET, StreamRole.CHANNEL, 2):
+                await asyncio.Event().wait()
+        assert refused
