@@ -100,16 +100,17 @@ class Commands:
         self._loaded, self._pause = True, state.pause
         self._fence = Fence(state.epoch, state.controller, state.released)
 
-    def take_place(
-        self, adopted: AdoptedMachine, state: StateDocument, kept: Kept, refused: str
-    ) -> tuple[Controller, AnyReply]:
-        """Go on where the image before stood, and run where it ran; return who asked for it, and the answer.
+    def take_place(self, adopted: AdoptedMachine, state: StateDocument, *, again: bool) -> None:
+        """Have the machine of the image before, where it stood; nothing runs yet.
 
         Raises:
-            InvalidHandover, HostCallFailed: The machine is the image before's.
+            InvalidHandover, HostCallFailed: The machine is the image before's, and so are its interrupts.
         """
-        self.take_over(adopted, state, again=bool(refused))
+        self.take_over(adopted, state, again=again)
         self._update.have_again()
+
+    def go_on(self, kept: Kept, refused: str) -> tuple[Controller, AnyReply]:
+        """Run where the image before ran: there is no way back to it. Return who asked for it, and the answer."""
         if kept.stop.was_running:
             self.machine.start()
             self.step()

@@ -120,7 +120,7 @@ def take_place(directory: Path, machine_id: str, number: int, former: Sequence[s
 
     Raises:
         InvalidDocument, InvalidHandover, HostCallFailed, HostGone, OSError: It cannot be, and there is no `former`
-            command to run again.
+            command to run again, or the guest has worked since.
     """
     image = Image(directory, machine_id)
     try:
@@ -129,11 +129,12 @@ def take_place(directory: Path, machine_id: str, number: int, former: Sequence[s
         identity = _identity(machine_id, kept.instance)
         document, state = decode(kept.early, EarlyDocument), decode(kept.state, StateDocument)
         adopted, commands = _adopted(directory, identity, specification, document, kept.numbers)
-        asker, answer = commands.take_place(adopted, state, kept, refused)
+        commands.take_place(adopted, state, again=bool(refused))
     except _FATAL as error:  # what it took is still open: `error` knows where
         if not former:
             raise
         image.give_back(former, number, str(error) or type(error).__name__)
+    asker, answer = commands.go_on(kept, refused)  # from here on RAM is not what the image before left
     for each in (number, *kept.numbers):
         os.set_inheritable(each, False)
     os.close(number)

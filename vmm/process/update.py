@@ -191,11 +191,20 @@ class Update:
         Its interrupts come first: where another process has them, it runs the guest.
 
         Raises:
-            HostCallFailed: Another process has it.
-            NotTakenOver: What says that it waits, suspended, cannot be taken away.
+            HostCallFailed: Another process has it, or the host refused a part. Interrupts that this took are nobody's.
+            NotTakenOver: What says that it waits, suspended, cannot be taken away. Interrupts are the same.
         """
+        had = self.owns_interrupts
         if self._interrupts is not None:
             self._interrupts.take()
+        try:
+            self._have_all()
+        except _FAILURES:
+            if not had:
+                self._give_up_interrupts()
+            raise
+
+    def _have_all(self) -> None:
         if self.handed_over or self._unanswered:
             self.take_back()
         if self._adopted is not None:
