@@ -180,7 +180,7 @@ class Update:
             self._mappings = ()
             try:
                 suspended_machine.write(path, self._name, size, self._state(fence, stop.pause))
-            except (OSError, InvalidState) as error:
+            except (OSError, InvalidState, MemoryError) as error:
                 raise NotTakenOver(f"Machine cannot be left at {path}: {error}") from error
         self._left, self.handed_over = path, True
         self._give_up_interrupts()

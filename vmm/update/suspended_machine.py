@@ -28,7 +28,7 @@ def write(path: Path, machine: str, ram_bytes: int, state: StateDocument) -> Non
     """Write what is needed beside RAM; it is on disk, whole, when this returns.
 
     Raises:
-        OSError: It is not; what lay there before is as it was.
+        OSError: It is not: what lay there before is as it was, or gone where its folder does not keep what is new.
     """
     new = path.with_name(path.name + _NEW)
     try:
@@ -40,7 +40,11 @@ def write(path: Path, machine: str, ram_bytes: int, state: StateDocument) -> Non
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    try:
+        _sync_folder(path.parent)
+    except OSError:  # the machine goes on where it is: nobody may begin from this file later
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path, machine: str, ram_bytes: int) -> StateDocument:

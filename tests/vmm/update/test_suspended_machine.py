@@ -1,6 +1,9 @@
 """A machine that waits in files between two processes, suspended: mode reboot (semantics 9.1), with real processes."""
 
 import contextlib
+import errno
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -128,6 +131,21 @@ def test_what_cannot_be_written_leaves_what_lay_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="waits"):
         write(path, MACHINE, 4096, STATE)
     assert [each.name for each in tmp_path.iterdir()] == ["waits"]
+
+
+def test_nothing_waits_where_the_folder_does_not_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine goes on then, and whoever began from the file later would begin on memory of another time."""
+    path, synced = tmp_path / "waits", os.fsync
+
+    def fails_for_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "folder")
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_folders)
+    with pytest.raises(OSError, match="folder"):
+        write(path, MACHINE, 4096, STATE)
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(data=st.binary(max_size=80))
