@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from dest_agent.incoming_attempt import Finished, IncomingAttempt
+from dest_agent.arriving_machine import Finished
+from dest_agent.incoming_attempt import IncomingAttempt
 from tests.dest_agent.arrivals import A
 from tests.fakes.fake_machine import Held
 from vm_migration.errors import Refused, Unreachable

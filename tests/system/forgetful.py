@@ -105,6 +105,7 @@ async def prepared(
     """Begin an attempt, with a machine of that kind in the place of its port, and have host-b prepare for it."""
     terms = Terms(downtime_limit_ms=2000, timeout_ms=60_000, force_on_timeout=False, verify=verify)
     attempt = await agent.begin(AttemptKey(machine, str(uuid4()), 0, 1), "host-b", terms)
+    assert isinstance(attempt, OutgoingAttempt)
     record, name = attempt.custody.record, agent.name_of(attempt.attempt)
     begun = source_pb2.BeginResponse(
         key=attempt.key(),
