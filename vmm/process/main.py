@@ -94,13 +94,15 @@ def run(directory: Path, machine_id: str, *, incoming: bool, suspended: Path | N
 def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = False) -> int:
     """Take a machine over from the process that comes to a path, and serve it; nothing runs before a Run asks for it.
 
+    `hold`: until a word comes, or the end of whoever started this.
+
     Raises:
         InvalidDocument: The specification is not valid.
         InvalidHandover: The other process keeps its machine.
         HostGone, HostCallFailed: The host process is missing, or is not as the other said.
     """
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
-    before = wait_at(path, lambda: _say("waiting", pid=os.getpid()))
+    before = wait_at(path, lambda: _say("waiting", pid=os.getpid()), sys.stdin.fileno() if hold else None)
     document, numbers = before.receive_early()
     identity = _identity(machine_id)
     adopted, commands = _adopted(directory, identity, specification, document, numbers)

@@ -1,5 +1,7 @@
 """The process that has a machine which this one takes over: what it sends, and what it is answered."""
 
+import contextlib
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +17,14 @@ PATIENCE: Final = 60.0
 class Predecessor:
     """The connection that it made to this process."""
 
-    def __init__(self, listener: socket.socket) -> None:
-        """Wait for it.
+    def __init__(self, listener: socket.socket, starter: int | None = None) -> None:
+        """Wait for it; `starter` is a pipe that ends with whoever started this process, and this with it.
 
         Raises:
-            InvalidHandover: Nobody came, or another user.
+            InvalidHandover: Nobody came, or another user, or whoever started this is gone.
         """
-        listener.settimeout(PATIENCE)
+        self._starter: Final = starter
+        self._wait_for(listener.fileno())
         try:
             connection, _ = listener.accept()
         except OSError as error:
@@ -36,7 +39,7 @@ class Predecessor:
         """Return what there is, and its descriptors, which are this process's now.
 
         Raises:
-            InvalidHandover: It is gone, or what it sent is none.
+            InvalidHandover: It is gone, or who started this, or what it sent is none.
         """
         body, numbers = self._receive()
         try:
@@ -54,7 +57,7 @@ class Predecessor:
         """Return where the machine stands.
 
         Raises:
-            InvalidHandover: The other has given up, or what it sent is none.
+            InvalidHandover: The other has given up, or who started this is gone, or what it sent is none.
         """
         body, numbers = self._receive()
         close_all(numbers)
@@ -75,22 +78,37 @@ class Predecessor:
         """Close the connection."""
         self._channel.close()
 
+    def _wait_for(self, descriptor: int) -> None:
+        watched = select.poll()
+        watched.register(descriptor, select.POLLIN)
+        if self._starter is not None:
+            watched.register(self._starter, 0)  # its end is told all the same; a word on it is for later
+        found = dict(watched.poll(PATIENCE * 1000))
+        if self._starter in found:
+            raise InvalidHandover("Whoever started this process was gone before it had the machine")
+        if not found:
+            raise InvalidHandover(f"No process hands a machine over: nothing came in {PATIENCE:g} s")
+
     def _receive(self) -> tuple[bytearray, list[int]]:
+        self._wait_for(self._channel.fileno())
         try:
             return self._channel.receive()
         except ChannelError as error:
             raise InvalidHandover(f"Process that hands over is gone: {error}") from error
 
 
-def wait_at(path: Path, listening: Callable[[], None]) -> Predecessor:
-    """Listen at a path, tell that, and wait for the process that hands over; the path is gone when this returns.
+def wait_at(path: Path, listening: Callable[[], None], starter: int | None = None) -> Predecessor:
+    """Listen at a path, tell that, and wait for the process that hands over; its socket there is gone afterwards.
 
     Raises:
-        InvalidHandover: Nobody came.
+        InvalidHandover: Nobody came, or whoever started this is gone, of whom `starter` is a pipe.
     """
     with listen(path) as listener:
+        own = path.stat().st_ino
         try:
             listening()
-            return Predecessor(listener)
+            return Predecessor(listener, starter)
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == own:  # the next one that waits may have put its own there
+                    path.unlink()

@@ -194,6 +194,7 @@ class Update:
             HostCallFailed: Another process has it, or the host refused a part. Interrupts that this took are nobody's.
             NotTakenOver: What says that it waits, suspended, cannot be taken away. Interrupts are the same.
         """
+        self.withdraw()  # an offer that came to nothing
         had = self.owns_interrupts
         if self._interrupts is not None:
             self._interrupts.take()

@@ -163,3 +163,9 @@ def test_what_was_refused_is_taken_back_once(other: Other) -> None:
         abandon(side.machine)
         update.have_again()
         assert not has_every_address(side.machine)
+
+
+def test_an_offer_that_came_to_nothing_is_over_when_the_machine_is_run(other: Other) -> None:
+    with offered() as (_, update):
+        update.have_again()
+        assert other.closed

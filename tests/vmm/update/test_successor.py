@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from queue import Queue
 
 import pytest
 
-from vfio_host.interface.channel import close_all, connect
+from vfio_host.interface.channel import close_all, connect, listen
 from vmm.assembly.machine_state import Origin
 from vmm.process.predecessor import Predecessor, wait_at
 from vmm.process.successor import NotTakenOver, Successor
@@ -114,3 +115,57 @@ def test_descriptors_that_do_not_come_are_not_waited_for(waiting: Waiting) -> No
     for end in (old, new):
         end.close()
     os.close(eventfd)
+
+
+@pytest.fixture
+def starter() -> Iterator[tuple[int, list[int]]]:
+    """A pipe's end that a process waits by, and the other, which whoever started it has while it is there."""
+    end, others = os.pipe()
+    there = [others]
+    yield end, there
+    close_all([end, *there])
+
+
+def gone(there: list[int]) -> None:
+    os.close(there.pop())
+
+
+def test_a_process_waits_for_nobody_once_whoever_started_it_is_gone(
+    tmp_path: Path, starter: tuple[int, list[int]]
+) -> None:
+    end, there = starter
+    with pytest.raises(InvalidHandover, match="started this process was gone"):
+        wait_at(tmp_path / "update.sock", lambda: gone(there), end)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_was_offered_a_machine_ends_with_whoever_started_it(
+    tmp_path: Path, starter: tuple[int, list[int]]
+) -> None:
+    end, there = starter
+    old = list[Successor]()
+    new = wait_at(
+        tmp_path / "update.sock", lambda: old.append(Successor(tmp_path / "update.sock", document(0), ())), end
+    )
+    assert new.receive_early() == (document(0), [])
+    gone(there)
+    with pytest.raises(InvalidHandover, match="started this process was gone"):
+        new.receive_state()
+    new.close()
+    old[0].close()
+
+
+def test_a_process_that_gives_up_late_leaves_the_socket_of_the_next_one(
+    tmp_path: Path, starter: tuple[int, list[int]]
+) -> None:
+    end, there = starter
+    path, next_one = tmp_path / "update.sock", list[socket.socket]()
+
+    def superseded() -> None:
+        next_one.append(listen(path))
+        gone(there)
+
+    with pytest.raises(InvalidHandover):
+        wait_at(path, superseded, end)
+    connect(path, 1).close()
+    next_one[0].close()
