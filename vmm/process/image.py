@@ -25,7 +25,7 @@ KEPT: Final = "--kept"
 FORMER: Final = "--former"
 REFUSED: Final = "--refused"
 THIS: Final = (sys.executable, "-m", "vmm.process.main")
-"""How the program of this process is called."""
+"""How the program of this process is called; a version installed over this one is called the same."""
 
 
 @dataclass(frozen=True, slots=True)

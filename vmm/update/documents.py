@@ -148,6 +148,16 @@ def decode(data: bytes | bytearray, kind: type[Document]) -> Document:
     return document
 
 
+def require_read(version: int, what: str) -> None:
+    """Check that a document is of a format that this version reads.
+
+    Raises:
+        InvalidHandover: It is not.
+    """
+    if version not in READS:
+        raise InvalidHandover(f"{what} is of format {version}; this version reads {' and '.join(map(str, READS))}")
+
+
 def require_fit(document: EarlyDocument, specification: MachineSpecification, machine: str, descriptors: int) -> None:
     """Check that what came is this machine, whole.
 

@@ -13,7 +13,7 @@ import os
 
 import msgspec
 
-from vmm.update.documents import FORMAT, InvalidHandover, encode
+from vmm.update.documents import InvalidHandover, encode, require_read
 
 
 class Stop(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -74,6 +74,7 @@ def read(number: int) -> Kept:
         kept = msgspec.msgpack.decode(data, type=Kept)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidHandover(f"What the image before left cannot be read: {error}") from error
-    if kept.version != FORMAT or encode(kept) != data:
-        raise InvalidHandover(f"What the image before left is of format {kept.version}; this version reads {FORMAT}")
+    require_read(kept.version, "What the image before left")
+    if encode(kept) != data:
+        raise InvalidHandover("What the image before left is not in its canonical form")
     return kept

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from vmm.update.documents import FORMAT, InvalidHandover, StateDocument, decode, encode
+from vmm.update.documents import FORMAT, InvalidHandover, StateDocument, decode, encode, require_read
 
 _NEW: Final = ".new"
 
@@ -58,8 +58,9 @@ def read(path: Path, machine: str, ram_bytes: int) -> StateDocument:
         found = msgspec.msgpack.decode(data, type=SuspendedMachine)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidHandover(f"No suspended machine can be read at {path}: {error}") from error
-    if found.version != FORMAT or encode(found) != data:
-        raise InvalidHandover(f"{path} is of format {found.version}; this version reads {FORMAT}")
+    require_read(found.version, str(path))
+    if encode(found) != data:
+        raise InvalidHandover(f"{path} is not in its canonical form")
     if (found.machine, found.ram_bytes) != (machine, ram_bytes):
         said = f"machine {found.machine} with {found.ram_bytes} bytes of RAM"
         raise InvalidHandover(f"At {path} waits {said}, not {machine} with {ram_bytes}")

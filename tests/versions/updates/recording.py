@@ -8,14 +8,19 @@ The machine runs in virtual time, so that the same version writes the same bytes
 import sys
 from pathlib import Path
 
+import msgspec
+
 from lab.rehearsal.side import Side, assembled_side, boot
 from lab.scenario import Scenario, check_scenario
-from vmm.update.documents import EarlyDocument, StateDocument, encode
+from vmm.update.documents import FORMAT, EarlyDocument, StateDocument, encode
 from vmm.update.handing_over import early_document, state_document
+from vmm.update.kept import Asker, Kept, Stop
 from vmm.update.ownership import abandon, mappings_of
+from vmm.update.suspended_machine import SuspendedMachine
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 EARLY, STATE = "early.msgpack", "state.msgpack"
+KEPT, SUSPENDED = "kept.msgpack", "suspended.msgpack"
 
 
 def recorded_scenario() -> Scenario:
@@ -47,14 +52,27 @@ def documents_of(side: Side) -> tuple[EarlyDocument, StateDocument]:
     return early, state_document(side.machine, mappings, pause=3, epoch=2, controller=9, released=-1)
 
 
+def kept_of(early: EarlyDocument, state: StateDocument) -> Kept:
+    """Return what a program leaves for the one that takes its place."""
+    numbers, stop = tuple(range(10, 10 + len(early.descriptors))), Stop(3, was_running=True, last_executed_ns=7)
+    return Kept(FORMAT, encode(early), encode(state), numbers, "t", stop, Asker(9, 2, 9))
+
+
+def suspended_of(early: EarlyDocument, state: StateDocument) -> SuspendedMachine:
+    """Return what a machine leaves that waits in files."""
+    return SuspendedMachine(FORMAT, MACHINE, early.ram_bytes, encode(msgspec.structs.replace(state, mappings=())))
+
+
 def main() -> None:
-    """Write both documents to a folder."""
+    """Write every document to a folder."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     with assembled_side(recorded_scenario()) as side:
         early, state = documents_of(side)
     (folder / EARLY).write_bytes(encode(early))
     (folder / STATE).write_bytes(encode(state))
+    (folder / KEPT).write_bytes(encode(kept_of(early, state)))
+    (folder / SUSPENDED).write_bytes(encode(suspended_of(early, state)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vmm.process.image import THIS
 OF_ANOTHER_FORMAT = (
     sys.executable,
     "-c",
-    "import vmm.update.documents as documents; documents.FORMAT = 99; from vmm.process.main import main; main()",
+    "import vmm.update.documents as documents; documents.READS = (99,); from vmm.process.main import main; main()",
 )
 """A program that reads no state of this version."""
 
