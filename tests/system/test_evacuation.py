@@ -86,17 +86,18 @@ async def test_an_evacuation_outlives_its_orchestrator_and_is_cancelled_in_the_m
             taken = await viaduct(site, *words, config=config)
             assert taken.exit_code == 0, taken.err
             evacuation = str(taken.document["evacuation"])
-            for moving in made[:2]:
-                await in_the_middle(agents, "host-a", moving)
+            for uuid in made[:2]:
+                await in_the_middle(agents, "host-a", uuid)
             orchestrator.daemon.kill()
             orchestrator.daemon.start()
             shown = await viaduct(site, "show", evacuation[:9], "--json", config=config)
-            assert [bool(one["attempts"]) for one in machines(shown)] == [True, True, False]
+            moving = [one["attempts"] for one in machines(shown)][:2]  # the third may be made ready by now, or again
+            assert all(moving)
             cancelled = await viaduct(site, "cancel", evacuation, config=config)
             assert cancelled.exit_code == 0, cancelled.err
             ended = await viaduct(site, "watch", evacuation, "--json", config=config)
             assert (ended.exit_code, ended.document["outcome"]) == (5, "cancelled"), ended.err
             assert [one["outcome"] for one in machines(ended)] == ["cancelled"] * 3
-            assert [one["attempts"] for one in machines(ended)] == [one["attempts"] for one in machines(shown)]
+            assert [one["attempts"] for one in machines(ended)][:2] == moving
         for uuid in made:
             await works(site, "host-a", uuid)
