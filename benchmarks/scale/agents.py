@@ -4,7 +4,7 @@
 from functools import partial
 from typing import Final
 
-from benchmarks.scale.fleet import Fleet, TimedAttempt
+from benchmarks.scale.fleet import OPENED, Fleet, TimedAttempt
 from tests.orchestrator.fake_services import FakeDestination, FakeHost, FakeMachines, FakeSource
 from vm_migration.api.v1 import destination_pb2 as destination
 from vm_migration.api.v1 import machine_pb2 as machine
@@ -52,6 +52,7 @@ class SimulatedSource(FakeSource):
         if known is None:
             known = self._fleet.attempts[key.attempt] = TimedAttempt(self._fleet, request, status.epoch + 1)
             self._fleet.leaving[self.host].add(key.attempt)
+            self._fleet.happened(key.attempt, OPENED)
         return source.BeginResponse(
             key=known.report.key,
             secret_hash=b"h" * 32,

@@ -21,6 +21,8 @@ from vmm.assembly.specification import MachineSpecification
 
 GIB: Final = 1 << 30
 PRE_COPY: Final = "pre-copy"
+OPENED: Final = "opened"
+"""What a source notes when an attempt is begun there: from then on it is in flight, and prepared before it sends."""
 _ROUND_SECONDS: Final = 1.0
 _PAGES: Final = 1 << 18
 
@@ -151,7 +153,7 @@ class TimedAttempt(FakeAttempt):
         await self._send_rounds(pace.pre_copy * (0.5 + self._fleet.random.random()))
         for phase in ("stopping", "verifying", "releasing", "handing-over"):
             await self.become(phase)
-            await asyncio.sleep(pace.others)
+            await asyncio.sleep(pace.others)  # a phase takes its time
         report.downtime.CopyFrom(types_pb2.Downtime(downtime_ms=21, pause_ms=1, last_round_ms=9, resume_ms=11))
         report.verified_by, report.pages_verified, report.total_ms = "witness", _PAGES, 1000 * pace.pre_copy
         self._fleet.move(report.key.machine, report.destination, report.key.epoch)
@@ -162,7 +164,7 @@ class TimedAttempt(FakeAttempt):
         loop = asyncio.get_running_loop()
         begun, until = loop.time(), loop.time() + seconds
         while (left := until - loop.time()) > 0:
-            await asyncio.sleep(min(left, _ROUND_SECONDS))
+            await asyncio.sleep(min(left, _ROUND_SECONDS))  # so does a round
             report, ms = self.report, 1000 * (loop.time() - begun)
             number = len(report.rounds) + 1
             report.percent = min(99, int(ms / seconds / 10))

@@ -31,7 +31,7 @@ from vm_migration.daemon.configuration import load
 HOSTS: Final = 1000
 MACHINES: Final = 10
 EMPTIED: Final = 50
-PARALLEL: Final = 5
+PARALLEL: Final = 3
 IN_FLIGHT: Final = 200
 MOST_RUNS: Final = 3
 

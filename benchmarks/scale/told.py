@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.scale.fleet import Happened
+from benchmarks.scale.fleet import OPENED, Happened
 from orchestrator.attempt import ENDS, Phase, may_follow
 
 _AT_SOURCE: Final = frozenset(Phase) - {Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.REFUSED}
@@ -146,7 +146,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _change(one: Happened) -> int:
-    return 1 if one.what == Phase.BEGUN else -1 if one.what in ENDS else 0
+    return 1 if one.what == OPENED else -1 if one.what in ENDS else 0
 
 
 def _seconds(text: str) -> float:

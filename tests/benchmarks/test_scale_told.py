@@ -62,8 +62,8 @@ def test_the_orchestrator_s_own_transitions_are_those_of_its_events() -> None:
     assert transitions([heard, Happened("a", "term 2", 4.0)], [event, begun]) == [Happened("a", "queued", 1.0), heard]
 
 
-def test_attempts_are_in_flight_from_begun_to_their_end() -> None:
-    went = [Happened("a", "begun", 1.0), Happened("b", "begun", 2.0), Happened("a", "completed", 3.0)]
+def test_attempts_are_in_flight_from_when_their_source_opened_them_to_their_end() -> None:
+    went = [Happened("a", "opened", 1.0), Happened("b", "opened", 2.0), Happened("a", "completed", 3.0)]
     assert [in_flight(went).at(moment) for moment in (0.5, 1.0, 2.5, 3.0)] == [0, 1, 2, 1]
     assert [open_at(went, moment) for moment in (2.5, 3.0)] == [{"a", "b"}, {"b"}]
 
