@@ -13,6 +13,8 @@ from orchestrator.store.entries import Entries, Entry
 from vm_migration.errors import InvalidInput, Refused, Stale
 
 _PLANS: Final = "evacuation/"
+_HOLDERS: Final = "evacuation-of/"
+"""Followed by a host: which evacuation is the last of it, and the only one of it that may be open."""
 _TRIES: Final = 50
 """How often a change is made anew where others write the same entry meanwhile; each of them got on."""
 
@@ -71,18 +73,38 @@ class KeptEvacuations:
     def enter(self, plan: Evacuation) -> Evacuation:
         """Enter a new one; asked twice, answer with it.
 
+        Which one is a host's is an entry of its own, and written together with the plan: of two that are entered for
+        a host at once, by any two processes, one is refused.
+
         Raises:
             Refused: Another one of this host is open: code `evacuation-open`.
+            Stale: Others were faster each time.
         """
-        for one in self.open():
-            if one.host == plan.host and one.evacuation != plan.evacuation:
-                hint = f"Watch it (viaduct watch {one.evacuation}) or cancel it (viaduct cancel ...)"
-                raise Refused("evacuation-open", f"{one.kind} {one.evacuation} of {one.host} is open", hint)
-        try:
-            self._entries.put(_key(plan.evacuation), _text(plan), version=0)
-        except Stale:
-            return self.find(plan.evacuation)
-        return plan
+        for last in reversed(range(_TRIES)):
+            known = self._entries.get(_key(plan.evacuation))
+            if known is not None:
+                return _read(known)
+            holder = self._entries.get(f"{_HOLDERS}{plan.host}")
+            if holder is not None:
+                self._require_over(holder.value)
+            version = 0 if holder is None else holder.version
+            held = Entry(f"{_HOLDERS}{plan.host}", plan.evacuation, version)
+            try:
+                self._entries.put_all([held, Entry(_key(plan.evacuation), _text(plan), 0)])
+            except Stale:
+                if not last:
+                    raise
+                continue
+            return plan
+        raise AssertionError("The last try returns or raises")
+
+    def _require_over(self, evacuation: str) -> None:
+        """Refuse unless one has ended, or is forgotten."""
+        entry = self._entries.get(_key(evacuation))
+        one = None if entry is None else _decoded(entry, Head)
+        if one is not None and not one.ended:
+            hint = f"Watch it (viaduct watch {evacuation}) or cancel it (viaduct cancel ...)"
+            raise Refused("evacuation-open", f"{one.kind} {evacuation} of {one.host} is open", hint)
 
     def claim(self, evacuation: str, driver: str, now: float, *, sole: bool = False) -> Evacuation:
         """Take the right to drive one; with `sole`, no other daemon drives (orchestrator.store.claim).

@@ -1,12 +1,12 @@
 """What outlives a driver beside attempts: text under a key, written by comparing versions.
 
 An evacuation is an entry, and so is a host in maintenance. The interface is as narrow as that of a store which compares
-and swaps one key: put if it stands at a version, get, delete, list below a prefix. In etcd a key's `mod_revision` is
+and swaps keys: put if they stand at their versions, get, delete, list below a prefix. In etcd a key's `mod_revision` is
 its version, and 0 that of a key which is not there.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -50,6 +50,13 @@ class Entries(Protocol):
             Stale: It stands at another one; nothing is written.
         """
 
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Write several entries, each of which stands at the version that it names, as `put`.
+
+        Raises:
+            Stale: One stands at another version; nothing is written.
+        """
+
     def delete(self, key: str, *, version: int) -> None:
         """Forget an entry that stands at this version.
 
@@ -86,14 +93,23 @@ class SqliteEntries:
         Raises:
             Stale: It stands at another one; nothing is written.
         """
-        with self._writing() as db:
-            _require(db, key, version)
-            db.execute(
-                "INSERT INTO entry (key, value, version) VALUES (?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version",
-                (key, value, version + 1),
-            )
+        self.put_all([Entry(key, value, version)])
         return Entry(key, value, version + 1)
+
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Write several entries, each of which stands at the version that it names.
+
+        Raises:
+            Stale: One stands at another version; nothing is written.
+        """
+        with self._writing() as db:
+            for entry in entries:
+                _require(db, entry.key, entry.version)
+                db.execute(
+                    "INSERT INTO entry (key, value, version) VALUES (?, ?, ?) "
+                    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                    (entry.key, entry.value, entry.version + 1),
+                )
 
     def delete(self, key: str, *, version: int) -> None:
         """Forget an entry that stands at this version.

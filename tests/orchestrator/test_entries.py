@@ -42,6 +42,21 @@ def test_an_entry_is_forgotten_only_as_it_was_seen(entries: Entries) -> None:
     assert entries.get("plan/one") is None
 
 
+def test_entries_that_are_put_together_are_all_written_or_none(entries: Entries) -> None:
+    entries.put_all([Entry("host/a", "one", 0), Entry("plan/one", "a", 0)])
+    first, second = entries.get("host/a"), entries.get("plan/one")
+    assert first is not None
+    assert second is not None
+    assert (first.value, second.value) == ("one", "a")
+    with pytest.raises(Stale):
+        entries.put_all([Entry("host/a", "two", first.version), Entry("plan/one", "b", 0)])
+    with pytest.raises(Stale):
+        entries.put_all([Entry("plan/two", "b", 0), Entry("host/a", "two", 0)])
+    assert entries.below("") == (first, second)
+    entries.put_all([Entry("host/a", "two", first.version), Entry("plan/two", "b", 0)])
+    assert [one.value for one in entries.below("")] == ["two", "a", "b"]
+
+
 def test_what_another_process_wrote_is_seen_and_compared(opened: OpenStore) -> None:
     with opened() as store, opened() as other:
         assert other.entries.below("") == ()

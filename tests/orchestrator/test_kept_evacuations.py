@@ -1,6 +1,6 @@
 """Evacuations and hosts in maintenance in both stores: who may write them, and what is forgotten."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,6 +9,7 @@ from orchestrator.attempt import Outcome
 from orchestrator.evacuation.kept import KeptEvacuations, driven
 from orchestrator.evacuation.plan import Evacuation, Kind, Move
 from orchestrator.maintenance import choice_now, in_maintenance, set_maintenance
+from orchestrator.store.entries import Entry
 from orchestrator.store.store import Store
 from tests.orchestrator.stores import OpenStore, new
 from vm_migration.errors import InvalidInput, Refused, Stale
@@ -41,6 +42,38 @@ def test_one_is_entered_once_and_found_by_the_start_of_its_name(kept: KeptEvacua
         kept.find("ev-7")
     with pytest.raises(InvalidInput, match="ev-7"):
         kept.change("ev-7", lambda plan: plan)
+
+
+def test_of_two_that_are_entered_for_a_host_at_once_one_is_refused(
+    opened: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(PLAN, evacuation="ev-2", driver="cli-2")
+    with opened() as store, opened() as beside:
+        written = store.entries.put_all
+
+        def write(entries: Iterable[Entry]) -> None:
+            if not KeptEvacuations(beside.entries).all():
+                KeptEvacuations(beside.entries).enter(other)  # between what the first one read and its write
+            written(entries)
+
+        monkeypatch.setattr(store.entries, "put_all", write)
+        with pytest.raises(Refused, match="ev-2 of host-a is open") as refused:
+            KeptEvacuations(store.entries).enter(PLAN)
+        assert refused.value.code == "evacuation-open"
+        assert KeptEvacuations(store.entries).all() == (other,)
+
+
+def test_a_host_is_anothers_when_its_last_one_has_ended_or_is_forgotten(kept: KeptEvacuations) -> None:
+    restore = replace(PLAN, kind=Kind.RESTORE)
+    kept.enter(restore)
+    kept.change("ev-1", lambda plan: replace(plan, ended=True))
+    kept.enter(replace(restore, evacuation="ev-2"))
+    with pytest.raises(Refused, match="ev-2 of host-a is open"):
+        kept.enter(replace(restore, evacuation="ev-3"))
+    kept.change("ev-2", lambda plan: replace(plan, ended=True))
+    kept.prune(100.0)
+    assert kept.all() == ()
+    assert kept.enter(replace(restore, evacuation="ev-3")).evacuation == "ev-3"
 
 
 def test_who_drives_one_writes_it_until_somebody_else_does(kept: KeptEvacuations) -> None:

@@ -1,5 +1,7 @@
 """Entries beside attempts, in etcd: a key's version is the revision at which it was written last."""
 
+from collections.abc import Iterable, Sequence
+
 from orchestrator.store.entries import Entry, entry_changed
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.rows import Keys
@@ -25,14 +27,15 @@ class EtcdEntries:
         Raises:
             Stale: It stands at another one; nothing is written.
         """
-        transaction = Transaction(self._client)
-        name = self._keys.entry(key)
-        transaction.require(name, version)
-        transaction.put(name, value.encode())
-        revision = transaction.commit()
-        if revision:
-            return Entry(key, value, revision)
-        raise entry_changed(key)
+        return Entry(key, value, self._write([Entry(key, value, version)]))
+
+    def put_all(self, entries: Iterable[Entry]) -> None:
+        """Write several entries, each of which stands at the version that it names.
+
+        Raises:
+            Stale: One stands at another version; nothing is written.
+        """
+        self._write(list(entries))
 
     def delete(self, key: str, *, version: int) -> None:
         """Forget an entry that stands at this version.
@@ -50,6 +53,17 @@ class EtcdEntries:
     def below(self, prefix: str) -> tuple[Entry, ...]:
         """Return every entry whose key starts so, by key."""
         return tuple(self._entry(one) for one in self._client.below(self._keys.entry(prefix)))
+
+    def _write(self, entries: Sequence[Entry]) -> int:
+        transaction = Transaction(self._client)
+        for entry in entries:
+            name = self._keys.entry(entry.key)
+            transaction.require(name, entry.version)
+            transaction.put(name, entry.value.encode())
+        revision = transaction.commit()
+        if revision:
+            return revision
+        raise entry_changed(", ".join(entry.key for entry in entries))
 
     def _entry(self, found: api.KeyValue) -> Entry:
         key = found.key.removeprefix(self._keys.entries).decode()
