@@ -47,7 +47,8 @@ __all__ = [
     "HwptSetDirtyTracking", "IoasAlloc", "IoasChangeProcess", "IoasIovaRanges", "IoasMap", "IoasMapFile", "IoasUnmap",
     "IovaRanges", "Irqfd", "LockedMemory", "MapDma", "Number", "Open", "Opened", "PrecopyInfo", "ReadData",
     "RegionRead", "RegionWrite", "RegisterMemory", "ReportWrites", "Reset", "SetDeviceState", "SetEventfds",
-    "SetIommu", "Type1Info", "UnmapDma", "Unmapped", "WriteData", "answers_decoder", "batch_decoder", "encode",
+    "SetIommu", "Type1Info", "UnmapDma", "Unmapped", "UnmaskIntx", "WriteData", "answers_decoder", "batch_decoder",
+    "encode",
 ]  # fmt: skip
 
 
@@ -281,6 +282,10 @@ class SetEventfds(Call, frozen=True, tag=True, kw_only=True):
     doorbell: int
 
 
+class UnmaskIntx(Call, frozen=True, tag=True, kw_only=True):
+    """VFIO_DEVICE_SET_IRQS with ACTION_UNMASK: what is due is raised at once. EINVAL where interrupts are messages."""
+
+
 class GetFeature(Call, frozen=True, tag=True, kw_only=True):
     """VFIO_DEVICE_FEATURE with GET of MIGRATION, MIG_DEVICE_STATE or MIG_DATA_SIZE -> int; PROBE when probe."""
 
@@ -360,7 +365,7 @@ AnyCall = (
     | IoasAlloc | IoasIovaRanges | IoasMap | IoasMapFile | IoasUnmap | IoasChangeProcess
     | HwptAlloc | GetHwInfo | HwptSetDirtyTracking | HwptGetDirtyBitmap | Destroy
     | GroupSetContainer | GroupGetDevice | SetIommu | CheckExtension | GetInfo | MapDma | UnmapDma | DirtyPages
-    | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds | Irqfd
+    | BindIommufd | AttachPt | DetachPt | Reset | RegionWrite | RegionRead | SetEventfds | UnmaskIntx | Irqfd
     | GetFeature | SetDeviceState | GetPrecopyInfo | ReadData | WriteData
     | DmaLoggingStart | DmaLoggingStop | DmaLoggingReport
 )  # fmt: skip

@@ -35,5 +35,7 @@ class DeviceConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     """How many address bits its logger can cover in one range."""
     local_memory: int = 0
     """Bytes of the device's own memory, which is its state."""
+    intx: bool = False
+    """Its interrupt is a line (INTx), which is masked as it is raised; else a message (MSI)."""
     p2p: bool = True
     """Its migration driver knows the states in which it starts no access of its own, as it does of itself."""

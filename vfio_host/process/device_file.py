@@ -73,6 +73,8 @@ class DeviceFile(OpenFile):
             case calls.SetEventfds():
                 completion, doorbell = eventfd(received.at(call.completion)), eventfd(received.at(call.doorbell))
                 self.device.set_eventfds(completion, doorbell)
+            case calls.UnmaskIntx():
+                self.device.unmask()
             case calls.RegionWrite():
                 if not 0 <= call.value <= U64_MAX:
                     raise CallRefused(errno.EINVAL, f"Value {call.value} is no 64-bit register")

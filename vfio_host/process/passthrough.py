@@ -1,6 +1,7 @@
 """The devices that this host passes through: hardware, IOMMU, migration driver and eventfds of each."""
 
 import contextlib
+import errno
 import os
 from typing import Final, Protocol
 
@@ -11,7 +12,7 @@ from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.devices.nic import Nic
 from vfio_host.devices.qat import Qat
 from vfio_host.dma_log import DmaLog
-from vfio_host.errors import ConfigurationInvalid
+from vfio_host.errors import CallRefused, ConfigurationInvalid
 from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
 from vfio_host.interface.gpu import LOCAL_GRANULE
 from vfio_host.interface.numbers import PAGE_SIZE
@@ -51,6 +52,8 @@ class PassthroughDevice:
         self.hardware: Final[Hardware] = hardware
         self.migration: Final = MigrationDriver(migratable, p2p=settings.p2p) if migratable is not None else None
         self.watcher: DoorbellWatcher | None = None
+        self._line: Final = settings.intx
+        self._masked, self._pending = False, False
         self._completion: int | None = None
         self._doorbell: int | None = None
 
@@ -93,6 +96,7 @@ class PassthroughDevice:
             self.migration.reset()
         else:
             self.hardware.reset()
+        self._masked, self._pending = False, False
 
     def close(self) -> None:
         """Let go of everything that whoever had the device open gave it; its log ends, which a reset leaves alone."""
@@ -124,7 +128,19 @@ class PassthroughDevice:
                 os.close(descriptor)
         self._completion = self._doorbell = None
 
+    def unmask(self) -> None:
+        """Let a line be raised again, at once where it is due. EINVAL for a device whose interrupts are messages."""
+        if not self._line:
+            raise CallRefused(errno.EINVAL, f"Device {self.name} has messages, and no line to unmask")
+        self._masked, due, self._pending = False, self._pending, False
+        if due:
+            self._raise_completion()
+
     def _raise_completion(self) -> None:
+        if self._masked:
+            self._pending = True
+            return
+        self._masked = self._line
         if self._completion is not None:
             with contextlib.suppress(OSError):  # a full counter: the event is raised already
                 os.eventfd_write(self._completion, 1)

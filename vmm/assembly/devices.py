@@ -47,6 +47,11 @@ class AssembledDevice:
         """Write a register, as the guest does."""
         self.device.write(offset, value)
 
+    def end_interrupt(self) -> None:
+        """Say that the interrupt was taken, as the guest's end of interrupt does; a message needs none."""
+        if self.specification.interrupt == "intx":
+            self.device.unmask()
+
     def ring_doorbell(self) -> None:
         """Ring the doorbell, which the host process waits for."""
         os.eventfd_write(self.doorbell, 1)
@@ -63,6 +68,7 @@ def host_configuration(specification: MachineSpecification, host_page_size: int 
                 mediated=device.mediated,
                 dma_log=device.device_dirty_tracking,
                 local_memory=device.local_memory if device.model == "gpu" else 0,
+                intx=device.interrupt == "intx",
                 p2p=device.p2p,
             )
             for device in specification.device

@@ -117,6 +117,7 @@ class Machine:
     def interrupt(self, index: int) -> None:
         """Deliver a device's completion interrupt."""
         self._guest.interrupt(index)
+        self.devices[index].end_interrupt()
 
     def report(self) -> GuestReport:
         """Return what the guest says of itself."""
@@ -280,6 +281,7 @@ class Machine:
             raise
         for index, assembled in enumerate(self.devices):
             self._guest.interrupt(index)
+            assembled.end_interrupt()  # a line that was raised as nobody listened is masked
             assembled.ring_doorbell()
         self.running = True
 

@@ -122,6 +122,8 @@ class DeviceSpecification(Table):
     enable_migration: Literal["auto", "on", "off"] = "auto"
     mediated: bool = False
     bypass_iommu: bool = False
+    interrupt: Literal["msi", "intx"] | None = None
+    """A message without the key, which machines are told of only where it says something: 0.1.0 does not know it."""
     p2p: bool = True
     """Its migration driver knows the P2P states; several devices migrate only if all of them do."""
     dma_rate: Rate = 50 << 20

@@ -15,6 +15,7 @@ from vfio_host.interface.calls import (
     Reset,
     SetDeviceState,
     SetEventfds,
+    UnmaskIntx,
     WriteData,
 )
 from vfio_host.interface.numbers import VFIO_CDEV, VFIO_GROUP, DeviceState, Feature, MigrationFlags
@@ -53,6 +54,10 @@ class VfioDevice:
     def set_eventfds(self, completion: int, doorbell: int) -> None:
         """Give the device its interrupt and its doorbell."""
         self.descriptor.call(SetEventfds(completion=0, doorbell=1), (completion, doorbell))
+
+    def unmask(self) -> None:
+        """Let the device's line be raised again; what is due comes at once."""
+        self.descriptor.call(UnmaskIntx())
 
     def read(self, offset: int) -> int:
         """Read a register."""

@@ -46,6 +46,7 @@ GPU: Device = {"model": "gpu", "local_memory": "1MiB", "dma_rate": "32MiB/s"}
 PLAIN: Device = {"model": "plain", "dma_rate": "32MiB/s"}
 TYPE1: Device = {**QAT, "backend": "type1", "enable_migration": "on"}
 MEDIATED: Device = {**QAT, "mediated": True, "enable_migration": "on"}
+LINE: Device = {**QAT, "interrupt": "intx"}
 NAME = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
 PAGE = 4096
 LOOKS = (CheckExtension, GetFeature, GetHwInfo, GetInfo, IoasIovaRanges, RegionRead)
@@ -141,7 +142,9 @@ def beginning(*devices: Device, viommu: str = "none") -> Iterator[Handover]:
             adopted.machine.memory.block.close()
 
 
-BACKENDS = [[QAT], [TYPE1], [NIC, QAT], [MEDIATED, QAT], [PLAIN], [TYPE1, {**NIC, "backend": "type1"}], [GPU, TYPE1]]
+BACKENDS = [
+    [QAT], [TYPE1], [NIC, QAT], [MEDIATED, QAT], [PLAIN], [TYPE1, {**NIC, "backend": "type1"}], [GPU, TYPE1], [LINE]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("viommu", ["none", "pt", "nopt"])
@@ -254,6 +257,22 @@ def test_a_machine_whose_addresses_the_host_keeps_is_taken_back_as_it_was() -> N
         handover.old.start()
         handover.old.world.run_for(100)
         assert old.report().errors == 0
+
+
+@pytest.mark.parametrize("backend", ["iommufd", "type1"])
+def test_a_line_that_was_raised_and_masked_meanwhile_is_raised_again(backend: str) -> None:
+    with beginning({**LINE, "backend": backend, "enable_migration": "on"}) as handover:
+        world, (device,) = handover.old.world, handover.old.host.devices
+        while device.due_ns == NEVER:
+            world.run_for(0.1)
+        state = handover.stand_still()
+        while device.due_ns < NEVER:  # until it has done all its work, and waits for a guest that does not listen
+            world.run_for(1)
+        handover.adopted.take_over(state)
+        done = handover.adopted.machine.report().jobs_done
+        handover.run(200)
+        report = handover.adopted.machine.report()
+        assert (report.errors, report.jobs_done > done + 100) == (0, True)
 
 
 def test_a_mapping_that_the_guest_had_made_and_not_told_of_is_made_before_it_runs() -> None:
