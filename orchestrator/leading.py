@@ -3,7 +3,7 @@
 ::
 
     alone      the store's lock is held: it leads from its start to its end
-    in turn    stands by -> leads -> its lease has ended -> stands by ...
+    in turn    stands by -> leads -> its lease has ended, or its key is gone -> stands by ...
 
 One that stands by serves, and answers every call by saying so.
 """

@@ -20,9 +20,11 @@ from orchestrator.leading import Leading
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.leadership import RENEW_SECONDS, Leadership, leader
 from orchestrator.store.etcd.rows import Keys
+from orchestrator.store.etcd.transaction import Transaction
 from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.etcd_process import Etcd, free_address, running_etcd
 from tests.orchestrator.fake_agents import FakeSite
+from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
 from vm_migration.errors import Refused, Unreachable
 from vm_migration.link.channel import open_channel
@@ -40,6 +42,12 @@ def key(etcd: Etcd) -> bytes:
 def candidate(etcd: Etcd, key: bytes, name: str) -> Iterator[Leadership]:
     with contextlib.closing(Leadership(etcd.place, key, name)) as made:
         yield made
+
+
+def take_away(client: EtcdClient, key: bytes) -> None:
+    transaction = Transaction(client)
+    transaction.delete(key)
+    assert transaction.commit()
 
 
 def test_one_leads_and_the_others_know_who(etcd: Etcd, key: bytes) -> None:
@@ -69,6 +77,41 @@ async def test_who_is_silent_loses_its_place_and_hears_of_it(etcd: Etcd, key: by
             await first.lost()
         assert not first.campaign()
         assert first.leader == "second"
+
+
+async def test_who_leads_stands_down_when_its_key_is_gone_though_its_lease_lives(etcd: Etcd, key: bytes) -> None:
+    with candidate(etcd, key, "first") as first, candidate(etcd, key, "second") as second:
+        assert first.campaign()
+        with contextlib.closing(EtcdClient(etcd.place)) as client:
+            take_away(client, key)
+        assert second.campaign()
+        async with asyncio.timeout(DEADLINE):
+            await first.lost()
+        await first.resigned()
+        assert second.renewed()
+
+
+def test_nobody_leads_by_a_lease_that_it_does_not_keep_alive(
+    etcd: Etcd, key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, held_back = EtcdClient.commit, list[api.TxnRequest]()
+
+    def late(client: EtcdClient, request: api.TxnRequest) -> api.TxnResponse:
+        """Let the first write arrive only with the second, which then finds the key there."""
+        held_back.append(request)
+        if len(held_back) == 1:
+            raise Refused("store-unusable", "no answer came in time", "")
+        return [commit(client, one) for one in held_back][-1]
+
+    with candidate(etcd, key, "first") as first:
+        monkeypatch.setattr(EtcdClient, "commit", late)
+        monkeypatch.setattr("orchestrator.store.etcd.leadership.LEASE_SECONDS", 60)  # longer than any busy moment
+        with pytest.raises(Refused):
+            first.campaign()
+        assert not first.campaign()
+        monkeypatch.undo()
+        assert not first.campaign()
+        assert not first.renewed()
 
 
 def test_a_life_before_is_another_s(etcd: Etcd, key: bytes) -> None:

@@ -3,7 +3,7 @@
 ::
 
     stands by   looks every LOOK_SECONDS whether the key is there; where it is not, writes it under a lease of its own
-    leads       keeps the lease alive every RENEW_SECONDS, until etcd says that it has ended
+    leads       keeps the lease alive every RENEW_SECONDS, until etcd says that it has ended, or the key is not ours
     is gone     the lease ends after LEASE_SECONDS, the key with it; one that leaves ends its lease itself
 
 A leader that cannot reach etcd does not know whether it leads, and goes on: another that leads meanwhile takes its
@@ -22,6 +22,7 @@ import msgspec
 
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.transaction import Transaction
+from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace
 from vm_migration.errors import Refused
 from vm_migration.telemetry import logs
@@ -50,7 +51,11 @@ def leader(client: EtcdClient, key: bytes) -> str:
         Refused: etcd cannot be used.
     """
     found = Transaction(client).get(key)
-    return "" if found is None else msgspec.json.decode(found, type=Holder).name
+    return "" if found is None else _holder(found).name
+
+
+def _holder(value: bytes) -> Holder:
+    return msgspec.json.decode(value, type=Holder)
 
 
 class Leadership:
@@ -91,7 +96,7 @@ class Leadership:
             await asyncio.sleep(LOOK_SECONDS)  # a key's end is told to watches only, which would need looking after too
 
     async def lost(self) -> None:
-        """Keep the lease alive until it has ended."""
+        """Keep the lease alive until it has ended, or the key is gone or another's."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)  # a lease ends by the clock
             try:
@@ -101,7 +106,7 @@ class Leadership:
             else:
                 self._note(None)
                 if not leads:
-                    _log.warning("leads no more: its lease has ended")
+                    _log.warning("leads no more: its lease has ended, or its key was taken away")
                     return
 
     async def resigned(self) -> None:
@@ -115,23 +120,23 @@ class Leadership:
         Raises:
             Refused: etcd cannot be used.
         """
-        transaction = Transaction(self._client)
-        found = transaction.get(self._key)
-        holder = None if found is None else msgspec.json.decode(found, type=Holder)
-        self.leader = holder.name if holder is not None else ""
-        if holder is not None:
-            return holder == self._me
+        found = self._found()
+        self.leader = "" if found is None else _holder(found.value).name
+        if found is not None:
+            return self._is_mine(found)
         self._lease = self._client.grant(LEASE_SECONDS)
+        transaction = Transaction(self._client)
+        transaction.require(self._key, 0)
         transaction.put(self._key, msgspec.json.encode(self._me), lease=self._lease)
         return transaction.commit() > 0
 
     def renewed(self) -> bool:
-        """Keep the lease alive; say whether it was.
+        """Keep the lease alive; say whether it was, and the key hangs on it: a lease outlives a key that is deleted.
 
         Raises:
             Refused: etcd cannot be used.
         """
-        return self._client.keep_alive(self._lease)
+        return self._client.keep_alive(self._lease) and (found := self._found()) is not None and self._is_mine(found)
 
     def resign(self) -> None:
         """End the lease.
@@ -142,6 +147,14 @@ class Leadership:
         lease, self._lease = self._lease, 0
         if lease:
             self._client.revoke(lease)
+
+    def _found(self) -> api.KeyValue | None:
+        found = self._client.range(api.RangeRequest(key=self._key)).kvs
+        return found[0] if found else None
+
+    def _is_mine(self, found: api.KeyValue) -> bool:
+        """Say whether it is our key under the lease that we keep alive; a write thought lost may come under another."""
+        return _holder(found.value) == self._me and found.lease == self._lease
 
     def _note(self, error: Refused | None) -> None:
         """Log when etcd begins to rest, and when it is back: it is asked several times a second."""
