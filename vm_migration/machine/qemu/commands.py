@@ -81,9 +81,10 @@ class QemuCommands:
             await self._cont()
 
     async def guard(self, tell: Callable[[str], None]) -> None:
-        """Stop a guest that was set going although it was given away, for ever: QEMU obeys others than its shim too.
+        """Stop a guest that was set going although it was given away, or is still to come, for ever.
 
-        `tell` hears of each time; nothing is in the way of whoever gives QEMU a monitor of his own.
+        QEMU obeys others than its shim too. `tell` hears of each time; nothing is in the way of whoever gives QEMU a
+        monitor of his own.
         """
         while True:
             await self._monitor.resumed.wait()
@@ -92,7 +93,9 @@ class QemuCommands:
                 if self._monitor.runs and self._fence.released >= self._granted:
                     with suppress(MachineGone):  # it ends, or the next question finds what it does
                         await self._monitor.session.tell("stop")
-                    tell(f"Guest ran although it was released at epoch {self._fence.released}; it was stopped again")
+                    released = f"although it was released at epoch {self._fence.released}"
+                    why = "before it was told to" if self._incoming else released
+                    tell(f"Guest ran {why}; it was stopped again")
 
     @property
     def instance(self) -> str:
@@ -171,9 +174,9 @@ class QemuCommands:
         return Done(), ()
 
     async def _stop(self, *, for_attempt: bool) -> AnyReply:
-        self._require(not self._incoming, "An incoming machine has nothing to pause")
         monitor = self._monitor
         ran = not stands_still(await monitor.status())
+        self._require(ran or not self._incoming, "An incoming machine has nothing to pause")
         if ran:
             await monitor.session.tell("stop")
             self._require(stands_still(await monitor.status()), "QEMU goes on after `stop`")
@@ -187,7 +190,7 @@ class QemuCommands:
 
     async def _run(self, epoch: int) -> AnyReply:
         self._fence.require_run(epoch)
-        await self._require_whole()
+        await self._require_whole(granted=self._granted >= epoch)
         self._granted = max(self._granted, epoch)
         self._keep(self._fence)  # before the stream is called off: QEMU runs a guest again by itself then
         await self._call_off()
@@ -232,12 +235,17 @@ class QemuCommands:
         await self._streams.cancel()
         await ended(self._monitor, _STREAM_END)
 
-    async def _require_whole(self) -> None:
-        """Check that an incoming machine has all of its state: its stream completed, and it waits to be run."""
+    async def _require_whole(self, *, granted: bool = False) -> None:
+        """Check that an incoming machine has all of its state: its stream completed, and it waits to be run.
+
+        `granted`: it was told to run before, which was durable before its `cont`; whether that came to anything nobody
+        has heard, so that it may run by now.
+        """
         if not self._incoming:
             return
         status, migration = await self._monitor.status(), await self._monitor.migration()
-        whole = migration.status == COMPLETED and status.status not in (INCOMING, "prelaunch") and stands_still(status)
+        waits = granted or stands_still(status)
+        whole = migration.status == COMPLETED and status.status not in (INCOMING, "prelaunch") and waits
         text = "An incoming machine comes to life on a whole state only"
         self._require(whole, f"{text}: its stream is {migration.status}, and it is {status.status}")
 
@@ -262,7 +270,8 @@ class QemuCommands:
 
     async def _describe(self) -> AnyReply:
         status, migration = await self._asked()
-        run_state = "incoming" if self._incoming else "paused" if stands_still(status) else "running"
+        waiting = "incoming" if self._incoming else "paused"
+        run_state = waiting if stands_still(status) else "running"  # first of all: what it does, whatever it is to do
         found = await parts(self._monitor.session)
         return self._portrait.describe((status, migration, found), self._fence, run_state, self._monitor.pause)
 

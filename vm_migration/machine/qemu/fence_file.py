@@ -13,6 +13,7 @@ import msgspec
 from vmm.process.fence import Fence
 
 FENCE_FILE: Final = "fence.json"
+_NEVER: Final = -1
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -24,7 +25,12 @@ class Kept(msgspec.Struct, frozen=True):
     pause: int = 0
     incoming: bool = False
     granted: int = 0
-    """The highest epoch at which it was told to run."""
+    """The highest epoch at which it was told to run; below every epoch of a machine that waits to be told."""
+
+    @classmethod
+    def waiting(cls) -> "Kept":
+        """Return what is kept of a machine that waits for a stream: it was never told to run."""
+        return cls(incoming=True, granted=_NEVER)
 
     @property
     def fence(self) -> Fence:

@@ -72,7 +72,7 @@ def _order(arguments: argparse.Namespace) -> Order:
 
 async def _run(order: Order, again: Instance | None, *, hold: bool) -> None:
     file = FenceFile(order.folder)
-    kept = Kept(incoming=order.incoming) if again is None else _kept_by_another(file)
+    kept = _kept_by_another(file) if again is not None else Kept.waiting() if order.incoming else Kept()
     async with _qemu(order, again, kept) as (process, monitor):
         commands = await _commands(order, process, monitor, kept, "" if again is None else again.token)
         if again is None:
