@@ -1,19 +1,21 @@
 """The doors of a site's orchestrators: one of them leads, and is asked; where it does not answer, the next is.
 
-One that stands by says so. While a new one takes over, nobody leads for seconds: with several doors, all are tried for
-that long. With one, whoever asks hears at once that it does not answer. Every call may be made twice.
+One that stands by says so, and one that cannot use the store may lead no more: another may reach it. While a new one
+takes over, nobody leads for seconds: with several doors, all are tried for that long. With one, whoever asks hears at
+once that it does not answer. Every call may be made twice.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from orchestrator.driven_row import stopped
+from orchestrator.store.store import STORE_UNUSABLE
 from vm_migration.api.v1.orchestrator_pb2_grpc import OrchestratorStub
-from vm_migration.errors import MigrationError, Unreachable
+from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.link.call import call
 
 if TYPE_CHECKING:
@@ -57,22 +59,23 @@ class Doors:
         """Make a call, and return its answer; `deadline` is of each try, in seconds.
 
         Raises:
-            MigrationError: What the orchestrator raised; Unreachable where none answered that leads.
+            MigrationError: What the orchestrator raised; where none answered that leads, Unreachable, or that the store
+                cannot be used.
         """
         loop = asyncio.get_running_loop()
         until, failures = loop.time() + TAKEOVER_SECONDS, 0
-        said: dict[str, Unreachable] = {}
+        said: dict[str, Refused] = {}
         while True:
             peer = self.peer
             try:
                 return await self._while_it_lives(call(method(self.stub), request, peer=peer, deadline=deadline))
-            except Unreachable as error:
+            except Refused as error:
                 if not self.turn_from(error) or self.alone:
                     raise
                 said[peer] = error
             failures += 1
             if len(said) == len(self._addresses) and loop.time() >= until:
-                raise _nobody_leads(said.values())
+                raise _nobody_leads(tuple(said.values()))
             if failures % len(self._addresses) == 0:
                 await asyncio.sleep(_AROUND_SECONDS)  # who leads next is known to none of them
 
@@ -109,7 +112,8 @@ class Doors:
 
     def turn_from(self, error: MigrationError) -> bool:
         """Turn to the next door where this one leads nowhere; what an orchestrator says of its hosts is an answer."""
-        closed = error.code == STANDING_BY or self.peer in error.message
+        silent = isinstance(error, Unreachable) and self.peer in error.message
+        closed = silent or error.code in {STANDING_BY, STORE_UNUSABLE}
         if closed:
             self._at = (self._at + 1) % len(self._addresses)
         return closed
@@ -126,7 +130,11 @@ def _health_check(
     )
 
 
-def _nobody_leads(said: Iterable[Unreachable]) -> Unreachable:
+def _nobody_leads(said: Sequence[Refused]) -> Refused:
+    """Return the error for what each said; a store that cannot be used is why nobody leads."""
+    for error in said:
+        if error.code == STORE_UNUSABLE:
+            return error
     texts = "; ".join(error.message for error in said)
     hint = "Look at their logs, and at the site's etcd: viaduct doctor"
     return Unreachable("nobody-leads", f"None of the site's orchestrators leads: {texts}", hint)

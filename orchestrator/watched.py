@@ -8,7 +8,8 @@ import grpc.aio
 
 from orchestrator.doors import Doors
 from orchestrator.driven_row import pause
-from vm_migration.errors import Unreachable
+from orchestrator.store.store import STORE_UNUSABLE
+from vm_migration.errors import Refused, Unreachable
 from vm_migration.link.call import stream
 
 if TYPE_CHECKING:
@@ -39,12 +40,22 @@ async def watched(
             async for record in stream(method(doors.stub), request, peer=doors.peer, silence=silence):
                 heard, failures = loop.time(), 0
                 yield record
-        except Unreachable as error:
+        except Refused as error:
+            unheard = _unheard(error)
+            if unheard is None:
+                raise
             doors.turn_from(error)
             if loop.time() - heard > PATIENCE_SECONDS:
-                raise
-            yield error
+                raise unheard from None
+            yield unheard
             await pause(failures)
             failures += 1
         else:
             return
+
+
+def _unheard(error: Refused) -> Unreachable | None:
+    """Return why nobody could be heard; who cannot use the store has nothing to tell either."""
+    if error.code == STORE_UNUSABLE:
+        return Unreachable(error.code, error.message, error.hint)
+    return error if isinstance(error, Unreachable) else None

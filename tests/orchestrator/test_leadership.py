@@ -17,10 +17,12 @@ from orchestrator.client import PEER, RemoteDesk
 from orchestrator.doors import STANDING_BY, Doors
 from orchestrator.driving import driving
 from orchestrator.leading import Leading
+from orchestrator.service import AttemptQueue
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.leadership import RENEW_SECONDS, Leadership, leader
 from orchestrator.store.etcd.rows import Keys
 from orchestrator.store.etcd.transaction import Transaction
+from orchestrator.store.store import STORE_UNUSABLE
 from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.etcd_process import Etcd, free_address, running_etcd
 from tests.orchestrator.fake_agents import FakeSite
@@ -100,7 +102,7 @@ def test_nobody_leads_by_a_lease_that_it_does_not_keep_alive(
         """Let the first write arrive only with the second, which then finds the key there."""
         held_back.append(request)
         if len(held_back) == 1:
-            raise Refused("store-unusable", "no answer came in time", "")
+            raise Refused(STORE_UNUSABLE, "no answer came in time", "")
         return [commit(client, one) for one in held_back][-1]
 
     with candidate(etcd, key, "first") as first:
@@ -184,6 +186,40 @@ async def test_what_an_orchestrator_says_of_its_hosts_is_its_answer(site: FakeSi
         await desk.submit(Order("guest", "host-b"))
     assert refusal.value.code != STANDING_BY
     assert doors.peer == found
+
+
+class CutOff(Leading):
+    """What leads still, as far as it knows, and cannot reach the store."""
+
+    @property
+    def queue(self) -> AttemptQueue:
+        raise Refused(STORE_UNUSABLE, "The store rests", "Wait")
+
+
+async def test_a_leader_that_is_cut_off_from_the_store_is_passed_for_the_one_that_leads_now(
+    site: FakeSite, around: Surroundings
+) -> None:
+    site.world.add("guest", "host-a")
+    async with (
+        driving(replace(around, driver="orchestrator")) as at_work,
+        served(CutOff(), around) as cut_off,
+        served(Leading(at_work), around) as leads,
+    ):
+        attempt = await RemoteDesk(doors_of(cut_off, leads)).submit(Order("guest", "host-b"))
+        seen = [one async for one in RemoteDesk(doors_of(cut_off, leads)).watch(attempt)]
+    assert "The store rests" in seen[0].reason
+    assert seen[-1].outcome == Outcome.COMPLETED
+
+
+async def test_where_one_cannot_reach_the_store_and_no_other_leads_the_store_is_what_is_told(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.doors.TAKEOVER_SECONDS", 0.2)
+    async with served(CutOff(), around) as cut_off, served(Leading(), around) as standing_by:
+        for doors in (doors_of(cut_off, standing_by), doors_of(standing_by, cut_off), doors_of(cut_off)):
+            with pytest.raises(Refused, match="The store rests") as refusal:
+                await RemoteDesk(doors).attempts(everything=False)
+            assert refusal.value.code == STORE_UNUSABLE
 
 
 async def test_who_alone_is_asked_and_stands_by_says_so_at_once(around: Surroundings) -> None:
