@@ -2,6 +2,7 @@
 
 An attempt begins with its share, and those that share a link with it are tuned down at the same time; when one ends the
 others are tuned up. A source that cannot be told keeps what it has, and is told again with the next change, or look.
+It is told one thing at a time: of two calls that are on their way the later one might arrive first.
 What somebody tuned an attempt to stands in its row, and is what it wants from then on, whoever drives it.
 """
 
@@ -34,13 +35,18 @@ class Tuning:
 class LinkShares:
     """The shares of what one process drives."""
 
-    def __init__(self, agents: Agents, budgets: Mapping[str, int]) -> None:
-        """Share these budgets, in bytes a second; without any, nothing is bounded here."""
+    def __init__(self, agents: Agents, budgets: Mapping[str, int], look: Callable[[], None]) -> None:
+        """Share these budgets, in bytes a second; without any, nothing is bounded here.
+
+        Call `look` when a source has been told, so that `due` is asked what changed meanwhile.
+        """
         self._agents = agents
         self._budgets = budgets
+        self._look = look
         self._running: dict[str, Flow] = {}
         self._tuned: dict[str, int] = {}
         self._told: dict[str, int] = {}
+        self._telling: set[str] = set()
 
     def terms(self, attempt: Attempt) -> MigrationPolicy:
         """Return the policy with which an attempt begins now."""
@@ -64,7 +70,10 @@ class LinkShares:
         return share[flow.attempt]
 
     def due(self, running: Iterable[Attempt], waits: Callable[[Attempt], bool] = lambda _: False) -> list[Tuning]:
-        """Note what runs, and return what is to be tuned; one that is prepared and `waits` takes no share yet."""
+        """Note what runs, and return what is to be told now; one that is prepared and `waits` takes no share yet.
+
+        Each is to be given to `tell`; until that has returned, nothing is due of its attempt.
+        """
         known = {one.attempt: one for one in running}
         self._tuned = {
             name: most for name, most in self._tuned.items() if name in known and known[name].asked.bandwidth != most
@@ -75,14 +84,17 @@ class LinkShares:
         active = {name: one for name, one in known.items() if not waits(one)}
         self._running = {name: self._flow(one) for name, one in active.items()}
         given = shares(self._running.values(), self._budgets)
-        return [
+        due = [
             Tuning(one, given[name])
             for name, one in active.items()
-            if one.epoch
+            if name not in self._telling
+            and one.epoch
             and not one.ended
             and one.phase not in PAST_RETURN
             and given[name] != self._has(one, given[name])
         ]
+        self._telling.update(one.attempt.attempt for one in due)
+        return due
 
     async def tell(self, tuning: Tuning) -> None:
         """Tune an attempt at its source; where that fails, it is due again."""
@@ -94,6 +106,10 @@ class LinkShares:
         except MigrationError as error:
             self._told.pop(attempt.attempt, None)
             _log.warning("bandwidth was not tuned", attempt=attempt.attempt, code=error.code, reason=error.message)
+        else:
+            self._look()
+        finally:
+            self._telling.discard(attempt.attempt)
 
     def _flow(self, attempt: Attempt) -> Flow:
         most = self._tuned.get(attempt.attempt, attempt.bandwidth_wanted)

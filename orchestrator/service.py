@@ -70,7 +70,7 @@ class AttemptQueue:
         self._served: dict[str, float] = {}
         self._changes = News()
         self._ends = News()
-        self._links = LinkShares(around.agents, around.bandwidth)
+        self._links = LinkShares(around.agents, around.bandwidth, self.look_again)
         self._senders = Senders(self.look_again)
         self._around = replace(
             around,

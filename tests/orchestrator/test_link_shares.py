@@ -29,6 +29,10 @@ async def site() -> AsyncIterator[FakeSite]:
         yield running
 
 
+def nobody_looks() -> None:
+    raise AssertionError("Nothing was told")
+
+
 async def until(queue: AttemptQueue, attempt: Attempt, phase: Phase) -> None:
     async for row in queue.watch(attempt.attempt):
         if row.phase == phase:
@@ -66,7 +70,7 @@ async def test_who_begins_gets_a_share_and_who_ends_leaves_one(site: FakeSite, a
 
 
 async def test_without_a_budget_nobody_is_tuned(site: FakeSite, around: Surroundings) -> None:
-    shares = LinkShares(around.agents, {})
+    shares = LinkShares(around.agents, {}, nobody_looks)
     one = replace(waiting(1, "host-a", "host-b"), epoch=2)
     assert (shares.terms(one), shares.due([one]), shares.within(one, 77)) == (one.policy, [], 77)
     assert shares.within(one, UNLIMITED) == UNLIMITED
@@ -74,7 +78,8 @@ async def test_without_a_budget_nobody_is_tuned(site: FakeSite, around: Surround
 
 
 async def test_a_source_that_cannot_be_told_is_due_again(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = LinkShares(around.agents, {"host-a": 100})
+    looks: list[None] = []
+    shares = LinkShares(around.agents, {"host-a": 100}, lambda: looks.append(None))
     one = replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY)
     (tuning,) = shares.due([one])
     assert tuning == Tuning(one, 100)
@@ -85,13 +90,40 @@ async def test_a_source_that_cannot_be_told_is_due_again(around: Surroundings, m
     with monkeypatch.context() as patched:
         patched.setattr(around.agents, "tune", silent)
         await shares.tell(tuning)
+    assert looks == []  # which would ask it again at once, and again
     assert shares.due([one]) == [tuning]
     past = replace(one, phase=Phase.RELEASING)
     assert shares.due([past]) == []
 
 
+async def test_a_source_is_told_of_a_change_only_when_it_has_answered_to_the_last(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, go, arrived = asyncio.Event(), asyncio.Event(), list[int]()
+    shares = LinkShares(around.agents, {"host-a": 100}, looks.set)
+    one = replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY)
+    two = replace(waiting(2, "host-a", "host-c"), phase=Phase.PREPARING)
+
+    async def slow(host: str, request: source_pb2.TuneRequest) -> None:
+        await go.wait()
+        arrived.append(request.max_bandwidth_bytes_per_s)
+
+    monkeypatch.setattr(around.agents, "tune", slow)
+    (first,) = shares.due([one])
+    telling = asyncio.create_task(shares.tell(first))
+    assert shares.due([one, two]) == []  # it might overtake what is on its way
+    assert not looks.is_set()
+    go.set()
+    await telling
+    assert looks.is_set()
+    (second,) = shares.due([one, two])
+    await shares.tell(second)
+    assert arrived == [100, 50]
+    assert shares.due([one, two]) == []
+
+
 async def test_a_limit_that_was_tuned_is_taken_away_again(around: Surroundings) -> None:
-    shares = LinkShares(around.agents, {"host-z": 100})
+    shares = LinkShares(around.agents, {"host-z": 100}, nobody_looks)
     bounded = MigrationPolicy(max_bandwidth_bytes_per_s=10)
     one = replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY, policy=bounded)
     assert shares.terms(one).max_bandwidth_bytes_per_s == 10
@@ -102,7 +134,7 @@ async def test_a_limit_that_was_tuned_is_taken_away_again(around: Surroundings) 
 
 
 async def test_what_another_process_tuned_without_a_word_is_left_alone(around: Surroundings) -> None:
-    shares = LinkShares(around.agents, {"host-z": 100})
+    shares = LinkShares(around.agents, {"host-z": 100}, nobody_looks)
     report = source_pb2.AttemptReport(max_bandwidth_bytes_per_s=7)
     assert shares.due([replace(waiting(1, "host-a", "host-b"), epoch=2, phase=Phase.PRE_COPY, report=report)]) == []
 
