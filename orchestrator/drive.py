@@ -36,7 +36,7 @@ from orchestrator.driven_row import CancelAsked, DrivenRow, pause, stopped
 from orchestrator.journals import PROOFS, end_in_journals
 from orchestrator.policy import require_transport
 from orchestrator.preflight import ask, with_findings
-from orchestrator.retrying import DRIVER_GONE, may_retry, settled_destination, successor
+from orchestrator.retrying import DRIVER_GONE, may_retry, settled_destination, successor, wait_left
 from orchestrator.store.store import TAKEN_OVER, Ownership
 from orchestrator.surroundings import Surroundings
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
@@ -143,7 +143,7 @@ class Drive:
     async def _wait_to_retry(self) -> None:
         """Wait until a retry may begin, and choose where it goes."""
         retry = self.attempt.retry
-        if (seconds := retry.not_before - self._around.clock()) > 0:
+        if seconds := wait_left(retry.not_before, self._around.clock()):
             await self._row.unless_cancelled(asyncio.sleep(seconds))
         if retry.choose:
             with contextlib.suppress(MigrationError):  # preflight asks again, and says it

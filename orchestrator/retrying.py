@@ -24,6 +24,8 @@ from vm_migration.api.v1.types_pb2 import MachineStatus
 MOST_RETRIES: Final = 10
 FIRST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
+CLOCKS_APART: Final = 60.0
+"""How far apart the clocks of two orchestrators may be for a wait to be as long as it was meant, give or take that."""
 _PREPARE_ALLOWANCE: Final = 60.0
 DRIVER_GONE: Final = "driver-gone"
 PASSING: Final = frozenset(
@@ -103,6 +105,12 @@ def wait_seconds(tries: int, fraction: float) -> float:
     """Return how long to wait after so many earlier tries."""
     longest = min(FIRST_WAIT * 2.0**tries, LONGEST_WAIT)
     return longest * (0.5 + fraction / 2)
+
+
+def wait_left(not_before: float, now: float) -> float:
+    """Return how many seconds of a wait are left; one that ends far later than any was given by a clock that is off."""
+    left = not_before - now
+    return left if 0.0 < left <= LONGEST_WAIT + CLOCKS_APART else 0.0
 
 
 async def settled_destination(around: Surroundings, attempt: Attempt) -> Attempt:

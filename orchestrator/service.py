@@ -27,7 +27,7 @@ from orchestrator.link_shares import LinkShares
 from orchestrator.looking import changes
 from orchestrator.news import News
 from orchestrator.queueing import Slots, may_start, waits_for
-from orchestrator.retrying import settled_destination
+from orchestrator.retrying import settled_destination, wait_left
 from orchestrator.sending import DONE_SENDING, Senders
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
@@ -230,7 +230,7 @@ class AttemptQueue:
 
     def _enqueue(self, attempt: Attempt) -> None:
         self._waiting[attempt.attempt] = attempt
-        if attempt.retry.choose or attempt.retry.not_before > self._around.clock():
+        if attempt.retry.choose or wait_left(attempt.retry.not_before, self._around.clock()):
             task = self._group.create_task(self._back_off(attempt), name=f"back-off of {attempt.attempt}")
             self._backing_off[attempt.attempt] = task
         self._wake.set()
@@ -238,7 +238,7 @@ class AttemptQueue:
     async def _back_off(self, attempt: Attempt) -> None:
         """Let a retry wait, and choose its destination, before it waits for its turn there."""
         try:
-            await asyncio.sleep(max(0.0, attempt.retry.not_before - self._around.clock()))
+            await asyncio.sleep(wait_left(attempt.retry.not_before, self._around.clock()))
             chosen = await settled_destination(self._around, attempt)
             row = await asyncio.to_thread(self._around.store.save, chosen, self._around.clock())
         except MigrationError as error:  # its preflight asks again, and says it

@@ -199,7 +199,7 @@ class KeptEvacuations:
 
 def driven(plan: Evacuation | Head, now: float) -> bool:
     """Say whether somebody drives an evacuation at this moment."""
-    return bool(plan.driver) and now - plan.heartbeat < CLAIM_SECONDS
+    return bool(plan.driver) and abs(now - plan.heartbeat) < CLAIM_SECONDS
 
 
 def _key(evacuation: str) -> str:

@@ -20,7 +20,7 @@ from typing import Final
 from orchestrator.attempt import EXIT_CODES, Asked, Attempt, Fault, Outcome
 from orchestrator.policy import MigrationPolicy
 from orchestrator.queueing import Slots
-from orchestrator.retrying import may_pass, never_started, wait_seconds
+from orchestrator.retrying import may_pass, never_started, wait_left, wait_seconds
 
 MARK: Final = "ev-"
 """Begins the identifier of every evacuation, and of no attempt."""
@@ -154,7 +154,7 @@ def startable(plan: Evacuation, now: float) -> tuple[Move, ...]:
     if plan.cancel_requested or plan.ended:
         return ()
     free = plan.parallel + ahead_of(plan) - sum(bool(one.current) for one in plan.moves)
-    ready = [one for one in plan.moves if one.waiting and one.not_before <= now]
+    ready = [one for one in plan.moves if one.waiting and not wait_left(one.not_before, now)]
     return tuple(ready[: max(0, free)])
 
 

@@ -1,9 +1,9 @@
 """Who may drive an attempt: a pure decision over its row.
 
 A driver claims a row with the attempt's next term and renews a heartbeat; another may take over once the heartbeat is
-older than CLAIM_SECONDS, and a daemon that no other drives beside takes what a daemon left at once. That is
-only about who works: two drivers that both believe in their claim harm nothing, because agents refuse the lower term
-(handover.md, Numbers).
+further than CLAIM_SECONDS from its own clock, to either side, and a daemon that no other drives beside takes what a
+daemon left at once. That is only about who works: two drivers that both believe in their claim harm nothing, because
+agents refuse the lower term (handover.md, Numbers).
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Signed(Protocol):
 
 def is_held(attempt: Signed, now: float) -> bool:
     """Say whether somebody drives the attempt at this moment."""
-    return bool(attempt.driver) and now - attempt.heartbeat < CLAIM_SECONDS
+    return bool(attempt.driver) and abs(now - attempt.heartbeat) < CLAIM_SECONDS
 
 
 def is_daemon(driver: str) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.attempt import ENDS, Phase, may_follow
 from orchestrator.store import schema
-from orchestrator.store.claim import CLAIM_SECONDS, claimed
+from orchestrator.store.claim import CLAIM_SECONDS, claimed, is_held
 from orchestrator.store.exclusive import only_daemon
 from orchestrator.store.sqlite import SqliteStore
 from tests.orchestrator.stores import new
@@ -73,15 +73,22 @@ def test_phases_never_go_back_and_ends_are_final(before: Phase, middle: Phase, a
 
 
 @settings(max_examples=100)
-@given(age=st.floats(0, 100), driver=st.sampled_from(["", "cli-1", "cli-2", "orchestrator-b-7000"]), sole=st.booleans())
+@given(
+    age=st.floats(-100, 100), driver=st.sampled_from(["", "cli-1", "cli-2", "orchestrator-b-7000"]), sole=st.booleans()
+)
 def test_a_claim_is_granted_exactly_when_nobody_else_is_alive(age: float, driver: str, *, sole: bool) -> None:
     row = new(driver=driver, heartbeat=100.0 if driver else 0.0)
     own = sole and driver in {"cli-1", "orchestrator-b-7000"}
-    if driver and age < CLAIM_SECONDS and not own:
+    if driver and abs(age) < CLAIM_SECONDS and not own:
         with pytest.raises(Refused):
             claimed(row, "cli-1", 100.0 + age, sole=sole)
     else:
         assert claimed(row, "cli-1", 100.0 + age, sole=sole).term == (2 if driver else 1)
+
+
+def test_a_claim_that_was_signed_by_a_clock_a_day_ahead_keeps_nobody_waiting_for_that_day() -> None:
+    assert not is_held(new(driver="cli-2", heartbeat=100.0 + 86_400.0), 100.0)
+    assert is_held(new(driver="cli-2", heartbeat=100.0 + CLAIM_SECONDS / 2), 100.0)
 
 
 def test_a_store_has_one_daemon_at_a_time(path: Path) -> None:

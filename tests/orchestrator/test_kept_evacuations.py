@@ -82,6 +82,7 @@ def test_who_drives_one_writes_it_until_somebody_else_does(kept: KeptEvacuations
         kept.claim("ev-1", "orchestrator", 12.0, sole=True)
     taken = kept.claim("ev-1", "orchestrator", 40.0)
     assert (taken.driver, driven(taken, 41.0), driven(taken, 60.0)) == ("orchestrator", True, False)
+    assert not driven(replace(taken, heartbeat=86_400.0), 41.0)  # by a clock that is a day ahead
     with pytest.raises(Stale, match="driven by orchestrator"):
         kept.drive("ev-1", "cli-1", 42.0, lambda plan: replace(plan, ended=True))
     assert kept.claim("ev-1", "orchestrator-2", 42.0, sole=True).driver == "orchestrator-2"  # the leader's word

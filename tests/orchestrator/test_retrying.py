@@ -20,7 +20,7 @@ from orchestrator.destination import in_turn
 from orchestrator.host_standing import HostStanding
 from orchestrator.policy import MigrationPolicy
 from orchestrator.result import migration_document
-from orchestrator.retrying import LONGEST_WAIT, may_retry, successor, wait_seconds
+from orchestrator.retrying import CLOCKS_APART, LONGEST_WAIT, may_retry, successor, wait_left, wait_seconds
 from orchestrator.store import schema
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.suitability import Needs
@@ -173,6 +173,17 @@ def test_waits_grow_and_are_bounded(tries: int, fraction: float) -> None:
     wait = wait_seconds(tries, fraction)
     assert 0 < wait <= LONGEST_WAIT
     assert wait_seconds(tries, 1.0) >= wait >= wait_seconds(tries, 1.0) / 2
+
+
+@given(tries=st.integers(0, 10), fraction=st.floats(0, 1), gone=st.floats(0, 120), ahead=st.floats(0, 1e6))
+def test_no_wait_is_much_longer_than_the_longest_whoever_s_clock_it_was_given_by(
+    tries: int, fraction: float, gone: float, ahead: float
+) -> None:
+    wait = wait_seconds(tries, fraction)
+    left = wait_left(1000.0 + wait, 1000.0 + gone)
+    assert left == pytest.approx(max(0.0, wait - gone), abs=1e-6)
+    assert 0.0 <= wait_left(1000.0 + ahead + wait, 1000.0) <= LONGEST_WAIT + CLOCKS_APART
+    assert wait_left(1000.0 + 86_400.0, 1000.0) == 0.0
 
 
 @given(st.lists(st.sampled_from(["host-b", "host-c", "host-d"]), max_size=6))
