@@ -28,6 +28,11 @@ class Survey:
         """The machines that a host owns: neither arriving there nor gone from there."""
         return tuple(one for one in self.machines if one.state not in _NOT_HERE)
 
+    @property
+    def lost(self) -> frozenset[str]:
+        """The UUIDs of the machines of which a host says that nobody has them whole."""
+        return frozenset(one.machine for one in self.machines if one.state == "LOST")
+
 
 async def survey(agents: Agents) -> Survey:
     """Ask every host for its machines, many at a time.

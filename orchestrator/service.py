@@ -26,6 +26,7 @@ from orchestrator.learning import Listing, find, listing
 from orchestrator.link_shares import LinkShares
 from orchestrator.looking import changes
 from orchestrator.news import News
+from orchestrator.pruning import Pruning
 from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination, wait_left
 from orchestrator.sending import DONE_SENDING, Senders
@@ -38,7 +39,6 @@ from vm_migration.errors import MigrationError, Refused
 from vm_migration.telemetry import logs
 
 QUEUE_LIMIT: Final = 1000
-KEEP_SECONDS: Final = 30 * 86_400.0
 ASK_AGAIN_SECONDS: Final = 5.0
 ASK_AGAIN_LONGEST: Final = 300.0
 ASK_AGAIN_PATIENCE: Final = 5.0
@@ -68,6 +68,7 @@ class AttemptQueue:
         self._adopts = adopts
         self._slots = SlotBook(Slots()) if slots is None else slots
         self._served: dict[str, float] = {}
+        self._pruning = Pruning(around.store.prune)
         self._changes = News()
         self._ends = News()
         self._links = LinkShares(around.agents, around.bandwidth, self.look_again)
@@ -307,7 +308,7 @@ class AttemptQueue:
         if not self._adopts:
             return
         await self._take_over(row for row in rows if self._is_left(row, now))
-        await asyncio.to_thread(store.prune, now - KEEP_SECONDS)
+        await self._pruning.at(now)
 
     def _is_left(self, row: OpenRow, now: float) -> bool:
         """Say whether nobody drives a row; one that was left unresolved is, until it is time to ask again."""

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Outcome, fault_of
 from orchestrator.evacuation.kept import Change, KeptEvacuations
-from orchestrator.evacuation.order import machines_on
+from orchestrator.evacuation.order import told_by
 from orchestrator.evacuation.plan import (
     Evacuation,
     Kind,
@@ -32,6 +32,7 @@ from orchestrator.evacuation.plan import (
     startable,
     started,
 )
+from orchestrator.inventory import Survey
 from orchestrator.preflight import ANY
 from orchestrator.retrying import PASSING
 from orchestrator.slot_book import SlotBook
@@ -146,13 +147,12 @@ class Course:
     async def _start(self, plan: Evacuation, move: Move) -> None:
         """Have a machine moved, unless that is done already or somebody else is at it."""
         try:
-            there = await machines_on(self._around.agents, plan.host)
+            told = await told_by(self._around.agents, plan.host)
         except MigrationError as error:
             await self._put_off(move, error)
             return
-        if (move.machine in there) != (plan.kind is Kind.EVACUATE):
-            why = f"is not on {plan.host} any more" if plan.kind is Kind.EVACUATE else f"is on {plan.host} already"
-            await self._write_move(replace(move, outcome=Outcome.COMPLETED, reason=why))
+        if (without := _without_attempt(plan, move, told)) is not None:
+            await self._write_move(without)
             return
         other = await asyncio.to_thread(self._around.store.open_attempt_of, move.machine)
         if other is not None and is_held(other, self._around.clock()):
@@ -223,6 +223,17 @@ def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: fl
             return after
         move = after
     return move
+
+
+def _without_attempt(plan: Evacuation, move: Move, told: Survey) -> Move | None:
+    """Return a move with the outcome that it has without an attempt, as its host tells of its machines; else None."""
+    here, leaves = any(one.machine == move.machine for one in told.owned), plan.kind is Kind.EVACUATE
+    if leaves and move.machine in told.lost:
+        return replace(move, outcome=Outcome.LOST, reason=f"was lost on {plan.host}: nobody has it whole")
+    if here != leaves:
+        why = f"is not on {plan.host} any more" if leaves else f"is on {plan.host} already"
+        return replace(move, outcome=Outcome.COMPLETED, reason=why)
+    return None
 
 
 def _order(plan: Evacuation, move: Move, attempt: str, at: str) -> Order:

@@ -12,6 +12,7 @@ from orchestrator.store.claim import CLAIM_SECONDS, HEARTBEAT_SECONDS, is_daemon
 from orchestrator.store.entries import Entries, Entry
 from vm_migration.errors import InvalidInput, Refused, Stale
 
+EVACUATION_OPEN: Final = "evacuation-open"
 _PLANS: Final = "evacuation/"
 _HOLDERS: Final = "evacuation-of/"
 """Followed by a host: which evacuation is the last of it, and the only one of it that may be open."""
@@ -104,7 +105,7 @@ class KeptEvacuations:
         one = None if entry is None else _decoded(entry, Head)
         if one is not None and not one.ended:
             hint = f"Watch it (viaduct watch {evacuation}) or cancel it (viaduct cancel ...)"
-            raise Refused("evacuation-open", f"{one.kind} {evacuation} of {one.host} is open", hint)
+            raise Refused(EVACUATION_OPEN, f"{one.kind} {evacuation} of {one.host} is open", hint)
 
     def claim(self, evacuation: str, driver: str, now: float, *, sole: bool = False) -> Evacuation:
         """Take the right to drive one; with `sole`, no other daemon drives (orchestrator.store.claim).

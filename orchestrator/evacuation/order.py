@@ -65,7 +65,16 @@ async def machines_on(agents: Agents, host: str) -> dict[str, MachineStatus]:
     Raises:
         Unreachable: It does not answer.
     """
-    return {one.machine: one for one in Survey(tuple(await agents.list_machines(host)), {}).owned}
+    return {one.machine: one for one in (await told_by(agents, host)).owned}
+
+
+async def told_by(agents: Agents, host: str) -> Survey:
+    """Return what one host tells of its machines.
+
+    Raises:
+        Unreachable: It does not answer.
+    """
+    return Survey(await agents.list_machines(host), {})
 
 
 def to_leave(order: EvacuationOrder, machines: dict[str, MachineStatus], usual: Slots, now: float) -> Evacuation:

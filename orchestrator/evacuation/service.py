@@ -11,12 +11,13 @@ from typing import Final, Self
 
 from orchestrator.attempt import Attempt
 from orchestrator.evacuation.course import Course
-from orchestrator.evacuation.kept import KeptEvacuations, driven
+from orchestrator.evacuation.kept import EVACUATION_OPEN, KeptEvacuations, driven
 from orchestrator.evacuation.order import EvacuationOrder, machines_on, require_sensible, to_leave, to_return
 from orchestrator.evacuation.plan import Evacuation, Kind
 from orchestrator.evacuation.view import EvacuationView, view_of
 from orchestrator.maintenance import in_maintenance, set_maintenance
-from orchestrator.service import KEEP_SECONDS, AttemptQueue
+from orchestrator.pruning import Pruning
+from orchestrator.service import AttemptQueue
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS
 from orchestrator.store.store import Store
@@ -42,6 +43,7 @@ class Evacuations:
         self._adopts = adopts
         self._kept = KeptEvacuations(around.store.entries)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._pruning = Pruning(self._kept.prune)
         self._group = asyncio.TaskGroup()
         self._stack = contextlib.AsyncExitStack()
 
@@ -153,13 +155,16 @@ class Evacuations:
             return None
 
     def _enter(self, plan: Evacuation) -> Evacuation:
-        """Enter a plan; its host is in maintenance before that, or out of it after that."""
+        """Enter a plan; its host is in maintenance before that, or out of it after that.
+
+        A store that cannot be used may have entered it all the same: the host is left in maintenance then.
+        """
         entries, leaves = self._around.store.entries, plan.kind is Kind.EVACUATE
         changed = leaves and set_maintenance(entries, plan.host, on=True)
         try:
             entered = self._kept.enter(plan)
-        except Refused:
-            if changed:
+        except Refused as error:
+            if changed and error.code == EVACUATION_OPEN:
                 set_maintenance(entries, plan.host, on=False)
             raise
         if not leaves:
@@ -201,7 +206,7 @@ class Evacuations:
             if self._adopts:
                 try:
                     await self._take_over()
-                    await asyncio.to_thread(self._kept.prune, self._around.clock() - KEEP_SECONDS)
+                    await self._pruning.at(self._around.clock())
                 except Refused as error:
                     _log.warning("evacuations were not looked after", code=error.code, reason=error.message)
 

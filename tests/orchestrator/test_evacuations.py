@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from orchestrator.maintenance import in_maintenance, set_maintenance
 from orchestrator.queueing import Slots
 from orchestrator.service import AttemptQueue
 from orchestrator.slot_book import SlotBook
+from orchestrator.store.entries import Entry
 from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import STORE_UNUSABLE
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite, fake_site
 from vm_migration.api.v1.types_pb2 import HostFacts, HostLoad
@@ -238,6 +240,23 @@ async def test_a_machine_that_somebody_moves_already_is_waited_for(site: FakeSit
     assert places(site) == {"one": "host-c"}
 
 
+async def test_a_machine_that_was_lost_before_its_turn_was_not_moved(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two"):
+        site.world.add(name, "host-a")
+    site.world.script.hold_at = "pre-copy"
+    async with orchestrator(around) as running:
+        order = leave()
+        await running.evacuations.submit(order)
+        await running.until(order.evacuation, lambda seen: _in_phase(seen, "pre-copy") == 1)
+        site.world.find("two", "host-a").state = "LOST"
+        site.world.script.go.set()
+        view = await running.until(order.evacuation)
+    moved, lost = view.moves
+    assert (moved.outcome, lost.outcome, lost.attempts) == (Outcome.COMPLETED, Outcome.LOST, ())
+    assert "lost on host-a" in lost.reason
+    assert (view.outcome, view.exit_code) == (Outcome.LOST, 7)
+
+
 async def test_what_fails_is_tried_again_elsewhere_and_the_worst_machine_says_how_it_ended(
     site: FakeSite, around: Surroundings
 ) -> None:
@@ -294,6 +313,24 @@ async def test_a_host_has_one_open_evacuation_and_asking_twice_is_asking_once(
         site.world.script.go.set()
         await running.until(first.evacuation)
     assert site.world.calls.count("Begin host-a") == 1
+
+
+async def test_a_host_stays_in_maintenance_where_nobody_knows_whether_its_evacuation_was_entered(
+    site: FakeSite, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.world.add("one", "host-a")
+    written = around.store.entries.put_all
+
+    def unanswered(entries: Iterable[Entry]) -> None:
+        written(entries)
+        raise Refused(STORE_UNUSABLE, "The store did not answer")
+
+    async with orchestrator(around) as running:
+        with monkeypatch.context() as patched:
+            patched.setattr(around.store.entries, "put_all", unanswered)
+            with pytest.raises(Refused, match="did not answer"):
+                await running.evacuations.submit(leave())
+        assert in_maintenance(around.store.entries) == {"host-a"}
 
 
 async def test_no_machine_goes_to_a_host_in_maintenance_unless_that_is_named(

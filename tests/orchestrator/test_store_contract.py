@@ -114,6 +114,21 @@ def test_only_what_ended_long_ago_and_is_published_is_forgotten(opened: OpenStor
         assert store.events("ended") == ()
 
 
+def test_what_is_never_published_keeps_nothing_younger_from_being_forgotten(
+    opened: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.store.etcd.store.OPERATIONS", 2)
+    with opened() as store:
+        for number, driver in enumerate(["gone"] * 5 + ["cli-1"] * 3):
+            row = store.open_attempt(new(f"{number}" * 8, machine=f"m{number}", driver=driver))
+            store.save(row.to(Phase.REFUSED, Outcome.REFUSED), 101.0 + number)
+        store.acknowledge("cli-1", store.pending("cli-1", 100)[-1].number)
+        assert sum(store.prune(before=1000.0) for _ in range(4)) == 3
+        assert {row.driver for row in store.attempts(everything=True)} == {"gone"}
+        store.acknowledge("gone", store.pending("gone", 100)[-1].number)
+        assert sum(store.prune(before=1000.0) for _ in range(4)) == 5  # from the oldest on again
+
+
 def test_an_attempt_is_found_by_the_start_of_its_name(opened: OpenStore) -> None:
     with opened() as store:
         store.open_attempt(new("abc1", machine="m1"))

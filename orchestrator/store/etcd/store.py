@@ -46,6 +46,7 @@ class EtcdStore:
         self.entries = EtcdEntries(self.client, self.keys)
         """What outlives a driver beside attempts."""
         self._outbox = EtcdOutbox(self.client, self.keys)
+        self._looked_at = self.keys.ended  # up to where `prune` has looked
         try:
             transact(self.client, self._require_version)
         except BaseException:
@@ -211,11 +212,13 @@ class EtcdStore:
         return {row.attempt: (row, events[row.attempt]) for row in rows}
 
     def prune(self, before: float) -> int:
-        """Forget attempts that ended before a time and are published, the oldest hundred; return how many."""
-        ended = api.RangeRequest(
-            key=self.keys.ended, range_end=self.keys.ended + time_text(before).encode(), limit=OPERATIONS
-        )
-        found = self.client.range(ended).kvs
+        """Forget those of a hundred attempts that ended before a time and are published; return how many.
+
+        Each call looks at the hundred after those of the last, oldest first: some may never be published.
+        """
+        end = self.keys.ended + time_text(before).encode()
+        found = self.client.range(api.RangeRequest(key=self._looked_at, range_end=end, limit=OPERATIONS)).kvs
+        self._looked_at = found[-1].key + b"\0" if len(found) == OPERATIONS else self.keys.ended
         return sum(transact(self.client, partial(self._forget, one.key, before)) for one in found)
 
     # owners
