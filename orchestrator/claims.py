@@ -2,8 +2,11 @@
 
 ::
 
-    four times a second       what does somebody wish for any of ours?        one read
-    every HEARTBEAT_SECONDS   they are ours still, and this far by now        one write
+    four times a second       what does somebody wish for any of ours?        one call of `open_rows`
+    every HEARTBEAT_SECONDS   they are ours still, and this far by now        one call of `renew`
+
+To SQLite that is one read, and one write. To etcd it is a read of fifty attempts at a time, and for each attempt a read
+and a transaction, one after the other.
 
 What an attempt's source tells between two transitions is not written as it comes: it goes with the claim.
 """
