@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def naming(folder: Path, but: set[int]) -> dict[int, str]:
-    """Return living processes, other than this one and some, whose command names a folder."""
+    """Return living processes, other than this one and some, whose command names a folder, or which work below it."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) in but | {os.getpid()}:
@@ -15,9 +15,16 @@ def naming(folder: Path, but: set[int]) -> dict[int, str]:
             words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        if f"{folder}/" in words:  # a process that has ended has no words
+        if f"{folder}/" in words or (words and _works_below(entry, folder)):  # one that has ended has no words
             found[int(entry.name)] = words
     return found
+
+
+def _works_below(entry: Path, folder: Path) -> bool:
+    try:
+        return str((entry / "cwd").readlink()).startswith(f"{folder}/")  # of a folder that was removed, too
+    except OSError:
+        return False
 
 
 def mapping_ram(pid: int, name: str) -> bool:

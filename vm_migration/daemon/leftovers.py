@@ -5,6 +5,7 @@
     folder      its journal says that the machine is not here, or there is none, and nobody is starting it
     vmm,        its command line names this run directory, and no instance.json lists it;
     vfio-host   or one does, in such a folder
+    qemu        it works in a folder of this run directory, and is told that machine's UUID; likewise
 
 A journal that cannot be read accounts for its machine: nothing is concluded from an absence. A machine that is being
 created has a folder before it has a journal; its processes are listed once they are up.
@@ -23,6 +24,7 @@ from vm_migration.handover.journals import Journals
 from vm_migration.handover.states import ABSENT
 from vm_migration.handover.succession import update_of
 from vm_migration.machine.hypervisor import Hypervisor
+from vm_migration.machine.qemu.process_file import working_below
 from vm_migration.machine.run_directory import Instance, ProcessId, lives
 
 LAUNCH_SECONDS: Final = 120.0
@@ -39,7 +41,7 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class MachineProcess:
-    """A living process that works for a machine, as its command line says."""
+    """A living process that works for a machine, as its command line says, or where it works."""
 
     pid: int
     kind: str
@@ -76,7 +78,7 @@ def leftovers(journals: Journals, hypervisor: Hypervisor, run_dir: Path) -> list
 
 
 def machine_processes(run_dir: Path) -> Iterator[MachineProcess]:
-    """Yield the living processes whose command line names a machine's folder of this run directory."""
+    """Yield the living processes whose command line names a machine's folder of this run directory, and its QEMUs."""
     root = f"{run_dir}/machines/"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
@@ -87,6 +89,8 @@ def machine_processes(run_dir: Path) -> Iterator[MachineProcess]:
         machine = _uuid(place.removeprefix(root).partition("/")[0])
         if kind is not None and machine is not None:
             yield MachineProcess(int(entry.name), kind, machine, f"{root}{machine}")
+    for process, of_machine in working_below(run_dir / "machines"):
+        yield MachineProcess(process.pid, "qemu", str(of_machine), f"{root}{of_machine}")
 
 
 def _words(entry: Path) -> list[str]:

@@ -27,7 +27,7 @@ import msgspec
 
 from vm_migration.machine.coming_up import ComingUp, start
 from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
-from vm_migration.machine.qemu.process_file import SHIM, started_qemu
+from vm_migration.machine.qemu.process_file import SHIM, left_in
 from vm_migration.machine.qemu.programs import program_for
 from vm_migration.machine.run_directory import (
     Instance,
@@ -74,7 +74,7 @@ async def launch(
     Raises:
         LaunchFailed: Nothing of the machine is left.
     """
-    directory = _new_folder(run, machine)
+    directory = await _new_folder(run, machine)
     with directory.claimed() as mine:
         if not mine:
             raise LaunchFailed(f"The folder of machine {machine} was taken away while it was made")
@@ -82,21 +82,30 @@ async def launch(
     return directory
 
 
-def remove_abandoned(directory: MachineDirectory) -> bool:
-    """Remove a folder whose launch came to nothing, and which nobody is filling; tell whether it did."""
+async def remove_abandoned(directory: MachineDirectory) -> bool:
+    """Remove a folder whose launch came to nothing, and which nobody is filling; tell whether it did.
+
+    A QEMU that was started for it ends first: nobody would find it any more.
+    """
     with directory.claimed() as mine:
         if not mine or directory.instance() is not None:
             return False
-        directory.remove()
+        await _remove(directory)
     return True
 
 
-def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
+async def _remove(directory: MachineDirectory) -> None:
+    for left in await asyncio.to_thread(left_in, directory):
+        await end_process(left, kill=True)
+    directory.remove()
+
+
+async def _new_folder(run: RunDirectory, machine: UUID) -> MachineDirectory:
     try:
         try:
             return run.create(machine)
         except FileExistsError:
-            if not remove_abandoned(run.of(machine)):
+            if not await remove_abandoned(run.of(machine)):
                 raise
             return run.create(machine)
     except FileExistsError as error:
@@ -136,9 +145,7 @@ async def _bring_up(birth: _Birth) -> None:
         for process in reversed(birth.started):
             await end_process(process.id, kill=True)
             process.close()
-        if (left := started_qemu(directory.path)) is not None:
-            await end_process(left, kill=True)
-        directory.remove()
+        await _remove(directory)
         if isinstance(error, OSError):
             raise LaunchFailed(f"Machine {directory.machine} could not be started: {error}") from error
         raise
@@ -209,7 +216,7 @@ async def _end(directory: MachineDirectory, only: str, *, kill: bool) -> None:
     if instance is not None and instance.boot_id == boot_id():
         await end_process(instance.vmm, kill=kill)
         await end_process(instance.host, kill=False, patience=_HOST_PATIENCE if kill else _END_DEADLINE)
-    directory.remove()
+    await _remove(directory)
 
 
 async def end_process(process: ProcessId, *, kill: bool, patience: float = _END_DEADLINE) -> None:

@@ -90,7 +90,7 @@ async def test_both_processes_end_by_themselves_when_whoever_started_them_is_kil
         process.kill()
         process.wait()
         assert await asyncio.to_thread(ended, of_machine)
-    assert remove_abandoned(run.of(MACHINE))
+    assert await remove_abandoned(run.of(MACHINE))
     assert list(run.all()) == []
 
 
@@ -101,7 +101,7 @@ async def test_a_folder_that_is_being_filled_is_nobody_elses_also_while_whoever_
     with ExitStack() as stack:
         process = standing_at(stack, folder, "write_instance")
         process.send_signal(signal.SIGSTOP)
-        assert not remove_abandoned(run.of(MACHINE))
+        assert not await remove_abandoned(run.of(MACHINE))
         with pytest.raises(LaunchFailed):
             await launch(run, MACHINE, SPECIFICATION, incoming=True)
         with pytest.raises(MachineRefused):

@@ -17,7 +17,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -57,6 +57,9 @@ def main() -> None:
     except (InvalidDocument, MachineError, OSError, ValueError) as error:
         sys.stderr.write(f"Machine {arguments.machine} ended: {error}\nLook at {arguments.directory}\n")
         sys.exit(1)
+    except asyncio.CancelledError:
+        sys.stderr.write(f"Machine {arguments.machine} ended: it was told to before it was ready\n")
+        sys.exit(1)
 
 
 def _order(arguments: argparse.Namespace) -> Order:
@@ -71,6 +74,9 @@ def _order(arguments: argparse.Namespace) -> Order:
 
 
 async def _run(order: Order, again: Instance | None, *, hold: bool) -> None:
+    loop, starting = asyncio.get_running_loop(), asyncio.current_task()
+    if starting is not None:  # a task, under asyncio.run
+        loop.add_signal_handler(signal.SIGTERM, starting.cancel)  # until it serves: what it has started ends with it
     file = FenceFile(order.folder)
     kept = _kept_by_another(file) if again is not None else Kept.waiting() if order.incoming else Kept()
     async with _qemu(order, again, kept) as (process, monitor):
@@ -165,13 +171,22 @@ async def _serve(commands: QemuCommands, order: Order, process: QemuProcess, *, 
         process.known = True
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if stopping.is_set() and order.adopts is None:
-            await commands.quit()
+            await end_on_request(commands, process, _tell)
         await commands.idle()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         server.close()
+
+
+async def end_on_request(commands: QemuCommands, process: QemuProcess, tell: Callable[[str], None]) -> None:
+    """End a QEMU whose machine is to end; at once, and by its id, one that hears nothing any more."""
+    try:
+        await commands.quit()
+    except MachineGone as error:
+        tell(f"QEMU is killed: {error}")
+        process.kill()
 
 
 async def _kept(ended: "asyncio.Task[None]") -> bool:

@@ -1,6 +1,8 @@
 """A QEMU process: started here, or found behind a QMP socket and adopted."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -50,6 +52,13 @@ class QemuProcess:
         if self._child is not None and not self.known:
             self._child.kill()
             self._reap()
+
+    def kill(self) -> None:
+        """End it at once, whoever started it."""
+        if lives(self.id):
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
+                os.kill(self.id.pid, signal.SIGKILL)
+        self._reap()
 
     def _reap(self) -> None:
         if self._child is not None:
