@@ -4,6 +4,7 @@ A call stands for one connection. It is let in as a bulk stream is: a host of th
 with its ticket; each connection once, and in its turn.
 """
 
+import asyncio
 from typing import Final, Protocol
 
 import grpc
@@ -14,6 +15,9 @@ from vm_migration.errors import Unauthorised
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.machine_stream.opening import CARRY_SERVICE, decode_opening
 from vm_migration.link.served import Context
+
+OPENING: Final = 5.0
+"""Seconds for a call to name its connection, which is the first that its source says."""
 
 
 class StreamArrivals(Protocol):
@@ -45,14 +49,26 @@ class ServedCall:
 class StreamService:
     """Serves the connections of one agent's arrivals."""
 
-    def __init__(self, arrivals: StreamArrivals) -> None:
+    def __init__(self, arrivals: StreamArrivals, patience: float = OPENING) -> None:
+        """`patience`: seconds for which a call may say nothing at all."""
         self._arrivals: Final = arrivals
+        self._patience: Final = patience
 
     async def carry(self, messages: object, context: Context) -> None:
-        """Carry one connection; whatever ends it otherwise ends all of its arrival."""
+        """Carry one connection; whatever ends it otherwise ends all of its arrival.
+
+        Raises:
+            Unauthorised: It names no connection, or none in time, or is not let into it.
+            MigrationError: Its arrival failed.
+        """
         del messages  # they are read from the context, one at a time
         call = ServedCall(context)
-        first = await call.receive()
+        try:
+            async with asyncio.timeout(self._patience):
+                first = await call.receive()
+        except TimeoutError:
+            text = f"The call named no connection within {self._patience:g} s"
+            raise Unauthorised("no-stream", text) from None
         if first is None:
             raise Unauthorised("no-stream", "The call ended before it named a connection")
         opening = decode_opening(first)
