@@ -6,7 +6,7 @@ A host whose agents are both silent is named; nothing is concluded about what it
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, get_args
@@ -38,6 +38,9 @@ _AT_DESTINATION: Final = {
     State.ACTIVE: (Phase.COMPLETED, Outcome.COMPLETED),
 }
 
+Wanted = Callable[[Sequence[Attempt]], Awaitable[frozenset[str]]]
+"""Returns the identifiers of those attempts, as hosts' records tell them, that their sources are asked about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -49,10 +52,16 @@ class Listing:
 
 async def listing(around: Surroundings, *, everything: bool, hosts: bool = True) -> Listing:
     """Return the open attempts, or all, of the store and, if they are to be asked, of every host."""
-    rows, known = await asyncio.to_thread(_stored, around, everything=everything)
+    rows = await asyncio.to_thread(around.store.attempts, everything=everything)
     if not hosts:
         return Listing(rows, {})
-    found = await learn(around.agents, around.clock(), known)
+    shown = {row.attempt for row in rows}
+
+    async def unknown(drafts: Sequence[Attempt]) -> frozenset[str]:
+        found = {one.attempt for one in drafts if everything or not one.ended} - shown
+        return await asyncio.to_thread(lambda: frozenset(one for one in found if not around.store.has(one)))
+
+    found = await learn(around.agents, around.clock(), unknown)
     learned = tuple(one for one in found.attempts if everything or not one.ended)
     return Listing((*rows, *learned), found.silent)
 
@@ -70,7 +79,7 @@ async def find(around: Surroundings, start: str) -> Attempt:
         if error.code != "unknown-attempt" or not start:
             raise
         unknown = error
-    found = await learn(around.agents, around.clock(), frozenset())
+    found = await learn(around.agents, around.clock())
     matches = [one for one in found.attempts if one.attempt.startswith(start.lower())]
     if len(matches) > 1:
         raise InvalidInput("ambiguous-attempt", f'Several attempts start with "{start}"', "Give more of it")
@@ -86,8 +95,13 @@ async def find(around: Surroundings, start: str) -> Attempt:
     return matches[0]
 
 
-async def learn(agents: Agents, now: float, known: frozenset[str]) -> Listing:
-    """Ask every host, and return the attempts that are not known, each as its source tells it where that answers.
+async def every(drafts: Sequence[Attempt]) -> frozenset[str]:
+    """Return the identifiers of all of them."""
+    return frozenset(one.attempt for one in drafts)
+
+
+async def learn(agents: Agents, now: float, wanted: Wanted = every) -> Listing:
+    """Ask every host, and return the attempts that are wanted, each as its source tells it where that answers.
 
     The times of an attempt that is learned are those of now.
     """
@@ -101,16 +115,11 @@ async def learn(agents: Agents, now: float, known: frozenset[str]) -> Listing:
             continue
         for one in told.custodies:
             draft, by_source = _draft(one, host, now)
-            if draft is not None and draft.attempt not in known and (by_source or draft.attempt not in drafts):
+            if draft is not None and (by_source or draft.attempt not in drafts):
                 drafts[draft.attempt] = draft
-    attempts = await asyncio.gather(*(_told(agents, one) for one in drafts.values()))
+    asked = await wanted(tuple(drafts.values()))
+    attempts = await asyncio.gather(*(_told(agents, one) for one in drafts.values() if one.attempt in asked))
     return Listing(tuple(sorted(attempts, key=lambda one: one.attempt)), silent)
-
-
-def _stored(around: Surroundings, *, everything: bool) -> tuple[tuple[Attempt, ...], frozenset[str]]:
-    rows = around.store.attempts(everything=True)
-    shown = tuple(row for row in rows if everything or not row.ended)
-    return shown, frozenset(row.attempt for row in rows)
 
 
 async def _custodies(agents: Agents, host: str) -> CustodyReport | MigrationError:

@@ -71,8 +71,9 @@ class StoreOutbox:
     def retained(self) -> Sequence[Publication]:
         """Return every state that still counts, of attempts and evacuations, and every owner."""
         since = self._clock() - KEEP_SECONDS
-        attempts = (one for one in self._store.attempts(everything=True) if not one.ended or one.updated_at > since)
-        states = [state_publication(self._store.events(one.attempt), self._topics, one) for one in attempts]
+        states = [
+            state_publication(self._store.events(one.attempt), self._topics, one) for one in self._store.standing(since)
+        ]
         plans = (one for one in self._evacuations.all() if not one.ended or one.updated_at > since)
         states += [evacuation_publication(self._topics, one, KEEP_SECONDS) for one in plans]
         return (*states, *(_owner(self._topics, owner) for owner in self._store.owners()))

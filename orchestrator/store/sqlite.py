@@ -201,11 +201,18 @@ class SqliteStore:
         return only_match(pattern, [attempt_from(row) for row in rows])
 
     def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
-        """Return the open attempts, or all of them, newest first."""
+        """Return every open attempt, and with `everything` the `limit` newest of those that ended; newest first."""
+        newest = "attempt IN (SELECT attempt FROM attempt WHERE ended = 1 ORDER BY created_at DESC LIMIT ?)"
+        return self._open_or(newest, limit if everything else 0)
+
+    def standing(self, since: float) -> tuple[Attempt, ...]:
+        """Return every open attempt, and those that ended after a time, newest first."""
+        return self._open_or("updated_at > ?", since)
+
+    def _open_or(self, which: str, value: float) -> tuple[Attempt, ...]:
         with self._reading() as db:
-            rows = db.execute(
-                "SELECT * FROM attempt WHERE ended = 0 OR ? ORDER BY created_at DESC LIMIT ?", (everything, limit)
-            ).fetchall()
+            select = f"SELECT * FROM attempt WHERE ended = 0 OR {which} ORDER BY created_at DESC"  # noqa: S608 - as above
+            rows = db.execute(select, (value,)).fetchall()
         return tuple(attempt_from(row) for row in rows)
 
     def open_rows(self) -> tuple[OpenRow, ...]:

@@ -140,7 +140,10 @@ class Store(Protocol):
         """
 
     def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
-        """Return the open attempts, or all of them, newest first."""
+        """Return every open attempt, and with `everything` the `limit` newest of those that ended; newest first."""
+
+    def standing(self, since: float) -> tuple[Attempt, ...]:
+        """Return every open attempt, and those that ended after a time, newest first."""
 
     def open_rows(self) -> tuple[OpenRow, ...]:
         """Return what is looked at often of every open attempt, in any order."""

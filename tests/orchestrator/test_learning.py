@@ -12,6 +12,7 @@ from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import Desk, LocalDesk, follow
 from orchestrator.drive import Drive
+from orchestrator.learning import listing
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite
@@ -66,6 +67,19 @@ async def test_an_attempt_of_another_store_is_listed_shown_watched_and_forced(
                 phases.append(change.phase)
         assert phases[-1] == Phase.COMPLETED
         assert (await desk.attempts(everything=False)).attempts == ()
+
+
+async def test_what_has_ended_in_the_store_is_not_learned_again_from_a_host_that_does_not_know_it_yet(
+    site: FakeSite, around: Surroundings, elsewhere: Surroundings
+) -> None:
+    async with held(site, around, "pre-copy") as attempt:
+        row = elsewhere.store.open_attempt(replace(attempt, driver=elsewhere.driver))
+        found = await listing(elsewhere, everything=False)
+        assert [(one.attempt, one.driver) for one in found.attempts] == [(row.attempt, elsewhere.driver)]
+        elsewhere.store.save(row.to(Phase.COMPLETED, Outcome.COMPLETED), 200.0)
+        assert (await listing(elsewhere, everything=False)).attempts == ()
+        (kept,) = (await listing(elsewhere, everything=True)).attempts
+        assert kept.ended
 
 
 @pytest.mark.parametrize("make", [local, daemon])

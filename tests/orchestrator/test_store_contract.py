@@ -264,7 +264,19 @@ def test_open_attempts_are_shown_newest_first_and_what_ended_on_demand(opened: O
         assert shown == sorted(shown, reverse=True)
         assert len(shown) == 59
         assert len(store.attempts(everything=True)) == 60
-        assert [row.attempt for row in store.attempts(limit=1)] == ["attempt-59"]
+
+
+def test_no_open_attempt_is_left_out_however_many_newer_ones_have_ended(opened: OpenStore) -> None:
+    with opened() as store:
+        for number in range(5):
+            store.open_attempt(new(f"attempt-{number}", machine=f"m{number}", created_at=100.0 + number))
+        for number in (1, 2, 3):
+            store.save(store.get(f"attempt-{number}").to(Phase.REFUSED, Outcome.REFUSED), 200.0 + number)
+        assert [row.attempt[-1] for row in store.attempts(limit=1)] == ["4", "0"]
+        assert [row.attempt[-1] for row in store.attempts(everything=True, limit=1)] == ["4", "3", "0"]
+        assert [row.attempt[-1] for row in store.attempts(everything=True)] == ["4", "3", "2", "1", "0"]
+        assert [row.attempt[-1] for row in store.standing(202.0)] == ["4", "3", "0"]
+        assert [row.attempt[-1] for row in store.standing(0.0)] == ["4", "3", "2", "1", "0"]
         assert store.open_attempt_of("m7") is None
 
 

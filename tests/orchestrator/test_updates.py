@@ -268,5 +268,5 @@ async def test_the_journal_tells_how_an_update_ended_that_nobody_remembers(
     assert found is not None
     assert found.attempt.outcome == (Outcome.COMPLETED if over else Outcome.FAILED)
     assert found.proof is None
-    learned = await learn(around.agents, 0.0, frozenset())
+    learned = await learn(around.agents, 0.0)
     assert learned.attempts == ()

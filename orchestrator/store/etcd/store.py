@@ -1,6 +1,6 @@
 """The store in etcd: each method that writes is a transaction that compares what it was decided on."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Self
@@ -181,11 +181,21 @@ class EtcdStore:
         return only_match(pattern, [decode_attempt(one.value).row for one in found])
 
     def attempts(self, *, everything: bool = False, limit: int = 1000) -> tuple[Attempt, ...]:
-        """Return the open attempts, or all of them, newest first."""
+        """Return every open attempt, and with `everything` the `limit` newest of those that ended; newest first."""
         found = [one.value for one in self.client.below(self.keys.attempts)] if everything else self._open()
-        rows = [decode_attempt(value).row for value in found]
-        shown = [row for row in rows if everything or not row.ended]
-        return tuple(sorted(shown, key=lambda row: row.created_at, reverse=True)[:limit])
+        rows = _newest_first(found)
+        ended = [row for row in rows if row.ended][: limit if everything else 0]
+        last = {row.attempt for row in ended}
+        return tuple(row for row in rows if not row.ended or row.attempt in last)
+
+    def standing(self, since: float) -> tuple[Attempt, ...]:
+        """Return every open attempt, and those that ended after a time, newest first."""
+        open_now = self._open()  # before those that ended: one that ends in between is told as such
+        first = self.keys.ended + time_text(since).encode()
+        ended = (one.key.rpartition(b"/")[2].decode() for one in self.client.below(self.keys.ended) if one.key > first)
+        found = values(self.client, [self.keys.attempt(attempt) for attempt in ended])
+        known = {row.attempt: row for row in _newest_first([*open_now, *found])}
+        return tuple(row for row in known.values() if not row.ended or row.updated_at > since)
 
     def open_rows(self) -> tuple[OpenRow, ...]:
         """Return what is looked at often of every open attempt."""
@@ -328,6 +338,10 @@ class EtcdStore:
         transaction.delete(self.keys.attempt(attempt_id))
         transaction.delete_below(self.keys.events_of(attempt_id))
         return int(known is not None)
+
+
+def _newest_first(found: Iterable[bytes]) -> list[Attempt]:
+    return sorted((decode_attempt(value).row for value in found), key=lambda row: row.created_at, reverse=True)
 
 
 def replace_row(value: AttemptValue, row: Attempt) -> AttemptValue:
