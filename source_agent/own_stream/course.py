@@ -156,18 +156,20 @@ class StreamCourse:
 
     async def _through(self, at_gate: StreamState, gate: Gate) -> Ready:
         account = self._account
-        account.enter(Phase.STOPPING, "stands at its gate: the hooks of before_handoff run")
-        await account.around.before_handoff()
-        account.waiting("sends what is left")
+        account.enter(Phase.STOPPING, "stands at its gate: the stop is written down")
         expected_ms = 1000 * at_gate.remaining / (at_gate.bytes_per_s or ASSUMED_RATE)
         limit = self._terms.downtime_limit_ms
         bound_ms = forced_pause_bound_ms(round(expected_ms)) if self._forced else pause_bound_ms(limit)
         try:
             async with asyncio.timeout(bound_ms / 1000):
-                ready = await gate.make_ready(await gate.stop(bound_ms), bound_ms)
+                stop = await gate.stop(bound_ms)
+                account.waiting("stands at its gate: the hooks of before_handoff run")
+                await account.around.before_handoff()  # the guest stands still: they have no more time than the rest
+                account.waiting("sends what is left")
+                ready = await gate.make_ready(stop, bound_ms)
         except TimeoutError:
-            text = f"Destination was not ready within {bound_ms} ms of the pause"
-            raise AttemptFailed("pause-bound", text, "Raise --downtime-limit") from None
+            text = f"Destination was not ready within {bound_ms} ms of the pause, hooks of before_handoff included"
+            raise AttemptFailed("pause-bound", text, "Raise --downtime-limit, or have the hooks do less") from None
         except PagesDiffer:
             account.put(replace(account.now, verified_by=gate.memory.verified_by))
             raise

@@ -52,7 +52,7 @@ class Gate:
     passes: Passes
 
     async def stop(self, bound_ms: int) -> Stop:
-        """Count the stop at which the process stands, and have it durable; hooks run while the guest stands still."""
+        """Count the stop at which the process stands, and have it durable; what takes time comes after this."""
         custody = self.account.custody
         stop = await custody.port.pause(for_attempt=True)
         await custody.write(lambda record: stopped(record, pause=stop.pause, bound_ms=bound_ms))

@@ -1,7 +1,7 @@
 """From the gate to READY: only a process that says, after READY came, that it sent all and stands still is released."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +9,13 @@ import pytest
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
+from source_agent.own_stream.course import StreamCourse
 from source_agent.own_stream.gate import Gate
 from source_agent.own_stream.memory import HashedMemory, hashed_memory
 from source_agent.own_stream.passes import Passes
 from source_agent.own_stream.relay import Relay
 from source_agent.surroundings import Surroundings
-from source_agent.switchover import PagesDiffer
+from source_agent.switchover import PagesDiffer, Ready
 from tests.fakes.fake_machine import Held
 from tests.fakes.streaming_machine import Said, StreamingMachine
 from tests.source_agent.departures import TERMS, leaving
@@ -24,6 +25,7 @@ from vm_migration.handover.evidence import InstanceGone
 from vm_migration.handover.states import State
 from vm_migration.machine.port import MachineGone
 from vmm.process.description import boot_id
+from vmm.process.own_stream import StreamState
 
 BOUND = 1000
 SENT: Said = ("completed", "postmigrate")
@@ -91,6 +93,43 @@ async def test_the_stop_is_durable_before_the_process_goes_on(held: Held) -> Non
     (request,) = finishing.asked
     assert (request.pause, request.was_running, request.verify, request.spans.pages) == (1, True, True, 1)
     memory.close()
+
+
+def at_gate(held: Held, hooks: Callable[[], Awaitable[None]]) -> Awaitable[Ready]:
+    """Go on from the gate with these hooks."""
+    account = Account(held.custody, TERMS, Surroundings(None, hooks, 1e9, boot_id()))
+    course = StreamCourse(account, cast("DestinationLink", Finishing()), b"")
+    standing = StreamState(status="pre-switchover", run_status="paused", running=False, pause=0)
+    return course._through(standing, gate_of(held, Finishing()))
+
+
+async def test_hooks_run_behind_a_durable_stop_and_before_the_process_goes_on(held: Held) -> None:
+    machine, seen = says(held, SENT), list[tuple[State, bool]]()
+
+    async def hooks() -> None:
+        seen.append((held.custody.record.state, "continue stream" in machine.calls))
+
+    await at_gate(held, hooks)
+    assert seen == [(State.STOPPED, False)]
+    assert "continue stream" in machine.calls
+
+
+async def test_hooks_that_take_longer_than_the_stop_may_end_the_attempt(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = says(held, SENT)
+    loop = asyncio.get_running_loop()
+    late = loop.time() + 3600
+
+    async def hooks() -> None:
+        monkeypatch.setattr(loop, "time", lambda: late)
+        await asyncio.Event().wait()
+
+    with pytest.raises(AttemptFailed, match="hooks of before_handoff included") as failure:
+        await at_gate(held, hooks)
+    assert failure.value.code == "pause-bound"
+    assert held.custody.record.state is State.STOPPED
+    assert "continue stream" not in machine.calls
 
 
 async def test_before_all_was_sent_the_destination_is_not_asked(held: Held) -> None:

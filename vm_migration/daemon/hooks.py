@@ -6,7 +6,8 @@
     after_active     after_abort                       what fails is reported; nothing depends on it
 
 before_handoff runs at the source before the guest is stopped, before_ready at the destination once the machine's memory
-is whole there: the guest stands still meanwhile, and neither copy runs.
+is whole there: the guest stands still meanwhile, and neither copy runs. A machine that sends its own stream stops when
+it decides to: its before_handoff runs behind that stop, and within the bound of the pause.
 
 A command gets VIADUCT_HOOK, VIADUCT_ATTEMPT, VIADUCT_MACHINE, VIADUCT_EPOCH and VIADUCT_HOST, no input, and no shell.
 """
