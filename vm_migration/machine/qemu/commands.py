@@ -9,10 +9,9 @@ durable before it is answered. What QEMU says of itself is asked anew for every 
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
-from vm_migration.machine.port import MachineGone, MachineRefused
+from vm_migration.machine.port import MachineError, MachineGone, MachineRefused
 from vm_migration.machine.qemu.answers import Migration, Status
 from vm_migration.machine.qemu.devices import parts
 from vm_migration.machine.qemu.fence_file import FenceFile, Kept
@@ -91,8 +90,11 @@ class QemuCommands:
             self._monitor.resumed.clear()
             async with self._turn:
                 if self._monitor.runs and self._fence.released >= self._granted:
-                    with suppress(MachineGone):  # it ends, or the next question finds what it does
+                    try:
                         await self._monitor.session.tell("stop")
+                    except MachineError as error:  # it ends, or the next question finds what it does
+                        tell(f"Guest runs that should not, and was not stopped: {error}")
+                        continue
                     released = f"although it was released at epoch {self._fence.released}"
                     why = "before it was told to" if self._incoming else released
                     tell(f"Guest ran {why}; it was stopped again")

@@ -169,7 +169,9 @@ async def _serve(commands: QemuCommands, order: Order, process: QemuProcess, *, 
         if hold and not await _kept(ended):
             raise LaunchFailed("Whoever started this machine was gone before it was known to anybody else")
         process.known = True
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # raises what failed, if anything did: it is said, and another shim comes
         if stopping.is_set() and order.adopts is None:
             await end_on_request(commands, process, _tell)
         await commands.idle()

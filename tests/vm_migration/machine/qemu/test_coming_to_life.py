@@ -127,6 +127,19 @@ async def test_a_waiting_guest_that_somebody_else_sets_going_is_seen_to_run_and_
         assert await run_state(commands) == "incoming"
 
 
+async def test_a_stop_that_qemu_refuses_is_told_and_the_guard_goes_on(tmp_path: Path) -> None:
+    qemu = WaitingQemu()
+    async with at_its_socket(tmp_path, qemu), shim(tmp_path, Kept.waiting()) as commands:
+        qemu.refuses_stop = True
+        qemu.goes(on=True)
+        async with guarded(commands) as told, asyncio.timeout(SECONDS):
+            assert "was not stopped: QEMU refuses stop: not now" in await told.get()
+            qemu.refuses_stop = False
+            qemu.goes(on=True)
+            assert "it was stopped again" in await told.get()
+        assert not qemu.runs
+
+
 async def test_a_waiting_guest_that_runs_is_paused_by_whoever_commands_it(tmp_path: Path) -> None:
     qemu = WaitingQemu()
     async with at_its_socket(tmp_path, qemu), shim(tmp_path, Kept.waiting()) as commands:

@@ -20,10 +20,11 @@ from tests.vm_migration.machine.qemu.waiting_qemu import commands_of
 from vm_migration.daemon.leftovers import leftovers
 from vm_migration.handover.journals import Journals
 from vm_migration.machine.launch import machine_arguments, remove_abandoned, take_away
+from vm_migration.machine.qemu.command_line import Order
 from vm_migration.machine.qemu.fence_file import Kept
 from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.process_file import SHIM, left_in, note_started, started_qemu
-from vm_migration.machine.qemu.shim import end_on_request
+from vm_migration.machine.qemu.shim import _serve, end_on_request
 from vm_migration.machine.qemu.spawning import QemuProcess
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
@@ -127,6 +128,24 @@ def test_a_shim_that_is_told_to_end_before_its_qemu_has_answered_takes_it_along(
         assert b"before it was ready" in said
         assert shim.returncode == 1
         assert ended(child.pid, SECONDS)
+
+
+async def test_a_shim_whose_guard_fails_does_not_end_without_a_word(
+    place: MachineDirectory, qemu: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(_tell: object) -> None:
+        raise RuntimeError("the guard met what nobody thought of")
+
+    wanted = specification()
+    assert wanted.qemu is not None
+    order = Order("qemu", place.path, MACHINE, wanted, wanted.qemu, incoming=False, adopts=None)
+    process = QemuProcess(identify(qemu.pid), place.path / "qmp", qemu)
+    commands = commands_of(place.path, Monitor(process.qmp), Kept())
+    monkeypatch.setattr(commands, "guard", fails)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(RuntimeError, match="nobody thought of"):
+        await _serve(commands, order, process, hold=False)
+    assert qemu.poll() is None, "its QEMU goes on, and another shim comes"
 
 
 async def test_a_qemu_that_hears_nothing_any_more_is_killed_when_its_machine_is_to_end(

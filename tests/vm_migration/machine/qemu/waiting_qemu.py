@@ -24,6 +24,7 @@ class WaitingQemu:
         self.runs = False
         self.stream = "completed"
         self.spoken: SpokenQmp | None = None
+        self.refuses_stop = False
         self._breaks = breaks_behind_cont
 
     def say(self, command: str, _arguments: Mapping[str, object]) -> Answer:
@@ -33,6 +34,8 @@ class WaitingQemu:
                 self._breaks = False
                 self._at().hang_up()
                 return None
+        elif command == "stop" and self.refuses_stop:
+            return {"error": {"class": "GenericError", "desc": "not now"}}
         elif command == "stop":
             self.goes(on=False)
         return {"return": self._returned(command)}
