@@ -15,7 +15,7 @@ from typing import Final
 from orchestrator.attempt import Attempt, Phase
 from orchestrator.queueing import Slots, may_start
 
-DONE_SENDING: Final = frozenset({Phase.VERIFYING, Phase.RELEASING, Phase.HANDING_OVER})
+_DONE_SENDING: Final = frozenset({Phase.VERIFYING, Phase.RELEASING, Phase.HANDING_OVER})
 _SENDING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY, Phase.STOPPING})
 
 
@@ -23,10 +23,11 @@ class Senders:
     """The attempts of one process that send, or wait for that. For one event loop."""
 
     def __init__(self, look: Callable[[], None]) -> None:
-        """Call `look` when somebody begins to wait; `let` is to be called then."""
+        """Call `look` when somebody begins to wait, and when a place comes free; `let` is to be called then."""
         self._look = look
         self._waiting: dict[str, asyncio.Event] = {}
         self._let: set[str] = set()
+        self._sent: set[str] = set()
 
     async def turn(self, attempt: Attempt) -> None:
         """Return when a prepared attempt may send."""
@@ -44,14 +45,22 @@ class Senders:
     def let(self, running: Iterable[Attempt], slots: Slots, served: Mapping[str, float]) -> None:
         """Have those of all that run send that may now."""
         open_ones = list(running)
-        self._let &= {one.attempt for one in open_ones}
+        names = {one.attempt for one in open_ones}
+        self._let &= names
+        self._sent &= names
         waiting = [one for one in open_ones if self.waits(one)]
         sending = [one for one in open_ones if self._sends(one)]
         for one in may_start(waiting, sending, slots, served):
             self._let.add(one.attempt)
             self._waiting[one.attempt].set()
 
+    def hear(self, attempt: Attempt) -> None:
+        """Hear how one that runs stands: of all its reports, the first one since all of it is there frees a place."""
+        if attempt.phase in _DONE_SENDING and attempt.outcome is None and attempt.attempt not in self._sent:
+            self._sent.add(attempt.attempt)
+            self._look()
+
     def _sends(self, attempt: Attempt) -> bool:
         if attempt.attempt in self._let:
-            return attempt.phase not in DONE_SENDING
+            return attempt.phase not in _DONE_SENDING
         return attempt.phase in _SENDING  # begun by the driver before this one

@@ -11,7 +11,7 @@ What could not be resolved is asked about again, later each time, for as long as
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -29,7 +29,7 @@ from orchestrator.news import News
 from orchestrator.pruning import Pruning
 from orchestrator.queueing import Slots, may_start, waits_for
 from orchestrator.retrying import settled_destination, wait_left
-from orchestrator.sending import DONE_SENDING, Senders
+from orchestrator.sending import Senders
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
 from orchestrator.store.store import OpenRow
@@ -88,6 +88,7 @@ class AttemptQueue:
         self._unresolved: dict[str, AskAgain] = {}
         self._backing_off: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._unexplained = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._stack = contextlib.AsyncExitStack()
 
@@ -97,13 +98,15 @@ class AttemptQueue:
         if self._adopts:
             await self._take_over(await asyncio.to_thread(self._around.store.open_rows), sole=self._sole)
         self._scheduler = self._group.create_task(self._schedule(), name="scheduler")
+        self._explainer = self._group.create_task(self._explain(), name="explainer")
         self._keeper = self._group.create_task(self._keep(), name="keeper")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop driving; the agents go on alone, and the next driver takes the rows over."""
         held = [*self._waiting.values(), *(drive.attempt for drive in self._drives.values())]
-        for task in (self._scheduler, self._keeper, *self._tasks.values(), *self._backing_off.values()):
+        own = (self._scheduler, self._explainer, self._keeper)
+        for task in (*own, *self._tasks.values(), *self._backing_off.values()):
             task.cancel()
         await self._stack.aclose()
         for attempt in held:
@@ -254,38 +257,47 @@ class AttemptQueue:
 
     async def _schedule(self) -> None:
         while True:
-            driven = [drive.attempt for drive in self._drives.values()]
-            running = [one for one in driven if one.outcome != Outcome.UNRESOLVED]
+            running = self._running()
             chosen = may_start(self._ready(), running, self._slots.opening(), self._served)
             for attempt in chosen:
                 self._served[attempt.source] = self._around.clock()
                 self._start(attempt)
             self._senders.let(running, self._slots.now(), self._served)
             self._share_links()
-            await self._explain([*running, *chosen])
+            self._unexplained.set()
             await self._wake.wait()
             self._wake.clear()
+
+    async def _explain(self) -> None:
+        """Write down what each waiting attempt waits for, beside the scheduler: that may take long where many wait."""
+        while True:
+            await self._unexplained.wait()
+            self._unexplained.clear()
+            running = self._running()
+            slots = self._slots.opening()
+            for attempt in self._ready():
+                reason = waits_for(attempt, running, slots)
+                if reason != attempt.reason and self._waiting.get(attempt.attempt) is attempt:
+                    await self._give_reason(replace(attempt, reason=reason))
+
+    async def _give_reason(self, attempt: Attempt) -> None:
+        with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
+            row = await asyncio.to_thread(self._around.store.save, attempt, self._around.clock())
+            if attempt.attempt in self._waiting:
+                self._waiting[attempt.attempt] = row
+                self._observe(row)
 
     def _share_links(self) -> None:
         moving = (drive.attempt for drive in self._drives.values() if not drive.attempt.asked.update)
         for tuning in self._links.due(moving, self._senders.waits):
             self._group.create_task(self._links.tell(tuning), name=f"tune {tuning.attempt.attempt}")
 
+    def _running(self) -> list[Attempt]:
+        driven = (drive.attempt for drive in self._drives.values())
+        return [one for one in driven if one.outcome != Outcome.UNRESOLVED]
+
     def _ready(self) -> list[Attempt]:
         return [one for one in self._waiting.values() if one.attempt not in self._backing_off]
-
-    async def _explain(self, running: Sequence[Attempt]) -> None:
-        """Write down what each waiting attempt waits for."""
-        slots = self._slots.opening()
-        for attempt in self._ready():
-            reason = waits_for(attempt, running, slots)
-            if reason != attempt.reason:
-                with contextlib.suppress(Refused, IllegalPhase):  # taken over or started meanwhile, or the store rests
-                    after = replace(attempt, reason=reason)
-                    row = await asyncio.to_thread(self._around.store.save, after, self._around.clock())
-                    if attempt.attempt in self._waiting:
-                        self._waiting[attempt.attempt] = row
-                        self._observe(row)
 
     async def _keep(self) -> None:
         """Keep the claims of waiting attempts fresh, look for rows that others left, and prune."""
@@ -352,5 +364,4 @@ class AttemptQueue:
     def _observe(self, attempt: Attempt) -> None:
         self._tell(attempt)
         self.touch(attempt.attempt)
-        if attempt.phase in DONE_SENDING:
-            self.look_again()
+        self._senders.hear(attempt)

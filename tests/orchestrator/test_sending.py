@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from orchestrator.attempt import Attempt, Phase
+from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.queueing import Slots
 from orchestrator.sending import Senders
 from tests.orchestrator.test_queueing import waiting
@@ -52,6 +52,27 @@ async def prepared() -> AsyncIterator[Waiting]:
     for task in there.tasks.values():
         task.cancel()
     await asyncio.gather(*there.tasks.values(), return_exceptions=True)
+
+
+async def test_who_may_start_is_decided_anew_when_all_of_an_attempt_is_there_and_not_with_each_of_its_reports(
+    prepared: Waiting,
+) -> None:
+    for phase in (Phase.PRE_COPY, Phase.STOPPING):
+        prepared.senders.hear(at(1, phase))
+    assert prepared.looks == 0
+    for phase in (Phase.VERIFYING, Phase.VERIFYING, Phase.RELEASING, Phase.HANDING_OVER, Phase.HANDING_OVER):
+        prepared.senders.hear(at(1, phase))
+    assert prepared.looks == 1
+    await prepared.let([at(1, Phase.HANDING_OVER)], ONE)
+    prepared.senders.hear(at(1, Phase.HANDING_OVER))
+    assert prepared.looks == 1
+    prepared.senders.hear(at(2, Phase.RELEASING))
+    assert prepared.looks == 2
+
+
+async def test_an_attempt_that_was_left_unresolved_sends_nothing_to_be_heard_of(prepared: Waiting) -> None:
+    prepared.senders.hear(replace(at(1, Phase.RELEASING), outcome=Outcome.UNRESOLVED))
+    assert prepared.looks == 0
 
 
 async def test_as_many_are_sent_as_have_a_place_and_whoever_begins_to_wait_is_looked_at(prepared: Waiting) -> None:
