@@ -18,7 +18,10 @@ _GRANULE: Final = 1 << 20
 _MOST_RAM: Final = 16 << 40
 _OURS: Final = {
     "S": "a machine runs when it is told to",
+    "action": "what a guest does when it panics or switches itself off is set already: it stands still",
+    "chroot": "it works in its machine's folder",
     "daemonize": "its process is watched",
+    "gdb": "whoever sits at it can let a guest run that was given away",
     "h": "it would end at once",
     "help": "it would end at once",
     "incoming": "a destination waits by itself",
@@ -34,8 +37,11 @@ _OURS: Final = {
     "preconfig": "a machine runs when it is told to",
     "qmp": "one client commands a machine",
     "qmp-pretty": "one client commands a machine",
+    "readconfig": "what is in a file of options nobody checks",
     "runas": "a machine runs as its host's agents do",
     "run-with": "a machine runs as its host's agents do",
+    "s": "whoever sits at it can let a guest run that was given away",
+    "set": "it changes what was checked",
     "snapshot": "a destination could not have what was written",
     "uuid": "it is drawn when the machine is made",
     "version": "it would end at once",

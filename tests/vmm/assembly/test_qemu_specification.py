@@ -85,6 +85,12 @@ format = "vmdk"
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["-action", "-chroot", "-gdb", "--gdb", "-readconfig", "-s", "-set"])
+def test_an_option_that_lets_somebody_past_what_was_checked_is_refused(tmp_path: Path, word: str) -> None:
+    text = f'name = "a"\nkind = "qemu"\nmemory.size = "64MiB"\n[qemu]\narguments = ["-nographic", "{word}", "x"]\n'
+    assert set(faults(text, tmp_path)) == {"qemu.arguments[1]"}
+
+
 def test_the_table_and_the_kind_belong_together(tmp_path: Path) -> None:
     assert "qemu" in faults('name = "a"\nkind = "qemu"\nmemory.size = "64MiB"\n', tmp_path)
     assert "qemu" in faults('name = "a"\nmemory.size = "64MiB"\n[qemu]\n', tmp_path)

@@ -55,7 +55,7 @@ def findings(
     """Judge a machine.
 
     `shared_disks` are the files that every host has; `ram_trouble` says why RAM cannot be compared, where it cannot,
-    and `guest_trouble` why the guest stands still by itself.
+    and `guest_trouble` why the guest stands still, or sleeps, by itself: a destination is whole with a paused one only.
     """
     own = tuple(_of_reason(reason) for reason in blocked)
     codes = {each.code for each in own}
@@ -66,10 +66,9 @@ def findings(
     warnings += _about_viommus(parts)
     if ram_trouble:
         warnings.append(Observation(code=NOT_COMPARED, message=f"{ram_trouble}; a migration is verified by nothing"))
-    if guest_trouble:
-        warnings.append(Observation(code=GUEST_TROUBLE, message=guest_trouble))
+    trouble = (Observation(code=GUEST_TROUBLE, message=guest_trouble),) if guest_trouble else ()
     disks = tuple(_unshared(parts, shared_disks))
-    return Findings((*own, *(each for each in added if each.code not in codes), *disks), tuple(warnings))
+    return Findings((*own, *(each for each in added if each.code not in codes), *disks, *trouble), tuple(warnings))
 
 
 def _of_reason(reason: str) -> Observation:

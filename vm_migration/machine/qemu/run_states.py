@@ -22,6 +22,7 @@ _BROKEN: Final = {
     "internal-error": "QEMU met an error of its own; the guest stands still",
     "guest-panicked": "The guest panicked, and stands still",
     "shutdown": "The guest has switched itself off",
+    "suspended": "The guest sleeps (S3), and wakes up by itself",
     "watchdog": "The guest's watchdog ended it; it stands still",
 }
 
@@ -32,5 +33,5 @@ def stands_still(status: Status) -> bool:
 
 
 def trouble(status: Status) -> str | None:
-    """Return what has become of a guest that stands still though nobody stopped it; None where nothing has."""
+    """Return what became of a guest that stands still, or sleeps, though nobody stopped it; None where nothing did."""
     return _BROKEN.get(status.status)

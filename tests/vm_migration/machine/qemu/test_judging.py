@@ -83,6 +83,7 @@ def test_what_a_particular_viommu_means_for_devices_is_told(values: tuple[tuple[
     assert codes(parts(viommu=viommu)) == (set(), set()), "without passed-through devices it means nothing"
 
 
-def test_what_nothing_verifies_and_who_stands_still_by_himself_is_warned_of() -> None:
+def test_what_nothing_verifies_is_warned_of_and_who_stands_still_by_himself_does_not_move() -> None:
     said = findings(parts(), RAM, blocked=(), shared_disks=(), ram_trouble="No memfd", guest_trouble="Switched off")
-    assert [each.code for each in said.warnings] == ["memory-not-compared", "guest-trouble"]
+    assert [each.code for each in said.warnings] == ["memory-not-compared"]
+    assert [(each.code, each.message) for each in said.blockers] == [("guest-trouble", "Switched off")]

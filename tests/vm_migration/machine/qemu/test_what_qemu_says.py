@@ -45,7 +45,8 @@ def test_a_guest_in_its_own_sleep_wakes_up_by_itself(word: str, still: bool) -> 
 
 
 def test_only_what_nobody_asked_for_is_trouble() -> None:
-    assert trouble(Status("io-error", running=False)) is not None
+    for word in ("io-error", "internal-error", "guest-panicked", "shutdown", "suspended", "watchdog"):
+        assert trouble(Status(word, running=False)) is not None
     assert trouble(Status("paused", running=False)) is None
 
 
