@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,8 @@ async def connect(path: Path, patience: float) -> LocalSocket:
 def listening(path: Path, most: int) -> Iterator[socket.socket]:
     """Listen at a path for the length of the context; what an earlier life left there is taken away.
 
+    At the end the path is free, unless somebody else listens there by then.
+
     Raises:
         OSError: It cannot be listened there.
     """
@@ -79,11 +82,14 @@ def listening(path: Path, most: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.setblocking(False)
         listener.bind(str(path))
+        own = path.stat()
         try:
             listener.listen(most)
             yield listener
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # taken away, with its folder as it may be
+                if os.path.samestat(own, path.stat()):
+                    path.unlink()
 
 
 def _widen(connection: socket.socket) -> None:
