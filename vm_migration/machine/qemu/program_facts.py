@@ -43,7 +43,7 @@ class ProgramFacts:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a host has beside the program: KVM, and files, of those that a machine names."""
+    """What a host has beside the program: KVM, and files that can be used as a machine does that names them."""
 
     kvm: bool
     files: frozenset[str]
@@ -62,13 +62,16 @@ def judge_program(facts: ProgramFacts, around: Surroundings, wanted: QemuSpecifi
         yield Observation(code="no-kvm", message="This host gives no KVM to its agents, and the machine needs it")
     for disk in wanted.disk:
         if disk.file not in around.files:
-            text = f"Disk {disk.name} is not here: there is no {disk.file} that can be read"
+            done = "read" if disk.read_only else "read and written"
+            text = f"Disk {disk.name} is not here: there is no {disk.file} that can be {done}"
             yield Observation(code="disk-not-shared", message=text, device=disk.name)
 
 
 def surroundings(wanted: QemuSpecification) -> Surroundings:
     """Look at what a host has for a machine."""
-    files = frozenset(disk.file for disk in wanted.disk if os.access(disk.file, os.R_OK))
+    files = frozenset(
+        disk.file for disk in wanted.disk if os.access(disk.file, os.R_OK if disk.read_only else os.R_OK | os.W_OK)
+    )
     return Surroundings(os.access(_KVM, os.R_OK | os.W_OK), files)
 
 

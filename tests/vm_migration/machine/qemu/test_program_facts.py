@@ -1,5 +1,6 @@
 """What a QEMU program says that it can be, and what that means for a machine."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from vm_migration.machine.qemu.program_facts import (
     judge_program,
     read_facts,
     settled,
+    surroundings,
     unmet_by_program,
 )
 from vmm.assembly.qemu_specification import QemuSpecification
@@ -88,3 +90,14 @@ def test_the_program_itself_is_asked(tmp_path: Path) -> None:
     gone = str(tmp_path / "qemu-system-x86_64")
     assert [each.code for each in unmet_by_program(asks, [gone])] == ["kind-not-offered"]
     assert settled(asks, [gone]) == asks
+
+
+def test_a_disk_is_here_where_it_can_be_used_as_the_machine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the kernel says: a test may be root, who may do anything."""
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
+    disks = [
+        {"name": "root", "file": "/srv/root.img", "shared": True},
+        {"name": "cd", "file": "/srv/cd.iso", "shared": True, "read_only": True},
+    ]
+    wanted = QemuSpecification.model_validate({"disk": disks})
+    assert surroundings(wanted).files == {"/srv/cd.iso"}
