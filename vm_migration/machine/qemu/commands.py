@@ -9,6 +9,7 @@ durable before it is answered. What QEMU says of itself is asked anew for every 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from vm_migration.machine.port import MachineError, MachineGone, MachineRefused
@@ -29,6 +30,8 @@ from vmm.process.own_stream import COMPLETED
 _STREAM_END: Final = 8.0
 """Seconds for a stream that was called off; an agent waits for longer than that."""
 _MOST_WAIT_MS: Final = 1000
+_LISTEN_AGAIN: Final = 1.0
+"""Seconds after which a guard that has no connection looks for one."""
 _NOT_A_MODEL: Final = "QEMU moves its own state: nobody reads, writes or slows down parts of it from outside"
 _REFUSED: Final = {
     "StartTracking": "QEMU keeps the log of its writes to itself: they are measured by its migration alone",
@@ -86,10 +89,10 @@ class QemuCommands:
         monitor of his own.
         """
         while True:
-            await self._monitor.resumed.wait()
+            await self._set_going()
             self._monitor.resumed.clear()
             async with self._turn:
-                if self._monitor.runs and self._fence.released >= self._granted:
+                if self._monitor.runs and self._may_not_run:
                     try:
                         await self._monitor.session.tell("stop")
                     except MachineError as error:  # it ends, or the next question finds what it does
@@ -98,6 +101,22 @@ class QemuCommands:
                     released = f"although it was released at epoch {self._fence.released}"
                     why = "before it was told to" if self._incoming else released
                     tell(f"Guest ran {why}; it was stopped again")
+
+    @property
+    def _may_not_run(self) -> bool:
+        return self._fence.released >= self._granted
+
+    async def _set_going(self) -> None:
+        """Wait until the guest runs, whoever had it run; one that may not is listened to all the time."""
+        while not self._monitor.resumed.is_set():
+            if self._may_not_run:
+                with suppress(MachineError):  # QEMU hangs, or has ended
+                    await self._monitor.require_connection()
+            try:
+                async with asyncio.timeout(_LISTEN_AGAIN):
+                    await self._monitor.resumed.wait()
+            except TimeoutError:
+                continue  # a connection that broke tells nobody when there is one to be had again
 
     @property
     def instance(self) -> str:

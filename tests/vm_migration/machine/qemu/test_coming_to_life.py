@@ -127,6 +127,18 @@ async def test_a_waiting_guest_that_somebody_else_sets_going_is_seen_to_run_and_
         assert await run_state(commands) == "incoming"
 
 
+async def test_a_guard_without_a_connection_makes_one_and_finds_who_runs(tmp_path: Path) -> None:
+    qemu = WaitingQemu()
+    async with at_its_socket(tmp_path, qemu):
+        monitor = Monitor(tmp_path / "qmp")
+        commands = commands_of(tmp_path, monitor, Kept.waiting())
+        qemu.runs = True  # since before anybody listened
+        async with guarded(commands) as told, asyncio.timeout(SECONDS):
+            assert "before it was told to" in await told.get()
+        assert not qemu.runs
+        await monitor.close()
+
+
 async def test_a_stop_that_qemu_refuses_is_told_and_the_guard_goes_on(tmp_path: Path) -> None:
     qemu = WaitingQemu()
     async with at_its_socket(tmp_path, qemu), shim(tmp_path, Kept.waiting()) as commands:
