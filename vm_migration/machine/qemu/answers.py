@@ -69,50 +69,11 @@ class MemorySize(msgspec.Struct, frozen=True, rename="kebab"):
     plugged_memory: int = 0
 
 
-class MachineType(msgspec.Struct, frozen=True, rename="kebab"):
-    """One of query-machines."""
-
-    name: str
-    alias: str = ""
-    is_default: bool = False
-
-
 class Property(msgspec.Struct, frozen=True):
     """One of qom-list."""
 
     name: str
     type: str
-
-
-class PciDeviceId(msgspec.Struct, frozen=True):
-    """The numbers that a PCI device names itself by."""
-
-    vendor: int
-    device: int
-
-
-class PciDevice(msgspec.Struct, frozen=True, rename="kebab"):
-    """One device of query-pci; `qdev_id` is the `id=` it was given."""
-
-    bus: int
-    slot: int
-    function: int
-    id: PciDeviceId
-    qdev_id: str = ""
-    pci_bridge: "PciBridge | None" = None
-
-
-class PciBridge(msgspec.Struct, frozen=True):
-    """What lies behind a bridge."""
-
-    devices: tuple[PciDevice, ...] = ()
-
-
-class PciBus(msgspec.Struct, frozen=True):
-    """One of query-pci."""
-
-    bus: int
-    devices: tuple[PciDevice, ...] = ()
 
 
 class Image(msgspec.Struct, frozen=True):
