@@ -14,6 +14,7 @@ that several processes wait for each other and none fails in the middle.
 
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -92,8 +93,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if path != IN_MEMORY:
-            # Its owner's alone, in whatever folder; SQLite gives the files that it lays beside it the same mode.
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _make(path)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path)
@@ -104,6 +104,16 @@ def connect(path: Path) -> sqlite3.Connection:
         hint = "Check `[site] store` in the configuration, and that this user may write there"
         raise Refused("store-unusable", f"The store {path} cannot be used: {error}", hint) from None
     return connection
+
+
+def _make(path: Path) -> None:
+    """Make the file where it is missing, its owner's alone; SQLite gives the files that it lays beside it its mode.
+
+    One that is there is not opened: a process that closes any descriptor of a file loses all its locks on it, those of
+    its other connections too (POSIX), and whoever closes the store elsewhere would then take its log for left behind.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
