@@ -34,12 +34,16 @@ def test_a_record_of_every_state_is_read_by_the_version_before(older: Version, t
     assert read_by(older, "records", path) == [state.value for state in State]
 
 
+OF_BOTH = [phase for phase in Phase if phase not in {Phase.STARTING, Phase.SWITCHING, Phase.RESUMING}]
+"""An update has phases that 0.1.0 does not know: docs/upgrades.md says to let updates end before going back."""
+
+
 def test_the_store_that_one_version_made_is_the_other_s_too(older: Version, tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
     assert read_by(older, "store", path) == {}  # which made it
     expected = {}
     with SqliteStore(path) as store:
-        for number, phase in enumerate(Phase):
+        for number, phase in enumerate(OF_BOTH):
             row = store.open_attempt(full_row(number, phase))
             store.heartbeat(row, 3.0)
             expected[row.attempt] = [phase.value, str(row.outcome), 1]

@@ -14,6 +14,7 @@ READS = {
     "ListMachines",
     "GetMachine",
     "CheckOutgoing",
+    "CheckUpdate",
     "GetAttempt",
     "Watch",
     "CheckIncoming",

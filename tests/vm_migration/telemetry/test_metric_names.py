@@ -8,7 +8,14 @@ from vm_migration.telemetry import counts, distributions, gauges
 
 UNITS = ("_bytes", "_seconds", "_ratio", "_info", "_total", "_messages", "_length", "_in_phase", "_attempts")
 """Base units, and for what is counted in pieces the thing that is."""
-THINGS = {"viaduct_machines", "viaduct_arrivals", "viaduct_orchestrator_leads"}
+THINGS = {
+    "viaduct_machines",
+    "viaduct_arrivals",
+    "viaduct_orchestrator_leads",
+    "viaduct_evacuations",
+    "viaduct_evacuation_machines",
+    "viaduct_hosts_in_maintenance",
+}
 FOREIGN = ("_milliseconds", "_ms", "_percent", "_kilobytes", "_mib", "_minutes", "_bits")
 EVERYTHING = (*counts.ALL, *distributions.ALL, *gauges.ALL)
 
