@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vm_migration.api.v1 import types_pb2 as vm__migration_dot_api_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vm_migration/api/v1/destination.proto\x12\x13vm_migration.api.v1\x1a\x1fvm_migration/api/v1/types.proto\"_\n\x14\x43heckIncomingRequest\x12\x37\n\x0crequirements\x18\x01 \x01(\x0b\x32!.vm_migration.api.v1.Requirements\x12\x0e\n\x06source\x18\x02 \x01(\t\"\x94\x01\n\x15\x43heckIncomingResponse\x12.\n\x08\x62lockers\x18\x01 \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\x02 \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x1b\n\x13\x65xpected_prepare_ms\x18\x03 \x01(\x01\"\xf1\x01\n\x0ePrepareRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x37\n\x0crequirements\x18\x04 \x01(\x0b\x32!.vm_migration.api.v1.Requirements\x12\x0f\n\x07streams\x18\x05 \x01(\r\x12/\n\x06verify\x18\x06 \x01(\x0e\x32\x1f.vm_migration.api.v1.VerifyMode\x12\x11\n\ttransport\x18\x07 \x01(\t\"v\n\x0fPrepareResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63ontrol_address\x18\x02 \x01(\t\x12\x14\n\x0c\x62ulk_address\x18\x03 \x01(\t\x12\x12\n\nprepare_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\"o\n\x10OpenRoundRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06\x62itmap\x18\x03 \x01(\x0c\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c\"D\n\x0b\x44\x65viceTotal\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x12\n\ndata_bytes\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\"\x93\x02\n\rFinishRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05pause\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\r\x12\x13\n\x0bwas_running\x18\x05 \x01(\x08\x12\x0e\n\x06verify\x18\x06 \x01(\x08\x12\x15\n\rmachine_state\x18\x07 \x01(\x0c\x12\x35\n\x0b\x64\x65vice_data\x18\x08 \x01(\x0b\x32 .vm_migration.api.v1.DeviceTotal\x12/\n\x05spans\x18\t \x01(\x0b\x32 .vm_migration.api.v1.SpanDigestsJ\x04\x08\x04\x10\x05R\x0c\x64\x65vice_state\"A\n\x0bSpanDigests\x12\r\n\x05pages\x18\x01 \x01(\x04\x12\x12\n\nspan_pages\x18\x02 \x01(\x04\x12\x0f\n\x07\x64igests\x18\x03 \x01(\x0c\"\xdd\x01\n\x0e\x46inishResponse\x12\r\n\x05pause\x18\x01 \x01(\x04\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x16\n\x0epages_verified\x18\x03 \x01(\x04\x12\x18\n\x10pages_mismatched\x18\x04 \x01(\x04\x12\x18\n\x10mismatched_pages\x18\x05 \x03(\x04\x12\x10\n\x08\x61pply_ms\x18\x06 \x01(\x01\x12\x0f\n\x07load_ms\x18\x07 \x01(\x01\x12\x11\n\tverify_ms\x18\x08 \x01(\x01\x12+\n\x05\x65rror\x18\t \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\"]\n\x0eHandoffRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05pause\x18\x02 \x01(\x04\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\"w\n\x0fHandoffResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0e\x65xecuted_at_ns\x18\x03 \x01(\x04\x12\x17\n\x0f\x61\x63tivated_at_ns\x18\x04 \x01(\x04\x12\x13\n\x0b\x61\x63tivate_ms\x18\x05 \x01(\x01\"G\n\x17\x44\x65scribeIncomingRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\"\xcb\x01\n\x0eIncomingReport\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rhighest_epoch\x18\x02 \x01(\x04\x12\r\n\x05pause\x18\x03 \x01(\x04\x12\x15\n\rprocess_alive\x18\x04 \x01(\x08\x12\r\n\x05whole\x18\x05 \x01(\x08\x12\x13\n\x0bstale_pages\x18\x06 \x01(\x04\x12\x12\n\nlast_state\x18\x07 \x01(\t\x12\x13\n\x0bowned_epoch\x18\x08 \x01(\x04\x12\x10\n\x08sequence\x18\t \x01(\x04\x12\x0e\n\x06record\x18\n \x01(\t\"i\n\x0e\x44iscardRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x13\n\x0bproof_state\x18\x02 \x01(\t\x12\x14\n\x0cproof_record\x18\x03 \x01(\t\"U\n\x12NoteRetiredRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x11\n\tfenced_by\x18\x02 \x01(\t2\xfe\x06\n\x0b\x44\x65stination\x12\x66\n\rCheckIncoming\x12).vm_migration.api.v1.CheckIncomingRequest\x1a*.vm_migration.api.v1.CheckIncomingResponse\x12T\n\x07Prepare\x12#.vm_migration.api.v1.PrepareRequest\x1a$.vm_migration.api.v1.PrepareResponse\x12N\n\tOpenRound\x12%.vm_migration.api.v1.OpenRoundRequest\x1a\x1a.vm_migration.api.v1.Empty\x12Q\n\x06\x46inish\x12\".vm_migration.api.v1.FinishRequest\x1a#.vm_migration.api.v1.FinishResponse\x12T\n\x07Handoff\x12#.vm_migration.api.v1.HandoffRequest\x1a$.vm_migration.api.v1.HandoffResponse\x12\x65\n\x10\x44\x65scribeIncoming\x12,.vm_migration.api.v1.DescribeIncomingRequest\x1a#.vm_migration.api.v1.IncomingReport\x12S\n\x07\x44iscard\x12#.vm_migration.api.v1.DiscardRequest\x1a#.vm_migration.api.v1.IncomingReport\x12[\n\x0bNoteRetired\x12\'.vm_migration.api.v1.NoteRetiredRequest\x1a#.vm_migration.api.v1.IncomingReport\x12P\n\x07Recover\x12 .vm_migration.api.v1.MachineName\x1a#.vm_migration.api.v1.IncomingReport\x12M\n\x04Take\x12 .vm_migration.api.v1.TakeRequest\x1a#.vm_migration.api.v1.IncomingReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vm_migration/api/v1/destination.proto\x12\x13vm_migration.api.v1\x1a\x1fvm_migration/api/v1/types.proto\"s\n\x14\x43heckIncomingRequest\x12\x37\n\x0crequirements\x18\x01 \x01(\x0b\x32!.vm_migration.api.v1.Requirements\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\nmeasure_ms\x18\x03 \x01(\r\"\x94\x01\n\x15\x43heckIncomingResponse\x12.\n\x08\x62lockers\x18\x01 \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12.\n\x08warnings\x18\x02 \x03(\x0b\x32\x1c.vm_migration.api.v1.Blocker\x12\x1b\n\x13\x65xpected_prepare_ms\x18\x03 \x01(\x01\"\xf1\x01\n\x0ePrepareRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x03 \x01(\x0c\x12\x37\n\x0crequirements\x18\x04 \x01(\x0b\x32!.vm_migration.api.v1.Requirements\x12\x0f\n\x07streams\x18\x05 \x01(\r\x12/\n\x06verify\x18\x06 \x01(\x0e\x32\x1f.vm_migration.api.v1.VerifyMode\x12\x11\n\ttransport\x18\x07 \x01(\t\"v\n\x0fPrepareResponse\x12\x0e\n\x06ticket\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63ontrol_address\x18\x02 \x01(\t\x12\x14\n\x0c\x62ulk_address\x18\x03 \x01(\t\x12\x12\n\nprepare_ms\x18\x04 \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\"o\n\x10OpenRoundRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06\x62itmap\x18\x03 \x01(\x0c\x12\x0e\n\x06ticket\x18\x04 \x01(\x0c\"D\n\x0b\x44\x65viceTotal\x12\x0f\n\x07records\x18\x01 \x01(\x04\x12\x12\n\ndata_bytes\x18\x02 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x06\"g\n\x16ListenForStreamRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x0e\n\x06ticket\x18\x02 \x01(\x0c\x12\x0f\n\x07streams\x18\x03 \x01(\r\"?\n\x17ListenForStreamResponse\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\"\x93\x02\n\rFinishRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05pause\x18\x02 \x01(\x04\x12\r\n\x05round\x18\x03 \x01(\r\x12\x13\n\x0bwas_running\x18\x05 \x01(\x08\x12\x0e\n\x06verify\x18\x06 \x01(\x08\x12\x15\n\rmachine_state\x18\x07 \x01(\x0c\x12\x35\n\x0b\x64\x65vice_data\x18\x08 \x01(\x0b\x32 .vm_migration.api.v1.DeviceTotal\x12/\n\x05spans\x18\t \x01(\x0b\x32 .vm_migration.api.v1.SpanDigestsJ\x04\x08\x04\x10\x05R\x0c\x64\x65vice_state\"A\n\x0bSpanDigests\x12\r\n\x05pages\x18\x01 \x01(\x04\x12\x12\n\nspan_pages\x18\x02 \x01(\x04\x12\x0f\n\x07\x64igests\x18\x03 \x01(\x0c\"\xdd\x01\n\x0e\x46inishResponse\x12\r\n\x05pause\x18\x01 \x01(\x04\x12\r\n\x05ready\x18\x02 \x01(\x08\x12\x16\n\x0epages_verified\x18\x03 \x01(\x04\x12\x18\n\x10pages_mismatched\x18\x04 \x01(\x04\x12\x18\n\x10mismatched_pages\x18\x05 \x03(\x04\x12\x10\n\x08\x61pply_ms\x18\x06 \x01(\x01\x12\x0f\n\x07load_ms\x18\x07 \x01(\x01\x12\x11\n\tverify_ms\x18\x08 \x01(\x01\x12+\n\x05\x65rror\x18\t \x01(\x0b\x32\x1c.vm_migration.api.v1.Failure\"]\n\x0eHandoffRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\r\n\x05pause\x18\x02 \x01(\x04\x12\x0e\n\x06secret\x18\x03 \x01(\x0c\"w\n\x0fHandoffResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x16\n\x0e\x65xecuted_at_ns\x18\x03 \x01(\x04\x12\x17\n\x0f\x61\x63tivated_at_ns\x18\x04 \x01(\x04\x12\x13\n\x0b\x61\x63tivate_ms\x18\x05 \x01(\x01\"G\n\x17\x44\x65scribeIncomingRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\"\xcb\x01\n\x0eIncomingReport\x12\r\n\x05state\x18\x01 \x01(\t\x12\x15\n\rhighest_epoch\x18\x02 \x01(\x04\x12\r\n\x05pause\x18\x03 \x01(\x04\x12\x15\n\rprocess_alive\x18\x04 \x01(\x08\x12\r\n\x05whole\x18\x05 \x01(\x08\x12\x13\n\x0bstale_pages\x18\x06 \x01(\x04\x12\x12\n\nlast_state\x18\x07 \x01(\t\x12\x13\n\x0bowned_epoch\x18\x08 \x01(\x04\x12\x10\n\x08sequence\x18\t \x01(\x04\x12\x0e\n\x06record\x18\n \x01(\t\"i\n\x0e\x44iscardRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x13\n\x0bproof_state\x18\x02 \x01(\t\x12\x14\n\x0cproof_record\x18\x03 \x01(\t\"U\n\x12NoteRetiredRequest\x12,\n\x03key\x18\x01 \x01(\x0b\x32\x1f.vm_migration.api.v1.AttemptKey\x12\x11\n\tfenced_by\x18\x02 \x01(\t2\xec\x07\n\x0b\x44\x65stination\x12\x66\n\rCheckIncoming\x12).vm_migration.api.v1.CheckIncomingRequest\x1a*.vm_migration.api.v1.CheckIncomingResponse\x12T\n\x07Prepare\x12#.vm_migration.api.v1.PrepareRequest\x1a$.vm_migration.api.v1.PrepareResponse\x12N\n\tOpenRound\x12%.vm_migration.api.v1.OpenRoundRequest\x1a\x1a.vm_migration.api.v1.Empty\x12l\n\x0fListenForStream\x12+.vm_migration.api.v1.ListenForStreamRequest\x1a,.vm_migration.api.v1.ListenForStreamResponse\x12Q\n\x06\x46inish\x12\".vm_migration.api.v1.FinishRequest\x1a#.vm_migration.api.v1.FinishResponse\x12T\n\x07Handoff\x12#.vm_migration.api.v1.HandoffRequest\x1a$.vm_migration.api.v1.HandoffResponse\x12\x65\n\x10\x44\x65scribeIncoming\x12,.vm_migration.api.v1.DescribeIncomingRequest\x1a#.vm_migration.api.v1.IncomingReport\x12S\n\x07\x44iscard\x12#.vm_migration.api.v1.DiscardRequest\x1a#.vm_migration.api.v1.IncomingReport\x12[\n\x0bNoteRetired\x12\'.vm_migration.api.v1.NoteRetiredRequest\x1a#.vm_migration.api.v1.IncomingReport\x12P\n\x07Recover\x12 .vm_migration.api.v1.MachineName\x1a#.vm_migration.api.v1.IncomingReport\x12M\n\x04Take\x12 .vm_migration.api.v1.TakeRequest\x1a#.vm_migration.api.v1.IncomingReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,35 +33,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vm_migration.api.v1.destina
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CHECKINCOMINGREQUEST']._serialized_start=95
-  _globals['_CHECKINCOMINGREQUEST']._serialized_end=190
-  _globals['_CHECKINCOMINGRESPONSE']._serialized_start=193
-  _globals['_CHECKINCOMINGRESPONSE']._serialized_end=341
-  _globals['_PREPAREREQUEST']._serialized_start=344
-  _globals['_PREPAREREQUEST']._serialized_end=585
-  _globals['_PREPARERESPONSE']._serialized_start=587
-  _globals['_PREPARERESPONSE']._serialized_end=705
-  _globals['_OPENROUNDREQUEST']._serialized_start=707
-  _globals['_OPENROUNDREQUEST']._serialized_end=818
-  _globals['_DEVICETOTAL']._serialized_start=820
-  _globals['_DEVICETOTAL']._serialized_end=888
-  _globals['_FINISHREQUEST']._serialized_start=891
-  _globals['_FINISHREQUEST']._serialized_end=1166
-  _globals['_SPANDIGESTS']._serialized_start=1168
-  _globals['_SPANDIGESTS']._serialized_end=1233
-  _globals['_FINISHRESPONSE']._serialized_start=1236
-  _globals['_FINISHRESPONSE']._serialized_end=1457
-  _globals['_HANDOFFREQUEST']._serialized_start=1459
-  _globals['_HANDOFFREQUEST']._serialized_end=1552
-  _globals['_HANDOFFRESPONSE']._serialized_start=1554
-  _globals['_HANDOFFRESPONSE']._serialized_end=1673
-  _globals['_DESCRIBEINCOMINGREQUEST']._serialized_start=1675
-  _globals['_DESCRIBEINCOMINGREQUEST']._serialized_end=1746
-  _globals['_INCOMINGREPORT']._serialized_start=1749
-  _globals['_INCOMINGREPORT']._serialized_end=1952
-  _globals['_DISCARDREQUEST']._serialized_start=1954
-  _globals['_DISCARDREQUEST']._serialized_end=2059
-  _globals['_NOTERETIREDREQUEST']._serialized_start=2061
-  _globals['_NOTERETIREDREQUEST']._serialized_end=2146
-  _globals['_DESTINATION']._serialized_start=2149
-  _globals['_DESTINATION']._serialized_end=3043
+  _globals['_CHECKINCOMINGREQUEST']._serialized_end=210
+  _globals['_CHECKINCOMINGRESPONSE']._serialized_start=213
+  _globals['_CHECKINCOMINGRESPONSE']._serialized_end=361
+  _globals['_PREPAREREQUEST']._serialized_start=364
+  _globals['_PREPAREREQUEST']._serialized_end=605
+  _globals['_PREPARERESPONSE']._serialized_start=607
+  _globals['_PREPARERESPONSE']._serialized_end=725
+  _globals['_OPENROUNDREQUEST']._serialized_start=727
+  _globals['_OPENROUNDREQUEST']._serialized_end=838
+  _globals['_DEVICETOTAL']._serialized_start=840
+  _globals['_DEVICETOTAL']._serialized_end=908
+  _globals['_LISTENFORSTREAMREQUEST']._serialized_start=910
+  _globals['_LISTENFORSTREAMREQUEST']._serialized_end=1013
+  _globals['_LISTENFORSTREAMRESPONSE']._serialized_start=1015
+  _globals['_LISTENFORSTREAMRESPONSE']._serialized_end=1078
+  _globals['_FINISHREQUEST']._serialized_start=1081
+  _globals['_FINISHREQUEST']._serialized_end=1356
+  _globals['_SPANDIGESTS']._serialized_start=1358
+  _globals['_SPANDIGESTS']._serialized_end=1423
+  _globals['_FINISHRESPONSE']._serialized_start=1426
+  _globals['_FINISHRESPONSE']._serialized_end=1647
+  _globals['_HANDOFFREQUEST']._serialized_start=1649
+  _globals['_HANDOFFREQUEST']._serialized_end=1742
+  _globals['_HANDOFFRESPONSE']._serialized_start=1744
+  _globals['_HANDOFFRESPONSE']._serialized_end=1863
+  _globals['_DESCRIBEINCOMINGREQUEST']._serialized_start=1865
+  _globals['_DESCRIBEINCOMINGREQUEST']._serialized_end=1936
+  _globals['_INCOMINGREPORT']._serialized_start=1939
+  _globals['_INCOMINGREPORT']._serialized_end=2142
+  _globals['_DISCARDREQUEST']._serialized_start=2144
+  _globals['_DISCARDREQUEST']._serialized_end=2249
+  _globals['_NOTERETIREDREQUEST']._serialized_start=2251
+  _globals['_NOTERETIREDREQUEST']._serialized_end=2336
+  _globals['_DESTINATION']._serialized_start=2339
+  _globals['_DESTINATION']._serialized_end=3343
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,10 @@ class CheckIncomingRequest(_message.Message):
 
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    MEASURE_MS_FIELD_NUMBER: _builtins.int
     source: _builtins.str
+    measure_ms: _builtins.int
+    """for so long at most, memory is touched to see how fast that is now; 0: what it took of late"""
     @_builtins.property
     def requirements(self) -> _types_pb2.Requirements: ...
     def __init__(
@@ -33,10 +36,11 @@ class CheckIncomingRequest(_message.Message):
         *,
         requirements: _types_pb2.Requirements | None = ...,
         source: _builtins.str = ...,
+        measure_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requirements", b"requirements", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measure_ms", b"measure_ms", "requirements", b"requirements", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,6 +204,58 @@ class DeviceTotal(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceTotal: _TypeAlias = DeviceTotal  # noqa: Y015
+
+@_typing.final
+class ListenForStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TICKET_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    ticket: _builtins.bytes
+    """of Prepare"""
+    streams: _builtins.int
+    """as in Prepare"""
+    @_builtins.property
+    def key(self) -> _types_pb2.AttemptKey: ...
+    def __init__(
+        self,
+        *,
+        key: _types_pb2.AttemptKey | None = ...,
+        ticket: _builtins.bytes = ...,
+        streams: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "streams", b"streams", "ticket", b"ticket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenForStreamRequest: _TypeAlias = ListenForStreamRequest  # noqa: Y015
+
+@_typing.final
+class ListenForStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port"""
+    certificate: _builtins.bytes
+    """PEM: the one that the process shows"""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        certificate: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "certificate", b"certificate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListenForStreamResponse: _TypeAlias = ListenForStreamResponse  # noqa: Y015
 
 @_typing.final
 class FinishRequest(_message.Message):

@@ -52,6 +52,11 @@ class DestinationStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.OpenRoundRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ListenForStream = channel.unary_unary(
+                '/vm_migration.api.v1.Destination/ListenForStream',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamResponse.FromString,
+                _registered_method=True)
         self.Finish = channel.unary_unary(
                 '/vm_migration.api.v1.Destination/Finish',
                 request_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.FinishRequest.SerializeToString,
@@ -110,6 +115,14 @@ class DestinationServicer:
 
     def OpenRound(self, request, context):
         """The source's: the pages that a round makes stale; refused while the last round's barrier is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListenForStream(self, request, context):
+        """The source's, of a machine that sends its own stream and is to do so directly: its process listens at a port of this
+        attempt's, under TLS, and lets in whose certificate has the subject of the one that this call's peer has shown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +193,11 @@ def add_DestinationServicer_to_server(servicer, server):
                     servicer.OpenRound,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.OpenRoundRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.SerializeToString,
+            ),
+            'ListenForStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListenForStream,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamResponse.SerializeToString,
             ),
             'Finish': grpc.unary_unary_rpc_method_handler(
                     servicer.Finish,
@@ -300,6 +318,33 @@ class Destination:
             '/vm_migration.api.v1.Destination/OpenRound',
             vm__migration_dot_api_dot_v1_dot_destination__pb2.OpenRoundRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_types__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListenForStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Destination/ListenForStream',
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_destination__pb2.ListenForStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

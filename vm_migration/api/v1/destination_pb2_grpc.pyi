@@ -42,6 +42,10 @@ class DestinationStub:
     """Journals PREPARED, starts a machine process in incoming state, reserves and touches its memory."""
     OpenRound: _grpc.UnaryUnaryMultiCallable[_destination_pb2.OpenRoundRequest, _types_pb2.Empty]
     """The source's: the pages that a round makes stale; refused while the last round's barrier is open."""
+    ListenForStream: _grpc.UnaryUnaryMultiCallable[_destination_pb2.ListenForStreamRequest, _destination_pb2.ListenForStreamResponse]
+    """The source's, of a machine that sends its own stream and is to do so directly: its process listens at a port of this
+    attempt's, under TLS, and lets in whose certificate has the subject of the one that this call's peer has shown.
+    """
     Finish: _grpc.UnaryUnaryMultiCallable[_destination_pb2.FinishRequest, _destination_pb2.FinishResponse]
     """The source's: loads, verifies, journals READY. The machine does not run."""
     Handoff: _grpc.UnaryUnaryMultiCallable[_destination_pb2.HandoffRequest, _destination_pb2.HandoffResponse]
@@ -69,6 +73,10 @@ class DestinationAsyncStub(DestinationStub):
     """Journals PREPARED, starts a machine process in incoming state, reserves and touches its memory."""
     OpenRound: _aio.UnaryUnaryMultiCallable[_destination_pb2.OpenRoundRequest, _types_pb2.Empty]  # type: ignore[assignment]
     """The source's: the pages that a round makes stale; refused while the last round's barrier is open."""
+    ListenForStream: _aio.UnaryUnaryMultiCallable[_destination_pb2.ListenForStreamRequest, _destination_pb2.ListenForStreamResponse]  # type: ignore[assignment]
+    """The source's, of a machine that sends its own stream and is to do so directly: its process listens at a port of this
+    attempt's, under TLS, and lets in whose certificate has the subject of the one that this call's peer has shown.
+    """
     Finish: _aio.UnaryUnaryMultiCallable[_destination_pb2.FinishRequest, _destination_pb2.FinishResponse]  # type: ignore[assignment]
     """The source's: loads, verifies, journals READY. The machine does not run."""
     Handoff: _aio.UnaryUnaryMultiCallable[_destination_pb2.HandoffRequest, _destination_pb2.HandoffResponse]  # type: ignore[assignment]
@@ -111,6 +119,16 @@ class DestinationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.Empty, _abc.Awaitable[_types_pb2.Empty]]:
         """The source's: the pages that a round makes stale; refused while the last round's barrier is open."""
+
+    @_abc_1.abstractmethod
+    def ListenForStream(
+        self,
+        request: _destination_pb2.ListenForStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_destination_pb2.ListenForStreamResponse, _abc.Awaitable[_destination_pb2.ListenForStreamResponse]]:
+        """The source's, of a machine that sends its own stream and is to do so directly: its process listens at a port of this
+        attempt's, under TLS, and lets in whose certificate has the subject of the one that this call's peer has shown.
+        """
 
     @_abc_1.abstractmethod
     def Finish(

@@ -116,6 +116,7 @@ class DirtyRate(_message.Message):
     PAGES_FIELD_NUMBER: _builtins.int
     EXACT_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SAMPLED_FIELD_NUMBER: _builtins.int
     window_ms: _builtins.float
     """as it was in truth"""
     cpu_pages: _builtins.int
@@ -123,9 +124,11 @@ class DirtyRate(_message.Message):
     pages: _builtins.int
     """of either"""
     exact: _builtins.bool
-    """false: a tracker reports everything that it maps, always"""
+    """false: a tracker reports everything that it maps, always; or it was sampled"""
     failure: _builtins.str
     """why pages may be missing; empty when none are"""
+    sampled: _builtins.bool
+    """pages are extrapolated from some of them; by whom they were written is not known"""
     @_builtins.property
     def status(self) -> _types_pb2.MachineStatus: ...
     def __init__(
@@ -138,10 +141,11 @@ class DirtyRate(_message.Message):
         pages: _builtins.int = ...,
         exact: _builtins.bool = ...,
         failure: _builtins.str = ...,
+        sampled: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_pages", b"cpu_pages", "dma_pages", b"dma_pages", "exact", b"exact", "failure", b"failure", "pages", b"pages", "status", b"status", "window_ms", b"window_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_pages", b"cpu_pages", "dma_pages", b"dma_pages", "exact", b"exact", "failure", b"failure", "pages", b"pages", "sampled", b"sampled", "status", b"status", "window_ms", b"window_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

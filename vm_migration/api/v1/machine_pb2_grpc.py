@@ -185,6 +185,16 @@ class MachinesStub:
                 request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
                 response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
                 _registered_method=True)
+        self.SuspendMachine = channel.unary_unary(
+                '/vm_migration.api.v1.Machines/SuspendMachine',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
+                _registered_method=True)
+        self.WakeMachine = channel.unary_unary(
+                '/vm_migration.api.v1.Machines/WakeMachine',
+                request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
+                response_deserializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
+                _registered_method=True)
         self.MeasureDirtyRate = channel.unary_unary(
                 '/vm_migration.api.v1.Machines/MeasureDirtyRate',
                 request_serializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MeasureDirtyRateRequest.SerializeToString,
@@ -232,6 +242,19 @@ class MachinesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SuspendMachine(self, request, context):
+        """Has the guest suspend to RAM, or wake, and waits until it has; refused while an attempt is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WakeMachine(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MeasureDirtyRate(self, request, context):
         """Logs every write for a while, without a migration; refused while an attempt is open.
         """
@@ -269,6 +292,16 @@ def add_MachinesServicer_to_server(servicer, server):
             ),
             'DestroyMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.DestroyMachine,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.SerializeToString,
+            ),
+            'SuspendMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendMachine,
+                    request_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.FromString,
+                    response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.SerializeToString,
+            ),
+            'WakeMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.WakeMachine,
                     request_deserializer=vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.FromString,
                     response_serializer=vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.SerializeToString,
             ),
@@ -439,6 +472,60 @@ class Machines:
             request,
             target,
             '/vm_migration.api.v1.Machines/DestroyMachine',
+            vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Machines/SuspendMachine',
+            vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
+            vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WakeMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vm_migration.api.v1.Machines/WakeMachine',
             vm__migration_dot_api_dot_v1_dot_machine__pb2.MachineRequest.SerializeToString,
             vm__migration_dot_api_dot_v1_dot_types__pb2.MachineStatus.FromString,
             options,

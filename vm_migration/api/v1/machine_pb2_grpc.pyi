@@ -80,6 +80,9 @@ class MachinesStub:
     PauseMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
     ResumeMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
     DestroyMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
+    SuspendMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
+    """Has the guest suspend to RAM, or wake, and waits until it has; refused while an attempt is open."""
+    WakeMachine: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]
     MeasureDirtyRate: _grpc.UnaryUnaryMultiCallable[_machine_pb2.MeasureDirtyRateRequest, _machine_pb2.DirtyRate]
     """Logs every write for a while, without a migration; refused while an attempt is open."""
 
@@ -94,6 +97,9 @@ class MachinesAsyncStub(MachinesStub):
     PauseMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
     ResumeMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
     DestroyMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
+    SuspendMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
+    """Has the guest suspend to RAM, or wake, and waits until it has; refused while an attempt is open."""
+    WakeMachine: _aio.UnaryUnaryMultiCallable[_machine_pb2.MachineRequest, _types_pb2.MachineStatus]  # type: ignore[assignment]
     MeasureDirtyRate: _aio.UnaryUnaryMultiCallable[_machine_pb2.MeasureDirtyRateRequest, _machine_pb2.DirtyRate]  # type: ignore[assignment]
     """Logs every write for a while, without a migration; refused while an attempt is open."""
 
@@ -137,6 +143,21 @@ class MachinesServicer(metaclass=_abc_1.ABCMeta):
 
     @_abc_1.abstractmethod
     def DestroyMachine(
+        self,
+        request: _machine_pb2.MachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.MachineStatus, _abc.Awaitable[_types_pb2.MachineStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def SuspendMachine(
+        self,
+        request: _machine_pb2.MachineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_types_pb2.MachineStatus, _abc.Awaitable[_types_pb2.MachineStatus]]:
+        """Has the guest suspend to RAM, or wake, and waits until it has; refused while an attempt is open."""
+
+    @_abc_1.abstractmethod
+    def WakeMachine(
         self,
         request: _machine_pb2.MachineRequest,
         context: _ServicerContext,

@@ -403,6 +403,7 @@ class AttemptReport(_message.Message):
     BASES_FOUND_FIELD_NUMBER: _builtins.int
     DOWNTIME_LIMIT_MS_FIELD_NUMBER: _builtins.int
     MAX_BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _builtins.int
+    OWNED_EPOCH_FIELD_NUMBER: _builtins.int
     machine_name: _builtins.str
     source: _builtins.str
     destination: _builtins.str
@@ -454,6 +455,8 @@ class AttemptReport(_message.Message):
     """in force now, as tuned last; 0 from agents that do not tell"""
     max_bandwidth_bytes_per_s: _builtins.int
     """the same; 0 where it is unlimited, too"""
+    owned_epoch: _builtins.int
+    """the last epoch at which this host owned the machine; 0 from agents that do not tell"""
     @_builtins.property
     def key(self) -> _types_pb2.AttemptKey: ...
     @_builtins.property
@@ -516,10 +519,11 @@ class AttemptReport(_message.Message):
         bases_found: _builtins.int = ...,
         downtime_limit_ms: _builtins.int = ...,
         max_bandwidth_bytes_per_s: _builtins.int = ...,
+        owned_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["downtime", b"downtime", "error", b"error", "expected", b"expected", "guest", b"guest", "key", b"key", "memory", b"memory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases_found", b"bases_found", "bases_looked_up", b"bases_looked_up", "bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "compression", b"compression", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "downtime_limit_ms", b"downtime_limit_ms", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "max_bandwidth_bytes_per_s", b"max_bandwidth_bytes_per_s", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "raw_bytes", b"raw_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "rounds_closed", b"rounds_closed", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "transport", b"transport", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bases_found", b"bases_found", "bases_looked_up", b"bases_looked_up", "bulk_ms", b"bulk_ms", "cancel_allowed", b"cancel_allowed", "compression", b"compression", "destination", b"destination", "device_bytes", b"device_bytes", "device_left_bytes", b"device_left_bytes", "downtime", b"downtime", "downtime_limit_ms", b"downtime_limit_ms", "error", b"error", "expected", b"expected", "expected_downtime_ms", b"expected_downtime_ms", "guest", b"guest", "key", b"key", "machine_name", b"machine_name", "max_bandwidth_bytes_per_s", b"max_bandwidth_bytes_per_s", "memory", b"memory", "mismatched_pages", b"mismatched_pages", "outcome", b"outcome", "owned_epoch", b"owned_epoch", "pages_mismatched", b"pages_mismatched", "pages_verified", b"pages_verified", "percent", b"percent", "phase", b"phase", "ram_bytes", b"ram_bytes", "raw_bytes", b"raw_bytes", "reason", b"reason", "record", b"record", "remaining_bytes", b"remaining_bytes", "rounds", b"rounds", "rounds_closed", b"rounds_closed", "sequence", b"sequence", "source", b"source", "state", b"state", "total_ms", b"total_ms", "transport", b"transport", "verified_by", b"verified_by", "warnings", b"warnings", "wire_bytes", b"wire_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -282,6 +282,7 @@ class Requirements(_message.Message):
     RAM_BYTES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FORMAT_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     """UUID"""
     name: _builtins.str
@@ -292,6 +293,10 @@ class Requirements(_message.Message):
     """the source's version"""
     state_format: _builtins.int
     """version of the saved state's format"""
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the destination has to offer for this machine under the policy that was asked for"""
+
     def __init__(
         self,
         *,
@@ -301,10 +306,11 @@ class Requirements(_message.Message):
         ram_bytes: _builtins.int = ...,
         version: _builtins.str = ...,
         state_format: _builtins.int = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "specification", b"specification", "state_format", b"state_format", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "machine", b"machine", "name", b"name", "ram_bytes", b"ram_bytes", "specification", b"specification", "state_format", b"state_format", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,6 +693,7 @@ class MachineCustody(_message.Message):
     PAUSE_FIELD_NUMBER: _builtins.int
     CONTROLLER_FIELD_NUMBER: _builtins.int
     COMPLAINT_FIELD_NUMBER: _builtins.int
+    STRAYED_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     """UUID"""
     name: _builtins.str
@@ -704,6 +711,8 @@ class MachineCustody(_message.Message):
     """number of the controller attached to the process, as it says"""
     complaint: _builtins.str
     """what this agent waits for, or refuses to do, with this machine; empty when nothing"""
+    strayed: _builtins.int
+    """how often its guest ran past the handover, and was stopped, as the process says"""
     def __init__(
         self,
         *,
@@ -716,10 +725,11 @@ class MachineCustody(_message.Message):
         pause: _builtins.int = ...,
         controller: _builtins.int = ...,
         complaint: _builtins.str = ...,
+        strayed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complaint", b"complaint", "controller", b"controller", "machine", b"machine", "name", b"name", "pause", b"pause", "process", b"process", "record", b"record", "run_state", b"run_state", "unreadable", b"unreadable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complaint", b"complaint", "controller", b"controller", "machine", b"machine", "name", b"name", "pause", b"pause", "process", b"process", "record", b"record", "run_state", b"run_state", "strayed", b"strayed", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -837,16 +847,20 @@ class MachineName(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MACHINE_FIELD_NUMBER: _builtins.int
+    FILES_GONE_FIELD_NUMBER: _builtins.int
     machine: _builtins.str
     """UUID"""
+    files_gone: _builtins.str
+    """Source/Recover: who vouches, and when, that the files are gone for good in which it waited; empty: nobody"""
     def __init__(
         self,
         *,
         machine: _builtins.str = ...,
+        files_gone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["files_gone", b"files_gone", "machine", b"machine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
