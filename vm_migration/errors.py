@@ -88,3 +88,10 @@ class MachineLost(MigrationError):
 
 class InternalError(MigrationError):
     """A fault of ours."""
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first error of a group, however deep, or the error itself: one fault is told, not its echoes."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -9,8 +9,7 @@
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from vm_migration.errors import InvalidInput, MigrationError
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import InvalidInput, MigrationError, innermost
 from vmm.assembly.document_faults import InvalidDocument
 
 _WHAT_TO_DO: Final = {

@@ -16,8 +16,8 @@ from vm_migration.errors import MigrationError
 from vm_migration.handover.evidence import Process
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record, encode
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import MachineError
 from vmm.process.control import Description
 
 ANSWER_SECONDS: Final = 2.0
@@ -71,6 +71,7 @@ class Custodies:
                 custody.run_state = described.run_state
                 custody.pause = described.pause
                 custody.controller = described.controller
+                custody.strayed = described.strayed
         return custody
 
     async def _described(self, place: MachinePlace, record: Record) -> Description | None:

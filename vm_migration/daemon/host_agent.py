@@ -96,7 +96,7 @@ async def _serve(side: Side, make: Make, config: Path | None, insecure: bool, li
 async def _serve_agent(side: Side, make: Make, configuration: Configuration, life: Life) -> None:
     place = own_place(configuration)
     offer = make(configuration, place)
-    services = [host_service(place, offer.complain, offer.burden), *offer.services]
+    services = [host_service(place, configuration.tls_files(), offer.complain, offer.burden), *offer.services]
     for address in (offer.address, *offer.also):
         require_free(address)  # another agent that serves there must not lose its journals to one that cannot
     seat = Seat(place.state_dir, side)

@@ -6,6 +6,7 @@ from typing import Final
 
 VERSION: Final = version("viaduct")
 MACHINE_STREAM: Final = "machine-stream"
+DIRECT_MACHINE_STREAM: Final = "machine-stream-direct"
 FEATURES: Final = (
     "frames-1",
     "digests-xxh3-64",
@@ -19,8 +20,11 @@ FEATURES: Final = (
     "direct",
     "sealed",
     MACHINE_STREAM,
+    DIRECT_MACHINE_STREAM,
 )
 """Offered by the destination, chosen by the source."""
+TRANSPORT_NOT_OFFERED: Final = "transport-not-offered"
+"""What is said where streams cannot travel to a host, or from it, in the way that was asked for."""
 
 
 def speaks(other: str) -> bool:

@@ -9,13 +9,15 @@ from typing import Final
 from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
 from vm_migration.daemon.custodies import Complain, Custodies, no_complaint
+from vm_migration.daemon.direct_offer import features_offered
 from vm_migration.daemon.host_burden import TellBurden, no_burden
-from vm_migration.daemon.host_facts import FEATURES, VERSION
+from vm_migration.daemon.host_facts import VERSION
 from vm_migration.daemon.host_place import HostPlace
 from vm_migration.daemon.leftovers import leftovers
 from vm_migration.handover.journals import Journals
 from vm_migration.link.served import Context
 from vm_migration.link.server import Service
+from vm_migration.link.tls import TlsFiles
 from vm_migration.machine.memory_use import memory_in_use, memory_left
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 
@@ -24,11 +26,18 @@ class HostService(HostServicer):
     """Answers what this host is."""
 
     def __init__(
-        self, place: HostPlace, complain: Complain, burden: TellBurden, clock: Callable[[], float] = time.time
+        self,
+        place: HostPlace,
+        complain: Complain,
+        burden: TellBurden,
+        clock: Callable[[], float] = time.time,
+        *,
+        tls: TlsFiles | None = None,
     ) -> None:
         self._place: Final = place
         self._burden: Final = burden
         self._clock: Final = clock
+        self._tls: Final = tls
         self._hypervisor: Final = SoftwareHypervisor(place.run_dir)
         self._journals: Final = Journals(place.state_dir / "journal")
         self._custodies: Final = Custodies(self._journals, self._hypervisor, complain)
@@ -42,7 +51,7 @@ class HostService(HostServicer):
             boot_id=self._hypervisor.boot_id,
             memory_budget_bytes=self._place.memory_budget,
             memory_in_use_bytes=memory_in_use(self._hypervisor),
-            features=FEATURES,
+            features=features_offered(self._tls),
             offer=self._place.offer.message(),
             load=self._load(),
         )
@@ -68,7 +77,9 @@ class HostService(HostServicer):
         )
 
 
-def host_service(place: HostPlace, complain: Complain = no_complaint, burden: TellBurden = no_burden) -> Service:
+def host_service(
+    place: HostPlace, tls: TlsFiles | None, complain: Complain = no_complaint, burden: TellBurden = no_burden
+) -> Service:
     """Return the service as a server takes it; `complain` says what the agent waits for, or refuses to do."""
-    service = HostService(place, complain, burden)
+    service = HostService(place, complain, burden, tls=tls)
     return Service("vm_migration.api.v1.Host", partial(add_HostServicer_to_server, service))

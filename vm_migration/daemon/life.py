@@ -21,8 +21,7 @@ from typing import Final, TextIO
 
 from vm_migration.daemon.complaint import complaint
 from vm_migration.daemon.service_manager import show_life, tell
-from vm_migration.errors import InternalError
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import InternalError, innermost
 from vm_migration.telemetry import logs
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

@@ -130,9 +130,9 @@ def _properties(publication: Publication, seconds: int | None, kind: int = Packe
     return _properties_of(kind, bool(publication.payload), publication.properties, seconds)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _properties_of(kind: int, has_payload: bool, user: tuple[tuple[str, str], ...], seconds: int | None) -> Properties:
-    """Return properties, which are the same for most messages and take longer to make than the rest of one."""
+    """Return properties: three kinds of message of an attempt have theirs, which take longer to make than the rest."""
     properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho types it no further
     if has_payload:
         properties.ContentType = "application/json"

@@ -46,8 +46,8 @@ class PublisherThread:
         """Say that something lies in the outbox. Never waits, never raises."""
         self._call(self._publisher.wake)
 
-    def progress(self, attempt: str, publication: Publication) -> None:
-        """Offer an attempt's progress. Never waits, never raises."""
+    def progress(self, attempt: str, publication: Publication | None) -> None:
+        """Offer an attempt's progress; None says that it has ended. Never waits, never raises."""
         self._call(lambda: self._publisher.progress(attempt, publication))
 
     def tell(self, topic: str, current: Callable[[], Publication | None]) -> None:

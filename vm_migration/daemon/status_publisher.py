@@ -27,8 +27,7 @@ from vm_migration.daemon.mqtt_version import BrokerGone, Version, find_version
 from vm_migration.daemon.outbox import NOTHING, Outbox
 from vm_migration.daemon.publication import Publication
 from vm_migration.daemon.status_documents import presence_message
-from vm_migration.errors import Refused
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import Refused, innermost
 from vm_migration.telemetry import logs
 
 PROGRESS_SECONDS: Final = 1.0
@@ -99,8 +98,14 @@ class StatusPublisher:
         """Say that something lies in the outbox. Never waits, never raises."""
         self._wake.set()
 
-    def progress(self, attempt: str, publication: Publication) -> None:
-        """Offer an attempt's progress; the newest wins, and nothing is kept while no broker is there."""
+    def progress(self, attempt: str, publication: Publication | None) -> None:
+        """Offer an attempt's progress; the newest wins, and nothing is kept while no broker is there.
+
+        None says that it has ended: what waits for its second is not told any more.
+        """
+        if publication is None:
+            self._progress.pop(attempt, None)
+            return
         if not self.connected:
             return
         self._progress[attempt] = publication

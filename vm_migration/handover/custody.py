@@ -21,8 +21,9 @@ from vm_migration.handover.journal import Journal
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ABSENT, State
+from vm_migration.machine.errors import CutOff, MachineError, MachineGone
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import CutOff, MachineError, MachineGone, MachinePort
+from vm_migration.machine.port import MachinePort
 from vm_migration.telemetry import logs
 from vmm.process.control import Description
 

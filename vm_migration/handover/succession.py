@@ -15,7 +15,8 @@ is no state in which nobody can know whether it did (ADR 0025).
 import msgspec
 
 from vm_migration.errors import Refused
-from vm_migration.handover.evidence import Process, SideView
+from vm_migration.handover.evidence import InstanceGone, Process, SideView
+from vm_migration.handover.ownership import require_gone
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State, check_transition
 
@@ -28,7 +29,12 @@ class UpdateTerms(msgspec.Struct, frozen=True):
     """The process that had the machine; empty until the other has everything."""
     successor: str = ""
     """The one that is to have it; empty until it has everything. Of mode `exec` the same one, once it runs the new
-    program: nothing is released then, and ABORTED says that the machine goes on where it was."""
+    program: nothing is released then, and ABORTED says that the machine goes on where it was. Of mode `reboot` the one
+    that was started last from the files, and empty before."""
+    waits: str = ""
+    """Mode `reboot`: the file beside RAM's by which the suspended machine waits; empty until it does."""
+    home: str = ""
+    """Which folder that file is in (vm_migration.machine.waiting_in_files)."""
 
 
 class _Terms(msgspec.Struct):
@@ -45,6 +51,12 @@ def update_of(record: Record) -> UpdateTerms | None:
         return msgspec.json.decode(record.policy, type=_Terms).update
     except msgspec.DecodeError:
         return None
+
+
+def waits_in_files(record: Record) -> bool:
+    """Tell whether a record's attempt is or was an update that left the machine in files."""
+    update = update_of(record)
+    return update is not None and bool(update.waits)
 
 
 def went_over(record: Record) -> bool:
@@ -64,9 +76,12 @@ def other_process(record: Record) -> str:
 
 
 def successor_view(record: Record, process: Process) -> SideView:
-    """Return how the process that is to have the machine is seen, as the destination that it is of the attempt."""
+    """Return how the process that is to have the machine is seen, as the destination that it is of the attempt.
+
+    A machine that waits in files is seen as one that has everything: `process` says whether they are there.
+    """
     update, attempt = update_of(record), record.attempt or ""
-    if update is None or not update.successor:
+    if update is None or not (update.successor or update.waits):
         return SideView(attempt, State.PREPARED, Process.GONE)
     return SideView(attempt, State.READY, process, record.epoch, record.pause, whole=True)
 
@@ -83,11 +98,31 @@ def succeeded(record: Record, *, destination: SideView) -> Record:
     ready = destination.sight is State.READY and destination.process is Process.ALIVE
     if update is None or not update.successor or not ready or destination.pause != record.pause:
         raise Refused("no-proof", f"No other process is seen to have machine {record.machine} at stop {record.pause}")
+    return _reclaimed(record, update.successor)
+
+
+def woken(record: Record, *, successor: str, gone: InstanceGone) -> Record:
+    """The machine in a process that was started from the files in which it waits; only that one may be told to run it.
+
+    Of a released machine that is RECLAIMED. One that this host owns already is followed by another where the process
+    before ended before it ran: the files are there until the guest wakes, and the caller has seen them.
+    """
+    update = update_of(record)
+    require_gone(record, gone)
+    if update is None or not update.waits or record.run_confirmed:
+        raise Refused("no-proof", f"Machine {record.machine} does not wait in files")
+    if record.owns:
+        return msgspec.structs.replace(record, instance=successor)
+    check_transition(record.state, State.RECLAIMED)
+    return _reclaimed(record, successor)
+
+
+def _reclaimed(record: Record, successor: str) -> Record:
     epoch = record.highest_epoch + 1
     return msgspec.structs.replace(
         record,
         state=State.RECLAIMED,
-        instance=update.successor,
+        instance=successor,
         highest_epoch=epoch,
         owned_epoch=epoch,
         secret="",

@@ -20,7 +20,7 @@ Outcome = Literal["begun", "done", "refused", "failed", "abandoned"]
 FENCED: Final = "recover --fenced"
 """What stands in the place of a call where a command does something by itself, on an operator's word."""
 API: Final = "/vm_migration.api.v1."
-_DETAILS: Final = ("fenced", "reason", "fenced_by", "destination")
+_DETAILS: Final = ("fenced", "reason", "fenced_by", "files_gone", "destination")
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ _HOSTS: Final = frozenset({Role.HOST})
 class Rule:
     """Who may make a call, whether it changes anything, and what must hold beside the role, for the page.
 
-    With a number in the field `holds` of its request, a look has a machine held for so long.
+    With a number in the field `holds` of its request, a look has a machine held, or a host measured, for so long.
     """
 
     roles: frozenset[Role]
@@ -47,6 +47,8 @@ RULES: Final[dict[str, Rule]] = {
     f"{_API}Machines/PauseMachine": _DRIVE,
     f"{_API}Machines/ResumeMachine": _DRIVE,
     f"{_API}Machines/DestroyMachine": _DRIVE,
+    f"{_API}Machines/SuspendMachine": _DRIVE,
+    f"{_API}Machines/WakeMachine": _DRIVE,
     MEASURES: _DRIVE,  # the machine is held meanwhile, and runs slower
     f"{_API}Source/CheckOutgoing": Rule(
         _READERS, changes=False, also="with a measurement: who may MeasureDirtyRate", holds="measure_ms"
@@ -63,11 +65,14 @@ RULES: Final[dict[str, Rule]] = {
     f"{_API}Source/DescribeOutgoing": Rule(_EVERYBODY, changes=False, also=_ANY_HOST),
     f"{_API}Source/Recover": _DRIVE,
     f"{_API}Source/Take": Rule(_OPERATORS, also="`recover --fenced`"),
-    f"{_API}Destination/CheckIncoming": _READ,
+    f"{_API}Destination/CheckIncoming": Rule(
+        _READERS, changes=False, also="with a measurement: who may MeasureDirtyRate", holds="measure_ms"
+    ),
     f"{_API}Destination/DescribeIncoming": Rule(_EVERYBODY, changes=False, also=_ANY_HOST),
     f"{_API}Destination/Prepare": _DRIVE,
     # The source agent's, beside the pages.
     f"{_API}Destination/OpenRound": Rule(_HOSTS, also=_SOURCE),
+    f"{_API}Destination/ListenForStream": Rule(_HOSTS, also=f"{_SOURCE}, its ticket"),
     f"{_API}Destination/Finish": Rule(_HOSTS, also=_SOURCE),
     # The source's, or the orchestrator's when the two hosts cannot reach each other.
     f"{_API}Destination/Handoff": Rule(_DRIVERS | _HOSTS, also=f"the handover's secret; {_SOURCE}"),
@@ -113,12 +118,17 @@ def permitted(role: Role, method: str) -> bool:
     return role in rule_of(method).roles
 
 
+def may_measure(peer: Identity | None) -> bool:
+    """Return whether a peer may have a host measure for a moment; one of no identity, on loopback, may."""
+    return peer is None or permitted(peer.role, MEASURES)
+
+
 def has_effect(method: str, request: object, peer: Identity | None) -> bool:
     """Return whether a call changes something, or holds a machine for a while, where its peer may have that."""
     rule = rule_of(method)
     if rule.changes:
         return True
-    return bool(rule.holds and getattr(request, rule.holds)) and (peer is None or permitted(peer.role, MEASURES))
+    return bool(rule.holds and getattr(request, rule.holds)) and may_measure(peer)
 
 
 def authorise(site: str, method: str, peer: Identity | None) -> None:

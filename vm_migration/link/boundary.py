@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeVar, cast
 import grpc
 import grpc.aio
 
-from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable
+from vm_migration.errors import InternalError, MigrationError, Refused, Stale, Unauthorised, Unreachable, innermost
 from vm_migration.link.audit import API, Audit, no_audit
 from vm_migration.link.authorisation import rule_of
 from vm_migration.link.connections import CallingConnections
@@ -32,7 +32,7 @@ from vm_migration.link.served import Context
 from vm_migration.link.server_limits import USUAL, ServerLimits
 from vm_migration.link.status import to_status
 from vm_migration.link.turnstile import TurnedAway, Turnstile
-from vm_migration.machine.port import CutOff, MachineError, MachineGone
+from vm_migration.machine.errors import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs, traces
 from vm_migration.telemetry.counts import IDENTIFIED_CONNECTIONS
 
@@ -159,13 +159,6 @@ class Boundary(grpc.aio.ServerInterceptor):
 def _shape(*, streams: bool, answers: bool) -> str:
     """Return gRPC's name for a method whose request, or whose answer, is a stream, or is not."""
     return f"{'stream' if streams else 'unary'}_{'stream' if answers else 'unary'}"
-
-
-def innermost(error: BaseException) -> BaseException:
-    """Return the first error of a group, however deep, or the error itself: one fault is told, not its echoes."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def of_machine(error: MachineError) -> MigrationError:

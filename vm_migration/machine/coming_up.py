@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from vm_migration.machine.port import LaunchFailed
+from vm_migration.machine.errors import LaunchFailed
 from vm_migration.machine.run_directory import MachineDirectory, ProcessId, identify
 from vm_migration.machine.starting import Starter
 

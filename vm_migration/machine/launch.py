@@ -17,7 +17,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final
@@ -26,7 +26,8 @@ from uuid import UUID
 import msgspec
 
 from vm_migration.machine.coming_up import ComingUp, start
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachinePort, MachineRefused
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineError, MachineRefused
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.qemu.process_file import SHIM, left_in
 from vm_migration.machine.qemu.programs import program_for
 from vm_migration.machine.run_directory import (
@@ -39,18 +40,18 @@ from vm_migration.machine.run_directory import (
 )
 from vm_migration.machine.starting import OwnSession, Starter
 from vm_migration.telemetry import logs
-from vmm.assembly.devices import host_configuration
+from vmm.assembly.host_configuration import host_configuration
 from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import HOLD, HOST_SOCKET, SPECIFICATION_FILE
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 READY_DEADLINE: Final = 30.0
 """Seconds for a process to say the next thing on its way up."""
 _BOOT_SECONDS_PER_GIB: Final = 30.0
 """Filling RAM touches every page for the first time, about 10 us each on nested hosts."""
 _END_DEADLINE: Final = 10.0
-_HOST_PATIENCE: Final = 2.0
+HOST_PATIENCE: Final = 2.0
 """A host process ends by itself when its machine process is gone; whoever waits keeps a journal's lock meanwhile."""
 _CLAIM_DEADLINE: Final = 5.0
 _CLAIM_POLL: Final = 0.02
@@ -142,9 +143,7 @@ async def _bring_up(birth: _Birth) -> None:
         for process in birth.started:
             process.keep()
     except BaseException as error:
-        for process in reversed(birth.started):
-            await end_process(process.id, kill=True)
-            process.close()
+        await end_all(birth.started)
         await _remove(directory)
         if isinstance(error, OSError):
             raise LaunchFailed(f"Machine {directory.machine} could not be started: {error}") from error
@@ -152,12 +151,59 @@ async def _bring_up(birth: _Birth) -> None:
 
 
 async def _model(birth: _Birth) -> Instance:
-    host = await birth.start("vfio_host.process.main", _host_arguments(birth.directory, birth.specification))
-    vmm = await birth.start("vmm.process.main", birth.arguments)
+    touching = 0 if birth.incoming else _touching(birth.specification)
+    wanted = birth.specification
+    return await start_model(
+        birth.directory, wanted, birth.starter, birth.started, arguments=birth.arguments, touching=touching
+    )
+
+
+async def start_model(
+    directory: MachineDirectory,
+    specification: MachineSpecification,
+    starter: Starter,
+    started: list[ComingUp],
+    *,
+    arguments: list[str],
+    touching: float = 0.0,
+) -> Instance:
+    """Start both processes of a machine, note them among those that were started, and wait until they are ready.
+
+    `arguments` are the machine process's; it may take `touching` seconds longer than usual.
+
+    Raises:
+        LaunchFailed, OSError: They are not; what was started is among those that were.
+    """
+    host = await start(starter, "vfio_host.process.main", _host_arguments(directory, specification), directory, started)
+    vmm = await start(starter, "vmm.process.main", arguments, directory, started)
     await host.says("ready", READY_DEADLINE)
     vmm.let_go()
-    ready = await vmm.says("ready", READY_DEADLINE + (0 if birth.incoming else _touching(birth.specification)))
+    ready = await vmm.says("ready", READY_DEADLINE + touching)
     return Instance(boot_id(), vmm.id, host.id, str(ready.get("instance", "")))
+
+
+@contextlib.asynccontextmanager
+async def ended_unless_up(machine: UUID) -> AsyncIterator[list[ComingUp]]:
+    """Collect the processes that are started for a machine; where it comes to nothing they are ended.
+
+    Raises:
+        LaunchFailed: The kernel refused something.
+    """
+    started: list[ComingUp] = []
+    try:
+        yield started
+    except BaseException as error:
+        await end_all(started)
+        if isinstance(error, OSError):
+            raise LaunchFailed(f"Machine {machine} could not be started: {error}") from error
+        raise
+
+
+async def end_all(started: list[ComingUp]) -> None:
+    """Kill processes that were started, the last one first."""
+    for process in reversed(started):
+        await end_process(process.id, kill=True)
+        process.close()
 
 
 async def _qemu(birth: _Birth, wanted: QemuSpecification) -> Instance:
@@ -215,7 +261,7 @@ async def _end(directory: MachineDirectory, only: str, *, kill: bool) -> None:
         return
     if instance is not None and instance.boot_id == boot_id():
         await end_process(instance.vmm, kill=kill)
-        await end_process(instance.host, kill=False, patience=_HOST_PATIENCE if kill else _END_DEADLINE)
+        await end_process(instance.host, kill=False, patience=HOST_PATIENCE if kill else _END_DEADLINE)
     await _remove(directory)
 
 

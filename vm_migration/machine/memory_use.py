@@ -2,8 +2,8 @@
 
 from collections.abc import Container, Mapping
 
+from vm_migration.machine.errors import MachineGone
 from vm_migration.machine.hypervisor import Hypervisor
-from vm_migration.machine.port import MachineGone
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
 

@@ -1,7 +1,8 @@
 """The port through which agents see a machine, of whatever kind.
 
-Every operation has a deadline. `MachineGone` says that the process does not answer: whether the last operation
-happened is unknown, and only the process's instance, looked at by its id, tells whether it lives.
+Every operation has a deadline, and raises what vm_migration.machine.errors says. `MachineGone` says that the process
+does not answer: whether the last operation happened is unknown, and only the process's instance, looked at by its id,
+tells whether it lives.
 """
 
 from collections.abc import Sequence
@@ -11,37 +12,9 @@ from typing import Protocol
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, DeviceData, WhyTracked
-from vmm.process.own_stream import StreamState, StreamTerms
+from vmm.process.own_stream import DirectAt, DirectTo, StreamState, StreamTerms
+from vmm.process.sampled_writes import WritesMeasured
 from vmm.vfio.device_records import DeviceRecord
-
-
-class MachineError(Exception):
-    """The root of this package's errors.
-
-    ::
-
-        MachineError
-        +-- MachineGone      the process does not answer
-        +-- MachineRefused   it answered that it will not, and why
-        |   +-- CutOff       a newer controller commands it
-        +-- LaunchFailed     it did not come up
-    """
-
-
-class MachineGone(MachineError):
-    """The machine's process does not answer."""
-
-
-class MachineRefused(MachineError):
-    """The machine's process refused; nothing happened."""
-
-
-class CutOff(MachineRefused):
-    """A newer controller attached, or the machine was released."""
-
-
-class LaunchFailed(MachineError):
-    """A machine's processes did not come up; what had started was ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +118,39 @@ class MachinePort(Protocol):
     async def accept_stream(self, path: str, terms: StreamTerms) -> None:
         """Have an incoming machine listen at a local socket for such a stream; raises as `start_stream`."""
 
+    async def start_direct_stream(self, to: DirectTo, terms: StreamTerms) -> None:
+        """Have such a machine connect to another host's process by itself; raises as `start_stream`.
+
+        It is called off where nobody asks about it, or anything else of the machine, for ten seconds.
+        """
+
+    async def accept_direct_stream(self, at: DirectAt, terms: StreamTerms) -> int:
+        """Have an incoming machine listen for it, and return at which port; raises as `start_stream`."""
+
     async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
         """Ask how its stream is getting on: at once, or when its status is another than a known one, for a while."""
 
-    async def continue_stream(self) -> None:
-        """Let a stream past its gate, where the guest stands still already."""
+    async def continue_stream(self, patience_ms: int = 0) -> None:
+        """Let a stream past its gate, where the guest stands still already.
+
+        Its process may send what is left for `patience_ms` without a word; then it breaks the stream. 0: its own limit.
+        """
 
     async def cancel_stream(self) -> None:
         """Call a stream off and wait for its end, which may be that it completed all the same; none is no error."""
 
     async def tune_stream(self, terms: StreamTerms) -> None:
         """Change a stream's bandwidth and downtime limit on the way."""
+
+    async def measure_writes(self, window_ms: int) -> None:
+        """Have a machine that moves by a stream of its own find out how much of its memory is written meanwhile.
+
+        Raises:
+            MachineRefused: Its agent logs its writes instead, or another measurement has not ended.
+        """
+
+    async def writes(self) -> WritesMeasured:
+        """Return what the last measurement came to, whether or not it has ended."""
 
     async def destroy(self) -> None:
         """End the machine's process."""

@@ -25,9 +25,9 @@ from uuid import UUID
 
 import msgspec
 
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 from vmm.process.control import SPECIFICATION_FILE
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 INSTANCE_FILE: Final = "instance.json"
 OUT_SOCKET: Final = "out.sock"

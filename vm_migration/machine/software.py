@@ -10,14 +10,17 @@ from typing import Final, TypeVar
 import msgspec
 
 from vfio_host.interface.channel import Channel, ChannelError, close_all, connect
-from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefused, Stop
+from vm_migration.machine.errors import CutOff, MachineGone, MachineRefused
+from vm_migration.machine.port import Harvest, Stop
 from vm_migration.machine.succession import Replacement
+from vmm.guest.console import GuestAction
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
-from vmm.process import control, own_stream
+from vmm.process import control, own_stream, sampled_writes, update_requests
 from vmm.process.control import AnyReply, AnyRequest, Description, DeviceData, Observation, Refusal, WhyTracked
-from vmm.process.own_stream import StreamState, StreamTerms
+from vmm.process.own_stream import DirectAt, DirectTo, StreamState, StreamTerms
+from vmm.process.sampled_writes import WritesMeasured
 from vmm.update.blockers import Mode
 from vmm.vfio.device_records import DeviceRecord
 
@@ -28,6 +31,8 @@ _PROGRAM_DEADLINE: Final = 60.0
 """An interpreter starts, and where it fails the former program's once more."""
 _OFFER_DEADLINE: Final = 15.0
 """The machine process itself waits for 10 s for the other to take what it sends."""
+_LEAVE_DEADLINE: Final = 30.0
+"""A file is flushed to its disk."""
 _Reply = TypeVar("_Reply")
 Revive = Callable[[], Awaitable[bool]]
 
@@ -157,13 +162,21 @@ class SoftwareMachine:
         """Have it listen at a local socket for a stream."""
         await self._ask(own_stream.AcceptStream(path=path, terms=terms), control.Done)
 
+    async def start_direct_stream(self, to: DirectTo, terms: StreamTerms) -> None:
+        """Have it connect to another host's process."""
+        await self._ask(own_stream.StartDirectStream(to=to, terms=terms), control.Done)
+
+    async def accept_direct_stream(self, at: DirectAt, terms: StreamTerms) -> int:
+        """Have it listen for another host's process."""
+        return (await self._ask(own_stream.AcceptDirectStream(at=at, terms=terms), own_stream.Listens)).port
+
     async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
         """Ask how its stream is getting on."""
         return await self._ask(own_stream.Stream(known=known, wait_ms=wait_ms), StreamState)
 
-    async def continue_stream(self) -> None:
+    async def continue_stream(self, patience_ms: int = 0) -> None:
         """Let a stream past its gate."""
-        await self._ask(own_stream.ContinueStream(), control.Done)
+        await self._ask(own_stream.ContinueStream(patience_ms=patience_ms), control.Done)
 
     async def cancel_stream(self) -> None:
         """Call a stream off and wait for its end."""
@@ -173,26 +186,47 @@ class SoftwareMachine:
         """Change a stream's bandwidth and downtime limit."""
         await self._ask(own_stream.TuneStream(terms=terms), control.Done)
 
+    async def measure_writes(self, window_ms: int) -> None:
+        """Have it find out how much of its memory is written."""
+        await self._ask(sampled_writes.MeasureWrites(window_ms=window_ms), control.Done)
+
+    async def writes(self) -> WritesMeasured:
+        """Return what that came to."""
+        return await self._ask(sampled_writes.Writes(), WritesMeasured)
+
     async def destroy(self) -> None:
         """End the machine's process."""
         await self._ask(control.Destroy(), control.Done)
 
+    async def guest_command(self, action: GuestAction) -> None:
+        """Have the guest do something."""
+        await self._ask(control.GuestCommand(action=action), control.Done)
+
     async def judge_update(self, mode: Mode) -> tuple[Observation, ...]:
         """Return what speaks against an update in a mode."""
-        return (await self._ask(control.JudgeUpdate(mode=mode), control.Judged)).blockers
+        return (await self._ask(update_requests.JudgeUpdate(mode=mode), control.Judged)).blockers
 
     async def offer_update(self, path: Path) -> None:
         """Tell the process that waits at a path what there is of the machine."""
-        await self._ask(control.OfferUpdate(path=str(path)), control.Done, _OFFER_DEADLINE)
+        await self._ask(update_requests.OfferUpdate(path=str(path)), control.Done, _OFFER_DEADLINE)
+
+    async def rehearse_update(self, patience: float) -> None:
+        """Have the process that it was offered load where the machine stands."""
+        await self._ask(update_requests.RehearseUpdate(patience=patience), control.Done, patience + _DEADLINE)
 
     async def hand_over(self, patience: float) -> Stop:
         """Stop vCPUs, and let the other process have the machine."""
-        reply = await self._ask(control.HandOver(patience=patience), control.Paused, patience + _DEADLINE)
+        reply = await self._ask(update_requests.HandOver(patience=patience), control.Paused, patience + _DEADLINE)
+        return Stop(reply.pause, reply.was_running, reply.last_executed_ns)
+
+    async def leave_suspended(self, path: Path) -> Stop:
+        """Leave a suspended machine in files."""
+        reply = await self._ask(update_requests.LeaveSuspended(path=str(path)), control.Paused, _LEAVE_DEADLINE)
         return Stop(reply.pause, reply.was_running, reply.last_executed_ns)
 
     async def replace_image(self, command: tuple[str, ...]) -> Replacement:
         """Have its process become another program, which answers on this connection."""
-        reply = await self._ask(control.ReplaceImage(command=command), control.Replaced, _PROGRAM_DEADLINE)
+        reply = await self._ask(update_requests.ReplaceImage(command=command), control.Replaced, _PROGRAM_DEADLINE)
         return Replacement(Stop(reply.pause, reply.was_running, reply.last_executed_ns), reply.executed_ns)
 
     async def close(self) -> None:

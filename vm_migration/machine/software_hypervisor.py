@@ -16,7 +16,7 @@ from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import Observation
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 
 class SoftwareHypervisor:

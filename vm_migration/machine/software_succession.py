@@ -6,26 +6,39 @@
     vmm.next.sock    the new one's control socket, until it is renamed over vmm.sock
 """
 
+import asyncio
 import contextlib
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from vm_migration.machine.coming_up import ComingUp, start
+from vm_migration.machine.errors import LaunchFailed, MachineGone
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.launch import READY_DEADLINE, end_process, machine_arguments
-from vm_migration.machine.port import LaunchFailed, MachineGone, MachinePort
+from vm_migration.machine.launch import READY_DEADLINE, end_process, ended_unless_up, machine_arguments
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import Instance, RunDirectory, lives, process_named
 from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.starting import OwnSession, OwnUnit, Starter
+from vm_migration.machine.waiting_in_files import WaitingPlace, waiting_place, waits
+from vm_migration.machine.waking import WokenMachine, wake
+from vm_migration.telemetry import logs
+from vmm.assembly.specification import parse_specification
 from vmm.process.control import CONTROL_SOCKET, NEXT_CONTROL_SOCKET
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
+from vmm.update import suspended_machine
 
+_log: Final = logs.get(__name__)
 _MODULE: Final = "vmm.process.main"
 UPDATE_SOCKET: Final = "update.sock"
 KILL_DEADLINE: Final = 10.0
+LOOK_SECONDS: Final = 5.0
+"""For which files are looked at; one that is not answered for then is like one that cannot be read."""
 
 
 class SoftwareSuccessor:
@@ -72,31 +85,26 @@ class SoftwareSuccession:
         """`units` is as SoftwareHypervisor's."""
         self._run: Final = RunDirectory(run_dir)
         self._starter: Final[Starter] = OwnSession() if units is None else OwnUnit(units)
+        self._believed: Final[Counter[UUID]] = Counter()
+        self._looks: Final[dict[tuple[WaitingPlace, int, bool], asyncio.Task[bool | None]]] = {}
+        """What files are being looked at: a thread is held by each, for as long as a file system does not answer."""
 
     def program(self) -> tuple[str, ...]:
         """Return this interpreter's."""
         return (sys.executable, "-m", _MODULE)
 
-    async def start(self, place: MachinePlace) -> SoftwareSuccessor:
+    async def start(self, place: MachinePlace, *, rehearses: bool = False) -> SoftwareSuccessor:
         """Start one, and wait until it listens."""
         directory = self._run.of(place.machine)
         before = directory.instance()
         if before is None:
             raise LaunchFailed(f"Machine {place.machine} has no process that another could take it over from")
         path = directory.path / UPDATE_SOCKET
-        arguments = [*machine_arguments(directory), "--adopt", str(path)]
-        started: list[ComingUp] = []
-        try:
+        arguments = [*machine_arguments(directory), "--rehearse" if rehearses else "--adopt", str(path)]
+        async with ended_unless_up(place.machine) as started:
             process = await start(self._starter, _MODULE, arguments, directory, started)
             process.let_go()
             await process.says("waiting", READY_DEADLINE)
-        except BaseException as error:
-            for each in started:
-                await end_process(each.id, kill=True)
-                each.close()
-            if isinstance(error, OSError):
-                raise LaunchFailed(f"No other process could be started for machine {place.machine}: {error}") from error
-            raise
         return SoftwareSuccessor(process, before, path)
 
     def connect(self, place: MachinePlace) -> MachinePort:
@@ -121,3 +129,47 @@ class SoftwareSuccession:
         process = process_named(name)
         if process is not None and name.startswith(f"{boot_id()}:") and lives(process):
             await end_process(process, kill=not patience, patience=patience or KILL_DEADLINE)
+
+    async def waiting_place(self, specification: str) -> WaitingPlace | None:
+        """Return the place beside its RAM's."""
+        return await asyncio.to_thread(waiting_place, parse_specification(specification.encode()))
+
+    async def waits(self, place: MachinePlace, specification: str, where: WaitingPlace, pause: int) -> bool | None:
+        """Look at both files; while one look gets no answer, no other is taken."""
+        believed = self._believed[place.machine] > 0
+        key = (where, pause, believed)
+        if key not in self._looks:
+            wanted = parse_specification(specification.encode())
+            look = asyncio.to_thread(waits, place.machine, wanted, where, pause, believed=believed)
+            self._looks[key] = asyncio.create_task(look, name=f"look at {where.path}")
+            self._looks[key].add_done_callback(lambda _: self._looks.pop(key, None))
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await asyncio.shield(self._looks[key])
+        except TimeoutError:
+            return None
+
+    @contextlib.contextmanager
+    def believing(self, machine: UUID) -> Iterator[None]:
+        """Believe it in every look that begins meanwhile, of whoever says it for as long."""
+        self._believed[machine] += 1
+        try:
+            yield
+        finally:
+            self._believed[machine] -= 1
+            if not self._believed[machine]:
+                del self._believed[machine]
+
+    async def forget(self, place: MachinePlace, specification: str) -> None:
+        """Remove it, and what was being written, where either names the machine."""
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                where = await self.waiting_place(specification)
+                if where is not None:
+                    await asyncio.to_thread(suspended_machine.forget, where.path, str(place.machine))
+        except (OSError, TimeoutError) as error:
+            _log.warning("file of a machine that is lost stays", machine=str(place.machine), reason=repr(error))
+
+    async def wake(self, place: MachinePlace, specification: str, path: Path) -> WokenMachine:
+        """Start both processes."""
+        return await wake(self._run, self._starter, place.machine, parse_specification(specification.encode()), path)

@@ -48,6 +48,13 @@ IDENTIFIED_CONNECTIONS: Final = Count(
 MIGRATIONS_ENDED: Final = Count(
     "viaduct_migrations_ended", "Attempts that left this host, by how they ended", "outcome", of=(Daemon.SOURCE,)
 )
+UPDATES_ENDED: Final = Count(
+    "viaduct_updates_ended",
+    "Updates of machines of this host, by mode and how they ended",
+    "mode",
+    "outcome",
+    of=(Daemon.SOURCE,),
+)
 ARRIVALS_PREPARED: Final = Count(
     "viaduct_arrivals_prepared", "Machines that this host made itself ready for", of=(Daemon.DEST,)
 )
@@ -70,6 +77,7 @@ ALL: Final = (
     CONNECTIONS,
     IDENTIFIED_CONNECTIONS,
     MIGRATIONS_ENDED,
+    UPDATES_ENDED,
     ARRIVALS_PREPARED,
     ARRIVALS_ACTIVATED,
     ATTEMPTS_ENDED,

@@ -63,6 +63,13 @@ DURATION: Final = Distribution(
     bounds=(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 150.0, 300.0, 900.0, 3600.0),
     of=(Daemon.SOURCE,),
 )
+UPDATE_DOWNTIME: Final = Distribution(
+    "viaduct_update_downtime_seconds",
+    "How long the guest stood still, of updates that completed",
+    "mode",
+    bounds=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+    of=(Daemon.SOURCE,),
+)
 PHASE_TRANSITION: Final = Distribution(
     "viaduct_attempt_phase_transition_time_from_creation_seconds",
     "From an attempt's entry into the store to each phase, waiting for its turn included",
@@ -70,4 +77,4 @@ PHASE_TRANSITION: Final = Distribution(
     bounds=(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0),
     of=(Daemon.ORCHESTRATOR,),
 )
-ALL: Final = (DOWNTIME, DURATION, PHASE_TRANSITION)
+ALL: Final = (DOWNTIME, DURATION, UPDATE_DOWNTIME, PHASE_TRANSITION)

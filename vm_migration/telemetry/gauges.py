@@ -53,6 +53,7 @@ MEMORY_RESERVED: Final = Gauge(
 ATTEMPTS_OPEN: Final = Gauge("viaduct_open_attempts", "Attempts that are open at this agent", of=AGENTS)
 
 IN_PHASE: Final = Gauge("viaduct_migrations_in_phase", "Attempts that leave this host, by phase", ("phase",), _SOURCE)
+UPDATES_IN_PHASE: Final = Gauge("viaduct_updates_in_phase", "Updates that are open, by phase", ("phase",), _SOURCE)
 DATA_TOTAL: Final = Gauge("viaduct_migration_data_total_bytes", "RAM of the machine", _ATTEMPT, _SOURCE)
 DATA_PROCESSED: Final = Gauge(
     "viaduct_migration_data_processed_bytes", "Pages that were sent, before anything made them fewer", _ATTEMPT, _SOURCE
@@ -128,6 +129,7 @@ ALL: Final = (
     MEMORY_RESERVED,
     ATTEMPTS_OPEN,
     IN_PHASE,
+    UPDATES_IN_PHASE,
     DATA_TOTAL,
     DATA_PROCESSED,
     DATA_TRANSFERRED,

@@ -20,17 +20,18 @@ from typing import Final, Protocol, TextIO, cast
 
 
 class _WithoutRich:
-    """Finds no `rich`, for as long as it is asked first."""
+    """Finds nothing of `rich` that is not loaded yet, for as long as it is asked first."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         del path, target
-        if name == "rich":
+        if name.partition(".")[0] == "rich":
             raise ModuleNotFoundError(name)
         return None
 
 
 # With rich, structlog could colour tracebacks, which no log here has; importing it is a seventh of a daemon's start.
+# A command has loaded the console of rich, but neither its tracebacks nor what those parse code with.
 sys.meta_path.insert(0, _WithoutRich)
 try:
     import structlog

@@ -12,7 +12,7 @@ import lz4.block
 import zstandard
 
 from vm_migration.transfer.errors import BadContents
-from vm_migration.transfer.frames import MAX_PAYLOAD, Codec
+from vm_migration.transfer.frames import MAX_PAYLOAD, Codec, CompressedPages
 
 _ZSTD_LEVEL: Final = 1
 """The fastest but the negative ones, whose place lz4 has."""
@@ -49,6 +49,10 @@ class Decompressor:
 
     def __init__(self) -> None:
         self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_PAYLOAD)
+
+    def page_data_of(self, body: CompressedPages) -> memoryview:
+        """Return the page data of a frame, or what has changed in them; raises what `page_data` does."""
+        return memoryview(self.page_data(body.codec, body.data, body.page_bytes))
 
     def page_data(self, codec: Codec, data: memoryview, size: int) -> bytes:
         """Return the page data, which are of exactly so many bytes.

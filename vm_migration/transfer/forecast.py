@@ -9,7 +9,7 @@ is computed from that size.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vm_migration.transfer.convergence import ConvergencePolicy, StandstillCosts, fits_limit, is_time, shrinks
@@ -99,6 +99,11 @@ class PerpetualStandstill:
     """The smallest sensible downtime limit under which the machine could move."""
     cause: str
 
+    def told_as(self, standstill_ms: float) -> "PerpetualStandstill":
+        """Return it with the standstill that is expected, where another one was decided with; whether it fits stays."""
+        needed_ms = max(self.limit_needed_ms, _limit_for(standstill_ms))
+        return replace(self, standstill_ms=standstill_ms, limit_needed_ms=needed_ms)
+
     @property
     def message(self) -> str:
         """What to tell the user under the code `standstill-over-limit`."""
@@ -123,9 +128,12 @@ def standstill_expected(
     """
     rate = max(rate_bytes_per_s, MIN_RATE)
     standstill_ms = costs.standstill_ms(workload.always_dirty_bytes, workload.unhashed_bytes, rate)
-    needed_ms = math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
     fits = fits_limit(standstill_ms, limit_ms)
-    return PerpetualStandstill(standstill_ms, fits, needed_ms, _cause(workload, rate, costs))
+    return PerpetualStandstill(standstill_ms, fits, _limit_for(standstill_ms), _cause(workload, rate, costs))
+
+
+def _limit_for(standstill_ms: float) -> int:
+    return math.ceil(standstill_ms * _LIMIT_MARGIN / _LIMIT_STEP_MS) * _LIMIT_STEP_MS
 
 
 def _cause(workload: Workload, rate: float, costs: StandstillCosts) -> str:
@@ -146,14 +154,20 @@ def expected(
     prepare_ms: float,
     policy: ConvergencePolicy,
     costs: StandstillCosts,
+    *,
+    round_ms: float = 0.0,
 ) -> Forecast:
-    """Return how many rounds, how long in all and how long stopped, at a constant link and dirty rate."""
+    """Return how many rounds, how long in all and how long stopped, at a constant link and dirty rate.
+
+    `round_ms` is what each round takes however little it moves: the guest writes on meanwhile.
+    """
     rate = max(rate_bytes_per_s, MIN_RATE)
     elapsed_ms = prepare_ms
     sent = float(max(workload.data_bytes, workload.always_dirty_bytes))
     rounds, took_ms = 1, 0.0
     while True:  # ends: each further round is shorter by a fifth, and less than a page is nothing
         took_ms = workload.later_ms(sent, took_ms, rate) if rounds > 1 else workload.first_ms(sent, rate)
+        took_ms += round_ms
         elapsed_ms += took_ms
         left = left_after(workload, took_ms)
         standstill_ms = costs.standstill_ms(left, workload.unhashed_bytes, rate)

@@ -152,8 +152,13 @@ class IncomingImage:
         if self._full:
             self._proof.forget()
 
-    def apply(self, frame: Frame, stream: int) -> Ack | None:
+    def apply(self, frame: Frame, stream: int, data: memoryview | None = None) -> Ack | None:
         """Take one frame that came on a stream, and return what to answer.
+
+        Args:
+            frame: What came.
+            stream: The stream's ordinal.
+            data: Its pages, where they are compressed in it and somebody has decompressed them already.
 
         Raises:
             TransferError: The frame does not fit, and nothing was changed; or it is digest-summed and its data are not
@@ -164,12 +169,12 @@ class IncomingImage:
         match frame.body:
             case Pages() as body:
                 self._apply_pages(body)
-            case CompressedPages(runs, codec, data, digests, bases) as body:
-                made = memoryview(self._decompressor.page_data(codec, data, body.page_bytes))
+            case CompressedPages(runs, _, _, digests, bases) as body:
+                made = Pages(runs, self._decompressor.page_data_of(body) if data is None else data, digests)
                 if bases is None:
-                    self._apply_pages(Pages(runs, made, digests))
+                    self._apply_pages(made)
                 else:
-                    self._apply_deltas(Pages(runs, made, digests), bases)
+                    self._apply_deltas(made, bases)
             case Zeros() as body:
                 self._apply_zeros(body)
             case Digests() as body:
@@ -270,11 +275,11 @@ class IncomingImage:
     def _apply_pages(self, body: Pages) -> None:
         self._require_announced(body.runs)
         pages = pages_of(body.runs)
-        if len(body.runs) == 1:
-            start = int(pages[0]) * PAGE_SIZE
-            self._data[start : start + len(body.data)] = body.data
+        rows = np.frombuffer(body.data, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+        if len(body.runs) == 1:  # as an array: the interpreter is free while it is copied
+            self._words[int(pages[0]) : int(pages[-1]) + 1] = rows
         else:
-            self._words[pages] = np.frombuffer(body.data, dtype=np.uint64).reshape(-1, PAGE_SIZE // 8)
+            self._words[pages] = rows
         if body.digest_summed and body.digests is not None:
             self._compare_at_once(body.runs, body.digests)
             return

@@ -33,25 +33,32 @@ class Packing:
     """Pages that one call takes in."""
 
 
-def page_rate(wire_bytes_per_s: Range, packings: Sequence[Packing], compression: str) -> Range:
+def page_rate(
+    wire_bytes_per_s: Range, packings: Sequence[Packing], compression: str, *, came: Range | None = None
+) -> Range:
     """Return the bytes of pages that come across in a second.
 
     Args:
         wire_bytes_per_s: What the wire carries, or may.
         packings: What each codec makes of these pages.
         compression: The policy: auto, none, lz4 or zstd.
+        came: What came across of late where codecs made pages fewer, which is likely to be the most that will: a codec
+            that is tried alone has a processor to itself, and in an attempt both ends and the guest share them.
     """
-    each = {packing.codec.name.lower(): _packed(wire_bytes_per_s, packing) for packing in packings}
+    each = {packing.codec.name.lower(): _packed(wire_bytes_per_s, packing, came) for packing in packings}
     if compression != "auto":
         return each.get(compression, wire_bytes_per_s)
     best = max(each.values(), key=lambda rate: rate.likely, default=wire_bytes_per_s)
     return best if wire_bytes_per_s.likely <= GAIN * best.likely else wire_bytes_per_s
 
 
-def _packed(wire: Range, packing: Packing) -> Range:
+def _packed(wire: Range, packing: Packing, came: Range | None) -> Range:
     ratio, speed = packing.ratio, packing.bytes_per_s
-    return Range(
+    found = Range(
         min(speed * _SPEED[0], wire.low / ratio.high),
         min(speed, wire.likely / ratio.likely),
         min(speed * _SPEED[1], wire.high / ratio.low),
     )
+    if came is None:
+        return found
+    return Range(min(found.low, came.low), min(found.likely, came.likely), found.high)

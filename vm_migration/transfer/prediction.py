@@ -24,6 +24,7 @@ from vm_migration.transfer.convergence import (
 from vm_migration.transfer.dirtying import Dirtying, Growth
 from vm_migration.transfer.forecast import MIN_RATE, Forecast, Workload, expected, left_after
 from vm_migration.transfer.ranges import Range
+from vmm.memory.quantities import PAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Inputs:
     """Opening streams, journals, hooks: what an attempt takes beside Prepare, its rounds and the standstill."""
     fixed_ms: Range
     """What a standstill takes beside its work; decisions are made with the fixed part of the costs all the same."""
+    round_ms: Range
+    """What each round takes beside moving what it moves: harvesting, announcing it, and what goes to and fro."""
     always_dirty_bytes: int = 0
     unhashed_bytes: int = 0
     cpu_share: float = 1.0
@@ -113,6 +116,7 @@ def likely_forecast(inputs: Inputs, policy: ConvergencePolicy, costs: Standstill
         inputs.prepare_ms.likely + inputs.around_ms.likely,
         policy,
         costs,
+        round_ms=inputs.round_ms.likely,
     )
     downtime_ms = max(0.0, found.downtime_ms + inputs.fixed_ms.likely - costs.fixed_ms)
     return replace(
@@ -145,6 +149,8 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
         else:  # what is clean lies between the least that was written less the most since, and the reverse
             shortest = light.later_ms(least, shortest, fast, since=heavy)
             longest = heavy.later_ms(most, longest, slow, since=light)
+        shortest += inputs.round_ms.low
+        longest += inputs.round_ms.high
         early += shortest
         late += longest
         left = (left_after(light, shortest), left_after(heavy, longest))
@@ -152,8 +158,10 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
         worst = costs.standstill_ms(left[1], unhashed, slow)
         # The share that is left: at worst of the least that is sent, none of which waits; at best of the most, of
         # which half does.
-        surely_shrinks = left[0] > 0 and shrinks(least, left_after(heavy, least * 1000 / slow))
-        may_shrink = left[1] > 0 and left_after(light, most * 500 / fast) <= most * (1 - SHRINKS_BY)
+        most_ms, least_ms = least * 1000 / slow + inputs.round_ms.high, most * 500 / fast + inputs.round_ms.low
+        surely_shrinks = left[0] > 0 and shrinks(least, left_after(heavy, most_ms))
+        fewer = most * (1 - SHRINKS_BY)  # another round has no more, and a page at least, or nothing ends this
+        may_shrink = left[1] > 0 and fewer >= PAGE_SIZE and left_after(light, least_ms) <= fewer
         floors = (costs.standstill_ms(0, unhashed, fast), costs.standstill_ms(0, unhashed, slow))
         may_be_little = is_little(best - floors[0], floors[1])
         surely_little = is_little(worst - floors[1], floors[0])
@@ -163,5 +171,5 @@ def _ends(inputs: Inputs, policy: ConvergencePolicy, costs: StandstillCosts) -> 
             yield _End(rounds + 1, (early, late), (best, worst), converges=False)
         if not may_shrink or (surely_little and fits_limit(worst, limit)) or early >= policy.timeout_ms:
             return
-        least, most = left[0], min(left[1], most * (1 - SHRINKS_BY))
+        least, most = left[0], min(left[1], fewer)
         rounds += 1

@@ -15,5 +15,6 @@ opened before it at the source is there. Ends are carried each way for itself. W
 or a socket that broke, ends every connection of the attempt at both hosts: a process of which one connection only is
 closed may wait for it.
 
-Bytes are copied once between the kernel and this process at either end, and as often as gRPC does in between.
+Each end works on two pieces of a direction at a time: one is carried while the next one comes. What that costs, and
+what bounds it, is in docs/qemu.md.
 """

@@ -75,16 +75,25 @@ class CarriedConnection:
                 return
 
     async def _inwards(self) -> None:
-        while True:
-            piece = await self._far.receive()
-            if piece is None:
-                raise StreamBroken("The other host ended the call before its end was heard")
-            self._ends = self._ends.heard(Side.THERE, piece)
-            if piece == END:
-                self._local.end()
-                return
-            await self._local.write(piece)
-            self.said_there += len(piece)
+        coming = self._coming()
+        try:
+            while (piece := self._heard_there(await coming)) != END:
+                coming = self._coming()  # while this one is written
+                await self._local.write(piece)
+                self.said_there += len(piece)
+            self._local.end()
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)  # what it failed with is an echo
+
+    def _coming(self) -> "asyncio.Task[bytes | None]":
+        return asyncio.create_task(self._far.receive(), name=f"{self._name} ahead")
+
+    def _heard_there(self, piece: bytes | None) -> bytes:
+        if piece is None:
+            raise StreamBroken("The other host ended the call before its end was heard")
+        self._ends = self._ends.heard(Side.THERE, piece)
+        return piece
 
 
 def _first(group: BaseExceptionGroup[BaseException], name: str) -> BaseException:

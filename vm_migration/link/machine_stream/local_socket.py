@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-PIECE: Final = 1 << 20
-"""Bytes that are read at once, at most; a unix socket holds a fifth of it unless its sender asked for more."""
+from vm_migration.link.machine_stream.gathering import Gathering
+
 _BUFFER: Final = 1 << 20
 _SO_SNDBUFFORCE: Final = 32
 """socket(7); Python has no name for it."""
@@ -22,14 +22,16 @@ class LocalSocket:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._connection: Final = connection
+        self._coming: Final = Gathering(connection)
         self._loop: Final = asyncio.get_running_loop()
 
     async def read(self) -> bytes:
         """Return what has come, as soon as anything has; nothing where the process says no more.
 
-        It is read into what gRPC is then given: a buffer that is used again would have to be copied out of.
+        Raises:
+            OSError: The connection broke.
         """
-        return await self._loop.sock_recv(self._connection, PIECE)
+        return await self._coming.take()
 
     async def write(self, piece: bytes) -> None:
         """Write all of a piece; returns when the next one can be given."""
@@ -42,6 +44,7 @@ class LocalSocket:
 
     def close(self) -> None:
         """End the connection."""
+        self._coming.close()
         self._connection.close()
 
 

@@ -18,6 +18,7 @@ QEMU does.
     command_line  how a QEMU is started from a specification
     fence_file    the fence and the number of stops, on disk
     commands      what each request of the control socket does to QEMU
+    writes        how much its guest writes, as it finds out itself
     streaming     its own migration: capabilities, parameters, progress
     control_socket, shim, spawning    the process itself; process_file: which QEMU was started for a folder
     devices       VFIO devices and vIOMMU found in a QEMU, for the model's own rules

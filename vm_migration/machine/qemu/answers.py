@@ -22,6 +22,13 @@ class RamFigures(msgspec.Struct, frozen=True, rename="kebab"):
     mbps: float = 0.0
 
 
+class SocketAddress(msgspec.Struct, frozen=True):
+    """Where something listens; of a unix socket neither is there."""
+
+    host: str = ""
+    port: str = ""
+
+
 class Migration(msgspec.Struct, frozen=True, rename="kebab"):
     """query-migrate; without a status nothing was ever started. Milliseconds."""
 
@@ -34,6 +41,8 @@ class Migration(msgspec.Struct, frozen=True, rename="kebab"):
     cpu_throttle_percentage: int = 0
     error_desc: str = ""
     blocked_reasons: tuple[str, ...] = ()
+    socket_address: tuple[SocketAddress, ...] = ()
+    """At a destination: where it listens."""
 
 
 class Number(msgspec.Struct, frozen=True):

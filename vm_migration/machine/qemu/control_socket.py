@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from vfio_host.interface.channel import Channel, ChannelError, close_all, listen, same_user
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.qemu.commands import QemuCommands
 from vm_migration.machine.qemu.descriptor_wait import readable
 from vmm.process import control

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from vm_migration.machine.qemu.answers import BlockDevice, Property, Version
+from vm_migration.machine.qemu.answers import BlockDevice, Capability, Property, Version
 from vm_migration.machine.qemu.session import QmpSession
 
 _FOLDERS: Final = ("/machine/peripheral", "/machine/peripheral-anon")
@@ -51,6 +51,8 @@ class Parts:
     viommus: tuple[Device, ...] = ()
     disks: tuple[Disk, ...] = ()
     bus_bypasses_iommu: bool = False
+    capabilities: frozenset[str] = frozenset()
+    """Names of what its migration can do."""
 
 
 _READ: Final = frozenset(
@@ -79,7 +81,14 @@ async def parts(session: QmpSession) -> Parts:
         viommus=tuple(device for device in found if f"child<{device.model}>" in _VIOMMUS),
         disks=await _disks(session),
         bus_bypasses_iommu=("default-bus-bypass-iommu", True) in bypass,
+        capabilities=await migration_capabilities(session),
     )
+
+
+async def migration_capabilities(session: QmpSession) -> frozenset[str]:
+    """Return what its migration can do; raises as `parts`."""
+    found = await session.ask("query-migrate-capabilities", tuple[Capability, ...])
+    return frozenset(each.capability for each in found)
 
 
 async def _in_folder(session: QmpSession, folder: str) -> list[Device]:

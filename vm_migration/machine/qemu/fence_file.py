@@ -26,6 +26,8 @@ class Kept(msgspec.Struct, frozen=True):
     incoming: bool = False
     granted: int = 0
     """The highest epoch at which it was told to run; below every epoch of a machine that waits to be told."""
+    strayed: int = 0
+    """How often its guest ran although it was given away, or not told to, since it was an ordinary machine."""
 
     @classmethod
     def waiting(cls) -> "Kept":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vm_migration.machine.qemu.devices import Device, Parts
+from vm_migration.machine.qemu.streaming import LACKING, lacking
 from vmm.process.control import Observation
 from vmm.vfio.blockers import BlockerCode, DeviceFacts, judge
 
@@ -67,8 +68,11 @@ def findings(
     if ram_trouble:
         warnings.append(Observation(code=NOT_COMPARED, message=f"{ram_trouble}; a migration is verified by nothing"))
     trouble = (Observation(code=GUEST_TROUBLE, message=guest_trouble),) if guest_trouble else ()
+    missing = lacking(parts.capabilities, incoming=False)
+    unable = (Observation(code=LACKING, message=f"QEMU here {missing}"),) if missing else ()
     disks = tuple(_unshared(parts, shared_disks))
-    return Findings((*own, *(each for each in added if each.code not in codes), *disks, *trouble), tuple(warnings))
+    judged_too = tuple(each for each in added if each.code not in codes)
+    return Findings((*own, *judged_too, *unable, *disks, *trouble), tuple(warnings))
 
 
 def _of_reason(reason: str) -> Observation:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 from vm_migration.machine.qemu.answers import Migration, Status
 from vm_migration.machine.qemu.run_states import stands_still
 from vm_migration.machine.qemu.session import QmpSession

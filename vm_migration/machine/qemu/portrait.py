@@ -3,7 +3,7 @@
 import os
 from typing import Final
 
-from vm_migration.machine.port import MachineRefused
+from vm_migration.machine.errors import MachineRefused
 from vm_migration.machine.qemu.answers import Migration, Status
 from vm_migration.machine.qemu.devices import Parts
 from vm_migration.machine.qemu.judging import findings
@@ -12,8 +12,8 @@ from vm_migration.machine.qemu.shared_ram import open_ram
 from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.assembly.specification import MachineSpecification
 from vmm.process.control import Description, GuestFigures, Tracking
-from vmm.process.description import Identity
 from vmm.process.fence import Fence
+from vmm.process.identity import Identity
 
 
 class Portrait:

@@ -5,6 +5,7 @@ is settled to the versioned one when a machine is made, and a destination has to
 not.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,7 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from vm_migration.machine.qemu.answers import Capability
 from vm_migration.machine.qemu.programs import program_for
+from vm_migration.machine.qemu.streaming import LACKING, lacking
 from vmm.assembly.qemu_specification import QemuSpecification
 from vmm.process.control import Observation
 
@@ -24,16 +29,30 @@ _VERSION: Final = re.compile(r"version (\S+)")
 _MACHINE: Final = re.compile(r"^(\S+)\s.*?(?:\(alias of (\S+)\))?(?: \(default\))?$")
 _CPU: Final = re.compile(r"^(?:x86 )?\s*(\S+)")
 _KVM: Final = Path("/dev/kvm")
+_MACHINE_OF_NOTHING: Final = ("-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio")
+_QUESTIONS: Final = "".join(
+    f'{{"execute": "{command}"}}\n' for command in ("qmp_capabilities", "query-migrate-capabilities", "quit")
+)
+
+
+class _Answer(msgspec.Struct, frozen=True, rename={"returned": "return"}):
+    """That to query-migrate-capabilities: no other one is a list."""
+
+    returned: tuple[Capability, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramFacts:
-    """A QEMU's version, the machine types and processors that it knows, and which types are other names of which."""
+    """A QEMU's version, the machine types, processors and capabilities of its migration that it knows.
+
+    `aliases` says which machine types are other names of which.
+    """
 
     version: str
     machines: frozenset[str]
     aliases: tuple[tuple[str, str], ...]
     cpus: frozenset[str]
+    capabilities: frozenset[str]
 
     def settled(self, machine: str) -> str:
         """Return a machine type, with its options, by the name that means the same in every version."""
@@ -58,6 +77,8 @@ def judge_program(facts: ProgramFacts, around: Surroundings, wanted: QemuSpecifi
     cpu = _after(wanted.arguments, "-cpu").partition(",")[0]
     if cpu and cpu not in facts.cpus:
         yield Observation(code="cpu-unknown", message=f"QEMU {facts.version} here knows no processor {cpu}")
+    if missing := lacking(facts.capabilities, incoming=True):
+        yield Observation(code=LACKING, message=f"QEMU {facts.version} here {missing}")
     if _needs_kvm(wanted) and not around.kvm:
         yield Observation(code="no-kvm", message="This host gives no KVM to its agents, and the machine needs it")
     for disk in wanted.disk:
@@ -109,8 +130,8 @@ def program_facts(program: str) -> ProgramFacts:
     return _asked(program, Path(program).stat().st_mtime_ns)
 
 
-def read_facts(version: str, machines: str, cpus: str) -> ProgramFacts:
-    """Return what a QEMU printed for --version, -machine help and -cpu help. Pure."""
+def read_facts(version: str, machines: str, cpus: str, answers: str) -> ProgramFacts:
+    """Return what a QEMU printed for --version, -machine help and -cpu help, and answered over QMP. Pure."""
     found = _VERSION.search(version)
     types = [match for line in machines.splitlines()[1:] if (match := _MACHINE.match(line))]
     models = cpus.partition("\n\n")[0].splitlines()[1:]
@@ -119,21 +140,32 @@ def read_facts(version: str, machines: str, cpus: str) -> ProgramFacts:
         machines=frozenset(match[1] for match in types),
         aliases=tuple((match[1], match[2]) for match in types if match[2]),
         cpus=frozenset(match[1] for line in models if (match := _CPU.match(line))),
+        capabilities=frozenset(_capabilities(answers)),
     )
+
+
+def _capabilities(answers: str) -> Iterator[str]:
+    for line in answers.splitlines():
+        with contextlib.suppress(msgspec.DecodeError):  # a greeting, an empty answer
+            for each in msgspec.json.decode(line, type=_Answer).returned:
+                yield each.capability
 
 
 @lru_cache(maxsize=16)
 def _asked(program: str, _changed: int) -> ProgramFacts:
     return read_facts(
-        _printed(program, "--version"), _printed(program, "-machine", "help"), _printed(program, "-cpu", "help")
+        _printed(program, "--version"),
+        _printed(program, "-machine", "help"),
+        _printed(program, "-cpu", "help"),
+        _printed(program, *_MACHINE_OF_NOTHING, said=_QUESTIONS),
     )
 
 
-def _printed(program: str, *arguments: str) -> str:
+def _printed(program: str, *arguments: str, said: str = "") -> str:
     try:
         done = subprocess.run(
             [program, *arguments],
-            stdin=subprocess.DEVNULL,
+            input=said,
             capture_output=True,
             text=True,
             timeout=_ASK_SECONDS,

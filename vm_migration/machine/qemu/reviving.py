@@ -10,15 +10,15 @@ from typing import Final
 import msgspec
 
 from vm_migration.machine.coming_up import ComingUp, start
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.launch import end_process, machine_arguments
-from vm_migration.machine.port import MachineError
 from vm_migration.machine.qemu.process_file import SHIM
 from vm_migration.machine.run_directory import Instance, MachineDirectory, lives
 from vm_migration.machine.starting import Starter
 from vm_migration.telemetry import logs
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 _READY_SECONDS: Final = 20.0
 _log: Final = logs.get(__name__)

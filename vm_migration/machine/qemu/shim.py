@@ -24,7 +24,7 @@ from uuid import UUID
 
 import msgspec
 
-from vm_migration.machine.port import LaunchFailed, MachineError, MachineGone
+from vm_migration.machine.errors import LaunchFailed, MachineError, MachineGone
 from vm_migration.machine.qemu.command_line import Order
 from vm_migration.machine.qemu.commands import QemuCommands
 from vm_migration.machine.qemu.control_socket import ControlSocket
@@ -34,17 +34,20 @@ from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.portrait import Portrait
 from vm_migration.machine.qemu.process_file import started_qemu
 from vm_migration.machine.qemu.spawning import QMP_SOCKET, QemuProcess, adopted, log_tail, require_fit, start
+from vm_migration.machine.qemu.stream_tls import StreamTls, remove_left
 from vm_migration.machine.qemu.streams import Streams
 from vm_migration.machine.run_directory import Instance
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
 from vmm.process.control import CONTROL_SOCKET, HOLD, SPECIFICATION_FILE
-from vmm.process.description import Identity, boot_id
+from vmm.process.identity import Identity, boot_id
 
 _WORD_BYTES: Final = 64
 _START_SECONDS: Final = 25.0
 _START_SECONDS_PER_GIB: Final = 30.0
 """For QEMU's first answer; a destination touches all of its RAM before it."""
+ASK_AGAIN: Final = 0.1
+"""Seconds after which a QEMU is asked again that lives, and at whose socket nobody was to be had."""
 
 
 def main() -> None:
@@ -77,6 +80,7 @@ async def _run(order: Order, again: Instance | None, *, hold: bool) -> None:
     loop, starting = asyncio.get_running_loop(), asyncio.current_task()
     if starting is not None:  # a task, under asyncio.run
         loop.add_signal_handler(signal.SIGTERM, starting.cancel)  # until it serves: what it has started ends with it
+    remove_left(order.folder)
     file = FenceFile(order.folder)
     kept = _kept_by_another(file) if again is not None else Kept.waiting() if order.incoming else Kept()
     async with _qemu(order, again, kept) as (process, monitor):
@@ -85,6 +89,8 @@ async def _run(order: Order, again: Instance | None, *, hold: bool) -> None:
             file.write(kept)
             if not order.incoming and order.adopts is None:
                 await commands.boot()
+        else:
+            await commands.take_up()
         await _serve(commands, order, process, hold=hold)
 
 
@@ -122,7 +128,7 @@ async def _first_answer(order: Order, process: QemuProcess, monitor: Monitor) ->
     try:
         async with asyncio.timeout(patience):
             while not await _answers(order, monitor, ending):
-                continue
+                await asyncio.wait((ending,), timeout=ASK_AGAIN)  # a socket does not tell when somebody listens there
     except TimeoutError as error:
         raise LaunchFailed(f"QEMU did not answer in {patience:.0f} s{log_tail(order.folder)}") from error
     finally:
@@ -133,7 +139,7 @@ async def _answers(order: Order, monitor: Monitor, ending: "asyncio.Task[None]")
     asking = asyncio.create_task(monitor.require_connection(), name="first answer of QEMU")
     try:
         await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
+        if ending.done():
             raise LaunchFailed(f"QEMU ended before it answered{log_tail(order.folder)}")
         asking.result()
     except MachineGone:
@@ -149,7 +155,8 @@ async def _commands(order: Order, process: QemuProcess, monitor: Monitor, kept: 
     same_uuid = await require_fit(monitor, order.specification, order.machine, adopts=takes_over)
     identity = Identity(str(order.machine), boot_id(), process.id.pid, token or secrets.token_hex(8))
     portrait = Portrait(identity, order.specification, order.qemu)
-    streams = Streams(monitor, None if order.adopts is not None else order.folder, same_uuid=same_uuid)
+    folder, tls = None if order.adopts is not None else order.folder, StreamTls(monitor.session, order.folder)
+    streams = Streams(monitor, folder, tls, same_uuid=same_uuid)
     return QemuCommands(monitor, portrait, streams, FenceFile(order.folder), kept)
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from vfio_host.interface.channel import listen
-from vm_migration.machine.port import LaunchFailed
+from vm_migration.machine.errors import LaunchFailed
 from vm_migration.machine.qemu.answers import MemorySize, Uuid
 from vm_migration.machine.qemu.command_line import Order, command_line
 from vm_migration.machine.qemu.descriptor_wait import readable
@@ -39,7 +39,10 @@ class QemuProcess:
 
     async def end(self) -> None:
         """Wait until it has ended."""
-        descriptor = os.pidfd_open(self.id.pid)
+        try:
+            descriptor = os.pidfd_open(self.id.pid)
+        except ProcessLookupError:  # it was nobody's child here, or is reaped
+            return
         try:
             if lives(self.id):
                 await readable(descriptor)

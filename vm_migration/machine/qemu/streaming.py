@@ -20,6 +20,12 @@ _UNLIMITED: Final = 1 << 40
 """Bytes a second; QEMU's own default is 128 MiB."""
 _MOST_DOWNTIME: Final = 2_000_000
 _ALWAYS: Final = ("events", "return-path")
+_STEPS: Final[dict[str, object]] = {
+    "cpu-throttle-initial": 20,
+    "cpu-throttle-increment": 10,
+    "cpu-throttle-tailslow": False,
+}
+"""By how much QEMU throttles vCPUs at first, and each time more: its own defaults, whatever was set before."""
 _ENDS_OF_7_2: Final = (
     "postcopy-ram",
     "xbzrle",
@@ -30,6 +36,21 @@ _ENDS_OF_7_2: Final = (
     "block",
 )
 """What a QEMU that was adopted may have on from before, and which has no place in a stream of ours."""
+
+
+NEEDED: Final[Mapping[bool, frozenset[str]]] = {
+    False: frozenset({"events", "return-path", "pause-before-switchover"}),
+    True: frozenset({"events", "return-path", "late-block-activate"}),
+}
+"""Capabilities without which there is no gate, or no second fence, by whether the machine is an incoming one."""
+LACKING: Final = "migration-capability-missing"
+
+
+def lacking(offered: Container[str], *, incoming: bool) -> str:
+    """Return why a QEMU with these capabilities takes no part in a migration; empty: it does."""
+    missing = sorted(name for name in NEEDED[incoming] if name not in offered)
+    end = "let in" if incoming else "sent"
+    return f"knows no {', '.join(missing)}: without that no machine is safely {end}" if missing else ""
 
 
 def under_way(migration: Migration) -> bool:
@@ -51,14 +72,15 @@ def capabilities(
             True  # else it takes its images although it does not run, and the source is left without
         )
     else:
-        wanted |= {"pause-before-switchover": True, "auto-converge": terms.auto_converge}
+        wanted |= {"pause-before-switchover": True, "auto-converge": terms.most_throttle > 0}
     return tuple({"capability": name, "state": state} for name, state in wanted.items() if name in offered)
 
 
 def parameters(terms: StreamTerms, *, incoming: bool) -> dict[str, object]:
     """Return what migrate-set-parameters is given before a stream."""
     channels: dict[str, object] = {"multifd-channels": terms.channels} if terms.channels > 1 else {}
-    return channels if incoming else {**channels, **tunable(terms)}
+    throttle: dict[str, object] = {**_STEPS, "max-cpu-throttle": terms.most_throttle} if terms.most_throttle else {}
+    return channels if incoming else {**channels, **throttle, **tunable(terms)}
 
 
 def tunable(terms: StreamTerms) -> dict[str, object]:
