@@ -195,3 +195,20 @@ def listen(path: Path, backlog: int = 16) -> socket.socket:
     listener.listen(backlog)
     listener.setblocking(False)
     return listener
+
+
+@contextlib.contextmanager
+def listening_at(path: Path) -> Iterator[socket.socket]:
+    """Yield what `listen` returns; afterwards its socket at the path is gone, what another process put there is not.
+
+    Raises:
+        OSError: It cannot be had.
+    """
+    with listen(path) as listener:
+        own = path.stat().st_ino  # nobody else's as long as this is open
+        try:
+            yield listener
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == own:
+                    path.unlink()

@@ -18,7 +18,7 @@ import msgspec
 
 from vfio_host.errors import ConfigurationInvalid
 from vfio_host.interface.calls import HostConfiguration
-from vfio_host.interface.channel import listen
+from vfio_host.interface.channel import listening_at
 from vfio_host.interface.large_buffers import keep_large_buffers
 from vfio_host.process.host import Host
 from vfio_host.process.loop import HostLoop
@@ -36,27 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     gc.freeze()  # what was imported stays: the collector need not look at it again, now or at the end
     keep_large_buffers()
-    try:
-        configuration = msgspec.json.decode(options.configuration, type=HostConfiguration)
-        host = Host(configuration, limit_of if configuration.limits_locked_memory else no_limit)
-        listener = listen(options.socket)
-    except (msgspec.DecodeError, ConfigurationInvalid) as error:
-        sys.stderr.write(f"Configuration of the host is invalid: {error}\n")
-        return 2
-    except OSError as error:
-        sys.stderr.write(f"Host cannot listen at {options.socket}: {error}\n")
-        return 2
-    with listener, _woken_by_signals() as wakeup:
-        loop = HostLoop(host, listener, wakeup)
+    with contextlib.ExitStack() as held:
+        try:
+            configuration = msgspec.json.decode(options.configuration, type=HostConfiguration)
+            host = Host(configuration, limit_of if configuration.limits_locked_memory else no_limit)
+            listener = held.enter_context(listening_at(options.socket))
+        except (msgspec.DecodeError, ConfigurationInvalid) as error:
+            sys.stderr.write(f"Configuration of the host is invalid: {error}\n")
+            return 2
+        except OSError as error:
+            sys.stderr.write(f"Host cannot listen at {options.socket}: {error}\n")
+            return 2
+        loop = HostLoop(host, listener, held.enter_context(_woken_by_signals()))
         if options.hold:
             loop.hold(sys.stdin.fileno())
         with contextlib.suppress(OSError):  # whoever started us need not read
             sys.stdout.write(json.dumps({"event": "ready", "pid": os.getpid()}) + "\n")
             sys.stdout.flush()
-        try:
-            loop.run()
-        finally:
-            options.socket.unlink(missing_ok=True)
+        loop.run()
     return 0
 
 

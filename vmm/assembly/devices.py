@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vfio_host.interface.calls import DeviceConfiguration, HostConfiguration
 from vfio_host.interface.numbers import MigrationFlags
 from vmm.assembly.specification import DeviceSpecification, MachineSpecification
 from vmm.memory.guest_physical import GuestMemory
@@ -55,26 +54,6 @@ class AssembledDevice:
     def ring_doorbell(self) -> None:
         """Ring the doorbell, which the host process waits for."""
         os.eventfd_write(self.doorbell, 1)
-
-
-def host_configuration(specification: MachineSpecification, host_page_size: int = 4096) -> HostConfiguration:
-    """Return what the host process of a machine must have, on a host with pages of so many bytes."""
-    return HostConfiguration(
-        devices=tuple(
-            DeviceConfiguration(
-                name=device.name,
-                model=device.model,
-                iommu_dirty_tracking=device.backend == "iommufd" and device.host_iommu_dirty_tracking,
-                mediated=device.mediated,
-                dma_log=device.device_dirty_tracking,
-                local_memory=device.local_memory if device.model == "gpu" else 0,
-                intx=device.interrupt == "intx",
-                p2p=device.p2p,
-            )
-            for device in specification.device
-        ),
-        page_size=host_page_size,
-    )
 
 
 def new_eventfds(_name: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from vmm.assembly.specification import GuestSpecification, MachineSpecification
 from vmm.guest.cpu_workload import Pattern
 from vmm.guest.device_domains import DeviceDomains
 from vmm.guest.device_owner import UserCycle
-from vmm.guest.drivers import needs_of
+from vmm.guest.driver_needs import needs_of
 from vmm.guest.guest import AttachedDevice, ChurnPlan, Guest, GuestConfiguration, UserDriver
 from vmm.guest.layout import TABLES_BASE, TABLES_SIZE, plan
 from vmm.guest.vtd_domain import DomainKind, IdentityMapper

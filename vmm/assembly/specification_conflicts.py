@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from vmm.assembly.quantity_text import format_rate, format_size, parse_rate, parse_size
-from vmm.guest.drivers import DRIVERS, needs_of
+from vmm.guest.driver_needs import CORPUS_BYTES, needs_of
 from vmm.guest.layout import MINIMUM_RAM, plan
-from vmm.memory.guest_physical import sections
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.memory.sections import sections
 
 Conflict = tuple[str, str, str]
 """Key, problem, allowed values."""
@@ -163,7 +163,7 @@ def _devices_fit(document: Document) -> Iterator[Conflict]:
     devices = [(device.get("model"), _bytes(device.get("dma_rate"), parse_rate)) for device in tables]
     if size is None or size % PAGE_SIZE or not MINIMUM_RAM <= size <= _MAXIMUM_RAM or len(devices) > 16:
         return
-    known = [(model, rate or 0) for model, rate in devices if isinstance(model, str) and model in DRIVERS]
+    known = [(model, rate or 0) for model, rate in devices if isinstance(model, str) and model in CORPUS_BYTES]
     layout = plan(size, needs_of(known), 0)
     low = sections(size)[0].size
     if layout.working_set + PAGE_SIZE > low:

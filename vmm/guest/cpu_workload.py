@@ -38,8 +38,17 @@ _FIRST_BATCH: Final = 96
 """Pages in one step of the first cycle, when the host may have to find memory for each (10 us on nested hosts)."""
 _QUANTUM_NS: Final = 10_000_000
 """A step costs 0.3 ms however little it writes, so that a vCPU takes no more than a hundred a second."""
+_LONG_QUANTUM_NS: Final = 25_000_000
+_FEW: Final = 16
+"""Pages that are worth a step: who writes fewer in a quantum waits for so many, but no longer than a long quantum."""
 _MOST_DRAWS: Final = 16.0
 _FACTORS: Final = np.array([mixed_one(index) | 1 for index in range(6)], dtype=np.uint64)
+
+
+def worth_a_step(rate: int) -> int:
+    """Return how many pages a vCPU that writes so many a second writes in a step."""
+    usual, long = (rate * quantum // SECOND for quantum in (_QUANTUM_NS, _LONG_QUANTUM_NS))
+    return max(usual, min(_FEW, long))
 
 
 class Pattern(StrEnum):
@@ -128,7 +137,7 @@ class CpuWorkload:
                 return now_ns if self._pattern is not Pattern.ZIPF else now_ns + _QUANTUM_NS
         if self._pacer.rate == 0:
             return NEVER
-        return self._pacer.moment_of(max(1, min(self._batch(), self._pacer.rate * _QUANTUM_NS // SECOND)))
+        return self._pacer.moment_of(max(1, min(self._batch(), worth_a_step(self._pacer.rate))))
 
     def write(self, wanted: int) -> int:
         """Write up to a step's worth of pages; returns how many were distinct from all others of this second."""

@@ -21,7 +21,7 @@ calls may save between any two calls, and load into a driver that was just made 
 from typing import Final, Protocol
 
 from vmm.guest.dma import DevicePort, DmaMapper
-from vmm.guest.layout import AreaNeeds, DeviceArea
+from vmm.guest.layout import DeviceArea
 from vmm.guest.material import Material
 from vmm.memory.guest_physical import GuestMemory
 
@@ -118,7 +118,3 @@ class DriverModel(Protocol):
         self, memory: GuestMemory, area: DeviceArea, port: DevicePort, *, rate: int, seed: int
     ) -> DeviceDriver:
         """Make a driver: closed, with nothing touched; `rate` is in bytes per second that the device writes."""
-
-    @staticmethod
-    def needs(rate: int) -> AreaNeeds:
-        """Return the memory that a driver of this rate wants."""

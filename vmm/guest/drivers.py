@@ -1,12 +1,12 @@
 """Which driver the guest has for which model of device."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from vmm.guest.device_driver import DeviceDriver, DriverModel
 from vmm.guest.dma import DevicePort
 from vmm.guest.gpu_driver import GpuDriver
-from vmm.guest.layout import AreaNeeds, DeviceArea
+from vmm.guest.layout import DeviceArea
 from vmm.guest.nic_driver import NicDriver
 from vmm.guest.qat_driver import QatDriver
 from vmm.memory.guest_physical import GuestMemory
@@ -17,11 +17,6 @@ DRIVERS: Final[Mapping[str, DriverModel]] = {
     "gpu": GpuDriver,
     "plain": QatDriver,
 }
-
-
-def needs_of(devices: Sequence[tuple[str, int]]) -> tuple[AreaNeeds, ...]:
-    """Return what the drivers of devices (model, rate) want of memory, as `layout.plan` takes it."""
-    return tuple(DRIVERS[model].needs(rate) for model, rate in devices)
 
 
 def make_driver(

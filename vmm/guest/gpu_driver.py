@@ -26,7 +26,7 @@ from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
 from vmm.guest.gpu_jobs import INPUTS, INPUTS_PER_SLAB, JOBS_PER_SLAB, TILE_BYTES, Job, first_chunk, job
 from vmm.guest.gpu_progress import OPEN_SLABS, GpuProgress, decoded
-from vmm.guest.layout import RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
+from vmm.guest.layout import SLAB_SIZE, DeviceArea
 from vmm.guest.material import Material
 from vmm.guest.pacing import NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
@@ -57,11 +57,6 @@ class GpuDriver:
         self.answered = 0
         self.errors, self.own_errors, self.bytes_written = 0, 0, 0
         self.halted, self.failed = False, False
-
-    @staticmethod
-    def needs(rate: int) -> AreaNeeds:
-        """Return the memory of a driver: slabs for one second."""
-        return AreaNeeds(rings=RINGS_SIZE, corpus=SLAB_SIZE, slabs=rate // SLAB_SIZE)
 
     @property
     def opened(self) -> bool:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vmm.memory.guest_physical import sections
 from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress
+from vmm.memory.sections import sections
 
 MIB: Final = 1 << 20
 TABLES_BASE: Final = 1 * MIB

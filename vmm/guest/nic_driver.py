@@ -22,7 +22,7 @@ from vfio_host.interface import wire
 from vfio_host.interface.nic import COMPLETION, DESCRIPTOR, Register, Status
 from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed
-from vmm.guest.layout import RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
+from vmm.guest.layout import SLAB_SIZE, DeviceArea
 from vmm.guest.material import Material
 from vmm.guest.nic_progress import BUFFERS_PER_SEGMENT, OPEN_SEGMENTS, NicProgress, decoded
 from vmm.guest.pacing import BATCH_NS, NEVER, RateMeter
@@ -55,11 +55,6 @@ class NicDriver:
         self.answered, self.dropped = 0, 0
         self.errors, self.own_errors, self.bytes_written = 0, 0, 0
         self.halted, self.failed = False, False
-
-    @staticmethod
-    def needs(rate: int) -> AreaNeeds:
-        """Return the memory of a driver: buffers for one second."""
-        return AreaNeeds(rings=RINGS_SIZE, corpus=0, slabs=rate // SLAB_SIZE)
 
     @property
     def opened(self) -> bool:

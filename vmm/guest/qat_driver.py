@@ -27,7 +27,7 @@ from vfio_host.interface.qat import COMPLETION, REQUEST, Operation, Status
 from vmm.guest.corpus import Chunk, Corpus, CorpusDamaged
 from vmm.guest.device_rings import DeviceRings, RingsDamaged
 from vmm.guest.dma import DevicePort, DmaMapper, MapFailed, Mapping
-from vmm.guest.layout import CORPUS_SIZE, RINGS_SIZE, SLAB_SIZE, AreaNeeds, DeviceArea
+from vmm.guest.layout import SLAB_SIZE, DeviceArea
 from vmm.guest.material import Material
 from vmm.guest.pacing import NEVER, Pacer, RateMeter
 from vmm.guest.pseudorandom import mixed_one
@@ -70,11 +70,6 @@ class QatDriver:
         self._first, self.answered = 0, 0
         self.errors, self.own_errors, self.bytes_written = 0, 0, 0
         self.halted, self.failed = False, False
-
-    @staticmethod
-    def needs(rate: int) -> AreaNeeds:
-        """Return the memory of a driver: slabs for one second."""
-        return AreaNeeds(rings=RINGS_SIZE, corpus=CORPUS_SIZE, slabs=rate // SLAB_SIZE)
 
     @property
     def opened(self) -> bool:

@@ -1,10 +1,8 @@
-"""The guest-physical map, and the CPU's access to it.
+"""The CPU's access to guest-physical memory.
 
-A PC of more than 2.75 GiB has its RAM split by the PCI hole: 2 GiB below, the rest from 4 GiB up (QEMU's q35). An
-address is translated to a place in the RAM block explicitly: the two differ above the hole (semantics 3.6).
+An address is translated to a place in the RAM block explicitly: the two differ above the PCI hole (semantics 3.6).
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,33 +11,11 @@ import numpy.typing as npt
 from vmm.memory.dirty_log import DirtyLog
 from vmm.memory.quantities import PAGE_SHIFT, PAGE_SIZE, GuestPhysicalAddress, RamOffset
 from vmm.memory.ram_block import RamBlock
-
-_SPLIT_ABOVE: Final = 0xB000_0000
-_BELOW_4G: Final = 0x8000_0000
-_HIGH_BASE: Final = 0x1_0000_0000
+from vmm.memory.sections import sections
 
 
 class AccessFault(Exception):
     """A guest-physical access met no RAM. Nothing was read or written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A contiguous piece of RAM in the guest-physical map."""
-
-    base: GuestPhysicalAddress
-    offset: RamOffset
-    size: int
-
-
-def sections(size: int) -> tuple[Section, ...]:
-    """Return where RAM of a size lies."""
-    if size <= _SPLIT_ABOVE:
-        return (Section(GuestPhysicalAddress(0), RamOffset(0), size),)
-    return (
-        Section(GuestPhysicalAddress(0), RamOffset(0), _BELOW_4G),
-        Section(GuestPhysicalAddress(_HIGH_BASE), RamOffset(_BELOW_4G), size - _BELOW_4G),
-    )
 
 
 class GuestMemory:

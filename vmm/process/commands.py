@@ -15,15 +15,17 @@ from vmm.assembly.tracking_reason import TrackingReason
 from vmm.guest.console import ConsoleRefused
 from vmm.guest.vcpu_clock import MOST_PERCENT
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.process import control
+from vmm.process import control, update_requests
 from vmm.process.control import AnyReply, AnyRequest, Done, Refusal, WhyTracked
 from vmm.process.controllers import Attachments, Controller
-from vmm.process.description import Identity, describe, observations
+from vmm.process.description import describe, observations
 from vmm.process.fence import Fence, FencedOff
+from vmm.process.identity import Identity
 from vmm.process.image import Image, answer
 from vmm.process.interrupts import Interrupts
 from vmm.process.own_stream import AnyStreamRequest
 from vmm.process.populate import populate
+from vmm.process.sampled_writes import AnyWritesRequest
 from vmm.process.successor import NotTakenOver
 from vmm.process.update import Update
 from vmm.update.blockers import UpdateBlockerCode
@@ -142,9 +144,8 @@ class Commands:
             if isinstance(request, control.Attach):
                 return self._attach(controller, request), ()
             self._attachments.require(controller, self._fence)
-            self._require(
-                not isinstance(request, AnyStreamRequest), "Machine is sent by its pages, not by a stream of its own"
-            )
+            by_stream = isinstance(request, AnyStreamRequest | AnyWritesRequest)
+            self._require(not by_stream, "Machine is sent by its pages, not by a stream of its own")
             return self._update_command(controller, request) or self._command(request)
         except FencedOff as error:
             return Refusal(reason=str(error), fenced=True), ()
@@ -225,17 +226,21 @@ class Commands:
         if self._update.handed_over and not isinstance(request, _OF_ONE_HANDED_OVER):
             raise _NotNow("Another process has the machine; Run takes it back")
         match request:
-            case control.JudgeUpdate():
+            case update_requests.JudgeUpdate():
                 return control.Judged(blockers=observations(self._update.blockers(request.mode))), ()
-            case control.OfferUpdate():
+            case update_requests.OfferUpdate():
                 self._require_updatable()
                 self._update.offer(Path(request.path))
                 return Done(), ()
-            case control.HandOver():
+            case update_requests.RehearseUpdate():
+                self._require_updatable()
+                self._update.rehearse(self._fence, self._pause, request.patience)
+                return Done(), ()
+            case update_requests.HandOver():
                 return self._hand_over(request.patience), ()
-            case control.ReplaceImage():
+            case update_requests.ReplaceImage():
                 self._replace_image(controller, request.command)
-            case control.LeaveSuspended():
+            case update_requests.LeaveSuspended():
                 self._require_updatable()
                 stop = self._next_stop()
                 self._update.leave(Path(request.path), self._fence, stop)

@@ -10,9 +10,10 @@ from typing import Final, Literal
 import msgspec
 
 from vmm.guest.console import GuestAction
-from vmm.process.own_stream import AnyStreamRequest, StreamState
+from vmm.process.own_stream import AnyStreamRequest, Listens, StreamState
 from vmm.process.request import Request
-from vmm.update.blockers import Mode
+from vmm.process.sampled_writes import AnyWritesRequest, WritesMeasured
+from vmm.process.update_requests import AnyUpdateRequest
 from vmm.vfio.device_records import DeviceRecord
 
 MAX_DEVICE_DATA: Final = 8 << 20
@@ -131,54 +132,6 @@ class Load(Request, frozen=True, tag=True, kw_only=True):
     pause: int
 
 
-class JudgeUpdate(Request, frozen=True, tag=True, kw_only=True):
-    """Ask what keeps the machine from being handed to another process of this host -> Judged."""
-
-    mode: Mode = "transfer"
-
-
-class OfferUpdate(Request, frozen=True, tag=True, kw_only=True):
-    """Tell the process that waits at a path what there is of this machine, and pass it its descriptors -> Done.
-
-    The guest runs on; the other assembles itself meanwhile.
-    """
-
-    path: str
-
-
-class HandOver(Request, frozen=True, tag=True, kw_only=True):
-    """Stop vCPUs, and let the process that it was offered to have the machine; devices go on -> Paused.
-
-    The answer comes when the other has taken over what there is. It runs nothing before it is told to, and this one
-    has the machine again by Run or StayPaused. Refused, this one goes on as before.
-    """
-
-    patience: float = 10.0
-    """Seconds that the other may take; the guest stands still meanwhile."""
-
-
-class ReplaceImage(Request, frozen=True, tag=True, kw_only=True):
-    """Stop vCPUs, and run another program in this process, which goes on with the machine; devices go on -> Replaced.
-
-    The answer comes from the new image, on the connection on which it was asked; every other one is closed. Refused,
-    by whichever image, this one goes on as before. Whoever asks has had a process with that program prepare itself
-    (OfferUpdate) before: what it finds wrong it finds while the guest runs.
-    """
-
-    command: tuple[str, ...]
-    """The program and what it is told before anything that is told here."""
-
-
-class LeaveSuspended(Request, frozen=True, tag=True, kw_only=True):
-    """Leave a machine whose guest is suspended in files, its RAM's and one at a path -> Paused.
-
-    A process that is started with that path goes on with it, on this boot of the host or, where the RAM's file is still
-    there, on a later one. This one has the machine again by Run or StayPaused, as long as none did.
-    """
-
-    path: str
-
-
 class Run(Request, frozen=True, tag=True, kw_only=True):
     """Run devices, then vCPUs, unless released at that epoch; the answer comes after the guest executed -> Running."""
 
@@ -204,8 +157,7 @@ class Destroy(Request, frozen=True, tag=True, kw_only=True):
 AnyRequest = (
     Attach | Describe | GuestCommand | TakeRam | Populate | StartTracking | StopTracking | Harvest | ReportWrites
     | Throttle | ThrottleDevices | Pause | ConfirmStopped | ReadDeviceData | WriteDeviceData | Save | Load | Run
-    | StayPaused | Release | Destroy | JudgeUpdate | OfferUpdate | HandOver | ReplaceImage
-    | LeaveSuspended | AnyStreamRequest
+    | StayPaused | Release | Destroy | AnyUpdateRequest | AnyStreamRequest | AnyWritesRequest
 )  # fmt: skip
 
 
@@ -289,6 +241,8 @@ class Description(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Whether this process knows how to let another one have its machine; one of 0.1.0 does not."""
     moves: Literal["pages", "stream"] = "pages"
     """Whether its agent reads its pages, or it sends itself: vmm.process.own_stream."""
+    strayed: int = 0
+    """How often its guest was found to run, and stopped, that had been given away, or was not to run yet."""
 
 
 class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -379,8 +333,9 @@ class Refusal(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 AnyReply = (
-    Description | Judged | Ram | Harvested | Witnessed | Paused | Replaced | Stopped | DeviceData | State | Running
-    | Done | Refusal | StreamState
+    WritesMeasured
+    | Description | Judged | Ram | Harvested | Witnessed | Paused | Replaced | Stopped | DeviceData | State | Running
+    | Done | Refusal | Listens | StreamState
 )  # fmt: skip
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -1,31 +1,13 @@
 """What a machine process says of itself."""
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from vmm.assembly.machine import Machine
 from vmm.process.control import Description, GuestFigures, Observation, ThrottledDevices, Tracking
 from vmm.process.fence import Fence
+from vmm.process.identity import Identity
 from vmm.update.blockers import UpdateFinding
 from vmm.vfio.blockers import Finding
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which process this is: freeing and fencing name it, never the machine's name."""
-
-    machine: str
-    boot_id: str
-    pid: int
-    instance: str
-
-
-@functools.cache
-def boot_id() -> str:
-    """Return which boot of the host this is; processes of one boot share one monotonic clock."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def describe(

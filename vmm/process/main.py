@@ -18,8 +18,8 @@ from vmm.assembly.specification import MachineSpecification, parse_specification
 from vmm.process.commands import Commands
 from vmm.process.complaints import Complaints
 from vmm.process.control import CONTROL_SOCKET, HOLD, HOST_SOCKET, NEXT_CONTROL_SOCKET, SPECIFICATION_FILE
-from vmm.process.description import Identity, boot_id
 from vmm.process.host_connection import HostConnection, descriptor_at
+from vmm.process.identity import Identity, boot_id
 from vmm.process.image import FORMER, KEPT, REFUSED, Image
 from vmm.process.interrupts import Interrupts
 from vmm.process.predecessor import wait_at
@@ -46,8 +46,10 @@ def main() -> None:
     try:
         if arguments.kept is not None:
             sys.exit(take_place(directory, arguments.machine, arguments.kept, arguments.former, arguments.refused))
-        if arguments.adopt is not None:
-            sys.exit(take_over(directory, arguments.machine, arguments.adopt, hold=arguments.hold))
+        waits_at = arguments.adopt or arguments.rehearse
+        if waits_at is not None:
+            rehearses = arguments.adopt is None
+            sys.exit(take_over(directory, arguments.machine, waits_at, hold=arguments.hold, rehearses=rehearses))
         sys.exit(
             run(
                 directory,
@@ -74,7 +76,7 @@ def run(directory: Path, machine_id: str, *, incoming: bool, suspended: Path | N
         HostGone, HostCallFailed: The host process is missing or lacks a device.
     """
     specification = parse_specification((directory / SPECIFICATION_FILE).read_bytes())
-    block = make_ram(specification, incoming=incoming)
+    block = make_ram(specification, incoming=incoming, left=suspended is not None)
     host = HostConnection(directory / HOST_SOCKET)
     machine = Machine(specification, block, host)
     identity = _identity(machine_id)
@@ -91,10 +93,11 @@ def run(directory: Path, machine_id: str, *, incoming: bool, suspended: Path | N
     return _serve(commands, identity, directory / CONTROL_SOCKET, hold=hold)
 
 
-def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = False) -> int:
+def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = False, rehearses: bool = False) -> int:
     """Take a machine over from the process that comes to a path, and serve it; nothing runs before a Run asks for it.
 
-    `hold`: until a word comes, or the end of whoever started this.
+    `hold`: until a word comes, or the end of whoever started this. Who only `rehearses` loads where the machine stands,
+    says whether that can be had, and ends.
 
     Raises:
         InvalidDocument: The specification is not valid.
@@ -108,12 +111,18 @@ def take_over(directory: Path, machine_id: str, path: Path, *, hold: bool = Fals
     adopted, commands = _adopted(directory, identity, specification, document, numbers)
     _say("prepared", pid=identity.pid)
     try:
-        commands.take_over(adopted, before.receive_state())
+        state = before.receive_state()
+        if rehearses:
+            adopted.rehearse(state)
+        else:
+            commands.take_over(adopted, state)
     except (InvalidHandover, HostCallFailed) as error:
         before.answer(str(error) or type(error).__name__)
         raise
     before.answer()
     before.close()
+    if rehearses:
+        return 0
     return _serve(commands, identity, directory / NEXT_CONTROL_SOCKET, hold=hold)
 
 
@@ -202,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--incoming", action="store_true", help="wait for a state instead of booting")
     begin.add_argument("--adopt", type=Path, metavar="SOCKET", help="take over from the process that comes to SOCKET")
+    begin.add_argument("--rehearse", type=Path, metavar="SOCKET", help="the same, but take nothing, and end")
     begin.add_argument("--suspended", type=Path, metavar="FILE", help="go on with the suspended machine of a file")
     begin.add_argument(KEPT, type=int, metavar="NUMBER", help="go on as the program before in this very process")
     parser.add_argument(FORMER, type=json.loads, default=(), metavar="JSON", help="its command, to be run again")

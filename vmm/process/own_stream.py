@@ -7,6 +7,8 @@ Its process sends memory, devices and vCPUs itself, over connections that it ope
                  Pause (which stop it is)     ContinueStream (or CancelStream) ... Stream: completed, or failed
     destination  AcceptStream  ... Stream: completed ... Load (which stop it was) ... Run or StayPaused
 
+With StartDirectStream and AcceptDirectStream the one process connects to the other by itself, under TLS of its own.
+
 A machine whose pages are read by its agent refuses all of it. `Description.moves` says which kind of machine it is.
 """
 
@@ -29,8 +31,8 @@ class StreamTerms(msgspec.Struct, frozen=True, kw_only=True):
     downtime_limit_ms: int = 300
     channels: int = 1
     """More than one: memory goes over so many connections beside the first."""
-    auto_converge: bool = False
-    """Take time from the vCPUs where they write faster than memory is sent."""
+    most_throttle: int = 0
+    """Of the vCPUs' time, in percent, what may be taken where they write faster than memory is sent; 0: nothing."""
 
 
 class StartStream(Request, frozen=True, tag=True, kw_only=True):
@@ -47,6 +49,60 @@ class AcceptStream(Request, frozen=True, tag=True, kw_only=True):
     terms: StreamTerms
 
 
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom a process trusts at the other end, and the certificate and private key that it has itself, as PEM."""
+
+    trusted: bytes
+    certificate: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return "Credentials()"  # a key has no place in a log
+
+
+class DirectTo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where another host's process listens, the name that it has to show, and what is shown to it."""
+
+    host: str
+    port: int
+    name: str
+    credentials: Credentials
+
+
+class DirectAt(msgspec.Struct, frozen=True, kw_only=True):
+    """At which address of this host to listen, whom to let in, and what is shown to him.
+
+    `admits` are the names that the subject of his certificate has (vm_migration.link.subject_names).
+    """
+
+    host: str
+    admits: tuple[str, ...]
+    credentials: Credentials
+
+
+class StartDirectStream(Request, frozen=True, tag=True, kw_only=True):
+    """Connect to another host's process and send the machine -> Done, once that has begun.
+
+    Asked about by nobody for a while, it is called off.
+    """
+
+    to: DirectTo
+    terms: StreamTerms
+
+
+class AcceptDirectStream(Request, frozen=True, tag=True, kw_only=True):
+    """Listen for the stream of an incoming machine -> Listens."""
+
+    at: DirectAt
+    terms: StreamTerms
+
+
+class Listens(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """At which port."""
+
+    port: int
+
+
 class Stream(Request, frozen=True, tag=True, kw_only=True):
     """Ask how the stream is getting on -> StreamState; at once, unless its status is the one that is known already.
 
@@ -58,7 +114,13 @@ class Stream(Request, frozen=True, tag=True, kw_only=True):
 
 
 class ContinueStream(Request, frozen=True, tag=True, kw_only=True):
-    """Let a stream past its gate -> Done; from there only the machine knows how it ends."""
+    """Let a stream past its gate -> Done; from there only the machine knows how it ends.
+
+    `patience_ms`: for how long its process may send what is left and say nothing of it. Stream is answered as it was
+    then. When that is over the stream is broken, as it is where it is to be called off. 0: as long as for any answer.
+    """
+
+    patience_ms: int = 0
 
 
 class CancelStream(Request, frozen=True, tag=True, kw_only=True):
@@ -71,7 +133,10 @@ class TuneStream(Request, frozen=True, tag=True, kw_only=True):
     terms: StreamTerms
 
 
-AnyStreamRequest = StartStream | AcceptStream | Stream | ContinueStream | CancelStream | TuneStream
+AnyStreamRequest = (
+    StartStream | AcceptStream | StartDirectStream | AcceptDirectStream | Stream | ContinueStream | CancelStream
+    | TuneStream
+)  # fmt: skip
 
 
 class StreamState(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -96,6 +161,7 @@ class StreamState(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     passes: int = 0
     """How often the guest's writes were looked at."""
     throttle_percent: int = 0
+    """What is taken from the vCPUs' time now."""
     setup_ms: int = 0
     total_ms: int = 0
     downtime_ms: int = 0

@@ -1,13 +1,12 @@
 """The process that has a machine which this one takes over: what it sends, and what it is answered."""
 
-import contextlib
 import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from vfio_host.interface.channel import Channel, ChannelError, close_all, listen, same_user
+from vfio_host.interface.channel import Channel, ChannelError, close_all, listening_at, same_user
 from vmm.update.documents import EarlyDocument, InvalidHandover, StateDocument, Taken, decode, encode
 
 PATIENCE: Final = 60.0
@@ -103,12 +102,6 @@ def wait_at(path: Path, listening: Callable[[], None], starter: int | None = Non
     Raises:
         InvalidHandover: Nobody came, or whoever started this is gone, of whom `starter` is a pipe.
     """
-    with listen(path) as listener:
-        own = path.stat().st_ino
-        try:
-            listening()
-            return Predecessor(listener, starter)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == own:  # the next one that waits may have put its own there
-                    path.unlink()
+    with listening_at(path) as listener:
+        listening()
+        return Predecessor(listener, starter)

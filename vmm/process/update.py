@@ -22,6 +22,7 @@ from vmm.process.successor import NotTakenOver, Successor, Unanswered
 from vmm.update import suspended_machine
 from vmm.update.blockers import Mode, UpdateFinding, judge_update
 from vmm.update.documents import FORMAT, InvalidHandover, Mapping, StateDocument, encode
+from vmm.update.file_systems import why_nothing_beside
 from vmm.update.handing_over import (
     close_all,
     early_document,
@@ -77,13 +78,14 @@ class Update:
 
     def blockers(self, mode: Mode = "transfer") -> tuple[UpdateFinding, ...]:
         """Return what keeps the machine in this process."""
-        machine = self._machine
+        machine, ram = self._machine, self._machine.specification.memory.path
         return judge_update(
             facts_of(machine),
             mode,
             suspended=machine.suspended,
             tracking=machine.tracking,
-            keeps_ram=machine.specification.memory.backing == "file",
+            keeps_ram=ram is not None,
+            nothing_beside=why_nothing_beside(Path(ram)) if mode == "reboot" and ram is not None else "",
         )
 
     def require_unblocked(self, mode: Mode = "transfer") -> None:
@@ -135,6 +137,24 @@ class Update:
                 raise _not_taken_over(error) from error
         self._give_up_interrupts()
 
+    def rehearse(self, fence: Fence, pause: int, patience: float) -> None:
+        """Have the process that it was offered load where the machine stands; the guest waits, so many seconds at most.
+
+        What is sent names no mapping, so that no process takes it for a machine that was let go of. The offer is over.
+
+        Raises:
+            NotTakenOver: That process cannot have the machine, or does not say so.
+        """
+        if self._successor is None:
+            raise NotTakenOver("No process was offered this machine")
+        self._mappings = ()
+        try:
+            self._successor.hand_over(self._state(fence, pause), patience)
+        except (InvalidState, MemoryError, OSError) as error:
+            raise _not_taken_over(error) from error
+        finally:
+            self.withdraw()
+
     def replace_image(
         self, command: Sequence[str], fence: Fence, stop: Stop, *, asker: Asker, instance: str
     ) -> NoReturn:
@@ -179,6 +199,7 @@ class Update:
         with self._standing_still(stop):
             self._mappings = ()
             try:
+                os.fsync(self._machine.memory.block.descriptor)  # where a disk holds RAM, before a file says so
                 suspended_machine.write(path, self._name, size, self._state(fence, stop.pause))
             except (OSError, InvalidState, MemoryError) as error:
                 raise NotTakenOver(f"Machine cannot be left at {path}: {error}") from error

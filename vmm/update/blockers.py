@@ -26,6 +26,7 @@ class UpdateBlockerCode(StrEnum):
     NOT_SUSPENDED = "not-suspended"
     DIRTY_TRACKING = "dirty-tracking"
     MEMORY_NOT_IN_A_FILE = "memory-not-in-a-file"
+    NO_FILE_BESIDE_MEMORY = "no-file-beside-memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,13 @@ def judge_update(
     suspended: bool,
     tracking: bool = False,
     keeps_ram: bool = True,
+    nothing_beside: str = "",
 ) -> tuple[UpdateFinding, ...]:
     """Return every blocker of an update in a mode: the machine's own, and of each device the first.
 
     `suspended` is what the guest is; `tracking` says that dirty pages are tracked, by a process that harvests them;
-    `keeps_ram` that RAM is a file with a name, which outlives the process.
+    `keeps_ram` that RAM is a file with a name, which outlives the process; `nothing_beside` why no file can be written
+    beside that one.
     """
     found: list[UpdateFinding | None] = []
     if tracking:
@@ -78,12 +81,15 @@ def judge_update(
         found.append(UpdateFinding(UpdateBlockerCode.DIRTY_TRACKING, text))
     if mode != "reboot":
         found += [_judge_device(device) for device in devices]
-    elif devices and not suspended:  # nothing is handed over: devices are opened anew by whoever comes after
-        text = "A guest with passed-through devices is suspended before its host restarts"
+    elif devices and not suspended:  # they are opened anew by whoever comes after; without one there are no drivers
+        text = "The guest is not suspended: viaduct machine suspend"
         found.append(UpdateFinding(UpdateBlockerCode.NOT_SUSPENDED, text))
     if mode == "reboot" and not keeps_ram:
         text = "RAM is not in a file that outlives the process (memory.backing, memory.path)"
         found.append(UpdateFinding(UpdateBlockerCode.MEMORY_NOT_IN_A_FILE, text))
+    elif mode == "reboot" and nothing_beside:
+        text = f"Where the guest stands cannot be kept beside RAM: {nothing_beside}"
+        found.append(UpdateFinding(UpdateBlockerCode.NO_FILE_BESIDE_MEMORY, text))
     return tuple(finding for finding in found if finding is not None)
 
 

@@ -12,7 +12,10 @@ import msgspec
 
 from vmm.update.documents import FORMAT, InvalidHandover, StateDocument, decode, encode, require_read
 
+_SUFFIX: Final = ".suspended"
 _NEW: Final = ".new"
+_HEAD_BYTES: Final = 64
+"""In which the machine is named: it comes second, and a writer that was killed may have left no more."""
 
 
 class SuspendedMachine(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -24,15 +27,24 @@ class SuspendedMachine(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     state: bytes
 
 
+def beside(ram: Path) -> Path:
+    """Return where a machine waits whose RAM is in a file: PATH.suspended, on the same file system."""
+    return ram.with_name(ram.name + _SUFFIX)
+
+
 def write(path: Path, machine: str, ram_bytes: int, state: StateDocument) -> None:
-    """Write what is needed beside RAM; it is on disk, whole, when this returns.
+    """Write what is needed beside RAM, for this user alone; it is on disk, whole, when this returns.
+
+    In a folder that others write to (/dev/shm), what they put in the way is not followed, and not taken for its own.
 
     Raises:
         OSError: It is not: what lay there before is as it was, or gone where its folder does not keep what is new.
     """
     new = path.with_name(path.name + _NEW)
+    new.unlink(missing_ok=True)  # of a life that did not finish
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with new.open("wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(encode(SuspendedMachine(FORMAT, machine, ram_bytes, encode(state))))
             file.flush()
             os.fsync(file.fileno())
@@ -75,6 +87,26 @@ def remove(path: Path) -> None:
     """
     path.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def forget(path: Path, machine: str) -> None:
+    """Remove what lies at a path, and what a writer that was killed left beside it, where it names this machine.
+
+    Raises:
+        OSError: It may lie there still.
+    """
+    for each in (path, path.with_name(path.name + _NEW)):
+        if _names(each, machine):
+            each.unlink(missing_ok=True)
+
+
+def _names(path: Path, machine: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        return machine.encode() in file.read(_HEAD_BYTES)
 
 
 def _sync_folder(folder: Path) -> None:

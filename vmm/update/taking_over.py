@@ -68,16 +68,29 @@ class AdoptedMachine:
             raise InvalidHandover(
                 f"Mappings of {len(state.mappings)} containers came, not {len(self.machine.listeners)}"
             )
-        try:
-            self.machine.take_over(StandingState(state.origin, state.viommu, state.guest))
-        except InvalidState as error:
-            raise InvalidHandover(str(error)) from error
+        self._load(state)
         self._host.let_go()
         if again:
             take_back(self.machine, state.mappings)
         else:
             take(self.machine, state.mappings, self._rules)
         self._before = state.mappings
+
+    def rehearse(self, state: StateDocument) -> None:
+        """Bring vIOMMU and guest to where they stand in the process that has the machine, and take nothing from it.
+
+        Raises:
+            InvalidHandover: The state is not one of this machine, or says that it was let go of.
+        """
+        if state.mappings:
+            raise InvalidHandover("Mappings came to a process that only rehearses")
+        self._load(state)
+
+    def _load(self, state: StateDocument) -> None:
+        try:
+            self.machine.take_over(StandingState(state.origin, state.viommu, state.guest))
+        except InvalidState as error:
+            raise InvalidHandover(str(error)) from error
 
     def settle(self) -> None:
         """Map and unmap what the guest had changed in its tables and not told of yet; nothing else is ever different.

@@ -7,8 +7,9 @@ vIOMMU's events become mappings and unmappings of the container, each translated
 from dataclasses import dataclass
 from typing import Final
 
-from vmm.memory.guest_physical import AccessFault, GuestMemory, Section
+from vmm.memory.guest_physical import AccessFault, GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress, RamOffset
+from vmm.memory.sections import Section
 from vmm.rules import Rules
 from vmm.vfio.container import Container, Ranges
 from vmm.vfio.logging_ranges import Span, logging_ranges

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from vmm.memory.guest_physical import Section
 from vmm.memory.quantities import GuestPhysicalAddress, Iova
+from vmm.memory.sections import Section
 
 if TYPE_CHECKING:
     from vmm.viommu.address_space import DeviceAddressSpace
