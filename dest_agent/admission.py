@@ -9,9 +9,9 @@ from vm_migration.api.v1 import types_pb2
 from vm_migration.daemon.host_facts import VERSION, speaks
 from vm_migration.daemon.host_offer import HostOffer, unmet
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.machine.errors import MachineGone
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_left
-from vm_migration.machine.port import MachineGone
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.machine_state import STATE_FORMAT
 from vmm.assembly.quantity_text import format_size
@@ -50,6 +50,11 @@ class Admission:
         """The memory of machines that are being brought up, by UUID, in bytes."""
         return MappingProxyType(self._promised)
 
+    @property
+    def memory_left(self) -> int:
+        """What the budget leaves for further machines, in bytes; below 0 where it was made smaller."""
+        return memory_left(self._hypervisor, self.memory_budget, self._promised)
+
     def check(self, requirements: types_pb2.Requirements) -> list[Observation]:
         """Return everything that speaks against taking a machine in; nothing is changed."""
         found = []
@@ -59,7 +64,7 @@ class Admission:
         if len(self._promised) + len(self._arriving) >= self._most_arrivals:
             text = f"{self._most_arrivals} machines are arriving at {self._host} already"
             found.append(Observation(code="too-many-arrivals", message=text))
-        left = memory_left(self._hypervisor, self.memory_budget, self._promised)
+        left = self.memory_left
         if requirements.ram_bytes > left:
             text = f"{self._host} has {format_size(max(0, left))} left of its memory budget; "
             text += f"{format_size(requirements.ram_bytes)} are needed"

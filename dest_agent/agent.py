@@ -33,8 +33,8 @@ from vm_migration.handover.ownership import former_retired, match
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import OPEN, State
 from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.hypervisor import Hypervisor
-from vm_migration.machine.port import MachineError
 from vmm.assembly.specification import MachineSpecification
 
 _KEPT: Final = 64
@@ -314,12 +314,17 @@ class DestAgent:
         await self._restart.take_up(machine)
         return await self.holdings.last(machine)
 
-    async def describe(self, key: AttemptKey) -> destination_pb2.IncomingReport:
+    async def describe(self, key: AttemptKey, speaker: str | None = None) -> destination_pb2.IncomingReport:
         """Return what the journal says of an attempt, durably; no journal is told as highest epoch 0.
+
+        `speaker` is the host that asks, None a driver.
 
         Raises:
             Unreachable: Whether its last record stands is not known.
         """
+        arriving = self.holdings.arriving.get(key.attempt)
+        if isinstance(arriving, StreamArrival):
+            arriving.asked_about_by(speaker)
         try:
             last = await self.holdings.standing(key.machine)
         except JournalUnreadable:

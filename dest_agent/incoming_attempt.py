@@ -1,12 +1,16 @@
 """One machine that is arriving: its image, its streams, its ticket.
 
 The image takes frames one at a time, whichever thread brings them, so that its checks and what they lead to are one
-step; only the data of pages that are known to be expected are written meanwhile (`expect`). The devices' state goes on
-to the machine's process in batches, one of which is on its way while the next one comes; then its stream waits, and so
-does its source.
+step. What needs nothing of it is done before, each stream's beside the others': a message's form and checksum are
+judged, and compressed pages are decompressed; data of pages that are known to be expected are written meanwhile
+(`expect`). So streams wait for each other only for as long as pages are put to their places and hashed. The devices'
+state goes on to the machine's process in batches, one of which is on its way while the next one comes; then its stream
+waits, and so does its source.
 """
 
+import asyncio
 import threading
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -17,10 +21,11 @@ from vm_migration.errors import AttemptFailed, Refused, Unauthorised
 from vm_migration.handover.arrival import ready, received_whole
 from vm_migration.handover.custody import Custody
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
+from vm_migration.transfer.codecs import Decompressor
 from vm_migration.transfer.errors import TransferError
-from vm_migration.transfer.frames import DEVICE_STREAM, Ack, PagesToCome
+from vm_migration.transfer.frames import DEVICE_STREAM, Ack, CompressedPages, Frame, PagesToCome
 from vm_migration.transfer.incoming import IncomingImage
 from vm_migration.transfer.verified_pages import VerifyResult
 from vm_migration.wire.bitmap_codec import decode_bitmap
@@ -50,6 +55,7 @@ class IncomingAttempt(ArrivingMachine):
         self._devices: Final = DeviceWriting(custody.port)
         attempt = UUID(custody.record.attempt or "")
         self._image: IncomingImage | None = IncomingImage(ram.words, attempt, streams, full=full)
+        self._decompressors: Final = tuple(Decompressor() for _ in range(streams))
 
     @property
     def stale_pages(self) -> int:
@@ -88,7 +94,7 @@ class IncomingAttempt(ArrivingMachine):
             refusal = _bad("round", error)
         else:
             return
-        raise refusal  # without a cause: see `apply`
+        raise refusal  # without a cause: see `_applied`
 
     async def take(self, message: bytes | memoryview, stream: int) -> Ack | None:
         """Take one message of a bulk stream; what an answer speaks of is in RAM and in the machine's devices.
@@ -97,7 +103,13 @@ class IncomingAttempt(ArrivingMachine):
             AttemptFailed: It is not the frame that must come next, or the machine refused what it said of a device;
                 the attempt cannot go on.
         """
-        answer = self.apply(message, stream)
+        frame = _decoded(message)
+        data = None
+        if isinstance(frame.body, CompressedPages):
+            unpack = partial(_unpacked, frame.body, self._decompressors[stream])
+            # The loop has other streams to serve meanwhile; one that is alone has none to wait for.
+            data = await asyncio.to_thread(unpack) if len(self._decompressors) > 1 else unpack()
+        answer = self._applied(frame, data, stream)
         await self.settle(answer, stream)
         return answer
 
@@ -111,19 +123,15 @@ class IncomingAttempt(ArrivingMachine):
             await self._pass_on(all_of_it=answer is not None)
 
     def apply(self, message: bytes | memoryview, stream: int) -> Ack | None:
-        """Take one message on any thread; its answer is given once it is settled.
+        """Take one message on any thread, of a stream one at a time; its answer is given once it is settled.
 
         Raises:
             AttemptFailed: It is not the frame that must come next; the attempt cannot go on.
         """
-        self.heard = self._loop.time()
-        try:
-            with self._turn:
-                return self._filling().apply(decode(message), stream)
-        except (TransferError, WireError) as error:
-            refusal = _bad("frame", error)
-        # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
-        raise refusal
+        frame = _decoded(message)
+        body = frame.body
+        data = _unpacked(body, self._decompressors[stream]) if isinstance(body, CompressedPages) else None
+        return self._applied(frame, data, stream)
 
     def expect(self, coming: PagesToCome, stream: int) -> list[memoryview]:
         """Return where data that are still to be read belong; the caller releases the views. On any thread.
@@ -137,7 +145,7 @@ class IncomingAttempt(ArrivingMachine):
                 return self._filling().expect(coming, stream)
         except TransferError as error:
             refusal = _bad("frame", error)
-        raise refusal  # without a cause: see `apply`
+        raise refusal  # without a cause: see `_applied`
 
     def arrived(self, coming: PagesToCome, stream: int) -> None:
         """Take an expected frame whose data are in RAM, on any thread.
@@ -151,7 +159,7 @@ class IncomingAttempt(ArrivingMachine):
                 return
         except TransferError as error:
             refusal = _bad("frame", error)
-        raise refusal  # without a cause: see `apply`
+        raise refusal  # without a cause: see `_applied`
 
     def wants_loop(self, stream: int) -> bool:
         """Say whether so much device state has come on a stream that it is worth a message to the machine."""
@@ -165,6 +173,16 @@ class IncomingAttempt(ArrivingMachine):
         """
         with self._turn:
             return self._filling().progress(stream)
+
+    def _applied(self, frame: Frame, data: memoryview | None, stream: int) -> Ack | None:
+        self.heard = self._loop.time()
+        try:
+            with self._turn:
+                return self._filling().apply(frame, stream, data)
+        except TransferError as error:
+            refusal = _bad("frame", error)
+        # Without a cause, whose traceback would hold the mapping of RAM for as long as anybody holds the refusal.
+        raise refusal
 
     async def _pass_on(self, *, all_of_it: bool) -> None:
         """Give the machine the records that came, once they are worth a message, or before an answer is given."""
@@ -180,7 +198,7 @@ class IncomingAttempt(ArrivingMachine):
             )
         else:
             return
-        raise refusal  # without a cause, and from a frame that knows no image: see `apply`
+        raise refusal  # without a cause, and from a frame that knows no image: see `_applied`
 
     async def finish_as_asked(
         self, request: FinishRequest, before_ready: BeforeReady, source_sequence: int
@@ -279,6 +297,20 @@ class IncomingAttempt(ArrivingMachine):
             text = f"Attempt {self.custody.record.attempt} is no longer arriving here"
             raise Refused("not-arriving", text, "Ask for its state")
         return self._image
+
+
+def _decoded(message: bytes | memoryview) -> Frame:
+    try:
+        return decode(message)
+    except WireError as error:
+        raise _bad("frame", error) from None
+
+
+def _unpacked(body: CompressedPages, decompressor: Decompressor) -> memoryview:
+    try:
+        return decompressor.page_data_of(body)
+    except TransferError as error:
+        raise _bad("frame", error) from None
 
 
 def _bad(what: str, error: Exception) -> AttemptFailed:

@@ -28,14 +28,15 @@ from vm_migration.handover.record import AttemptKey
 from vm_migration.link.direct_hello import TICKET_BYTES
 from vm_migration.link.machine_stream.order import connections
 from vm_migration.loop_clock import loop_ns
+from vm_migration.machine.errors import CutOff, MachineError
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import CutOff, MachineError
 from vm_migration.machine.run_directory import IN_SOCKET
 from vm_migration.telemetry.counts import ARRIVALS_PREPARED
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock
 from vmm.process.own_stream import StreamTerms
 
+_DIRECT: Final = "direct"
 _POPULATE_PAGES: Final = 16384
 """64 MiB at a time, so that a cancel is heard within a fraction of a second."""
 
@@ -148,9 +149,13 @@ async def _brought_up(
 
 
 async def _listening(custody: Custody, request: destination_pb2.PrepareRequest) -> StreamArrival:
-    """Have a machine's process listen for a stream of its own; it touched its memory when it started."""
+    """Have a machine's process listen for a stream of its own; it touched its memory when it started.
+
+    For one that comes directly it listens when its source asks for that: dest_agent.stream_door.
+    """
     path, channels = custody.place.path / IN_SOCKET, streams_in(request.streams)
-    await custody.port.accept_stream(str(path), StreamTerms(channels=channels))
+    if request.transport != _DIRECT:
+        await custody.port.accept_stream(str(path), StreamTerms(channels=channels))
     return StreamArrival(
         custody, request.source, secrets.token_bytes(TICKET_BYTES), path=path, most=connections(channels)
     )

@@ -11,6 +11,7 @@ from dest_agent.destination_service import BULK_SERVICE, DestinationService, add
 from dest_agent.direct_listener import DirectListener
 from dest_agent.readings import arrival_readings
 from dest_agent.sources import Sources
+from dest_agent.stream_door import StreamDoor
 from dest_agent.stream_service import StreamService, add_streams
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.daemon.configuration import Configuration
@@ -51,8 +52,10 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
         offer=place.offer,
     )
     bulk = bulk_address(place)
-    direct = DirectListener(agent, split_address(bulk)[0], configuration.tls_files())
-    service = DestinationService(agent, place.dest, bulk, direct)
+    network, tls = split_address(bulk)[0], configuration.tls_files()
+    direct = DirectListener(agent, network, tls)
+    door = StreamDoor(agent.holdings, network, tls)
+    service = DestinationService(agent, place.dest, bulk, direct, door, tls=tls)
     services = [
         Service("vm_migration.api.v1.Destination", partial(add_DestinationServicer_to_server, service)),
         Service(BULK_SERVICE, partial(add_bulk, service)),

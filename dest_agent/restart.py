@@ -16,8 +16,8 @@ from vm_migration.handover.custody import NO_INSTANCE
 from vm_migration.handover.evidence import Process
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ARRIVING, State
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import MachineError
 from vm_migration.telemetry import logs
 
 _ASK_SECONDS: Final = 2.0

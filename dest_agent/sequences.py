@@ -19,6 +19,13 @@ class Sequences:
         """Return the highest seen in this life of the agent; 0 for none."""
         return self._highest.get(attempt, 0)
 
+    def overtook(self, attempt: str, sequence: int, since: int) -> bool:
+        """Say whether a source told more while it was asked, than it answered: that is old, and not rolled back.
+
+        `since` is the highest that had been seen when it was asked.
+        """
+        return since <= sequence < self.highest(attempt)
+
     def check(self, attempt: str, sequence: int, record: Record | None = None) -> None:
         """Take note of a sequence that an attempt's source told; 0 tells nothing.
 

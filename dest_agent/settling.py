@@ -15,7 +15,7 @@ from vm_migration.handover.evidence import InstanceGone, Process, SideView
 from vm_migration.handover.ownership import former_retired, owe_run_state, retired, run_confirmed
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
 
 Finish = Callable[[], Awaitable[None]]

@@ -19,7 +19,7 @@ from vm_migration.link.machine_stream.local_socket import LocalSocket, connect
 from vm_migration.link.machine_stream.opening import OPENED, Opening
 from vm_migration.link.machine_stream.order import OpeningOrder
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import MachineRefused
+from vm_migration.machine.errors import MachineRefused
 from vm_migration.machine.stream_standing import Standing, at_destination
 from vm_migration.telemetry import logs
 from vm_migration.transfer.span_digests import compared, span_digests, span_pages
@@ -44,6 +44,14 @@ class StreamArrival(ArrivingMachine):
     def stale_pages(self) -> int:
         """Unknown here: which pages are still to come is the stream's own affair."""
         return 0
+
+    def asked_about_by(self, host: str | None) -> None:
+        """Note that a host has asked about it: a stream that goes directly is heard of by its source's questions alone.
+
+        A source asks every second (source_agent.own_stream.heartbeat). None is a driver, which is not the source.
+        """
+        if host == self.source:
+            self.heard = self._loop.time()
 
     async def carry(self, opening: Opening, far: Far) -> None:
         """Carry one connection until both its directions have ended.

@@ -24,7 +24,7 @@ from vm_migration.handover.evidence import InstanceGone, Process
 from vm_migration.handover.ownership import lost_by_word, match, run_confirmed, taken
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.wire.attempt_key import attempt_key
 
 _ASK_SECONDS: Final = 3.0

@@ -28,7 +28,7 @@ from vm_migration.handover.evidence import Process, SideView, view
 from vm_migration.handover.journal_errors import JournalUnreadable
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ARRIVING, State
-from vm_migration.machine.port import CutOff, MachineError, MachineGone
+from vm_migration.machine.errors import CutOff, MachineError, MachineGone
 from vm_migration.telemetry import logs
 
 QUIET_SECONDS: Final = 30.0
@@ -147,19 +147,21 @@ class Vigil:
         if not waits(before):
             await self._rest(machine)
             return None
+        attempt = before.attempt or ""
+        heard = self._sequences.highest(attempt)
         word, owner = await asyncio.gather(self._sources.ask(before, deadline), self._owner(before, deadline))
         async with self._holdings.alone(machine):
             record = await self._holdings.last(machine)
-            if _moved(before, record):
+            if _moved(before, record) or (word.heard and self._sequences.overtook(attempt, word.sequence, heard)):
                 return _MOVED
             if word.heard:
                 try:
-                    self._sequences.check(record.attempt or "", word.sequence, record)
+                    self._sequences.check(attempt, word.sequence, record)
                 except Stale as error:
                     self._complaints.page(machine, error.code, error.message)
                     return watch.pause(record)
                 watch.since = asyncio.get_running_loop().time()
-            here = view(record, record.attempt or "", record.epoch, self._process(record))
+            here = view(record, attempt, record.epoch, self._process(record))
             following = (
                 restarted(word.view, here)
                 if first
@@ -187,7 +189,7 @@ class Vigil:
         if record.state in _GIVEN_UP and instance is not None and instance.name == record.instance:
             async with self._holdings.alone(machine), self._holdings.hold(machine) as custody:
                 await free(custody)
-        self._complaints.go_on(machine)
+        self._complaints.rest(machine)
 
     async def _act(self, record: Record, source: SideView, following: Awaited) -> None:
         try:
