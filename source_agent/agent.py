@@ -35,9 +35,11 @@ from vm_migration.handover.secret import draw
 from vm_migration.handover.states import ABSENT, ARRIVING, State
 from vm_migration.machine.hypervisor import Hypervisor
 from vm_migration.machine.succession import Succession
+from vm_migration.telemetry import logs
 from vm_migration.telemetry.gauges import Reading
 
 _TAKEN_LOOK: Final = 1.0
+_log: Final = logs.get(__name__)
 
 
 class SourceAgent:
@@ -153,8 +155,8 @@ class SourceAgent:
         return attempt
 
     def readings(self) -> Sequence[Reading]:
-        """Return the gauges of what is leaving."""
-        return departure_readings(each for each in self._attempts if isinstance(each, OutgoingAttempt))
+        """Return the gauges of what is leaving, or updated."""
+        return departure_readings(self._attempts)
 
     def burden(self) -> Burden:
         """Return how many machines are leaving at this moment."""
@@ -175,9 +177,23 @@ class SourceAgent:
 
     # what a person asks when something went wrong
 
-    async def recovered(self, machine: str) -> None:
-        """Go on now with what an earlier life left of a machine, or with its attempt that waits."""
-        await self._restarting.now(machine)
+    async def recovered(self, machine: str, files_gone: str = "") -> None:
+        """Go on now with what an earlier life left of a machine, or with its attempt that waits.
+
+        `files_gone` is who vouches that the files are gone in which it waited: where they are not there, it is lost.
+
+        Raises:
+            Unreachable: Nothing could be done on that word.
+        """
+        if not files_gone:
+            await self._restarting.now(machine)
+            return
+        _log.warning("files of a machine that waits are said to be gone", machine=machine, word=files_gone)
+        with self.holdings.succession.believing(machine_uuid(machine)):
+            if not await self._restarting.now(machine):
+                text = f"Another host has a higher claim on machine {machine}, and it could not be paused here"
+                hint = "It is tried again without it: see viaduct doctor, and say so again"
+                raise Unreachable("process-silent", f"{text}: nothing was done on that word", hint)
 
     async def taken(self, key: AttemptKey, highest_seen: int, reason: str) -> None:
         """Take a released machine back, on an operator's word; asked again, nothing changes.

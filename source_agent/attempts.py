@@ -158,6 +158,7 @@ class Attempts:
             _log.error("attempt's task failed", attempt=attempt.attempt, exc_info=task.exception())
         if isinstance(attempt, UpdateAttempt):  # which moved nothing, and has mapped no memory
             if not attempt.open:
+                note_end(attempt.board.progress, attempt.terms)
                 self.tell(attempt)
             return
         # Task groups and timeouts leave cycles of tracebacks and frames (cpython#114198), and the frames of an attempt
@@ -168,7 +169,7 @@ class Attempts:
         if shown is not None:
             self.track_record.note(attempt.record.peer, shown)
         if not attempt.open:
-            note_end(progress)
+            note_end(progress, attempt.terms)
             self.tell(attempt)
 
     async def _told(self, attempt: AnyAttempt) -> None:

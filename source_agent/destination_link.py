@@ -1,7 +1,7 @@
 """The source's side of the link to a destination agent: control calls, each with a deadline, and the bulk streams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
@@ -17,8 +17,8 @@ from source_agent.terms import GRPC, SEALED
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import DestinationStub
 from vm_migration.api.v1.machine_pb2_grpc import HostStub
-from vm_migration.daemon.host_facts import MACHINE_STREAM
-from vm_migration.errors import MigrationError, Refused
+from vm_migration.daemon.host_facts import DIRECT_MACHINE_STREAM, MACHINE_STREAM, TRANSPORT_NOT_OFFERED
+from vm_migration.errors import MigrationError, Refused, Unreachable
 from vm_migration.link.call import call
 from vm_migration.link.channel import OpenChannel, open_channel
 from vm_migration.link.direct_hello import Hello
@@ -28,6 +28,8 @@ from vm_migration.link.machine_stream.order import StreamRole
 from vm_migration.link.tls import TlsFiles
 
 CONTROL_DEADLINE: Final = 10.0
+_OVERTAKEN: Final = 5
+"""How often an answer may be overtaken by what its host tells elsewhere: an attempt has hardly more records."""
 _SLOW_LINK: Final = 125_000.0
 """Bytes a second of the slowest link on which a round can still be announced."""
 
@@ -114,21 +116,25 @@ class DestinationLink:
         channel = self._channels(self._bulk, self._tls, self._host)
         return far_connection(channel, Opening(self._attempt, ticket, role, ordinal), self.peer)
 
-    async def require_streams_of_machines(self) -> None:
-        """Check that the destination takes in machines that send their own stream.
+    async def require_streams_of_machines(self, *, direct: bool = False) -> None:
+        """Check that the destination takes in machines that send their own stream, by themselves if they are to.
 
         Raises:
             Refused: It is of a version that does not.
             MigrationError: It does not say.
         """
-        if MACHINE_STREAM not in await self._features():
+        offered = await self._features()
+        if MACHINE_STREAM not in offered:
             text = f"{self.peer} takes in no machine that sends its own stream"
             raise Refused("stream-not-offered", text, "Update that host")
+        if direct and DIRECT_MACHINE_STREAM not in offered:
+            text = f"{self.peer} takes in no machine's own stream but what its agents carry"
+            raise Refused(TRANSPORT_NOT_OFFERED, text, "Use --transport grpc, or give that host [tls], or update it")
 
     async def _require_offered(self) -> None:
         if self._transport not in await self._features():
             text = f"{self.peer} takes no {self._transport} streams in"
-            raise Refused("transport-not-offered", text, "Use --transport grpc, or update that host")
+            raise Refused(TRANSPORT_NOT_OFFERED, text, "Use --transport grpc, or update that host")
 
     async def features(self) -> frozenset[str]:
         """Return what the destination offers beside the least; nothing where it does not say."""
@@ -152,6 +158,13 @@ class DestinationLink:
         request.key.sequence = self._sequence()
         return await call(self._stub.Finish, request, peer=self.peer, deadline=deadline)
 
+    async def listen_for_stream(
+        self, request: destination_pb2.ListenForStreamRequest
+    ) -> destination_pb2.ListenForStreamResponse:
+        """Have the machine's process there listen for this host's."""
+        request.key.sequence = self._sequence()
+        return await call(self._stub.ListenForStream, request, peer=self.peer, deadline=CONTROL_DEADLINE)
+
     async def handoff(self, request: destination_pb2.HandoffRequest) -> destination_pb2.HandoffResponse:
         """Give the secret away."""
         request.key.sequence = self._sequence()
@@ -160,25 +173,38 @@ class DestinationLink:
     async def describe(
         self, request: destination_pb2.DescribeIncomingRequest, deadline: float = CONTROL_DEADLINE
     ) -> destination_pb2.IncomingReport:
-        """Ask what the destination's journal says."""
-        request.key.sequence = self._sequence()
-        return self._believed(await call(self._stub.DescribeIncoming, request, peer=self.peer, deadline=deadline))
+        """Ask what the destination's journal says, once more where it has told of a newer record meanwhile.
 
-    async def discard(self, request: destination_pb2.DiscardRequest) -> destination_pb2.IncomingReport:
+        Raises:
+            Unreachable: It does not answer, or is each time overtaken by what it tells elsewhere.
+        """
+        for _ in range(_OVERTAKEN):
+            request.key.sequence = self._sequence()
+            report, newest = await self._heard(
+                call(self._stub.DescribeIncoming, request, peer=self.peer, deadline=deadline)
+            )
+            if newest:
+                return report
+        raise Unreachable("overtaken", f"{self.peer} told of newer records each time that it was asked for its newest")
+
+    async def discard(self, request: destination_pb2.DiscardRequest) -> None:
         """Prove to the destination that the attempt ended here."""
         request.key.sequence = self._sequence()
-        return self._believed(await call(self._stub.Discard, request, peer=self.peer, deadline=CONTROL_DEADLINE))
+        await self._heard(call(self._stub.Discard, request, peer=self.peer, deadline=CONTROL_DEADLINE))
 
-    async def note_retired(self, request: destination_pb2.NoteRetiredRequest) -> destination_pb2.IncomingReport:
+    async def note_retired(self, request: destination_pb2.NoteRetiredRequest) -> None:
         """Tell the new owner that this host has retired its copy."""
         request.key.sequence = self._sequence()
-        return self._believed(await call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE))
+        await self._heard(call(self._stub.NoteRetired, request, peer=self.peer, deadline=CONTROL_DEADLINE))
 
-    def _believed(self, report: destination_pb2.IncomingReport) -> destination_pb2.IncomingReport:
-        """Return a report of a journal that was not rolled back.
+    async def _heard(
+        self, asking: Coroutine[object, object, destination_pb2.IncomingReport]
+    ) -> tuple[destination_pb2.IncomingReport, bool]:
+        """Return a report of a journal that was not rolled back, and whether it is the newest that was heard.
 
         Raises:
             Stale: It was.
         """
-        self._seen.note(report.sequence, self.peer)
-        return report
+        since = self._seen.highest
+        report = await asking
+        return report, self._seen.note(report.sequence, self.peer, since=since)

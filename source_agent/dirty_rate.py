@@ -2,6 +2,8 @@
 
 Global dirty tracking is on for its own reason: devices stay RUNNING, and what is unmapped meanwhile is queried all the
 same, or the pages that a device wrote before it was switched would be missing from the result.
+
+A machine that moves by a stream of its own has no trackers to be read: its process finds out by samples of its memory.
 """
 
 import asyncio
@@ -9,20 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_, or_
+from typing import Final
 
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import Harvest, MachinePort, MachineRefused
+from vm_migration.machine.errors import MachineRefused
+from vm_migration.machine.port import Harvest, MachinePort
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
+from vmm.process.sampled_writes import WritesMeasured
+
+_MOST_BESIDE: Final = 6.0
+"""Seconds beside the window: a process may round it up, hashes twice, and has other work."""
+_LOOK_AGAIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class DirtyRate:
-    """What was written in a window; `exact` is false where a tracker reports everything that it maps."""
+    """Distinct pages that were written in a window, and by whom; of one that was sampled nobody knows by whom.
+
+    `exact` is false where it was, and where a tracker reports everything that it maps.
+    """
 
     window_ms: float
-    harvest: Harvest
+    pages: int
     exact: bool
+    cpu_pages: int = 0
+    dma_pages: int = 0
+    failure: str = ""
+    sampled: bool = False
 
 
 async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
@@ -31,8 +47,32 @@ async def measure(machine: MachinePort, window_ms: int) -> DirtyRate:
     Raises:
         MachineError: The machine's process refused or is gone.
     """
+    if (await machine.describe()).moves == "stream":
+        found = await sampled_writes(machine, window_ms)
+        pages = round(found.bytes_per_s * found.window_ms / 1000 / PAGE_SIZE)
+        return DirtyRate(found.window_ms, pages, exact=False, sampled=True)
     exact, (harvest,), took_ms = await _harvested(machine, window_ms, 1)
-    return DirtyRate(took_ms, harvest, exact)
+    cpu, dma = harvest.cpu, harvest.dma
+    return DirtyRate(took_ms, (cpu | dma).count(), exact, cpu.count(), dma.count(), harvest.failure or "")
+
+
+async def sampled_writes(machine: MachinePort, window_ms: int) -> WritesMeasured:
+    """Have a machine that moves by a stream of its own find out what it writes; a measurement that is left ends itself.
+
+    Raises:
+        MachineRefused: It does not end, or another one had not.
+        MachineError: The machine's process is gone.
+    """
+    patience_s = window_ms / 1000 + _MOST_BESIDE
+    try:
+        async with asyncio.timeout(patience_s):
+            await machine.measure_writes(window_ms)
+            await asyncio.sleep(window_ms / 1000)  # the window itself
+            while not (found := await machine.writes()).ended:  # noqa: ASYNC110 - its end has no event
+                await asyncio.sleep(_LOOK_AGAIN)
+    except TimeoutError:
+        raise MachineRefused(f"Machine did not find out in {patience_s:g} s what it writes") from None
+    return found
 
 
 @dataclass(frozen=True, slots=True)

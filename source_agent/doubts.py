@@ -9,7 +9,7 @@ from typing import Final
 
 from vm_migration.errors import Unresolved
 from vm_migration.handover.custody import Custody
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
 
 CONTRADICTION: Final = "contradiction"

@@ -24,7 +24,7 @@ from vm_migration.handover.evidence import Absence, Process, SideView, view
 from vm_migration.handover.recovery import Action, Decision, decide
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 
 _LONGEST_REST: Final = 5.0
 _STOPPED_DEADLINE: Final = 1.0

@@ -31,7 +31,12 @@ from vm_migration.handover.ownership import run_confirmed
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.recovery import Action, decide
 from vm_migration.handover.states import State
+from vm_migration.handover.succession import update_of, waits_in_files
+from vm_migration.machine.errors import CutOff, MachineRefused
+from vm_migration.machine.port import MachinePort
+from vm_migration.machine.succession import Consoled
 from vm_migration.telemetry import logs
+from vmm.guest.console import GuestAction
 
 PROMPT: Final = 0.3
 """Seconds in which a machine's process that is not frozen has answered."""
@@ -50,7 +55,8 @@ async def settle(custody: Custody, link: LinkTo | None, key: types_pb2.AttemptKe
     named.
 
     Raises:
-        Unreachable: The process stands STOPPED, lives and does not answer: nothing was written.
+        Unreachable: The process stands STOPPED, lives and does not answer, or its end was not seen before and an update
+            has the machine elsewhere: nothing was written.
         Unresolved: The destination may hold the only whole copy, and cannot be asked now.
         Stale: The journal must be opened anew.
     """
@@ -66,6 +72,9 @@ async def settle(custody: Custody, link: LinkTo | None, key: types_pb2.AttemptKe
     if state is State.STOPPED and link is not None:
         async with link() as opened:
             return await _settle_with_destination(custody, process, opened, key)
+    # Whoever has it now decides, as it is seen now.
+    if state is State.STOPPED and update_of(custody.record) is not None:
+        raise Unreachable("machine-gone", f"The process of machine {custody.record.machine} has just ended")
     return await lose(custody, process, None, reason)
 
 
@@ -110,6 +119,7 @@ async def resume_as_owed(custody: Custody) -> None:
     record, port = custody.record, custody.port
     if record.was_running:
         await port.run(record.owned_epoch)
+        await _wake_guest(record, port)
     elif (await custody.answer()).running:  # somebody asked for a pause, and it did not come to it
         await port.pause(for_attempt=False)
     else:
@@ -119,17 +129,45 @@ async def resume_as_owed(custody: Custody) -> None:
     await custody.write(lambda last: run_confirmed(last, answer))
 
 
+async def _wake_guest(record: Record, port: MachinePort) -> None:
+    """Wake a guest that was suspended for an update which did not come; one that is awake does not notice.
+
+    Where it was left in files already, to be told to run has woken it. What its guest answers decides nothing: the
+    machine runs, and one whose console refuses is told again by a person. One that sleeps takes down nothing but to
+    wake, so that where it has not done all that it was told, it was told that before.
+
+    Raises:
+        MachineError: Its process does not answer, or somebody else commands it.
+    """
+    update = update_of(record)
+    if record.state is not State.ABORTED or update is None or update.mode != "reboot" or not isinstance(port, Consoled):
+        return
+    if (await port.describe()).guest.busy_actions:
+        return
+    try:
+        await port.guest_command(GuestAction.WAKE)
+    except CutOff:
+        raise
+    except MachineRefused as error:
+        hint = "viaduct machine wake NAME"
+        _log.warning("guest could not be told to wake", machine=record.machine, reason=str(error), hint=hint)
+
+
 async def bring_to_owed(custody: Custody) -> Record:
     """Bring a machine that this host owns to the run state it owes; one that died after an attempt is LOST.
 
     Raises:
-        Unreachable, MachineError: It is not confirmed to be as it is owed.
+        Unreachable, MachineError: It is not confirmed to be as it is owed. One that may wait in files is not LOST for
+            that its process is gone: who can see them decides (source_agent.updating.waking).
     """
-    if not custody.record.owns:
-        return custody.record
+    record = custody.record
+    if not record.owns:
+        return record
     process = await custody.answer_or_proof()
     if not isinstance(process, InstanceGone):
         await resume_as_owed(custody)
+    elif waits_in_files(record) and not record.run_confirmed:
+        raise Unreachable("machine-gone", f"The process of machine {record.machine} ended, and it may wait in files")
     elif custody.record.state in (State.ABORTED, State.RECLAIMED):
         await lose(custody, process, None, "The machine's process ended")
     return custody.record

@@ -8,10 +8,11 @@ now, or what its guest says. Everything else is asked of the machine. The profil
 do, and in nothing else.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from source_agent.terms import GRPC, Terms
+from source_agent.terms import DIRECT, SEALED, Terms
+from vm_migration.daemon.host_facts import DIRECT_MACHINE_STREAM, TRANSPORT_NOT_OFFERED
 from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S, FIXED_STANDSTILL_MS, StandstillCosts
 from vm_migration.transfer.dirtying import Dirtying, measured
 from vm_migration.transfer.forecast import (
@@ -34,7 +35,9 @@ ASSUMED_LINK: Final = Range(100_000_000.0, ASSUMED_RATE, 1_600_000_000.0)
 """From a link of 1 Gbit/s to what one process can send."""
 ASSUMED_FIXED_MS: Final = Range(15.0, FIXED_STANDSTILL_MS, 150.0)
 NOTHING_SAVED: Final = Range.exactly(1.0)
+UNMEASURED: Final = "dirty-rate-assumed"
 ASSUMED_AROUND_MS: Final = Range(20.0, 100.0, 500.0)
+ASSUMED_ROUND_MS: Final = Range(1.0, 10.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +46,23 @@ class Sample:
 
     window_ms: float
     lines: tuple[tuple[int, ...], ...]
-    """Distinct bytes that were written: in slices of the window first, in the whole last, as `measured` takes them."""
+    """Distinct bytes that were written: in slices of the window first, in the whole last, as `measured` takes them.
+
+    None where only a rate is known.
+    """
     data_bytes: Range
     """RAM that holds something other than zeros."""
     cpu_share: float = 1.0
     """Of what was written, what only vCPUs wrote."""
     packings: tuple[Packing, ...] = ()
-    """What codecs make of the pages that hold something; none where none does."""
+    """What codecs make of the pages that hold something; none where none does, or no codec has them."""
+    bytes_per_s: float = 0.0
+    """Of one that has no lines."""
 
     def dirtying(self, span_bytes: int) -> Dirtying:
         """Return what it dirties, given the most that it can."""
+        if not self.lines:
+            return Dirtying.told(self.bytes_per_s, span_bytes)
         return measured(self.window_ms, self.lines, span_bytes)
 
 
@@ -64,10 +74,15 @@ class Known:
     link_bytes_per_s: Range | None = None
     fixed_ms: Range | None = None
     around_ms: Range | None = None
+    round_ms: Range | None = None
     device_bytes_per_s: float = DEVICE_BYTES_PER_S
     pages_per_wire: Range = NOTHING_SAVED
     """Bytes of pages for each byte on the wire, where they may be compressed, of machines that were moved."""
+    packed_bytes_per_s: Range | None = None
+    """What came across of pages that codecs made fewer, to that destination."""
     sample: Sample | None = None
+    kept_from_direct: Observation | None = None
+    """What keeps this host's machines from connecting to other hosts' by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,8 @@ def estimate(specification: MachineSpecification, description: Description, term
     wire = known.link_bytes_per_s or ASSUMED_LINK
     if terms.max_bandwidth_bytes_per_s:
         wire = wire.at_most(Range.exactly(terms.max_bandwidth_bytes_per_s))
-    link = _page_rate(wire, terms, known)
+    sends_itself = description.moves == "stream"  # past every codec of ours
+    link = wire if sends_itself else _page_rate(wire, terms, known)
     inputs = _inputs(specification, description, terms, known, link)
     costs = StandstillCosts(
         decided_with(known.fixed_ms, terms.downtime_limit_ms),
@@ -98,15 +114,20 @@ def estimate(specification: MachineSpecification, description: Description, term
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
     standstill = standstill_expected(moved, link.likely, terms.downtime_limit_ms, costs)
     took_ms = standstill.standstill_ms + inputs.fixed_ms.likely - costs.fixed_ms
-    standstill = replace(standstill, standstill_ms=max(0.0, took_ms))  # whether it fits is decided without that
+    standstill = standstill.told_as(max(0.0, took_ms))  # whether it fits is decided without that
     policy = terms.convergence()
     return Estimate(
         profiles={name: predicted_under(profile, inputs, policy, costs) for name, profile in PROFILES.items()},
         link_bytes_per_s=wire.likely,
         dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
-        blockers=(*_of_transport(description, terms), *_blockers(standstill)),
-        warnings=_warnings(known, wire),
+        blockers=(*_of_transport(description, terms, known), *_blockers(standstill)),
+        warnings=(*_warnings(known, wire), *_of_unmeasured(description, known)),
     )
+
+
+def features_needed(description: Description, terms: Terms) -> tuple[str, ...]:
+    """Return what a destination has to offer for a machine under these terms, beyond their transport."""
+    return (DIRECT_MACHINE_STREAM,) if description.moves == "stream" and terms.transport == DIRECT else ()
 
 
 def decided_with(fixed_ms: Range | None, limit_ms: float) -> float:
@@ -124,7 +145,7 @@ def decided_with(fixed_ms: Range | None, limit_ms: float) -> float:
 def _page_rate(wire: Range, terms: Terms, known: Known) -> Range:
     """Return the bytes of pages that come across in a second."""
     if known.sample is not None:
-        return page_rate(wire, known.sample.packings, terms.compression)
+        return page_rate(wire, known.sample.packings, terms.compression, came=known.packed_bytes_per_s)
     return wire if terms.compression == "none" else wire.product(known.pages_per_wire)
 
 
@@ -140,6 +161,7 @@ def _inputs(
         prepare_ms=Range.around(prepare_ms_expected(description.ram_bytes), PREPARE_SPREAD),
         around_ms=(known.around_ms or ASSUMED_AROUND_MS).plus(_zeros_ms(description, known)),
         fixed_ms=known.fixed_ms or ASSUMED_FIXED_MS,
+        round_ms=known.round_ms or ASSUMED_ROUND_MS,
         always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
         unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
         cpu_share=sample.cpu_share if sample else _cpu_share(description),
@@ -163,6 +185,8 @@ def _dirtying(specification: MachineSpecification, description: Description, sam
         return Dirtying.none()
     buffers = sum(device.dma_rate for device in specification.device)
     span_bytes = min(specification.guest.working_set + buffers, description.ram_bytes)
+    if description.moves == "stream":
+        span_bytes = description.ram_bytes  # nobody knows its guest's working set
     if sample is not None:
         return sample.dirtying(span_bytes)
     guest = description.guest
@@ -178,11 +202,25 @@ def _warnings(known: Known, wire: Range) -> tuple[Observation, ...]:
     return (Observation(code="rate-assumed", message=text),)
 
 
-def _of_transport(description: Description, terms: Terms) -> tuple[Observation, ...]:
-    if description.moves == "pages" or terms.transport == GRPC:
+def _of_unmeasured(description: Description, known: Known) -> tuple[Observation, ...]:
+    """Say of a machine that tells nothing of its guest that it was not measured."""
+    if description.moves == "pages" or description.run_state != "running" or known.sample is not None:
         return ()
-    text = f"The machine sends its own stream, which travels by {GRPC} and not by {terms.transport}"
-    return (Observation(code="transport-not-offered", message=text),)
+    text = "What the machine writes was not measured now, and nothing tells it: it is taken to write nothing"
+    return (Observation(code=UNMEASURED, message=text),)
+
+
+def _of_transport(description: Description, terms: Terms, known: Known) -> tuple[Observation, ...]:
+    if description.moves == "pages":
+        return ()
+    if terms.transport == SEALED:
+        text = (
+            "The machine sends its own stream, which agents carry (grpc) or its process does (direct): nobody seals it"
+        )
+        return (Observation(code=TRANSPORT_NOT_OFFERED, message=text),)
+    if terms.transport == DIRECT and known.kept_from_direct is not None:
+        return (known.kept_from_direct,)
+    return ()
 
 
 def _blockers(standstill: PerpetualStandstill) -> tuple[Observation, ...]:

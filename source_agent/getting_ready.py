@@ -24,7 +24,7 @@ from source_agent.rounds import Rounds
 from source_agent.surroundings import StartOrder
 from source_agent.switchover import PagesDiffer, Ready, stop_and_make_ready
 from source_agent.terms import Terms, encode
-from source_agent.throttling import Throttling
+from source_agent.throttling import SENDS, Throttling
 from vm_migration.errors import AttemptFailed, Refused
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
 from vm_migration.transfer.outgoing import OutgoingStream
@@ -121,7 +121,7 @@ class GettingReady:
             fixed_standstill_ms=account.around.fixed_standstill_ms,
             device_bytes_per_s=account.around.device_bytes_per_s,
         )
-        account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
+        account.enter(Phase.PRE_COPY, SENDS)
         holding = asyncio.create_task(throttling.hold_on(), name="throttle")
         try:
             standstill_ms, forced = await precopy.run(account.elapsed_ms)

@@ -26,7 +26,7 @@ from vm_migration.handover.ownership import owe_run_state
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING
 from vm_migration.handover.yielding import gives_way
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
 
 _log: Final = logs.get(__name__)

@@ -29,7 +29,7 @@ from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer,
 from vm_migration.handover.ownership import retired
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import CutOff, MachineError, MachineRefused
+from vm_migration.machine.errors import CutOff, MachineError, MachineRefused
 from vm_migration.telemetry import logs
 
 _LONGEST_WAIT: Final = 10.0

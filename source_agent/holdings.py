@@ -15,9 +15,9 @@ from vm_migration.handover.journal_errors import JournalMoved
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import ABSENT, ARRIVING
+from vm_migration.machine.errors import MachineError, MachineGone
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
 from vm_migration.machine.memory_use import memory_in_use
-from vm_migration.machine.port import MachineError, MachineGone
 from vm_migration.machine.succession import NoSuccession, Succession
 from vm_migration.machine.turns import Turns
 from vm_migration.telemetry import logs
@@ -144,7 +144,7 @@ class Holdings:
             await self.drop(machine)
         custody = await Custody.open(self.journals, self.hypervisor, machine)
         try:
-            await follow_journal(custody, self.succession)
+            await follow_journal(custody, self.hypervisor, self.succession)
             if custody.process() is Process.ALIVE:
                 await self._attach(custody)
         except BaseException:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from vm_migration.errors import InternalError, MigrationError, Stale, Unreachable, Unresolved
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
 
 _BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -14,7 +14,7 @@ from vm_migration.handover.record import decode
 
 LOOK_DEADLINE: Final = 5.0
 _TRIES: Final = 2
-"""A call that was overtaken by a later one tells an older number, once."""
+"""A destination may refuse a call of ours that a later one overtook, once."""
 
 
 async def look(link: DestinationLink, key: types_pb2.AttemptKey, deadline: float = LOOK_DEADLINE) -> SideView:

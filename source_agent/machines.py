@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 from uuid import UUID, uuid4
 
+from source_agent.console import asleep_or_awake
 from source_agent.dirty_rate import DirtyRate, measure
 from source_agent.doubts import Doubts
 from source_agent.holdings import Holding, Holdings
@@ -12,8 +13,8 @@ from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.ownership import create, destroyed, owe_run_state, require_owner, run_confirmed
 from vm_migration.handover.record import Record
+from vm_migration.machine.errors import LaunchFailed
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import LaunchFailed
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.assembly.quantity_text import format_size
 from vmm.assembly.specification import MachineSpecification
@@ -81,6 +82,18 @@ class Machines:
                 await custody.port.pause(for_attempt=False)
             answer = await custody.answer()
             await custody.write(lambda record: run_confirmed(record, answer))
+            return await self._holdings.look(custody.place)
+
+    async def set_awake(self, name: str, *, awake: bool) -> Holding:
+        """Have a guest suspend to RAM, or wake, and wait until it has; refused while an attempt is open.
+
+        Raises:
+            Refused: Its vCPUs stand still, it has no console, or it takes longer than that; then it may do it yet.
+        """
+        holding = await self._holdings.find(name)
+        async with self._holdings.hold(holding.record.machine) as custody:
+            require_owner(custody.record)
+            await asleep_or_awake(custody.port, holding.specification.name, awake=awake)
             return await self._holdings.look(custody.place)
 
     async def dirty_rate(self, name: str, window_ms: int) -> tuple[Holding, DirtyRate]:

@@ -48,6 +48,16 @@ class MachinesService(MachinesServicer):
         del context
         return await self._set_running(request.machine, running=True)
 
+    async def SuspendMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
+        """Have a guest suspend to RAM."""
+        del context
+        return machine_status(await self._agent.machines.set_awake(request.machine, awake=False), self._agent.host)
+
+    async def WakeMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
+        """Wake a guest."""
+        del context
+        return machine_status(await self._agent.machines.set_awake(request.machine, awake=True), self._agent.host)
+
     async def DestroyMachine(self, request: machine_pb2.MachineRequest, context: Context) -> types_pb2.MachineStatus:
         """End a machine."""
         del context
@@ -63,11 +73,12 @@ class MachinesService(MachinesServicer):
         return machine_pb2.DirtyRate(
             status=machine_status(holding, self._agent.host),
             window_ms=rate.window_ms,
-            cpu_pages=rate.harvest.cpu.count(),
-            dma_pages=rate.harvest.dma.count(),
-            pages=(rate.harvest.cpu | rate.harvest.dma).count(),
+            cpu_pages=rate.cpu_pages,
+            dma_pages=rate.dma_pages,
+            pages=rate.pages,
             exact=rate.exact,
-            failure=rate.harvest.failure or "",
+            failure=rate.failure,
+            sampled=rate.sampled,
         )
 
     async def _set_running(self, machine: str, *, running: bool) -> types_pb2.MachineStatus:

@@ -7,7 +7,7 @@ from vm_migration.machine.succession import Updatable, not_updatable
 from vmm.process.control import Observation
 from vmm.update.blockers import Mode
 
-OFFERED: Final[dict[str, Mode]] = {"transfer": "transfer", "exec": "exec"}
+OFFERED: Final[dict[str, Mode]] = {"transfer": "transfer", "exec": "exec", "reboot": "reboot"}
 
 
 def ownership_obstacles(holding: Holding) -> list[Observation]:

@@ -6,7 +6,7 @@ from source_agent.progress import FailureText, Outcome, Phase, Progress
 from source_agent.switchover import PagesDiffer
 from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Stale
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.transfer.errors import TransferError
 
 

@@ -26,16 +26,15 @@ from source_agent.earlier_life import EarlierLife
 from source_agent.ending import bring_to_owed, settle, tell_to_discard
 from source_agent.getting_ready import GettingReady
 from source_agent.handing_over import fence_off, release, tell_retired
-from source_agent.outcome import as_asked, failure_of, text_of, unexpected
+from source_agent.outcome import as_asked, text_of
 from source_agent.past_return import PastReturn
-from source_agent.patience import Patience
-from source_agent.progress import CANCELLABLE, ENDED, Phase, ProgressBoard
+from source_agent.progress import Phase
 from source_agent.sequences import ROLLED_BACK
+from source_agent.shown_attempt import ShownAttempt
 from source_agent.surroundings import StartOrder, Surroundings
 from source_agent.switchover import Ready
 from source_agent.terms import Terms
-from vm_migration.api.v1 import types_pb2
-from vm_migration.errors import AttemptFailed, MigrationError, Refused, Stale, Unresolved
+from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale, Unresolved
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import released
 from vm_migration.handover.evidence import SideView
@@ -43,9 +42,8 @@ from vm_migration.handover.ownership import taken
 from vm_migration.handover.record import Record
 from vm_migration.handover.recovery import Action
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.telemetry import logs
-from vmm.process.control import Description
 
 __all__ = ["OutgoingAttempt", "StartOrder", "Surroundings"]
 
@@ -53,7 +51,7 @@ _LIMITED: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
 _log: Final = logs.get(__name__)
 
 
-class OutgoingAttempt:
+class OutgoingAttempt(ShownAttempt):
     """Drives one attempt; `board` shows it."""
 
     def __init__(
@@ -64,86 +62,16 @@ class OutgoingAttempt:
         keeper: Keeper | None = None,
         doubts: Doubts | None = None,
     ) -> None:
-        self.described: Description | None = None
-        self._account: Final = Account(custody, terms, around, keeper, doubts)
+        super().__init__(Account(custody, terms, around, keeper, doubts))
         self._getting_ready: Final = GettingReady(self._account)
-        self._patience: Final = Patience(self._account)
         self._past: Final = PastReturn(self._account, self._patience)
-        self._until_ready: asyncio.Task[tuple[DestinationLink, Ready]] | None = None
-        self._cancelled = False
-        self._decided: Final = asyncio.Event()
-        """An end is durable, or the release."""
         self._earlier: EarlierLife | None = None
-
-    @property
-    def custody(self) -> Custody:
-        """The machine in this agent's hands."""
-        return self._account.custody
-
-    @property
-    def attempt(self) -> str:
-        """Which attempt."""
-        return self._account.attempt
-
-    @property
-    def terms(self) -> Terms:
-        """Under what it runs, as tuned last."""
-        return self._account.terms
-
-    @property
-    def board(self) -> ProgressBoard:
-        """Where it is shown."""
-        return self._account.board
-
-    @property
-    def record(self) -> Record:
-        """The last record of the machine's journal that speaks of this attempt."""
-        return self._account.record
-
-    @property
-    def open(self) -> bool:
-        """Whether the attempt has not come to an end."""
-        return self._account.now.phase not in ENDED
-
-    def key(self) -> types_pb2.AttemptKey:
-        """Return the attempt's key, as the journal has it."""
-        return self._account.key()
 
     # the orchestrator's hands
 
     def start(self, order: StartOrder) -> None:
         """Begin the rounds; asked again, nothing changes."""
         self._getting_ready.start(order)
-
-    async def cancelled(self, longest: float) -> None:
-        """End the attempt and wait until ABORTED is durable, or for so many seconds: the wish stands then.
-
-        Raises:
-            Refused: It is past the point of no return, or ended otherwise.
-        """
-        self.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest):
-                await self._decided.wait()
-        if self.record.state in (State.RELEASED, State.RETIRED):
-            raise self._past_return_already()
-
-    def cancel(self) -> None:
-        """Wish for the attempt's end; asked again, nothing changes.
-
-        Raises:
-            Refused: It is past the point of no return, or ended otherwise.
-        """
-        phase = self._account.now.phase
-        if self._cancelled or phase is Phase.ABORTED:
-            return
-        if phase not in CANCELLABLE:
-            raise self._past_return_already()
-        self._cancelled = True
-        self._account.waiting("was cancelled, and ends")
-        self._patience.hurry()
-        if self._until_ready is not None:
-            self._until_ready.cancel()
 
     def force(self) -> None:
         """Switch over at once, whatever the standstill; asked again, nothing changes.
@@ -176,19 +104,19 @@ class OutgoingAttempt:
         """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
         async with AsyncExitStack() as stack:
             try:
-                link, ready = await self._readied(stack)
+                link, ready = await self._unless_cancelled(self._getting_ready.run(stack))
                 await self._past_return(link, ready)
             except asyncio.CancelledError:
-                if not self._cancelled or _halted():
+                if not self._was_wished():
                     raise
-                failure: MigrationError = as_asked()
+                failure: MigrationError = self._as_asked()
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
                 failure = self._failure(error)
             else:
                 return
             finally:
                 # Both lead to the mapping of the machine's RAM, which must go when the attempt is over.
-                self._until_ready = None
+                self._until_release = None
                 self._getting_ready.forget()
             await self._end(failure)
 
@@ -264,14 +192,11 @@ class OutgoingAttempt:
         with contextlib.suppress(Stale):  # somebody else has the journal by now; he may tell once more
             await self.custody.write(lambda last: self._nothing_left_to_tell(last, state))
 
-    async def _readied(self, stack: AsyncExitStack) -> tuple[DestinationLink, Ready]:
-        self._until_ready = asyncio.create_task(self._getting_ready.run(stack), name=f"attempt {self.attempt}")
-        if self._cancelled:
-            self._until_ready.cancel()
-        found = await self._until_ready
-        if self._cancelled:  # the wish came after the task's last step, and before the release
-            raise as_asked()
-        return found
+    def _is_given_away(self) -> bool:
+        return self.record.state in (State.RELEASED, State.RETIRED)
+
+    def _as_asked(self) -> Cancelled:
+        return as_asked()
 
     def _past_return_already(self) -> Refused:
         phase = self._account.now.phase
@@ -357,20 +282,7 @@ class OutgoingAttempt:
         async with self._account.alone():
             return (await bring_to_owed(self.custody)).state
 
-    def _failure(self, error: BaseException) -> MigrationError:
-        failure = failure_of(error, cancelled=self._cancelled)
-        if failure is None:
-            _log.error("attempt failed by our own fault", attempt=self.attempt, exc_info=error)
-            failure = unexpected(error)
-        return failure
-
     def _nothing_left_to_tell(self, last: Record, state: State) -> Record:
         if last.attempt != self.attempt or last.state is not state:
             return last
         return msgspec.structs.replace(last, policy="")
-
-
-def _halted() -> bool:
-    """Tell whether the task that runs was itself cancelled, and not only what it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

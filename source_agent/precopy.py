@@ -17,7 +17,7 @@ from source_agent.throttling import Throttling
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import Process
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 from vm_migration.transfer.convergence import (
     DEVICE_BYTES_PER_S,
     Continue,

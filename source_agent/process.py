@@ -46,9 +46,10 @@ def offer(configuration: Configuration, place: HostPlace) -> Offer:
             configuration.tls_files(),
         ),
     )
+    own = SourceService(agent, configuration.tls_files())
     services = [
         Service("vm_migration.api.v1.Machines", partial(add_MachinesServicer_to_server, MachinesService(agent))),
-        Service("vm_migration.api.v1.Source", partial(add_SourceServicer_to_server, SourceService(agent))),
+        Service("vm_migration.api.v1.Source", partial(add_SourceServicer_to_server, own)),
     ]
     return Offer(agent, place.source, services, agent.complaint, burden=agent.burden, read=agent.readings)
 

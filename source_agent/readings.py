@@ -12,11 +12,13 @@ from vm_migration.telemetry.gauges import Reading
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.specification import parse_specification
 
-_OPEN: Final = tuple(phase for phase in Phase if phase not in ENDED)
+_UPDATING: Final = (Phase.BEGUN, Phase.STARTING, Phase.SWITCHING, Phase.RELEASING, Phase.RESUMING)
+_ONLY_UPDATING: Final = frozenset({Phase.STARTING, Phase.SWITCHING, Phase.RESUMING})
+_LEAVING: Final = tuple(phase for phase in Phase if phase not in ENDED | _ONLY_UPDATING)
 
 
 class Departure(Protocol):
-    """What is read of an attempt: source_agent.outgoing_attempt.OutgoingAttempt."""
+    """What is read of an attempt, which may be an update: source_agent.shown_attempt."""
 
     @property
     def record(self) -> Record:
@@ -36,21 +38,31 @@ class Departure(Protocol):
 
 
 def departure_readings(attempts: Iterable[Departure]) -> Sequence[Reading]:
-    """Return how many attempts are open, by phase, and how far each one is."""
-    leaving = [one for one in attempts if one.open]
+    """Return how many attempts are open, by phase, and how far each one is that leaves."""
+    opened = [one for one in attempts if one.open]
+    leaving = [one for one in opened if one.terms.update is None]
     phases = Counter(one.board.progress.phase for one in leaving)
+    updating = Counter(one.board.progress.phase for one in opened if one.terms.update is not None)
     return (
-        *(Reading(gauges.IN_PHASE, phases[phase], (phase.value,)) for phase in _OPEN),
+        *(Reading(gauges.IN_PHASE, phases[phase], (phase.value,)) for phase in _LEAVING),
+        *(Reading(gauges.UPDATES_IN_PHASE, updating[phase], (phase.value,)) for phase in _UPDATING),
         *(reading for one in leaving for reading in _of(one.record, one.board.progress, one.terms)),
     )
 
 
-def note_end(progress: Progress) -> None:
-    """Count an attempt that has ended."""
+def note_end(progress: Progress, terms: Terms) -> None:
+    """Count an attempt that has ended, a machine's move or its update."""
+    stood = progress.downtime if progress.phase is Phase.COMPLETED else None
+    if terms.update is not None:
+        mode = terms.update.mode
+        counts.UPDATES_ENDED.add(mode, progress.outcome.value)
+        if stood is not None:
+            distributions.UPDATE_DOWNTIME.add(stood.downtime_us / 1e6, mode)
+        return
     counts.MIGRATIONS_ENDED.add(progress.outcome.value)
     distributions.DURATION.add(progress.total_ms / 1000, progress.outcome.value)
-    if progress.downtime is not None and progress.phase is Phase.COMPLETED:
-        distributions.DOWNTIME.add(progress.downtime.downtime_us / 1e6)
+    if stood is not None:
+        distributions.DOWNTIME.add(stood.downtime_us / 1e6)
 
 
 def _of(record: Record, progress: Progress, terms: Terms) -> Iterator[Reading]:

@@ -66,6 +66,7 @@ def attempt_report(
         mismatched_pages=progress.mismatched,
         expected_downtime_ms=progress.expected_downtime_ms,
         sequence=progress.sequence,
+        owned_epoch=record.owned_epoch,
         bulk_ms=progress.bulk_ms,
         cancel_allowed=progress.phase in CANCELLABLE,
         record=encode(record.public()).decode() if record.state in (State.ABORTED, State.LOST) else "",

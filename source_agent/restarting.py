@@ -18,6 +18,7 @@ from source_agent.giving_way import GivingWay
 from source_agent.holdings import Holdings, name_in
 from source_agent.insisting import pause_before
 from source_agent.terms import decode
+from source_agent.updating.waking import bring_from_files
 from vm_migration.errors import Unreachable
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.record import Record
@@ -62,8 +63,12 @@ class Restarting:
         self._retrying.add(task)
         task.add_done_callback(self._retrying.discard)
 
-    async def now(self, machine: str) -> None:
-        """Go on now with what an earlier life left of a machine, or with its attempt that waits."""
+    async def now(self, machine: str) -> bool:
+        """Go on now with what an earlier life left of a machine, or with its attempt that waits.
+
+        Returns whether that could be begun: where it must be paused first for another host's claim, and could not be,
+        it is tried again later.
+        """
         unmet = await self._giving_way.look([machine], asked=True)
         attempts = [each for each in self._attempts if each.open and each.record.machine == machine]
         for attempt in attempts:
@@ -76,6 +81,7 @@ class Restarting:
             self.soon(machine)
         elif not attempts:
             await self._tried(machine)
+        return not unmet
 
     async def stop(self) -> None:
         """Try nothing any more."""
@@ -137,6 +143,7 @@ class Restarting:
                 self._attempts.tell(attempt)
         if record.owns and not record.run_confirmed:
             async with self._holdings.hold(machine) as custody:
+                await bring_from_files(custody, self._holdings.hypervisor, self._holdings.succession)
                 record = await bring_to_owed(custody)
 
     async def _sweep(self, record: Record) -> None:

@@ -7,19 +7,22 @@ one at a time, and whoever waited while somebody else looked takes what that one
 import asyncio
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final
 
 from source_agent.contents import data_bytes_of, packings_of
-from source_agent.dirty_rate import measure_windows
+from source_agent.dirty_rate import measure_windows, sampled_writes
 from source_agent.expectation import Sample
 from source_agent.holdings import Holding, Holdings
-from vm_migration.errors import InvalidInput, MigrationError
+from vm_migration.errors import MigrationError
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.ownership import require_owner
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import MachineError
-from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
+from vm_migration.machine.errors import MachineError, MachineRefused
+from vm_migration.machine.windows import require_measurable
 from vm_migration.telemetry import logs
+from vm_migration.transfer.ranges import Range
+from vmm.process.control import Description
 
 SLICES: Final = 8
 _KEPT: Final = 64
@@ -41,9 +44,7 @@ class Sampler:
         """
         if not window_ms:
             return None
-        if not SHORTEST_SAMPLE_MS <= window_ms <= LONGEST_WINDOW_MS:
-            text = f"Measuring for {window_ms} ms is not within {SHORTEST_SAMPLE_MS} and {LONGEST_WINDOW_MS} ms"
-            raise InvalidInput("invalid-window", text, "Choose another --measure")
+        require_measurable(window_ms)
         if holding.description is None or holding.description.run_state != "running":
             return None
         return await self._sample(holding.record.machine, window_ms)
@@ -70,6 +71,9 @@ class Sampler:
 
 
 async def _look(custody: Custody, window_ms: int) -> Sample:
+    described = await custody.port.describe()
+    if described.moves == "stream":
+        return await _look_at_streaming(custody, window_ms, described)
     writes = await measure_windows(custody.port, window_ms, SLICES)
     ram = await custody.port.ram()
     try:
@@ -78,3 +82,16 @@ async def _look(custody: Custody, window_ms: int) -> Sample:
     finally:
         ram.close()
     return Sample(writes.window_ms, writes.lines, data_bytes, writes.cpu_share, packings)
+
+
+async def _look_at_streaming(custody: Custody, window_ms: int, described: Description) -> Sample:
+    """Look at a machine that moves by a stream of its own, which no codec of ours packs."""
+    writes = await sampled_writes(custody.port, window_ms)
+    data_bytes = Range.exactly(described.populated_bytes)
+    with suppress(MachineRefused):  # one that does not hand out its memory is taken to have filled it
+        ram = await custody.port.ram()
+        try:
+            data_bytes = await asyncio.to_thread(data_bytes_of, ram)
+        finally:
+            ram.close()
+    return Sample(writes.window_ms, (), data_bytes, bytes_per_s=float(writes.bytes_per_s))

@@ -2,6 +2,10 @@
 
 A host that was restored from a snapshot speaks of a past that both sides have left behind. Nothing that it says is
 acted on.
+
+An answer may be overtaken: by a later answer, or by what the peer says when it asks. What tells is therefore not what
+was seen by the time it is read, but what had been seen when it was asked for: a peer that answers with less than that
+has gone back.
 """
 
 from dataclasses import dataclass
@@ -18,13 +22,18 @@ class SeenSequence:
 
     highest: int = 0
 
-    def note(self, sequence: int, peer: str) -> None:
-        """Take a peer's number; 0 says that it tells none.
+    def note(self, sequence: int, peer: str, *, since: int | None = None) -> bool:
+        """Take a peer's number; 0 says that it tells none. Say whether nothing newer was seen: else it was overtaken.
+
+        `since` is the highest that was seen when the peer was asked; without it, nobody asked.
 
         Raises:
             Stale: The peer told a higher one before.
         """
-        if 0 < sequence < self.highest:
-            text = f"The journal of {peer} stands at record {sequence}, and stood at {self.highest} before"
+        before = self.highest if since is None else since
+        if 0 < sequence < before:
+            text = f"The journal of {peer} stands at record {sequence}, and stood at {before} before"
             raise Stale(ROLLED_BACK, text, "It was restored from an older copy: viaduct doctor")
+        overtaken = 0 < sequence < self.highest
         self.highest = max(self.highest, sequence)
+        return not overtaken

@@ -7,7 +7,7 @@ from typing import Final
 
 from source_agent.agent import SourceAgent
 from source_agent.attempts import AnyAttempt
-from source_agent.expectation import Estimate, Known, Sample, estimate
+from source_agent.expectation import UNMEASURED, Estimate, Known, Sample, estimate, features_needed
 from source_agent.holdings import Holding, machine_uuid
 from source_agent.obstacles import ownership_obstacles, update_obstacles
 from source_agent.outgoing_attempt import OutgoingAttempt, StartOrder
@@ -18,14 +18,16 @@ from source_agent.sampling import Sampler
 from source_agent.terms import Terms, terms_of, update_terms
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.api.v1.source_pb2_grpc import SourceServicer
+from vm_migration.daemon.direct_offer import hindrance
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.ownership import match
 from vm_migration.handover.record import AttemptKey
-from vm_migration.link.authorisation import MEASURES, permitted
+from vm_migration.link.authorisation import may_measure
 from vm_migration.link.identity import peer_identity
 from vm_migration.link.served import Context
-from vm_migration.machine.port import MachineError
+from vm_migration.link.tls import TlsFiles
+from vm_migration.machine.errors import MachineError
 from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S
 from vm_migration.wire.attempt_key import attempt_key
 from vmm.assembly.machine_state import STATE_FORMAT
@@ -40,7 +42,7 @@ _CANCEL_SECONDS: Final = 10.0
 """For which a cancel waits for ABORTED; only a machine that stands still and does not answer can hold it up."""
 _WORKING: Final = frozenset({Phase.BEGUN, Phase.PRE_COPY})
 _UNMEASURED: Final = Observation(
-    code="dirty-rate-assumed",
+    code=UNMEASURED,
     message="What the machine dirties could not be measured for you now; its guest's own figure is taken",
 )
 
@@ -48,8 +50,10 @@ _UNMEASURED: Final = Observation(
 class SourceService(SourceServicer):
     """Serves the attempts of one agent."""
 
-    def __init__(self, agent: SourceAgent) -> None:
+    def __init__(self, agent: SourceAgent, tls: TlsFiles | None = None) -> None:
+        """`tls` names what this host's machines' processes show where they connect to other hosts' by themselves."""
         self._agent: Final = agent
+        self._tls: Final = tls
         self._sampler: Final = Sampler(agent.holdings)
 
     async def CheckOutgoing(
@@ -64,20 +68,22 @@ class SourceService(SourceServicer):
         found, blockers = None, self._ownership_blockers(holding, request.destination)
         warnings: list[Observation] = []
         if holding.description is not None:
-            measures = request.measure_ms and _may_measure(context)
+            measures = request.measure_ms and may_measure(peer_identity(context))
             sample = await self._sampler.of(holding, request.measure_ms) if measures else None
             blockers.extend(holding.description.blockers)
             warnings.extend(holding.description.warnings)
             found = self._estimate(holding, holding.description, request.destination, terms, sample)
             blockers.extend(found.blockers)
             warnings.extend(found.warnings)
-            if request.measure_ms and sample is None and holding.description.run_state == "running":
+            told = {each.code for each in warnings}
+            runs = holding.description.run_state == "running"
+            if request.measure_ms and sample is None and runs and UNMEASURED not in told:
                 warnings.append(_UNMEASURED)
         return source_pb2.CheckOutgoingResponse(
             blockers=[blocker(each) for each in blockers],
             warnings=[blocker(each) for each in warnings],
             expected=None if found is None else _expected(found, terms.profile),
-            requirements=_requirements(holding),
+            requirements=_requirements(holding, terms),
             status=machine_status(holding, self._agent.host),
             profiles=[] if found is None else [_expected(found, profile) for profile in found.profiles],
         )
@@ -100,7 +106,7 @@ class SourceService(SourceServicer):
             key=attempt.key(),
             secret_hash=bytes.fromhex(record.secret_hash),
             source=self._agent.host,
-            requirements=_requirements(holding),
+            requirements=_requirements(holding, terms),
             expected=None if found is None else _expected(found, terms.profile),
         )
 
@@ -185,7 +191,7 @@ class SourceService(SourceServicer):
         """Go on now with what an earlier life left of a machine; answers where its journal stands then."""
         del context
         machine = str(machine_uuid(request.machine))
-        await retaken(lambda: self._agent.recovered(machine))
+        await retaken(lambda: self._agent.recovered(machine, request.files_gone))
         return await self._outgoing(AttemptKey(machine, "", 0, 0), 0)
 
     async def Take(self, request: types_pb2.TakeRequest, context: Context) -> source_pb2.OutgoingReport:
@@ -239,9 +245,12 @@ class SourceService(SourceServicer):
             link_bytes_per_s=record.link_bytes_per_s(destination),
             fixed_ms=record.fixed_ms(destination),
             around_ms=record.around_ms(destination),
+            round_ms=record.round_ms(destination),
             device_bytes_per_s=record.device_bytes_per_s(destination) or DEVICE_BYTES_PER_S,
             pages_per_wire=record.pages_per_wire(),
+            packed_bytes_per_s=record.packed_bytes_per_s(destination),
             sample=sample,
+            kept_from_direct=hindrance(self._agent.host, self._tls) if features_needed(description, terms) else None,
         )
         return estimate(holding.specification, description, terms, known)
 
@@ -268,12 +277,7 @@ def _migration(attempt: AnyAttempt) -> OutgoingAttempt:
     raise Refused("not-in-rounds", text, "Wait for its end, or cancel it")
 
 
-def _may_measure(context: Context) -> bool:
-    identity = peer_identity(context)
-    return identity is None or permitted(identity.role, MEASURES)
-
-
-def _requirements(holding: Holding) -> types_pb2.Requirements:
+def _requirements(holding: Holding, terms: Terms) -> types_pb2.Requirements:
     return types_pb2.Requirements(
         machine=holding.record.machine,
         name=holding.specification.name,
@@ -281,6 +285,7 @@ def _requirements(holding: Holding) -> types_pb2.Requirements:
         ram_bytes=holding.specification.memory.size,
         version=VERSION,
         state_format=STATE_FORMAT,
+        features=() if holding.description is None else features_needed(holding.description, terms),
     )
 
 

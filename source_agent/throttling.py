@@ -8,11 +8,22 @@ import asyncio
 from typing import Final
 
 from vm_migration.handover.custody import Custody
-from vm_migration.machine.port import MachineError, MachineRefused
+from vm_migration.machine.errors import MachineError, MachineRefused
 from vmm.process.control import THROTTLE_SECONDS, Description, ThrottledDevices
 
 _AGAIN_EVERY: Final = THROTTLE_SECONDS / 5
-_SENDS: Final = "sends memory while the machine runs"
+SENDS: Final = "sends memory while the machine runs"
+
+
+def while_taken(*times: str) -> str:
+    """Say that memory is sent, and what is taken for it of whose time."""
+    text = f"{SENDS}, with {' and '.join(times)} taken" if times else SENDS
+    return f"{text}: it does not converge"
+
+
+def of_vcpus(percent: int) -> str:
+    """Name a share of the vCPUs' time."""
+    return f"{percent} % of its vCPUs' time"
 
 
 class Throttling:
@@ -63,12 +74,11 @@ class Throttling:
         """Say what is taken, and where it is `of_devices` that it does not converge, which go on at full speed."""
         known, taken = self._known_devices, []
         if self._vcpus:
-            taken.append(f"{self._vcpus} % of its vCPUs' time")
+            taken.append(of_vcpus(self._vcpus))
         if self._devices and known is not None:
             taken.append(f"{self._devices} % of the time of {', '.join(known.slowed)}")
-        text = f"{_SENDS}, with {' and '.join(taken)} taken" if taken else _SENDS
         unheld = f", and {', '.join(self._unheld)} cannot be held" if of_devices and self._unheld else ""
-        return f"{text}: it does not converge{unheld}"
+        return f"{while_taken(*taken)}{unheld}"
 
     async def hold_on(self) -> None:
         """Ask again until the machine stands still, or is somebody else's, or this is cancelled."""

@@ -34,6 +34,11 @@ class Shown:
     """The whole, less Begin to Start, the rounds and the standstill."""
     pages_per_wire: float = 1.0
     """Bytes of pages that a byte on the wire stood for, at least one."""
+    packed_bytes_per_s: float | None = None
+    """Pages that came across where codecs made them fewer: bounded by codecs, or by a wire that was full of what they
+    made. None where hardly any were, or a limit of the user's held them back."""
+    round_ms: float = 0.0
+    """What a round took beside moving what it moved."""
     device_bytes_per_s: float | None = None
     """How fast devices' state went over while the machine stood still; None where there was too little."""
 
@@ -82,6 +87,16 @@ class TrackRecord:
         found = [each.around_ms for each in self._to(destination) or self._to_any()]
         return Range.of_samples(found) if found else None
 
+    def packed_bytes_per_s(self, destination: str) -> Range | None:
+        """Return the bytes of pages that came across in a second where codecs made them fewer; None before that."""
+        found = [each.packed_bytes_per_s for each in self._to(destination) if each.packed_bytes_per_s]
+        return Range.of_samples(found) if found else None
+
+    def round_ms(self, destination: str) -> Range | None:
+        """Return what a round takes beside moving what it moves, likewise."""
+        found = [each.round_ms for each in self._to(destination) or self._to_any()]
+        return Range.of_samples(found) if found else None
+
     def pages_per_wire(self) -> Range:
         """Return the bytes of pages that a byte on the wire may stand for; a machine may have nothing to compress."""
         found = [each.pages_per_wire for each in self._to_any()]
@@ -102,7 +117,8 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
     if progress.outcome is not Outcome.COMPLETED or progress.downtime is None or progress.rounds.last is None:
         return None
     last = progress.rounds.last.measured
-    samples = _samples([each.measured for each in progress.rounds.told[:-1]])
+    closed = [each.measured for each in progress.rounds.told[:-1]]
+    samples = _samples(closed)
     ms = sum(each.moving_ms for each in samples)
     moved, wire = sum(map(_moved, samples)), sum(each.wire_bytes for each in samples)
     carried = wire * 1000 / ms if ms > 0 else 0.0
@@ -117,11 +133,15 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
         work_ms = last.ms
     rounds_ms = progress.rounds.last.ended_ms - last.ms
     limit = max_bandwidth_bytes_per_s
+    held_back = limit and carried >= _HELD_BACK * limit
+    packed = wire > 0 and moved >= _PLAIN * wire and not held_back
     return Shown(
-        wire_bytes_per_s=None if not carried or (limit and carried >= _HELD_BACK * limit) else carried,
+        wire_bytes_per_s=None if not carried or held_back else carried,
         fixed_ms=max(0.0, downtime_ms - work_ms - hashed_ms),
         around_ms=max(0.0, progress.total_ms - progress.started_after_ms - rounds_ms - downtime_ms),
         pages_per_wire=max(1.0, moved / wire) if wire else 1.0,
+        packed_bytes_per_s=moved * 1000 / ms if packed else None,
+        round_ms=median(max(0.0, each.ms - each.moving_ms) for each in closed) if closed else 0.0,
         device_bytes_per_s=state_bytes * 1000 / state_ms if much_state else None,
     )
 

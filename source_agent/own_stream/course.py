@@ -2,35 +2,32 @@
 
 ::
 
-    Start --> listens --> the process sends --converged--> it waits at its gate: source_agent.own_stream.gate
+    Start --> a way is open --> the process sends --converged--> it waits at its gate: source_agent.own_stream.gate
 
 What is sent when is the process's own affair. What this agent decides is whether it may go on from the gate, and
 whether it may be released.
 """
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
 from source_agent.expectation import ASSUMED_RATE, decided_with
+from source_agent.own_stream.carriers import carrier
 from source_agent.own_stream.gate import LOOK_MS, Gate, failed
 from source_agent.own_stream.heartbeat import heartbeat
 from source_agent.own_stream.memory import HashedMemory, hashed_memory
 from source_agent.own_stream.passes import Passes
-from source_agent.own_stream.relay import relay
 from source_agent.progress import Phase
 from source_agent.pulse import UNMOVED
 from source_agent.switchover import PagesDiffer, Ready
 from source_agent.terms import Terms
+from source_agent.throttling import SENDS, of_vcpus, while_taken
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.departure import forced_pause_bound_ms, pause_bound_ms
-from vm_migration.link.machine_stream.carried import Far
-from vm_migration.link.machine_stream.order import StreamRole, connections
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.run_directory import OUT_SOCKET
 from vm_migration.machine.stream_standing import Standing, at_source
 from vmm.process.control import Observation
 from vmm.process.own_stream import StreamState, StreamTerms
@@ -51,6 +48,8 @@ class StreamCourse:
         self._terms = account.terms
         self._forced = False
         self._changed = False
+        self._throttled = 0
+        """Of the vCPUs' time, in percent, what was taken when people were told last."""
         self._hashed_bytes = 0
         """Of memory, what is hashed while it stands still."""
         self._passes: Final = Passes(loop_ns())
@@ -72,27 +71,22 @@ class StreamCourse:
             ExceptionGroup: Of those.
         """
         account, custody = self._account, self._account.custody
-        await self._link.require_streams_of_machines()
         memory = await hashed_memory(custody.port, verify=self._terms.verify != "none")
         self._hashed_bytes = memory.size
         if memory.why_not:
             warning = Observation(code="not-verified", message=f"Memory is not compared: {memory.why_not}")
             account.put(replace(account.now, warnings=(*account.now.warnings, warning)))
-        path = custody.place.path / OUT_SOCKET
         try:
             async with (
-                relay(path, self._opened, connections(self._terms.streams)) as carrying,
+                carrier(account, self._link, self._ticket) as carrying,
                 heartbeat(self._link, account.key()),
             ):
-                account.enter(Phase.PRE_COPY, "sends memory while the machine runs")
-                await custody.port.start_stream(str(path), self._stream_terms())
+                account.enter(Phase.PRE_COPY, SENDS)
+                await carrying.begin(self._stream_terms())
                 at_gate = await self._until_gate()
                 return await self._through(at_gate, Gate(account, self._link, carrying, memory, self._passes))
         finally:
             memory.close()
-
-    def _opened(self, role: StreamRole, ordinal: int) -> AbstractAsyncContextManager[Far]:
-        return self._link.connection(self._ticket, role, ordinal)
 
     def _stream_terms(self) -> StreamTerms:
         terms = self._terms
@@ -100,7 +94,7 @@ class StreamCourse:
             max_bandwidth=terms.max_bandwidth_bytes_per_s,
             downtime_limit_ms=_AT_ONCE_MS if self._forced else self._left_of_limit_ms(),
             channels=terms.streams,
-            auto_converge=terms.convergence().profile.throttle_maximum > 0,
+            most_throttle=terms.convergence().profile.throttle_maximum,
         )
 
     def _left_of_limit_ms(self) -> int:
@@ -153,6 +147,9 @@ class StreamCourse:
                 expected_downtime_ms=state.expected_downtime_ms,
             )
         )
+        if state.throttle_percent > self._throttled and not self._forced:
+            self._throttled = state.throttle_percent
+            self._account.waiting(while_taken(of_vcpus(self._throttled)))
 
     async def _through(self, at_gate: StreamState, gate: Gate) -> Ready:
         account = self._account

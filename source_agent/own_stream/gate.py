@@ -16,9 +16,9 @@ from typing import Final
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
+from source_agent.own_stream.carriers import Carrier
 from source_agent.own_stream.memory import HashedMemory
 from source_agent.own_stream.passes import Passes
-from source_agent.own_stream.relay import Relay
 from source_agent.progress import Phase
 from source_agent.switchover import Ready, require_ready
 from vm_migration.api.v1 import destination_pb2
@@ -47,7 +47,7 @@ class Gate:
 
     account: Account
     link: DestinationLink
-    relay: Relay
+    carrier: Carrier
     memory: HashedMemory
     passes: Passes
 
@@ -68,12 +68,11 @@ class Gate:
         account, paused_ns = self.account, loop_ns()
         hashing = asyncio.create_task(self.memory.digests(), name="digests of a machine's memory")
         try:
-            await account.custody.port.continue_stream()
+            await account.custody.port.continue_stream(bound_ms)  # this attempt ends it before that
             sent = await self._sent()
-            await self.relay.drained()
+            await self.carrier.drained()
             last_round_ns = loop_ns()
-            self.passes.saw(sent, last_round_ns)
-            last_round = self.passes.closed(last_round_ns)
+            last_round = self.passes.saw(sent, last_round_ns) or self.passes.closed(last_round_ns)
             account.enter(Phase.VERIFYING, "waits until the destination has verified")
             digests = await hashing
         finally:

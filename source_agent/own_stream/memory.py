@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from vm_migration.api.v1 import destination_pb2
-from vm_migration.machine.port import MachinePort, MachineRefused
+from vm_migration.machine.errors import MachineRefused
+from vm_migration.machine.port import MachinePort
 from vm_migration.telemetry import logs
 from vm_migration.transfer.span_digests import span_digests, span_pages
 from vmm.memory.ram_block import RamBlock

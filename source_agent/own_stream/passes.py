@@ -22,6 +22,8 @@ class Passes:
         """Bytes that were sent so far."""
         self._sent_before = self._remaining = self._total = 0
         self._dirty_bytes_per_s = 0
+        self._throttle_percent = 0
+        """The most that was taken from the vCPUs' time in the pass that is under way."""
 
     @property
     def percent(self) -> int:
@@ -40,9 +42,11 @@ class Passes:
             self._moved_ns = now_ns
         self.transferred = max(self.transferred, state.transferred)  # QEMU 7.2 may say 0 once it has completed
         self._remaining, self._dirty_bytes_per_s = state.remaining, state.dirty_bytes_per_s
-        if state.passes <= max(1, self._number + 1):
-            return None
-        return self.closed(now_ns)
+        closed = None
+        if state.passes > max(1, self._number + 1):
+            closed, self._throttle_percent = self.closed(now_ns), 0
+        self._throttle_percent = max(self._throttle_percent, state.throttle_percent)
+        return closed
 
     def closed(self, now_ns: int) -> RoundMeasurement:
         """Return the pass that has ended by now."""
@@ -57,6 +61,7 @@ class Passes:
             ms=took_ns / 1e6,
             dirtied_pages=dirtied,
             unsent_pages=self._remaining // PAGE_SIZE - dirtied,
+            throttle_percent=self._throttle_percent,
         )
         self._number += 1
         self._began_ns, self._sent_before = now_ns, self.transferred

@@ -12,42 +12,41 @@ nothing cancels, and what an end needs is repeated until it succeeds (source_age
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 from source_agent.account import Account
 from source_agent.doubts import Doubts, keep_still
 from source_agent.handing_over import release, retire
 from source_agent.holdings import Holdings
-from source_agent.outcome import failure_of, text_of, unexpected
-from source_agent.patience import Patience
-from source_agent.progress import CANCELLABLE, ENDED, Phase, ProgressBoard
+from source_agent.outcome import text_of
+from source_agent.progress import Phase
+from source_agent.shown_attempt import ShownAttempt
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
 from source_agent.updating.course import Course, TakenOver
 from source_agent.updating.ending import UpdateEnding
+from source_agent.updating.leaving import Leaving
 from source_agent.updating.replacing import rehearse, replace_program
-from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import AttemptFailed, Cancelled, MigrationError, Refused, Stale
 from vm_migration.handover.custody import Custody
 from vm_migration.handover.evidence import SideView
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.handover.succession import went_over
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.succession import Replacement
 from vm_migration.telemetry import logs
 from vm_migration.transfer.downtime import Boundaries, Downtime, downtime
-from vmm.process.control import Description
 
-_Found = TypeVar("_Found")
 Stood = Callable[[], Downtime | None]
 """How long the guest stood still, once that is known; None where it did not run, or nobody knows."""
+_RESUMING: Final = {"reboot": "has the machine go on in new processes, which start from its files"}
 _log: Final = logs.get(__name__)
 
 
-class UpdateAttempt:
+class UpdateAttempt(ShownAttempt):
     """Drives one update; `board` shows it."""
 
     def __init__(
@@ -58,85 +57,13 @@ class UpdateAttempt:
         holdings: Holdings,
         doubts: Doubts | None = None,
     ) -> None:
-        self.described: Description | None = None
+        super().__init__(Account(custody, terms, around, holdings, doubts))
         self.unheard: Final = False
         """Nobody else is asked."""
-        self._account: Final = Account(custody, terms, around, holdings, doubts)
-        self._patience: Final = Patience(self._account)
-        self._course: Final = Course(self._account, holdings.succession)
+        way = Leaving if self._mode == "reboot" else Course
+        self._course: Final[Course | Leaving] = way(self._account, holdings.succession)
         self._ending: Final = UpdateEnding(self._account, holdings.hypervisor, holdings.succession)
         self._succession: Final = holdings.succession
-        self._give_up: Callable[[], object] | None = None
-        """Leaves what can be given up, while there is something."""
-        self._cancelled = False
-        self._decided: Final = asyncio.Event()
-        """An end is durable, or the release."""
-
-    @property
-    def custody(self) -> Custody:
-        """The machine in this agent's hands."""
-        return self._account.custody
-
-    @property
-    def attempt(self) -> str:
-        """Which attempt."""
-        return self._account.attempt
-
-    @property
-    def terms(self) -> Terms:
-        """Under what it runs."""
-        return self._account.terms
-
-    @property
-    def board(self) -> ProgressBoard:
-        """Where it is shown."""
-        return self._account.board
-
-    @property
-    def record(self) -> Record:
-        """The last record of the machine's journal that speaks of this attempt."""
-        return self._account.record
-
-    @property
-    def open(self) -> bool:
-        """Whether the attempt has not come to an end."""
-        return self._account.now.phase not in ENDED
-
-    def key(self) -> types_pb2.AttemptKey:
-        """Return the attempt's key, as the journal has it."""
-        return self._account.key()
-
-    # the orchestrator's hands
-
-    async def cancelled(self, longest: float) -> None:
-        """End the attempt and wait until ABORTED is durable, or for so many seconds: the wish stands then.
-
-        Raises:
-            Refused: It is past the point of no return, or ended otherwise.
-        """
-        self.cancel()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest):
-                await self._decided.wait()
-        if self.record.state is State.RELEASED or went_over(self.record):
-            raise self._past_return_already()
-
-    def cancel(self) -> None:
-        """Wish for the attempt's end; asked again, nothing changes.
-
-        Raises:
-            Refused: It is past the point of no return, or ended otherwise.
-        """
-        phase = self._account.now.phase
-        if self._cancelled or phase is Phase.ABORTED:
-            return
-        if phase not in CANCELLABLE:
-            raise self._past_return_already()
-        self._cancelled = True
-        self._account.waiting("was cancelled, and ends")
-        self._patience.hurry()
-        if self._give_up is not None:
-            self._give_up()
 
     def note_peer(self, sequence: int) -> None:
         """Take what a destination says of its journal; an update has none, and nothing is noted."""
@@ -150,20 +77,20 @@ class UpdateAttempt:
     async def run(self) -> None:
         """Drive to an end; every failure before the release ends in ABORTED or LOST, and is shown on the board."""
         try:
-            stood = await (self._replaced() if self._in_place else self._released())
+            stood = await (self._replaced() if self._mode == "exec" else self._released())
         except asyncio.CancelledError:
-            if not self._cancelled or _halted():
+            if not self._was_wished():
                 raise
-            failure: MigrationError = _as_asked()
+            failure: MigrationError = self._as_asked()
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest must not stay stopped for it
             failure = self._failure(error)
         else:
             self._decided.set()
-            self._account.enter(Phase.RESUMING, "has the new process run the machine")
+            self._account.enter(Phase.RESUMING, _RESUMING.get(self._mode, "has the new process run the machine"))
             await self._end(_gone_again(), stood)
             return
         finally:
-            self._give_up = None
+            self._until_release = None
         self._account.put(replace(self._account.now, failure=text_of(failure)))
         await self._end(failure, _not_known)
 
@@ -194,8 +121,8 @@ class UpdateAttempt:
         self._account.show_end(AttemptFailed("taken-elsewhere", text, "See: viaduct doctor"), State.RETIRED)
 
     @property
-    def _in_place(self) -> bool:
-        return self.terms.update is not None and self.terms.update.mode == "exec"
+    def _mode(self) -> str:
+        return "" if self.terms.update is None else self.terms.update.mode
 
     async def _released(self) -> Stood:
         taken_over = await self._unless_cancelled(self._course.run())
@@ -209,42 +136,41 @@ class UpdateAttempt:
         found = await replace_program(self._account, self._succession)
         return lambda: _replaced(found) if found.stop.was_running else None
 
-    async def _unless_cancelled(self, work: Coroutine[None, None, _Found]) -> _Found:
-        task = asyncio.create_task(work, name=f"update {self.attempt}")
-        self._give_up = task.cancel
-        if self._cancelled:
-            task.cancel()
-        found = await task
-        if self._cancelled:  # the wish came after the task's last step, and before anything that cannot be undone
-            raise _as_asked()
-        return found
-
     async def _end(self, failure: MigrationError, stood: Stood) -> None:
         account = self._account
-        if account.record.state is State.OUTGOING:  # no record names the new process, or ever will
-            await self._course.end()
         try:
+            last = await self._patience.insist(self._last_known)
+            if last.state is State.OUTGOING:  # no record names the new process, or ever will
+                await self._course.end()
+            else:
+                self._course.keep()
             state = await self._patience.insist(lambda: self._ending.come_to(failure.message, self._course.following))
         except Stale as error:
             _log.error("somebody else has the machine in hand", attempt=self.attempt, reason=error.message)
             account.waiting(f"this agent has no say any more: {error.message}")
             return
+        finally:
+            await self._course.let_go()
         self._decided.set()
-        await self._course.let_go()
         with contextlib.suppress(MachineError):
             self.described = await self.custody.port.describe()
         if not went_over(account.record):
             account.show_end(failure, state)
             return
-        account.put(replace(account.now, failure=None, total_ms=account.elapsed_ms(), downtime=stood()))
+        guest = None if self.described is None else self.described.guest
+        ended = replace(account.now, failure=None, total_ms=account.elapsed_ms(), downtime=stood(), guest=guest)
+        account.put(ended)
         account.show_completed()
 
-    def _failure(self, error: BaseException) -> MigrationError:
-        failure = failure_of(error, cancelled=self._cancelled)
-        if failure is None:
-            _log.error("update failed by our own fault", attempt=self.attempt, exc_info=error)
-            failure = unexpected(error)
-        return _as_asked() if isinstance(failure, Cancelled) else failure
+    async def _last_known(self) -> Record:
+        """Return the last record, once the one that was being written stands or is known not to."""
+        return await self._account.custody.settle()
+
+    def _is_given_away(self) -> bool:
+        return self.record.state is State.RELEASED or went_over(self.record)
+
+    def _as_asked(self) -> Cancelled:
+        return Cancelled("cancelled", "Update was cancelled", "The machine runs in the process that it had")
 
     def _past_return_already(self) -> Refused:
         text = f"Update {self.attempt} is {self._account.now.phase}: the machine is its new process's"
@@ -275,16 +201,6 @@ def _handed_over(taken_over: TakenOver, ending: UpdateEnding) -> Downtime:
     return downtime(boundaries, shared_clock=True)
 
 
-def _as_asked() -> Cancelled:
-    return Cancelled("cancelled", "Update was cancelled", "The machine runs in the process that it had")
-
-
 def _gone_again() -> AttemptFailed:
     text = "The new process ended before it was told to run the machine"
     return AttemptFailed("successor-lost", text, "The machine runs in the process that it had; update it again")
-
-
-def _halted() -> bool:
-    """Tell whether the task that runs was itself cancelled, and not only what it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -10,6 +10,7 @@ Nothing of it is in the way of going back: until the release the old process has
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,8 @@ from vm_migration.handover.evidence import ProcessAnswer
 from vm_migration.handover.record import Record
 from vm_migration.handover.succession import UpdateTerms
 from vm_migration.loop_clock import loop_ns
-from vm_migration.machine.port import LaunchFailed, MachinePort, MachineRefused, Stop
+from vm_migration.machine.errors import LaunchFailed, MachineRefused
+from vm_migration.machine.port import MachinePort, Stop
 from vm_migration.machine.succession import Succession, Successor, Updatable, not_updatable
 
 TAKE_OVER_SECONDS: Final = 5.0
@@ -36,13 +38,30 @@ _HINT: Final = "The machine runs in the process that it had; see vmm.log in its 
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """The other process has everything and runs nothing; `handed_ns` and `ready_ns` are on the loop's clock."""
+    """The other process, or the files, have everything, and nothing runs; `_ns` are on the loop's clock."""
 
     stop: Stop
     process: ProcessAnswer
     """The old one's."""
     handed_ns: int
     ready_ns: int
+
+
+async def in_time(terms: Terms, way: Coroutine[None, None, TakenOver]) -> TakenOver:
+    """Go a way within the time that an update has.
+
+    Raises:
+        AttemptFailed: It took longer.
+    """
+    seconds = terms.timeout_ms / 1000
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await way
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise AttemptFailed("timeout", f"The update was not done within {seconds:g} s", _HINT) from error
 
 
 class Course:
@@ -54,6 +73,7 @@ class Course:
         self._account: Final = account
         self._succession: Final = succession
         self._successor: Successor | None = None
+        self._kept = False
 
     async def run(self) -> TakenOver:
         """Go the whole way.
@@ -62,15 +82,7 @@ class Course:
             AttemptFailed: The other process did not come up, or did not take over.
             MachineError, MigrationError: A process or the journal failed otherwise.
         """
-        seconds = self._account.terms.timeout_ms / 1000
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                return await self._run()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise AttemptFailed("timeout", f"The update was not done within {seconds:g} s", _HINT) from error
+        return await in_time(self._account.terms, self._run())
 
     async def _run(self) -> TakenOver:
         account = self._account
@@ -101,8 +113,14 @@ class Course:
             raise AttemptFailed("not-taken-over", text, _HINT) from error
         await account.custody.write(lambda last: self._stopped(last, stop, name))
         account.terms = _with_processes(account.terms, account.record.instance, name)
-        successor.keep()  # from the release on, whoever comes next must find it
+        self.keep()  # from the release on, whoever comes next must find it
         return TakenOver(stop, process, handed_ns, loop_ns())
+
+    def keep(self) -> None:
+        """Have the new process outlive this agent, where one was started: a record names it; idempotent."""
+        if self._successor is not None and not self._kept:
+            self._kept = True
+            self._successor.keep()
 
     async def end(self) -> None:
         """End the new process, where one was started: it is not to have the machine."""

@@ -2,7 +2,7 @@
 
 ::
 
-    OUTGOING  a process with the new program prepares itself, and ends     the guest runs
+    OUTGOING  a process with the new program loads the state, and ends     the guest runs, but for a moment
               the machine's process becomes the new program                the guest stands still, devices work
     ABORTED   with the process named as its own successor                  it runs again
 
@@ -21,27 +21,30 @@ from vm_migration.errors import AttemptFailed
 from vm_migration.handover.departure import aborted
 from vm_migration.handover.record import Record
 from vm_migration.handover.succession import UpdateTerms
-from vm_migration.machine.port import LaunchFailed, MachineRefused
+from vm_migration.machine.errors import LaunchFailed, MachineRefused
 from vm_migration.machine.succession import Replacement, Succession, Updatable, not_updatable
 
+_REHEARSAL_SECONDS: Final = 2.0
+"""For which the guest stands still at most while the state is loaded; some milliseconds are usual."""
 _HINT: Final = "The machine runs the program that it had; see vmm.log in its folder of the run directory"
 
 
 async def rehearse(account: Account, succession: Succession) -> None:
-    """Have a process with the new program prepare itself for the machine: what it finds wrong changes nothing.
+    """Have a process with the new program load where the machine stands: what it finds wrong changes nothing.
 
     Raises:
         AttemptFailed: It did not come up, or cannot have this machine.
     """
-    account.enter(Phase.STARTING, "has a process of the installed version prepare itself; the guest runs")
+    account.enter(Phase.STARTING, "has a process of the installed version load the state; the guest runs")
     port = account.custody.port
     if not isinstance(port, Updatable):
         raise not_updatable(account.record.machine)
     try:
-        successor = await succession.start(account.custody.place)
+        successor = await succession.start(account.custody.place, rehearses=True)
         try:
             await port.offer_update(successor.path)
             await successor.prepared()
+            await port.rehearse_update(_REHEARSAL_SECONDS)
         finally:
             await successor.end()
     except (LaunchFailed, MachineRefused) as error:
