@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry, blocked, new_attempt_id
 from orchestrator.destination import Beside, find_destination
 from orchestrator.inventory import owned_at, resolve, survey
-from orchestrator.maintenance import choice_now
-from orchestrator.policy import MigrationPolicy, policy_to, require_measurable, require_offered
+from orchestrator.maintenance import choice_now, in_maintenance
+from orchestrator.policy import MigrationPolicy, policy_to, require_offered
 from orchestrator.preflight import ANY, Preflight, preflight, require_choosable
 from orchestrator.retrying import MOST_RETRIES
 from orchestrator.settling import settle_earlier
@@ -19,6 +19,7 @@ from orchestrator.surroundings import Surroundings
 from orchestrator.updating.asking import ask_update
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, MigrationError
+from vm_migration.machine.windows import require_measurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,16 @@ async def admit(around: Surroundings, order: Order, *, check: bool = False) -> A
         MigrationError: As `consider`.
         Refused: Another attempt of the machine is open.
     """
-    return await enter(around, await consider(around, order, check=check))
+    attempt = await consider(around, order, check=check)
+    while await asyncio.to_thread(_left_meanwhile, around, order, attempt):  # ends: there is one host fewer each time
+        attempt = await consider(around, order, check=check)
+    return await enter(around, attempt)
+
+
+def _left_meanwhile(around: Surroundings, order: Order, attempt: Attempt) -> bool:
+    """Tell whether the host that was chosen has been put into maintenance since: it may be emptied by now. Blocks."""
+    chosen = order.destination == ANY and not order.among and not attempt.ended
+    return chosen and attempt.destination in in_maintenance(around.store.entries)
 
 
 async def enter(around: Surroundings, attempt: Attempt) -> Attempt:

@@ -58,9 +58,11 @@ async def asked_again(question: Callable[[], Awaitable[_Answer]]) -> _Answer:
     return await question()
 
 
-async def of_each(hosts: Iterable[str], ask: Callable[[str], Awaitable[_Answer]]) -> list[_Answer]:
+async def of_each(
+    hosts: Iterable[str], ask: Callable[[str], Awaitable[_Answer]], *, at_once: int = MOST_AT_ONCE
+) -> list[_Answer]:
     """Ask some hosts, many at a time, and return their answers in order."""
-    turns = asyncio.Semaphore(MOST_AT_ONCE)
+    turns = asyncio.Semaphore(at_once)
 
     async def asked(host: str) -> _Answer:
         async with turns:
@@ -149,12 +151,18 @@ class Agents:
         return await call(MachinesStub(channel).GetMachine, request, peer=peer, deadline=ASK_SECONDS)
 
     async def act_on_machine(
-        self, host: str, name: str, act: Literal["pause", "resume", "destroy"]
+        self, host: str, name: str, act: Literal["pause", "resume", "suspend", "wake", "destroy"]
     ) -> types.MachineStatus:
-        """Pause, resume or destroy a machine; refused while an attempt is open."""
+        """Pause, resume or destroy a machine, or have its guest sleep or wake; refused while an attempt is open."""
         channel, peer = self.channel(host, "source")
         stub = MachinesStub(channel)
-        methods = {"pause": stub.PauseMachine, "resume": stub.ResumeMachine, "destroy": stub.DestroyMachine}
+        methods = {
+            "pause": stub.PauseMachine,
+            "resume": stub.ResumeMachine,
+            "suspend": stub.SuspendMachine,
+            "wake": stub.WakeMachine,
+            "destroy": stub.DestroyMachine,
+        }
         return await call(methods[act], machine.MachineRequest(machine=name), peer=peer, deadline=ACT_SECONDS)
 
     async def measure_dirty_rate(self, host: str, name: str, window_ms: int) -> machine.DirtyRate:
@@ -226,9 +234,10 @@ class Agents:
     async def check_incoming(
         self, host: str, request: destination.CheckIncomingRequest
     ) -> destination.CheckIncomingResponse:
-        """Ask whether a machine can arrive. No side effect."""
+        """Ask whether a machine can arrive. No side effect, but that memory is touched where that is measured."""
         channel, peer = self.channel(host, "dest")
-        return await call(DestinationStub(channel).CheckIncoming, request, peer=peer, deadline=CHECK_SECONDS)
+        deadline = CHECK_SECONDS + request.measure_ms / 1000
+        return await call(DestinationStub(channel).CheckIncoming, request, peer=peer, deadline=deadline)
 
     async def prepare(self, host: str, request: destination.PrepareRequest) -> destination.PrepareResponse:
         """Have a destination start its machine process and touch its memory."""
@@ -260,10 +269,13 @@ class Agents:
         request = source.AttemptRequest(key=key)
         return await call(SourceStub(channel).DescribeOutgoing, request, peer=peer, deadline=ASK_SECONDS)
 
-    async def recover_source(self, host: str, machine_uuid: str) -> source.OutgoingReport:
-        """Have a source agent go on now with what an earlier life left of a machine."""
+    async def recover_source(self, host: str, machine_uuid: str, files_gone: str = "") -> source.OutgoingReport:
+        """Have a source agent go on now with what an earlier life left of a machine.
+
+        `files_gone` is who vouches that the files are gone in which it waited, empty where nobody does.
+        """
         channel, peer = self.channel(host, "source")
-        request = types.MachineName(machine=machine_uuid)
+        request = types.MachineName(machine=machine_uuid, files_gone=files_gone)
         return await call(SourceStub(channel).Recover, request, peer=peer, deadline=ACT_SECONDS)
 
     async def recover_destination(self, host: str, machine_uuid: str) -> destination.IncomingReport:

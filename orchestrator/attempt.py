@@ -68,6 +68,14 @@ EXIT_CODES: Final = {
 }
 ENDS: Final = frozenset({Phase.COMPLETED, Phase.ABORTED, Phase.LOST, Phase.REFUSED})
 PAST_RETURN: Final = frozenset({Phase.RELEASING, Phase.RESUMING, Phase.HANDING_OVER, Phase.COMPLETED})
+_ENDS_TOLD: Final = {
+    "completed": Phase.COMPLETED,
+    "failed": Phase.ABORTED,
+    "cancelled": Phase.ABORTED,
+    "lost": Phase.LOST,
+}
+_PHASES: Final = {phase.value: phase for phase in Phase}
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _WAY: Final = tuple(phase for phase in Phase if phase not in ENDS)
 _BEFORE_SIDE_EFFECTS: Final = frozenset({Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING})
 
@@ -236,7 +244,7 @@ def with_report(attempt: Attempt, report: source_pb2.AttemptReport) -> Attempt:
     return replace(
         attempt,
         phase=phase,
-        outcome=Outcome(report.outcome) if report.outcome in set(Outcome) else None,
+        outcome=_OUTCOMES.get(report.outcome),
         reason=report.reason,
         epoch=report.key.epoch or attempt.epoch,
         error=error,
@@ -251,10 +259,9 @@ def resolved(attempt: Attempt) -> Attempt:
 
 
 def _phase_told(report: source_pb2.AttemptReport) -> Phase:
-    ends = {"completed": Phase.COMPLETED, "failed": Phase.ABORTED, "cancelled": Phase.ABORTED, "lost": Phase.LOST}
-    if report.outcome in ends:
-        return ends[report.outcome]
-    phase = Phase(report.phase) if report.phase in set(Phase) else Phase.BEGUN
+    if (end := _ENDS_TOLD.get(report.outcome)) is not None:
+        return end
+    phase = _PHASES.get(report.phase, Phase.BEGUN)
     return Phase.BEGUN if phase in ENDS else phase  # an end counts with its outcome only
 
 

@@ -5,8 +5,8 @@
     four times a second       what does somebody wish for any of ours?        one call of `open_rows`
     every HEARTBEAT_SECONDS   they are ours still, and this far by now        one call of `renew`
 
-To SQLite that is one read, and one write. To etcd it is a read of fifty attempts at a time, and for each attempt a read
-and a transaction, one after the other.
+To SQLite that is one read, and one write. To etcd the first is one question where nobody has written, else a read of
+what was written since (orchestrator.store.etcd.open_rows); the second is a read and a transaction of twenty-five.
 
 What an attempt's source tells between two transitions is not written as it comes: it goes with the claim.
 """

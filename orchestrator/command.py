@@ -16,8 +16,7 @@ import click
 from orchestrator.commands.version import version_line
 from orchestrator.errors import USAGE, complaint, error_document
 from vm_migration.command_line.invocation import Invocation, print_document
-from vm_migration.errors import InternalError
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import InternalError, innermost
 from vm_migration.telemetry import logs
 
 GROUP: Final = "viaduct.commands"

@@ -1,6 +1,7 @@
 """The life of the daemon: the right to drive, store, agents, its turn, server, ready; and back in the other order."""
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -33,6 +34,8 @@ from vm_migration.telemetry.daemons import Daemon
 _SWITCH_SECONDS: Final = 0.0005
 """A thread that reads the store lets go of the interpreter with every row, and has it back after so long at most."""
 
+_COLLECTED_AFTER: Final = 2_000
+
 
 async def serve(configuration: Configuration, listen: str | None, life: Life) -> None:
     """Serve until the daemon is asked to stop.
@@ -42,6 +45,7 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
         Refused: The address is in use, the store cannot be used, or another orchestrator drives what is in it.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _collect_seldom()
     address = _address(configuration, listen)
     driver = _driver(configuration, address)
     async with (
@@ -61,6 +65,15 @@ async def serve(configuration: Configuration, listen: str | None, life: Life) ->
         life.ready(address=server.address, **told)
         await life.stopped()
         await server.drain()
+
+
+def _collect_seldom() -> None:
+    """Have the interpreter look for cycles seldom, and not among what it has loaded.
+
+    A look at all objects of hundreds of attempts takes longer than a transition may wait, and finds next to nothing.
+    """
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_AFTER, 10, 50)
 
 
 def _address(configuration: Configuration, listen: str | None) -> str:

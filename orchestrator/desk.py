@@ -136,7 +136,7 @@ class LocalDesk:
         found = await listing(self._around, everything=everything, hosts=hosts)
         if not hosts:
             return found
-        stand = await asyncio.gather(*(as_it_stands(self._around, row) for row in found.attempts))
+        stand = await asyncio.gather(*(as_it_stands(self._around, row, found.silent) for row in found.attempts))
         return Listing(tuple(stand), found.silent)
 
     async def attempt(self, start: str) -> Attempt:

@@ -44,6 +44,7 @@ from vm_migration.errors import MigrationError, Refused, Stale, Unreachable
 from vm_migration.telemetry import logs, traces
 
 _Answer = TypeVar("_Answer")
+WAITS: Final = "waits to be made ready there, behind others that are"
 MADE_READY: Final = "is made ready there, and is sent when it is its turn"
 _PROMPT_SECONDS: Final = 1.0
 _DISCARD_PATIENCE: Final = 5.0
@@ -61,6 +62,7 @@ class Drive:
         self._row = DrivenRow(attempt, around.store, around.clock, around.observe, around.claims)
         self._proof: destination_pb2.DiscardRequest | None = None
         self._late: tuple[Notice, ...] = ()
+        self._owned_epoch = 0  # at the source, as it told last
         self.successor: Attempt | None = None
         """The attempt that tries again, where this one ended and is tried again."""
 
@@ -200,8 +202,7 @@ class Drive:
         )
         try:
             await self._row.unless_cancelled(self._around.hooks.before_prepare(attempt))
-            await self._row.say(f"has {attempt.destination} make the machine's memory ready")
-            prepared = await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
+            prepared = await self._prepared(request)
             await self._row.write(replace(self.attempt, prepare_ms=prepared.prepare_ms, reason=MADE_READY))
             require_transport(attempt.policy, prepared.features, attempt.destination)
             await self._row.unless_cancelled(self._around.turn(self.attempt))
@@ -218,6 +219,15 @@ class Drive:
             await self._abort(fault_of(error))
         else:
             await self._take(report)
+
+    async def _prepared(self, request: destination_pb2.PrepareRequest) -> destination_pb2.PrepareResponse:
+        attempt = self.attempt
+        with self._around.preparing(attempt) as may:
+            if not may.is_set():
+                await self._row.say(WAITS)
+                await self._row.unless_cancelled(may.wait())
+            await self._row.say(f"has {attempt.destination} make the machine's memory ready")
+            return await self._row.unless_cancelled(self._agents.prepare(attempt.destination, request))
 
     async def _give_up_what_never_started(self) -> None:
         report = await self._insist(lambda: self._agents.get_attempt(self.attempt.source, self.attempt.key()))
@@ -285,6 +295,7 @@ class Drive:
 
     async def _take(self, report: source_pb2.AttemptReport) -> None:
         """Note what the source says; an end is written only by `_close`, with everything that belongs to it."""
+        self._owned_epoch = report.owned_epoch or self._owned_epoch
         after = with_report(resolved(self.attempt), report)
         if after.outcome == Outcome.CANCELLED and self.attempt.error is not None:
             after = replace(after, outcome=Outcome.FAILED)  # our own abort, not anybody's wish
@@ -301,7 +312,9 @@ class Drive:
         """Write the end. The destination is told first, where it listens; who is silent keeps nobody waiting."""
         attempt = self.attempt
         if attempt.phase == Phase.COMPLETED:
-            owner = Ownership(attempt.machine, attempt.name, attempt.destination, attempt.epoch)
+            # What is updated stays its host's, at an epoch that only this one knows: in mode exec the one that it had.
+            epoch = self._owned_epoch if attempt.asked.update and self._owned_epoch else attempt.epoch
+            owner = Ownership(attempt.machine, attempt.name, attempt.destination, epoch)
             await self._row.write(replace(attempt, warnings=merged(attempt.warnings, self._late)), owner=owner)
             return
         told = await self._discarded(_PROMPT_SECONDS) is None
@@ -339,6 +352,7 @@ class Drive:
         ended = await end_in_journals(self._agents, attempt, error)
         if ended is not None:
             self._row.attempt, self._proof = ended.attempt, ended.proof or self._proof
+            self._owned_epoch = ended.owned_epoch or self._owned_epoch
             await self._close()
             return
         fault = Fault(error.code, error.message, "When its agents answer again: viaduct recover")

@@ -7,20 +7,21 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from orchestrator.attempt import Attempt
 from orchestrator.claims import Claims
 from orchestrator.store.store import STORE_UNUSABLE, OpenRow, Ownership, Store
-from vm_migration.errors import MigrationError, Refused, Unreachable
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import MigrationError, Refused, Unreachable, innermost
 from vm_migration.telemetry import logs
 
 _Answer = TypeVar("_Answer")
 _BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _WRITES: Final = 10
 _log: Final = logs.get(__name__)
+_beside_report: Final = attrgetter(*(one.name for one in fields(Attempt) if one.name != "report"))
 
 
 class CancelAsked(Exception):
@@ -150,7 +151,7 @@ class DrivenRow:
 
 def is_progress(before: Attempt, after: Attempt) -> bool:
     """Say whether nothing is new but the figures that an attempt's source tells. Pure."""
-    return replace(before, report=None) == replace(after, report=None)
+    return _beside_report(before) == _beside_report(after)
 
 
 def give_back(store: Store, attempt: Attempt) -> None:

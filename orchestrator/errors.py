@@ -8,7 +8,7 @@ import click
 from orchestrator.documents.listings import ErrorDocument
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.complaint import complaint as complaint_of
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import innermost
 
 USAGE: Final = 2
 INTERRUPTED: Final = 5

@@ -9,6 +9,8 @@ from orchestrator.host_standing import CORRECT, Heard, HostStanding, somebody_el
 from vm_migration.api.v1.types_pb2 import HostFacts
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 
+_BESIDE_OTHERS: Final = 16
+"""Hosts at a time that are asked for a choice: attempts are followed meanwhile, and a handshake is milliseconds."""
 _NOT_ASKED: Final = Unreachable("not-asked", "The source agent was not asked", "")
 
 
@@ -22,7 +24,7 @@ async def standings(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStand
 async def standings_to_take(agents: Agents, hosts: Iterable[str]) -> dict[str, HostStanding]:
     """Ask only the agents that would take a machine in, many at a time; raises as `hear` does."""
     names = list(hosts)
-    told = await of_each(names, lambda host: _facts(agents, host, "dest"))
+    told = await of_each(names, lambda host: _facts(agents, host, "dest"), at_once=_BESIDE_OTHERS)
     return {host: standing(host, Heard(_NOT_ASKED, facts)) for host, facts in zip(names, told, strict=True)}
 
 

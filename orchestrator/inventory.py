@@ -3,7 +3,7 @@
 A host that does not answer is named; what lives there is unknown, not nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -125,8 +125,15 @@ def require_free_name(name: str, found: Survey) -> None:
         )
 
 
+def ambiguous_machine(name: str, places: Sequence[tuple[str, str]]) -> Refused:
+    """Return the refusal of a name that several machines have: each where it is, and its UUID."""
+    found = " and ".join(f"{host} ({machine})" for host, machine in places)
+    text = f'{"Two" if len(places) == 2 else len(places)} machines are named "{name}": on {found}'
+    return Refused("ambiguous-machine", text, "Give the UUID instead")
+
+
 def _ambiguous(machine: str, matches: list[MachineStatus]) -> Refused:
-    places = " and ".join(f"{one.host} ({one.machine})" for one in matches)
     if len({one.machine for one in matches}) == 1:
+        places = " and ".join(f"{one.host} ({one.machine})" for one in matches)
         return Refused("machine-on-two-hosts", f"Machine {machine} is claimed by {places}", "Compare both journals")
-    return Refused("ambiguous-machine", f'Two machines are named "{machine}": on {places}', "Give the UUID instead")
+    return ambiguous_machine(machine, [(one.host, one.machine) for one in matches])

@@ -22,6 +22,8 @@ class Ended:
 
     attempt: Attempt
     proof: DiscardRequest | None
+    owned_epoch: int = 0
+    """The last one at which the source owned the machine, 0 where it was not heard."""
 
 
 async def end_in_journals(agents: Agents, attempt: Attempt, error: MigrationError) -> Ended | None:
@@ -38,7 +40,8 @@ async def end_in_journals(agents: Agents, attempt: Attempt, error: MigrationErro
     elif outgoing.state in PROOFS:
         proof = DiscardRequest(key=attempt.key(), proof_state=outgoing.state, proof_record=outgoing.record)
     ended = attempt.to(found.phase, found.outcome)
-    return Ended(replace(ended, error=found.error, warnings=merged(attempt.warnings, warnings)), proof)
+    ended = replace(ended, error=found.error, warnings=merged(attempt.warnings, warnings))
+    return Ended(ended, proof, 0 if outgoing is None else outgoing.owned_epoch)
 
 
 async def _of_destination(agents: Agents, attempt: Attempt) -> IncomingReport | None:

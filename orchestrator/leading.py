@@ -21,8 +21,7 @@ from orchestrator.service import AttemptQueue
 from orchestrator.store.claim import CLAIM_SECONDS
 from orchestrator.store.etcd.leadership import Leadership
 from orchestrator.surroundings import Surroundings
-from vm_migration.errors import Refused, Unreachable
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import Refused, Unreachable, innermost
 from vm_migration.telemetry import logs
 
 _AGAIN_SECONDS: Final = 1.0

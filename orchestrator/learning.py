@@ -2,14 +2,15 @@
 
 A record names its attempt, so that any host of an attempt is enough to know of it; its source tells the rest. What is
 learned is looked at and steered, and driven by nobody here: whoever drives it goes on, and the source finishes alone.
-A host whose agents are both silent is named; nothing is concluded about what it has.
+A host whose agents are both silent is named; nothing is concluded about what it has. A list shows what is known after
+LISTED_SECONDS; who looks for one attempt hears every host out.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, get_args
+from typing import Final, TypeVar, get_args
 
 import msgspec
 
@@ -38,6 +39,10 @@ _AT_DESTINATION: Final = {
     State.ACTIVE: (Phase.COMPLETED, Outcome.COMPLETED),
 }
 
+LISTED_SECONDS: Final = 3.0
+"""A machine that is frozen keeps its host's answer for 2 s; a host that is frozen itself never answers."""
+NOT_ANSWERED_YET: Final = "not-answered-yet"
+_Answer = TypeVar("_Answer")
 Wanted = Callable[[Sequence[Attempt]], Awaitable[frozenset[str]]]
 """Returns the identifiers of those attempts, as hosts' records tell them, that their sources are asked about."""
 
@@ -51,7 +56,10 @@ class Listing:
 
 
 async def listing(around: Surroundings, *, everything: bool, hosts: bool = True) -> Listing:
-    """Return the open attempts, or all, of the store and, if they are to be asked, of every host."""
+    """Return the open attempts, or all, of the store and, if they are to be asked, of every host.
+
+    Each host has LISTED_SECONDS to answer; one that has not by then is told as silent.
+    """
     rows = await asyncio.to_thread(around.store.attempts, everything=everything)
     if not hosts:
         return Listing(rows, {})
@@ -61,7 +69,7 @@ async def listing(around: Surroundings, *, everything: bool, hosts: bool = True)
         found = {one.attempt for one in drafts if everything or not one.ended} - shown
         return await asyncio.to_thread(lambda: frozenset(one for one in found if not around.store.has(one)))
 
-    found = await learn(around.agents, around.clock(), unknown)
+    found = await learn(around.agents, around.clock(), unknown, patience=LISTED_SECONDS)
     learned = tuple(one for one in found.attempts if everything or not one.ended)
     return Listing((*rows, *learned), found.silent)
 
@@ -100,13 +108,18 @@ async def every(drafts: Sequence[Attempt]) -> frozenset[str]:
     return frozenset(one.attempt for one in drafts)
 
 
-async def learn(agents: Agents, now: float, wanted: Wanted = every) -> Listing:
+async def learn(agents: Agents, now: float, wanted: Wanted = every, *, patience: float | None = None) -> Listing:
     """Ask every host, and return the attempts that are wanted, each as its source tells it where that answers.
 
-    The times of an attempt that is learned are those of now.
+    The times of an attempt that is learned are those of now. `patience` is how many seconds a host has for an answer,
+    since it was asked; without, as many as each call has.
     """
     hosts = sorted(agents.hosts)
-    reports = await of_each(hosts, lambda host: _custodies(agents, host))
+
+    async def custodies(host: str) -> CustodyReport | MigrationError:
+        return await _within(patience, _custodies(agents, host), _not_yet(host))
+
+    reports = await of_each(hosts, custodies)
     silent: dict[str, MigrationError] = {}
     drafts: dict[str, Attempt] = {}
     for host, told in zip(hosts, reports, strict=True):
@@ -118,7 +131,8 @@ async def learn(agents: Agents, now: float, wanted: Wanted = every) -> Listing:
             if draft is not None and (by_source or draft.attempt not in drafts):
                 drafts[draft.attempt] = draft
     asked = await wanted(tuple(drafts.values()))
-    attempts = await asyncio.gather(*(_told(agents, one) for one in drafts.values() if one.attempt in asked))
+    chosen = (one for one in drafts.values() if one.attempt in asked)
+    attempts = await asyncio.gather(*(_within(patience, _told(agents, one, silent), one) for one in chosen))
     return Listing(tuple(sorted(attempts, key=lambda one: one.attempt)), silent)
 
 
@@ -144,6 +158,19 @@ async def _custodies(agents: Agents, host: str) -> CustodyReport | MigrationErro
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
     return next((one for one in told if isinstance(one, CustodyReport)), told[0])
+
+
+def _not_yet(host: str) -> MigrationError:
+    hint = f"Look whether its agents run: viaduct host show {host}; or ask again"
+    return Unreachable(NOT_ANSWERED_YET, f"{host} has not answered within {LISTED_SECONDS:g} s", hint)
+
+
+async def _within(seconds: float | None, asking: Awaitable[_Answer], late: _Answer) -> _Answer:
+    try:
+        async with asyncio.timeout(seconds):
+            return await asking
+    except TimeoutError:
+        return late
 
 
 def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | None, bool]:
@@ -178,8 +205,10 @@ def _draft(custody: MachineCustody, host: str, now: float) -> tuple[Attempt | No
     return attempt, by_source
 
 
-async def _told(agents: Agents, draft: Attempt) -> Attempt:
+async def _told(agents: Agents, draft: Attempt, silent: Collection[str]) -> Attempt:
     """Return an attempt as its source tells it, where it is a configured host and answers."""
+    if draft.source in silent:
+        return draft
     with suppress(MigrationError):
         report = await agents.get_attempt(draft.source, draft.key())
         base = replace(draft, phase=Phase.QUEUED, outcome=None) if draft.ended else draft

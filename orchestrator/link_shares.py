@@ -44,6 +44,7 @@ class LinkShares:
         self._budgets = budgets
         self._look = look
         self._running: dict[str, Flow] = {}
+        self._given: dict[str, int] = {}
         self._tuned: dict[str, int] = {}
         self._told: dict[str, int] = {}
         self._telling: set[str] = set()
@@ -82,8 +83,7 @@ class LinkShares:
             return []
         self._told = {name: told for name, told in self._told.items() if name in known}
         active = {name: one for name, one in known.items() if not waits(one)}
-        self._running = {name: self._flow(one) for name, one in active.items()}
-        given = shares(self._running.values(), self._budgets)
+        given = self._shares({name: self._flow(one) for name, one in active.items()})
         due = [
             Tuning(one, given[name])
             for name, one in active.items()
@@ -95,6 +95,12 @@ class LinkShares:
         ]
         self._telling.update(one.attempt.attempt for one in due)
         return due
+
+    def _shares(self, running: dict[str, Flow]) -> Mapping[str, int]:
+        """Note what runs, and return what each gets: as before, where the same runs."""
+        if running != self._running:
+            self._running, self._given = running, shares(running.values(), self._budgets)
+        return self._given
 
     async def tell(self, tuning: Tuning) -> None:
         """Tune an attempt at its source; where that fails, it is due again."""

@@ -5,7 +5,7 @@ not answer, that is the reason shown, and after a while the answer: nothing wait
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 
 from orchestrator.attempt import Attempt, with_report
@@ -15,10 +15,15 @@ from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
 
 
-async def as_it_stands(around: Surroundings, row: Attempt) -> Attempt:
-    """Return an attempt with what its source says, where nobody drives it; who is silent is the reason."""
+async def as_it_stands(
+    around: Surroundings, row: Attempt, silent: Mapping[str, MigrationError] | None = None
+) -> Attempt:
+    """Return an attempt with what its source says, where nobody drives it; who is silent is the reason.
+
+    `silent` are hosts of which that is known; they are not asked.
+    """
     try:
-        return await _told(around, row)
+        return await _told(around, row, silent or {})
     except MigrationError as error:
         return replace(row, reason=f"nobody drives it, and its source does not tell: {error.message}")
 
@@ -35,7 +40,7 @@ async def changes(around: Surroundings, attempt: Attempt, every: float) -> Async
     while True:
         row = await _known(around, attempt)
         try:
-            row = await _told(around, row)
+            row = await _told(around, row, {})
             heard = loop.time()
         except Unreachable as error:
             if loop.time() - heard > around.patience:
@@ -54,7 +59,7 @@ async def _known(around: Surroundings, attempt: Attempt) -> Attempt:
         return attempt
 
 
-async def _told(around: Surroundings, row: Attempt) -> Attempt:
+async def _told(around: Surroundings, row: Attempt, silent: Mapping[str, MigrationError]) -> Attempt:
     if row.ended or is_held(row, around.clock()):
         return row
     if not row.epoch:
@@ -63,6 +68,8 @@ async def _told(around: Surroundings, row: Attempt) -> Attempt:
             f"Nobody drives attempt {row.attempt}, and it had not begun ({row.phase})",
             f"End it: viaduct cancel {row.attempt}; or migrate again",
         )
+    if row.source in silent:
+        raise silent[row.source]
     try:
         return with_report(row, await around.agents.get_attempt(row.source, row.key()))
     except InvalidInput as error:  # its agent does not remember it; the journals may

@@ -6,8 +6,8 @@ from typing import Final, Literal
 import msgspec
 
 from vm_migration.api.v1 import types_pb2 as pb
+from vm_migration.daemon.host_facts import TRANSPORT_NOT_OFFERED
 from vm_migration.errors import InvalidInput, Refused
-from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 
 OnTimeout = Literal["cancel", "force"]
 Profile = Literal["gentle", "balanced", "urgent"]
@@ -16,7 +16,6 @@ Compression = Literal["auto", "none", "lz4", "zstd"]
 Verify = Literal["auto", "full", "none"]
 MOST_STREAMS: Final = 16
 MOST_PRIORITY: Final = 1_000_000
-TRANSPORT_NOT_OFFERED: Final = "transport-not-offered"
 MEASURE_MS: Final = 1000
 """For how long a machine's writes are measured before it moves, unless somebody says otherwise."""
 
@@ -89,17 +88,6 @@ def require_offered(policy: MigrationPolicy) -> None:
         raise InvalidInput("invalid-policy", f"{policy.streams} streams are not within 1 and {MOST_STREAMS}", _HINT)
     if policy.downtime_limit_ms < 1 or policy.timeout_ms < 1:
         raise InvalidInput("invalid-policy", "The downtime limit and the timeout must be at least 1 ms", _HINT)
-
-
-def require_measurable(measure_ms: int) -> None:
-    """Accept a time for which a machine's writes are measured; 0 measures nothing.
-
-    Raises:
-        InvalidInput: It is too short to tell anything, or a machine would be held for too long.
-    """
-    if measure_ms and not SHORTEST_SAMPLE_MS <= measure_ms <= LONGEST_WINDOW_MS:
-        text = f"Measuring for {measure_ms} ms is not within {SHORTEST_SAMPLE_MS} and {LONGEST_WINDOW_MS} ms"
-        raise InvalidInput("invalid-window", text, "Choose another --measure, or 0s for none")
 
 
 def policy_to(policy: MigrationPolicy, configured: Transport | None, *, by_host: bool) -> MigrationPolicy:

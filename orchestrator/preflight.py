@@ -1,7 +1,8 @@
 """Can this machine move there: both sides are asked, and every blocker and warning is told at once.
 
-Nothing here has a side effect, but that a machine whose writes are measured logs them meanwhile. An agent that does not
-answer is a blocker of its own, `unreachable`.
+Nothing here has a side effect, but that a machine whose writes are measured logs them meanwhile, and that a destination
+touches some memory of its own to see how fast that is. An agent that does not answer is a blocker of its own,
+`unreachable`.
 """
 
 import asyncio
@@ -14,11 +15,13 @@ from orchestrator.attempt import Attempt, Notice, merged, notices
 from orchestrator.choice import Considered, Known, choose
 from orchestrator.hearing import standings
 from orchestrator.host_standing import UNREACHABLE, somebody_else
-from orchestrator.policy import TRANSPORT_NOT_OFFERED, MigrationPolicy, lacking_transport, policy_to
+from orchestrator.policy import MigrationPolicy, lacking_transport, policy_to
 from orchestrator.result import has_range
 from orchestrator.suitability import needs_of
 from vm_migration.api.v1 import destination_pb2, source_pb2, types_pb2
+from vm_migration.daemon.host_facts import TRANSPORT_NOT_OFFERED
 from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
+from vm_migration.link.subject_names import SUBJECT_UNLISTED
 from vm_migration.transfer.forecast import PREPARE_SPREAD
 
 ANY: Final = "any"
@@ -71,7 +74,8 @@ async def preflight(
 ) -> Preflight:
     """Ask the machine's host, and one destination or (`any`) all others.
 
-    For `measure_ms` what the machine dirties is measured first, once for all of them; 0 takes its guest's own figure.
+    For `measure_ms` what the machine dirties is measured first, once for all of them, and then how fast each
+    destination makes memory ready; 0 takes its guest's own figure, and what destinations took of late.
     With `by_host` memory travels to each as the configuration says of it. `any` leaves out, and does not ask about
     the machine, the hosts that are `excluded`, with the reason; `taking` are the open attempts to each in the store.
 
@@ -157,7 +161,9 @@ async def ask(
         blockers = (Notice(SAME_HOST, f"{machine.name} is on {host} already"), *blockers)
     prepare_ms, shared = 0.0, False
     if host != machine.host:
-        question = destination_pb2.CheckIncomingRequest(requirements=outgoing.requirements, source=machine.host)
+        question = destination_pb2.CheckIncomingRequest(
+            requirements=outgoing.requirements, source=machine.host, measure_ms=measure_ms
+        )
         try:
             incoming = await asked_again(lambda: agents.check_incoming(host, question))
             here, there = await asyncio.gather(
@@ -168,7 +174,8 @@ async def ask(
         shared = bool(here.boot_id) and here.boot_id == there.boot_id
         strangers = (somebody_else(machine.host, "source", here.host), somebody_else(host, "dest", there.host))
         known = tuple(one for one in strangers if one is not None)
-        blockers = merged(blockers, (*known, *notices(incoming.blockers), *_lacking_transport(policy, there)))
+        told = notices(incoming.blockers)
+        blockers = merged(blockers, (*known, *told, *_lacking(policy, outgoing.requirements, there, told)))
         warnings = merged(warnings, notices(incoming.warnings))
         prepare_ms = incoming.expected_prepare_ms
     expected = _with_prepare(outgoing.expected, prepare_ms) if outgoing.HasField("expected") else None
@@ -202,8 +209,15 @@ def unheard(
     return tuple(found)
 
 
-def _lacking_transport(policy: MigrationPolicy, facts: types_pb2.HostFacts) -> tuple[Notice, ...]:
+def _lacking(
+    policy: MigrationPolicy, needed: types_pb2.Requirements, facts: types_pb2.HostFacts, told: tuple[Notice, ...]
+) -> tuple[Notice, ...]:
+    """Return that a destination offers less than is needed, unless it has `told` so itself, and why."""
     text = lacking_transport(policy.transport, facts.features, facts.host)
+    said_why = any(one.code in (TRANSPORT_NOT_OFFERED, SUBJECT_UNLISTED) for one in told)
+    if text is None and not said_why and set(needed.features) - set(facts.features):
+        text = f"{facts.host} takes no {policy.transport} streams in of machines that send themselves, as {needed.name}"
+        text += ": use --transport grpc, or update that host"
     return () if text is None else (Notice(TRANSPORT_NOT_OFFERED, text),)
 
 

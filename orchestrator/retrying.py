@@ -91,7 +91,7 @@ def successor(attempt: Attempt, now: float, identifier: str, fraction: float) ->
             retry,
             left=retry.left - 1,
             earlier=(*retry.earlier, attempt.attempt),
-            failed_at=(*(host for host in retry.failed_at if host != attempt.destination), attempt.destination),
+            failed_at=retry.failed_at if never_started(attempt) else _with_last(retry.failed_at, attempt.destination),
             not_before=now + wait,
             since=retry.since or attempt.created_at,
             choose=retry.anywhere,
@@ -99,6 +99,10 @@ def successor(attempt: Attempt, now: float, identifier: str, fraction: float) ->
         ),
         asked=attempt.asked,
     )
+
+
+def _with_last(hosts: tuple[str, ...], host: str) -> tuple[str, ...]:
+    return (*(one for one in hosts if one != host), host)
 
 
 def wait_seconds(tries: int, fraction: float) -> float:

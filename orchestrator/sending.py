@@ -5,7 +5,7 @@
     begun, a little ahead  ->  prepared  ->  waits here  ->  sends  ->  all of it is there: its place is another's
 
 To start a machine's processes at its destination, and to touch its memory there, may take as long as to send it. Where
-several machines leave a host, that is done for the next ones while others send.
+several machines leave a host, that is done for the next ones while others send (orchestrator.making_ready).
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from orchestrator.attempt import Attempt, Phase
+from orchestrator.making_ready import Preparations
 from orchestrator.queueing import Slots, may_start
 
 _DONE_SENDING: Final = frozenset({Phase.VERIFYING, Phase.RELEASING, Phase.HANDING_OVER})
@@ -24,6 +25,7 @@ class Senders:
 
     def __init__(self, look: Callable[[], None]) -> None:
         """Call `look` when somebody begins to wait, and when a place comes free; `let` is to be called then."""
+        self.preparations: Final = Preparations()
         self._look = look
         self._waiting: dict[str, asyncio.Event] = {}
         self._let: set[str] = set()
@@ -50,9 +52,11 @@ class Senders:
         self._sent &= names
         waiting = [one for one in open_ones if self.waits(one)]
         sending = [one for one in open_ones if self._sends(one)]
-        for one in may_start(waiting, sending, slots, served):
+        begun = may_start(waiting, sending, slots, served)
+        for one in begun:
             self._let.add(one.attempt)
             self._waiting[one.attempt].set()
+        self.preparations.hear({one.source for one in (*sending, *begun)}, slots)
 
     def hear(self, attempt: Attempt) -> None:
         """Hear how one that runs stands: of all its reports, the first one since all of it is there frees a place."""

@@ -11,7 +11,8 @@ What could not be resolved is asked about again, later each time, for as long as
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Collection, Iterable
+import functools
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ from orchestrator.attempt import Attempt, IllegalPhase, Outcome, Phase
 from orchestrator.claims import Claims
 from orchestrator.drive import Drive
 from orchestrator.driven_row import give_back
+from orchestrator.entrance import Entrance
 from orchestrator.known_hosts import KnownHosts
 from orchestrator.learning import Listing, find, listing
 from orchestrator.link_shares import LinkShares
@@ -32,6 +34,7 @@ from orchestrator.retrying import settled_destination, wait_left
 from orchestrator.sending import Senders
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS, is_held
+from orchestrator.store.parts import parts
 from orchestrator.store.store import OpenRow
 from orchestrator.surroundings import Surroundings
 from orchestrator.updating.drive import drive_of
@@ -42,6 +45,10 @@ QUEUE_LIMIT: Final = 1000
 ASK_AGAIN_SECONDS: Final = 5.0
 ASK_AGAIN_LONGEST: Final = 300.0
 ASK_AGAIN_PATIENCE: Final = 5.0
+_TOGETHER_SECONDS: Final = 0.02
+"""Of many that come, or end, within so long all are decided about once."""
+_CLAIMED_AT_ONCE: Final = 50
+"""Rows: others may write between two transactions."""
 _WAITING: Final = frozenset({Phase.QUEUED})
 _log: Final = logs.get(__name__)
 
@@ -77,6 +84,7 @@ class AttemptQueue:
             around,
             observe=self._observe,
             terms=self._links.terms,
+            preparing=self._senders.preparations.one,
             turn=self._senders.turn,
             claims=Claims(around.store, around.clock),
             known=KnownHosts(around.agents),
@@ -87,6 +95,7 @@ class AttemptQueue:
         self._waiting: dict[str, Attempt] = {}
         self._unresolved: dict[str, AskAgain] = {}
         self._backing_off: dict[str, asyncio.Task[None]] = {}
+        self._entrance = Entrance()
         self._wake = asyncio.Event()
         self._unexplained = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -118,9 +127,10 @@ class AttemptQueue:
         Raises:
             MigrationError: As `admit`; Refused when the queue is full.
         """
-        if len(self._waiting) >= QUEUE_LIMIT:
+        if len(self._waiting) + self._entrance.waiting >= QUEUE_LIMIT:
             raise Refused("queue-full", f"{QUEUE_LIMIT} attempts are waiting", "Wait, or cancel some")
-        attempt = await admit(self._around, order, check=True)
+        async with self._entrance.place():
+            attempt = await admit(self._around, order, check=True)
         if not attempt.ended and attempt.attempt not in self._drives:
             self._enqueue(attempt)
         self._observe(attempt)
@@ -221,16 +231,23 @@ class AttemptQueue:
         return row if drive is None or drive.attempt.ended else drive.attempt
 
     async def _take_over(self, rows: Iterable[OpenRow], *, sole: bool = False) -> None:
-        store, clock = self._around.store, self._around.clock
-        for row in rows:
-            with contextlib.suppress(Refused):  # another process drives it
-                claimed = await asyncio.to_thread(store.claim, row.attempt, self._around.driver, clock(), sole=sole)
+        """Claim what nobody else drives, many rows at a time, and begin with each part before the next is claimed."""
+        for part in parts([row.attempt for row in rows], _CLAIMED_AT_ONCE):
+            for claimed in await self._claimed(part, sole=sole):
                 subject = {"machine": claimed.machine, "attempt": claimed.attempt, "epoch": claimed.epoch}
                 _log.info("attempt taken over", **subject, term=claimed.term, phase=claimed.phase.value)
                 if claimed.phase in _WAITING:
                     self._enqueue(claimed)
                 else:
                     self._start(claimed)
+
+    async def _claimed(self, attempts: Sequence[str], *, sole: bool) -> Sequence[Attempt]:
+        claim = functools.partial(self._around.store.claim_all, sole=sole)
+        try:
+            return await asyncio.to_thread(claim, attempts, self._around.driver, self._around.clock())
+        except Refused as error:  # the store rests: what is left is found again
+            _log.warning("attempts are not taken over yet", code=error.code, reason=error.message)
+            return ()
 
     def _enqueue(self, attempt: Attempt) -> None:
         self._waiting[attempt.attempt] = attempt
@@ -266,6 +283,7 @@ class AttemptQueue:
             self._share_links()
             self._unexplained.set()
             await self._wake.wait()
+            await asyncio.sleep(_TOGETHER_SECONDS)  # more may come at once
             self._wake.clear()
 
     async def _explain(self) -> None:

@@ -22,16 +22,14 @@ from orchestrator.attempt import Attempt, Notice, Phase
 from orchestrator.driven_row import stopped
 from orchestrator.evacuation.view import EvacuationView
 from orchestrator.host_standing import HostStanding
-from orchestrator.learning import Listing
+from orchestrator.learning import NOT_ANSWERED_YET, Listing
 from orchestrator.site_view import SiteView
-from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import InvalidInput, MigrationError, Refused, Unreachable, innermost
 
 MOST_FOLLOWED: Final = 64
 """Attempts whose every change is heard; an orchestrator answers so many calls of one identity ([limits] calls)."""
 MOST_ASKED: Final = 32
 """Hosts at a time."""
-NOT_ANSWERED_YET: Final = "not-answered-yet"
 _NOT_YET: Final = "attempts are not told yet"
 _NOT_BY_HOSTS: Final = "not every host has told of its attempts yet"
 AskHost = Callable[[str], Awaitable[HostStanding]]

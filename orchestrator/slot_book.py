@@ -1,6 +1,6 @@
 """How many machines each host sends and takes at the moment: as it is configured, and more while somebody needs it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator.queueing import Slots
@@ -41,18 +41,28 @@ class SlotBook:
     def now(self) -> Slots:
         """Return how many each host sends and takes at the moment."""
         if self._now is None:
-            self._now = self.usual
-            for one in self._asked.values():
-                self._now = self._now.raised(one.outgoing, one.incoming)
+            asked = self._asked.values()
+            self._now = self.usual.raised(_most(one.outgoing for one in asked), _most(one.incoming for one in asked))
         return self._now
 
     def opening(self) -> Slots:
         """Return how many may be open at each host: those, and what is made ready beside them."""
         if self._opening is None:
-            self._opening = self.now()
-            for one in self._asked.values():
-                self._opening = self._opening.raised(_more(one.outgoing, one.ahead), _more(one.incoming, one.ahead))
+            asked = self._asked.values()
+            self._opening = self.now().raised(
+                _most(_more(one.outgoing, one.ahead) for one in asked),
+                _most(_more(one.incoming, one.ahead) for one in asked),
+            )
         return self._opening
+
+
+def _most(asked: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the most that is asked for each host."""
+    most: dict[str, int] = {}
+    for one in asked:
+        for host, count in one.items():
+            most[host] = max(count, most.get(host, 0))
+    return most
 
 
 def _more(slots: Mapping[str, int], ahead: int) -> dict[str, int]:

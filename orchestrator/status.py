@@ -7,15 +7,17 @@ stands, so that it never contradicts the store. Only drivers publish.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from orchestrator.attempt import Attempt, Event
 from orchestrator.evacuation.kept import KeptEvacuations
 from orchestrator.evacuation.publication import evacuation_publication
+from orchestrator.progress_pace import ProgressPace
 from orchestrator.result import percent_of, rounds_closed, timestamp
 from orchestrator.store.claim import CLAIM_SECONDS
+from orchestrator.store.parts import parts
 from orchestrator.store.store import OutboxRow, Ownership, Store
 from orchestrator.untold import untold
 from vm_migration.daemon.broker_url import Broker
@@ -40,6 +42,9 @@ from vm_migration.errors import InvalidInput
 
 _Read = Mapping[str, tuple[Attempt, Sequence[Event]]]
 KEEP_SECONDS: Final = 3 * 86_400.0  # a state that is final stays this long under its retained topic
+
+_READ_AT_ONCE: Final = 500
+"""Attempts, with their events."""
 
 
 class StoreOutbox:
@@ -72,7 +77,9 @@ class StoreOutbox:
         """Return every state that still counts, of attempts and evacuations, and every owner."""
         since = self._clock() - KEEP_SECONDS
         states = [
-            state_publication(self._store.events(one.attempt), self._topics, one) for one in self._store.standing(since)
+            state_publication(events, self._topics, one)
+            for part in parts([one.attempt for one in self._store.standing(since)], _READ_AT_ONCE)
+            for one, events in self._store.with_events(part).values()
         ]
         plans = (one for one in self._evacuations.all() if not one.ended or one.updated_at > since)
         states += [evacuation_publication(self._topics, one, KEEP_SECONDS) for one in plans]
@@ -103,13 +110,17 @@ class Publishing:
     topics: Topics
     outbox: StoreOutbox
     publisher: PublisherThread | None
+    pace: ProgressPace = field(default_factory=ProgressPace)
 
     def observe(self, attempt: Attempt) -> None:
         """Take note of a change. Never waits, never raises."""
         if self.publisher is not None:
-            self.publisher.wake()
-            if not attempt.ended:
+            if attempt.ended:
+                self.pace.over(attempt.attempt)
+                self.publisher.progress(attempt.attempt, None)  # first, so that none comes after the end
+            elif self.pace.due(attempt.attempt):
                 self.publisher.progress(attempt.attempt, progress_publication(self.topics, attempt))
+            self.publisher.wake()
 
     def observe_evacuation(self, evacuation: str) -> None:
         """Take note of a change of an evacuation. Never waits, never raises."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from orchestrator.attempt import Notice
 from orchestrator.host_standing import HostStanding
-from orchestrator.policy import TRANSPORT_NOT_OFFERED, Transport, lacking_transport
+from orchestrator.policy import Transport, lacking_transport
 from vm_migration.api.v1.types_pb2 import MachineStatus
-from vm_migration.daemon.host_facts import speak_alike
+from vm_migration.daemon.host_facts import TRANSPORT_NOT_OFFERED, speak_alike
 from vm_migration.daemon.host_offer import unmet
 from vmm.assembly.document_faults import InvalidDocument
 from vmm.assembly.quantity_text import format_size

@@ -1,7 +1,10 @@
 """What a driver works with: the store, the agents, the site's hooks, a clock and chance."""
 
+import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,14 +40,22 @@ async def at_once(_attempt: Attempt) -> None:
     """Wait for nothing."""
 
 
+def beside_all_others(_attempt: Attempt) -> AbstractContextManager[asyncio.Event]:
+    """Give what is set already."""
+    may = asyncio.Event()
+    may.set()
+    return contextlib.nullcontext(may)
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a driver works with.
 
     `clock` returns seconds since 1970, `patience` is in seconds, `chance` returns a number between 0 and 1; `terms` are
-    those under which an attempt begins, `turn` is waited for between Prepare and Start. `slots` are as configured, and
-    so is the `bandwidth` of a host's migration network, in bytes a second each way; a host that has none shares none.
-    Who drives many attempts has their `claims` and the `known` hosts for all of them.
+    those under which an attempt begins; in `preparing` it is prepared, once what that gives is set; `turn` is waited
+    for between Prepare and Start. `slots` are as configured, and so is the `bandwidth` of a host's migration network,
+    in bytes a second each way; a host that has none shares none. Who drives many attempts has their `claims` and the
+    `known` hosts for all of them.
     """
 
     store: Store
@@ -55,6 +66,7 @@ class Surroundings:
     observe: Callable[[Attempt], None] = ignore
     observe_evacuation: Callable[[str], None] = ignore
     terms: Callable[[Attempt], MigrationPolicy] = as_asked
+    preparing: Callable[[Attempt], AbstractContextManager[asyncio.Event]] = beside_all_others
     turn: Callable[[Attempt], Coroutine[object, object, None]] = at_once
     slots: Slots = ONE_EACH_WAY
     bandwidth: Mapping[str, int] = field(default_factory=dict)

@@ -28,7 +28,7 @@ from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.assembly.specification import load_specification
 from vmm.memory.quantities import PAGE_SIZE
 
-Act = Literal["pause", "resume", "destroy"]
+Act = Literal["pause", "resume", "suspend", "wake", "destroy"]
 
 
 @click.group("machine")
@@ -107,6 +107,7 @@ async def dirty_rate(call: Invocation, name: str, window_ms: int) -> Answer:
         dirty_bytes_per_s=found.pages * PAGE_SIZE / seconds if seconds else 0.0,
         exact=found.exact,
         failure=found.failure or None,
+        sampled=found.sampled,
     )
 
     def show_it(console: Console) -> None:
@@ -129,6 +130,22 @@ async def pause(call: Invocation, name: str) -> Answer:
 async def resume(call: Invocation, name: str) -> Answer:
     """Resume the machine NAME; refused while an attempt is open."""
     return await _act(call, name, "resume")
+
+
+@machine.command("suspend")
+@click.argument("name")
+@answering
+async def suspend(call: Invocation, name: str) -> Answer:
+    """Have the guest of the machine NAME suspend to RAM, as `update --mode reboot` needs it."""
+    return await _act(call, name, "suspend")
+
+
+@machine.command("wake")
+@click.argument("name")
+@answering
+async def wake(call: Invocation, name: str) -> Answer:
+    """Wake the guest of the machine NAME that is suspended to RAM."""
+    return await _act(call, name, "wake")
 
 
 @machine.command("destroy")

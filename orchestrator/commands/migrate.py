@@ -133,7 +133,7 @@ def interrupts(call: Invocation, cancel: Callable[[], Awaitable[str]]) -> Iterat
     tasks: set[asyncio.Task[None]] = set()
 
     async def interrupt() -> None:
-        call.err.print(await cancel(), soft_wrap=True)
+        call.err.print(await cancel(), soft_wrap=True, markup=False)
 
     def interrupted() -> None:
         task = loop.create_task(interrupt(), name="interrupt")

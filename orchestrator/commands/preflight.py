@@ -1,6 +1,7 @@
 """`viaduct preflight`: every blocker and warning at once, and what a migration would take."""
 
 import asyncio
+from collections import Counter
 from typing import Unpack
 
 import click
@@ -16,7 +17,7 @@ from orchestrator.preflight import ANY, Preflight
 from orchestrator.preflight import preflight as ask_both
 from orchestrator.preflight_document import preflight_document
 from orchestrator.render.summary import show_preflight
-from orchestrator.site import agents_of, hosts_in_maintenance, open_store, store_is_there
+from orchestrator.site import agents_of, open_desk, open_store, store_is_there
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
 from vm_migration.daemon.configuration import Configuration
@@ -85,7 +86,10 @@ async def _choice(configuration: Configuration, agents: Agents) -> Choice:
     What is on its way and has not begun is known to the store alone.
     """
     if configuration.site.orchestrators:
-        return Choice(reasons(await hosts_in_maintenance(configuration)), {})
+        async with open_desk(configuration) as desk:
+            kept = await desk.evacuations.maintenance()
+            known = await desk.attempts(everything=False, hosts=False)
+        return Choice(reasons(kept), Counter(one.destination for one in known.attempts))
     if not store_is_there(configuration):
         return Choice({}, {})
 

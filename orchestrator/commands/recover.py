@@ -12,12 +12,21 @@ import click
 from rich.console import Console
 
 from orchestrator.audit_place import audit_place
-from orchestrator.recovery.course import act_on, close, go_on, plan_without
+from orchestrator.recovery.course import act_on, close, go_on, named, plan_without
 from orchestrator.recovery.document import recover_document
 from orchestrator.recovery.fenced_word import Plan
 from orchestrator.recovery.request import Request, require_right
 from orchestrator.recovery.steps import Step
-from orchestrator.recovery.vouching import may_ask, person, refusal, require_operator, require_vouched, vouched
+from orchestrator.recovery.vouching import (
+    may_ask,
+    person,
+    refusal,
+    require_files_gone,
+    require_operator,
+    require_vouched,
+    vouched,
+    vouched_gone,
+)
 from orchestrator.recovery.written_word import WrittenWord
 from orchestrator.render.recovery import LiveWords, show_plan, show_recovery
 from orchestrator.site import agents_of
@@ -35,6 +44,7 @@ Written = Callable[[Sequence[Step]], None]
 @click.option("--machine", metavar="NAME", help="Only the machine of this name, or UUID.")
 @click.option("--may-miss-writes", is_flag=True, help="Start copies that may miss what the guest wrote at HOST.")
 @click.option("--also-off", metavar="HOST", multiple=True, help="Another silent host that is off; may be repeated.")
+@click.option("--files-gone", is_flag=True, help="The files in which the machine waited are gone for good.")
 @click.option("--yes", is_flag=True, help="Vouch for it without being asked.")
 @answering
 async def recover(
@@ -45,18 +55,22 @@ async def recover(
     machine: str | None,
     may_miss_writes: bool,
     also_off: tuple[str, ...],
+    files_gone: bool,
     yes: bool,
 ) -> Answer:
     """Settle what crashes left open; exit code 6 when something stays unresolved."""
-    request = Request(fenced, journal, machine, tuple(dict.fromkeys(also_off)), may_miss_writes, yes)
+    also = tuple(dict.fromkeys(also_off))
+    request = Request(fenced, journal, machine, also, may_miss_writes, yes, files_gone=files_gone)
     configuration = call.configuration()
     who = "" if fenced is None else require_operator(configuration.tls_files())
     words = LiveWords(call.err)
     async with agents_of(configuration) as agents:
         require_right(request, agents.hosts)
         if fenced is None:
+            machines = await named(agents, request)
+            word = await _word_on_files(request)
             with words:
-                recovered = await go_on(agents, request, words.say)
+                recovered = await go_on(agents, machines, words.say, word)
         else:
             planning = await plan_without(agents, request, configuration, fenced)
             if planning.plan.acts:
@@ -83,8 +97,19 @@ async def _require_vouched(host: str, *, yes: bool) -> None:
     if yes:
         return
     if not may_ask(sys.stdin, sys.stderr):
-        raise refusal(host)
+        raise refusal(f"{host} is off")
     await require_vouched(host)
+
+
+async def _word_on_files(request: Request) -> str:
+    """Return who vouches that the files of the machine are gone in which it waited; empty where that is not asked."""
+    if request.machine is None or not request.files_gone:
+        return ""
+    if not request.yes:
+        if not may_ask(sys.stdin, sys.stderr):
+            raise refusal(f"the files of {request.machine} are gone")
+        await require_files_gone(request.machine)
+    return vouched_gone(time.time())
 
 
 @asynccontextmanager

@@ -7,19 +7,18 @@ from typing import Final
 import click
 
 from orchestrator.admission import Order, refused_order, without_row
-from orchestrator.agents import Agents
 from orchestrator.attempt import Asked, Attempt, Outcome
 from orchestrator.commands.migrate import interrupts
 from orchestrator.errors import complaint
 from orchestrator.evacuation.order import machines_on
 from orchestrator.inventory import resolve, survey
-from orchestrator.preflight import with_findings
+from orchestrator.preflight import Candidate, with_findings
 from orchestrator.render.progress import LiveProgress
 from orchestrator.render.updates import UpdatesProgress, show_update, show_updates
 from orchestrator.site import agents_of, open_desk
-from orchestrator.updating.asking import ask_update
+from orchestrator.updating.asking import ask_update, ask_update_of_many
 from orchestrator.updating.document import update_document, updates_document
-from orchestrator.updating.fleet import MOST_PARALLEL, FleetResult, exit_code, update_all
+from orchestrator.updating.fleet import MOST_PARALLEL, FleetResult, exit_code, sorted_out, update_all
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.command_line.invocation import Answer, Invocation, answering
 from vm_migration.daemon.complaint import Complaint, complain
@@ -48,11 +47,17 @@ _BLOCKED: Final = 3
     help="With --all: so many machines at once. At the first that does not complete no more are begun.",
 )
 @click.option(
+    "--skip-blocked",
+    is_flag=True,
+    help="With --all: update the others where something speaks against some; without it nothing is begun then.",
+)
+@click.option(
     "--mode",
     type=click.Choice(MODES),
     default="transfer",
     show_default=True,
-    help="transfer: another process takes the machine over; exec: its process becomes another program.",
+    help="transfer: another process takes the machine over; exec: its process becomes another program; reboot: its"
+    " guest is suspended (viaduct machine suspend), and goes on in new processes of the host's and its own.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what speaks against it.")
 @answering
@@ -63,6 +68,7 @@ async def update(
     host: str | None,
     everything: bool,
     parallel: int,
+    skip_blocked: bool,
     mode: str,
     dry_run: bool,
 ) -> Answer:
@@ -70,12 +76,12 @@ async def update(
 
     No memory is copied, and devices go on working; the guest stands still for a moment.
     """
-    if machine is not None and host is None and not everything:
+    if machine is not None and host is None and not everything and not skip_blocked:
         return await _one(call, machine, mode, dry_run=dry_run)
     if machine is not None or host is None or not everything:
         hint = "Give a MACHINE, or --host HOST with --all"
         raise InvalidInput("invalid-request", "What is to be updated is not clear", hint)
-    return await _all(call, host, mode, parallel, dry_run=dry_run)
+    return await _all(call, host, mode, parallel, skip_blocked=skip_blocked, dry_run=dry_run)
 
 
 def update_answer(attempt: Attempt) -> Answer:
@@ -88,7 +94,8 @@ async def _one(call: Invocation, machine: str, mode: str, *, dry_run: bool) -> A
     configuration = call.configuration()
     if dry_run:
         async with agents_of(configuration) as agents:
-            asked = await _asked(agents, resolve(machine, await survey(agents)), mode)
+            found = resolve(machine, await survey(agents))
+            asked = _judged(found, mode, await ask_update(agents, found, mode))
         return replace(update_answer(asked), exit_code=_BLOCKED if asked.blockers else 0)
     order = _order(machine, mode)
     async with open_desk(configuration, drives=True) as desk:
@@ -102,16 +109,20 @@ async def _one(call: Invocation, machine: str, mode: str, *, dry_run: bool) -> A
     return update_answer(attempt)
 
 
-async def _all(call: Invocation, host: str, mode: str, parallel: int, *, dry_run: bool) -> Answer:
+async def _all(call: Invocation, host: str, mode: str, parallel: int, *, skip_blocked: bool, dry_run: bool) -> Answer:
     configuration = call.configuration()
     async with agents_of(configuration) as agents:
         agents.require(host)
         machines = sorted((await machines_on(agents, host)).values(), key=lambda one: one.name)
-        if dry_run:
-            return _told(host, FleetResult(tuple([await _asked(agents, each, mode) for each in machines]), ()))
+        asked = [_judged(each, mode, await ask_update_of_many(agents, each, mode)) for each in machines]
+    if dry_run:
+        return _told(host, FleetResult(tuple(asked), ()))
+    held, free = sorted_out(asked)
+    if held and not skip_blocked:
+        return replace(_told(host, FleetResult(held, free)), complaint=_nothing_begun(host, held))
     stopped = False
     async with open_desk(configuration, drives=True) as desk:
-        with UpdatesProgress(call.err, len(machines)) as progress:
+        with UpdatesProgress(call.err, len(free)) as progress:
 
             async def stop() -> str:
                 nonlocal stopped
@@ -126,20 +137,20 @@ async def _all(call: Invocation, host: str, mode: str, parallel: int, *, dry_run
                     return progress.ended(replace(refused_order(order, error, time.time()), source=host))
 
             with interrupts(call, stop):
-                found = await update_all([each.name for each in machines], parallel, one, lambda: not stopped)
-    return _told(host, found)
+                found = await update_all(free, parallel, one, lambda: not stopped)
+    return _told(host, replace(found, ended=(*held, *found.ended)))
 
 
 def _order(machine: str, mode: str) -> Order:
     return Order(machine, "", asked=Asked(update=mode))
 
 
-async def _asked(agents: Agents, machine: MachineStatus, mode: str) -> Attempt:
+def _judged(machine: MachineStatus, mode: str, found: Candidate) -> Attempt:
     """Return the update as it would be ordered, with what speaks against it; nothing is done."""
     drafted = replace(
         without_row(_order(machine.name, mode), time.time()), machine=machine.machine, source=machine.host
     )
-    return with_findings(drafted, await ask_update(agents, machine, mode))
+    return with_findings(drafted, found)
 
 
 def _told(host: str, found: FleetResult) -> Answer:
@@ -147,6 +158,13 @@ def _told(host: str, found: FleetResult) -> Answer:
     code = _BLOCKED if blocked else found.exit_code
     lines = None if found.worst is None else _complaint(found.worst)
     return Answer(updates_document(host, found), lambda console: show_updates(console, host, found), code, lines)
+
+
+def _nothing_begun(host: str, held: tuple[Attempt, ...]) -> Complaint:
+    names = ", ".join(one.name for one in held)
+    text = f"Nothing was begun on {host}: {len(held)} of its machines cannot be updated now ({names})"
+    hint = "Mend what is told of each, or leave them where they are: --skip-blocked"
+    return complain("machines-blocked", text, hint, _BLOCKED)
 
 
 def _complaint(attempt: Attempt) -> Complaint | None:

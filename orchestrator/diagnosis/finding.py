@@ -14,6 +14,7 @@ class Code(StrEnum):
     TWO_RUNNING = "two-running"
     CONTRADICTION = "contradiction"
     OUTRANKED = "outranked"
+    STRAY_RUN = "stray-run"
     ACTIVATION_UNKNOWN = "activation-unknown"
     HANDOVER_WAITING = "handover-waiting"
     FORMER_SOURCE_OPEN = "former-source-open"

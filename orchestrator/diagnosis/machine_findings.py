@@ -14,12 +14,13 @@ from vm_migration.handover.recovery import outranked
 from vm_migration.handover.states import State
 
 _CLAIMS: Final = frozenset({State.ACTIVATING, State.ACTIVE, State.RECLAIMED, State.TAKEN})
+_MAY_NOT_RUN: Final = frozenset({State.PREPARED, State.READY, State.RELEASED, State.RETIRED})
 _DEFINITE: Final = frozenset({Code.TWO_RUNNING, Code.CONTRADICTION, Code.OUTRANKED})
 
 
 def machine_findings(site: SiteView, machine: MachineView) -> tuple[Finding, ...]:
     """Return what is wrong with a machine, the gravest first."""
-    found = [*_two_running(machine)]
+    found = [*_two_running(machine), *_stray_runs(machine)]
     for pair in pairs(machine):
         found += attempt_findings(site, pair, machine.name)
     found += _claims(machine, found)
@@ -41,6 +42,21 @@ def _two_running(machine: MachineView) -> Iterator[Finding]:
         keep = machine.owner.host if machine.owner is not None else "the host whose journal has the highest owned epoch"
         hint = f"Stop every copy but the one on {keep} at once, keep the disks, and report it: this must never happen"
         yield Finding(Code.TWO_RUNNING, text, hint, host=running[0], machine=machine.machine)
+
+
+def _stray_runs(machine: MachineView) -> Iterator[Finding]:
+    """Yield copies whose guest runs, or ran, although their journal says that it was given away, or not yet given."""
+    for host, record in machine.records.items():
+        copy = machine.copies[host]
+        if not copy.strayed and not (copy.runs and record.state in _MAY_NOT_RUN):
+            continue
+        often = "once" if copy.strayed == 1 else f"{copy.strayed} times"
+        did = "runs" if copy.runs else f"ran {often}, and was stopped again,"
+        text = f"The copy of {machine.name} on {host} {did} although its journal says {record.state}"
+        hint = (
+            f"Find who let it run past Viaduct on {host}, as at a monitor of QEMU's own; look at what it wrote to disks"
+        )
+        yield Finding(Code.STRAY_RUN, text, hint, host=host, machine=machine.machine)
 
 
 def _claims(machine: MachineView, found: list[Finding]) -> Iterator[Finding]:

@@ -35,6 +35,8 @@ class Copy:
     pause: int = 0
     controller: int = 0
     complaint: str = ""
+    strayed: int = 0
+    """How often its guest ran past the handover, as the process says that has stopped it."""
 
     @property
     def runs(self) -> bool:
@@ -176,6 +178,7 @@ def copy_from(host: str, message: types_pb2.MachineCustody) -> Copy:
         pause=message.pause,
         controller=message.controller,
         complaint=message.complaint,
+        strayed=message.strayed,
     )
 
 

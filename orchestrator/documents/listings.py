@@ -69,6 +69,7 @@ class DirtyRateDocument(Document, frozen=True):
     dirty_bytes_per_s: float
     exact: bool
     failure: str | None
+    sampled: bool  # pages are extrapolated from some; whether CPU or DMA wrote them is not known, and both are 0
 
 
 class OfferDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

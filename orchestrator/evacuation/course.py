@@ -10,12 +10,13 @@ entered is drawn anew, one that was entered is followed. A machine that somebody
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
 from orchestrator.admission import Order
 from orchestrator.attempt import Attempt, Outcome, fault_of
+from orchestrator.driven_row import stopped
 from orchestrator.evacuation.kept import Change, KeptEvacuations
 from orchestrator.evacuation.order import told_by
 from orchestrator.evacuation.plan import (
@@ -26,6 +27,8 @@ from orchestrator.evacuation.plan import (
     closed,
     followed,
     given_up,
+    measure_ms,
+    next_look,
     noted,
     put_off,
     slots_needed,
@@ -72,8 +75,12 @@ class Queue(Protocol):
 class Course:
     """One evacuation, claimed by this driver."""
 
-    def __init__(self, plan: Evacuation, around: Surroundings, queue: Queue, slots: SlotBook) -> None:
+    def __init__(
+        self, plan: Evacuation, around: Surroundings, queue: Queue, slots: SlotBook, turns: asyncio.Semaphore
+    ) -> None:
+        """Take the plan, and the `turns` of all courses of this process at the store."""
         self._name = plan.evacuation
+        self._turns = turns
         self._around = around
         self._queue = queue
         self._slots = slots
@@ -90,21 +97,33 @@ class Course:
         try:
             subjects = {self._name}
             while True:
-                seen = self._queue.ends
-                try:
+                seen, seconds = self._queue.ends, self._idle()
+                with _unless_the_store_rests(self._name):
                     plan = await self._follow()
                     if plan.ended:
                         return plan
                     subjects = {self._name, *(one.current for one in plan.moves if one.current)}
-                    if await self._next_step(plan):
+                    if await self._beating(self._next_step(plan)):
                         continue
-                except Refused as error:
-                    if error.code != STORE_UNUSABLE:
-                        raise
-                    _log.warning("evacuation is not written down", evacuation=self._name, reason=error.message)
-                await self._queue.ended(seen, HEARTBEAT_SECONDS, subjects)
+                    seconds = next_look(plan, self._around.clock(), seconds)
+                await self._queue.ended(seen, seconds, subjects)
         finally:
             self._slots.ask(self._name, {}, {})
+
+    def _idle(self) -> float:
+        """Return in how many seconds to look again though nothing happened: as claims go stale, and not all at once."""
+        return HEARTBEAT_SECONDS * (1.5 + self._around.chance())
+
+    async def _beating(self, step: Coroutine[object, object, bool]) -> bool:
+        """Do a step, and say meanwhile that this driver lives: a host may be silent, and there is an entrance."""
+        doing = asyncio.create_task(step, name=f"step of {self._name}")
+        try:
+            while not (await asyncio.wait({doing}, timeout=HEARTBEAT_SECONDS))[0]:
+                with _unless_the_store_rests(self._name):
+                    await self._written(lambda plan: plan)
+            return await doing
+        finally:
+            await stopped(doing)
 
     async def _next_step(self, plan: Evacuation) -> bool:
         """Do what is to be done next; say whether anything was."""
@@ -118,24 +137,32 @@ class Course:
 
     async def _follow(self) -> Evacuation:
         """Note how every machine's attempt stands, and that this driver lives."""
-        plan = await asyncio.to_thread(self._kept.find, self._name)
-        rows = await asyncio.to_thread(self._rows, plan)
-        now, fraction = self._around.clock(), self._around.chance()
-
-        def change(plan: Evacuation) -> Evacuation:
-            for move in plan.moves:
-                plan = plan.with_move(_looked_at(move, rows, now, fraction))
-            return noted(closed(given_up(plan)), rows.values(), self._slots.usual)
-
-        after = await self._written(change)
-        if after.updated_at != plan.updated_at:
+        # In one turn of a thread: there may be hundreds of evacuations, which look every few seconds each.
+        async with self._turns:
+            # Not before it: a claim that is written as old as the wait was long would look given up.
+            now, fraction = self._around.clock(), self._around.chance()
+            before, after, rows = await asyncio.to_thread(self._followed, now, fraction)
+        self._tell(after)
+        if after.updated_at != before.updated_at:
             self._queue.touch(self._name)
-        if self._slots.ask(self._name, *slots_needed(after, rows.values()), ahead_of(after)):
+        if self._slots.ask(self._name, *slots_needed(after, rows), ahead_of(after)):
             self._queue.look_again()
         return after
 
+    def _followed(self, now: float, fraction: float) -> tuple[Evacuation, Evacuation, Collection[Attempt]]:
+        """Return the plan, as it is written after its attempts were looked at, and those. Blocks."""
+        before = self._kept.find(self._name)
+        rows = self._rows(before)
+
+        def change(plan: Evacuation) -> Evacuation:
+            moves = tuple(_looked_at(move, rows, now, fraction) for move in plan.moves)
+            return noted(closed(given_up(replace(plan, moves=moves))), rows.values(), self._slots.usual)
+
+        after = self._kept.drive(self._name, self._around.driver, now, change)
+        return before, after, rows.values()
+
     def _rows(self, plan: Evacuation) -> dict[str, Attempt]:
-        found = {}
+        found: dict[str, Attempt] = {}
         for move in plan.moves:
             wanted = move.current or (move.attempts[-1] if move.outcome == Outcome.UNRESOLVED else "")
             while wanted and wanted not in found:
@@ -151,15 +178,17 @@ class Course:
         except MigrationError as error:
             await self._put_off(move, error)
             return
-        if (without := _without_attempt(plan, move, told)) is not None:
-            await self._write_move(without)
-            return
         other = await asyncio.to_thread(self._around.store.open_attempt_of, move.machine)
         if other is not None and is_held(other, self._around.clock()):
             why = f"waits for attempt {other.attempt}, which moves it to {other.destination}"
             later = self._around.clock() + HEARTBEAT_SECONDS
             await self._write_move(replace(move, reason=why, not_before=later))
             return
+        if (without := _without_attempt(plan, move, told)) is not None:
+            await self._write_move(without)
+            return
+        sizes = {one.machine: one.ram_bytes for one in told.owned}
+        move = replace(move, ram_bytes=sizes.get(move.machine, move.ram_bytes))  # unknown, of one that was to come yet
         await self._submit(plan, move, plan.host if plan.kind is Kind.EVACUATE else await self._last_owner(move))
 
     async def _last_owner(self, move: Move) -> str:
@@ -204,13 +233,28 @@ class Course:
         await self._written(lambda plan: plan.with_move(move))
 
     async def _written(self, change: Change) -> Evacuation:
-        driver, now = self._around.driver, self._around.clock()
-        after = await asyncio.to_thread(self._kept.drive, self._name, driver, now, change)
-        told = replace(after, heartbeat=0.0)
+        async with self._turns:
+            driver, now = self._around.driver, self._around.clock()
+            after = await asyncio.to_thread(self._kept.drive, self._name, driver, now, change)
+        self._tell(after)
+        return after
+
+    def _tell(self, plan: Evacuation) -> None:
+        told = replace(plan, heartbeat=0.0)
         if told != self._told:
             self._told = told
             self._around.observe_evacuation(self._name)
-        return after
+
+
+@contextlib.contextmanager
+def _unless_the_store_rests(evacuation: str) -> Iterator[None]:
+    """Go on where the store cannot be used now: what was to be written is found again."""
+    try:
+        yield
+    except Refused as error:
+        if error.code != STORE_UNUSABLE:
+            raise
+        _log.warning("evacuation is not written down", evacuation=evacuation, reason=error.message)
 
 
 def _looked_at(move: Move, rows: Mapping[str, Attempt], now: float, fraction: float) -> Move:
@@ -231,7 +275,7 @@ def _without_attempt(plan: Evacuation, move: Move, told: Survey) -> Move | None:
     if leaves and move.machine in told.lost:
         return replace(move, outcome=Outcome.LOST, reason=f"was lost on {plan.host}: nobody has it whole")
     if here != leaves:
-        why = f"is not on {plan.host} any more" if leaves else f"is on {plan.host} already"
+        why = f"is not on {plan.host}" if leaves else f"is on {plan.host} already"
         return replace(move, outcome=Outcome.COMPLETED, reason=why)
     return None
 
@@ -245,7 +289,7 @@ def _order(plan: Evacuation, move: Move, attempt: str, at: str) -> Order:
         priority=plan.priority,
         attempt=attempt,
         retries=plan.retries,
-        asked=plan.asked,
+        asked=replace(plan.asked, measure_ms=measure_ms(plan)),
         among=plan.to if len(among) > 1 else (),
         at=at,
     )

@@ -1,5 +1,6 @@
 """What somebody asks for: a host to be emptied, or filled again; and the plan that comes of it."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from orchestrator.agents import Agents
@@ -16,11 +17,12 @@ from orchestrator.evacuation.plan import (
     noted,
 )
 from orchestrator.inventory import Survey
-from orchestrator.policy import MigrationPolicy, require_measurable, require_offered
+from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.queueing import Slots
 from orchestrator.retrying import MOST_RETRIES
 from vm_migration.api.v1.types_pb2 import MachineStatus
 from vm_migration.errors import InvalidInput, Refused
+from vm_migration.machine.windows import require_measurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,18 @@ async def told_by(agents: Agents, host: str) -> Survey:
     return Survey(await agents.list_machines(host), {})
 
 
-def to_leave(order: EvacuationOrder, machines: dict[str, MachineStatus], usual: Slots, now: float) -> Evacuation:
-    """Return the plan of an evacuation."""
-    there = sorted(machines.values(), key=lambda one: (one.name, one.machine))
-    moves = tuple(Move(one.machine, one.name, one.ram_bytes) for one in there)
+def to_leave(
+    order: EvacuationOrder, machines: Mapping[str, MachineStatus], coming: Iterable[Move], usual: Slots, now: float
+) -> Evacuation:
+    """Return the plan of an evacuation: of the machines that are there, and of those that are `coming`, after them."""
+    there = [Move(one.machine, one.name, one.ram_bytes) for one in machines.values()]
+    later = [one for one in coming if one.machine not in machines]
+    moves = (*sorted(there, key=_by_name), *sorted(later, key=_by_name))
     return noted(_plan(order, moves, order.parallel or usual.out_of(order.host), now), (), usual)
+
+
+def _by_name(move: Move) -> tuple[str, str]:
+    return move.name, move.machine
 
 
 def to_return(order: EvacuationOrder, kept: KeptEvacuations, usual: Slots, now: float) -> Evacuation:

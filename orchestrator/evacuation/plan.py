@@ -26,7 +26,7 @@ MARK: Final = "ev-"
 """Begins the identifier of every evacuation, and of no attempt."""
 MOST_PARALLEL: Final = 64
 AHEAD: Final = 4
-"""How many more are made ready while others are sent: to check, measure and prepare takes longer than to send."""
+"""How many more are made ready while others are sent: to check and prepare takes longer than to send."""
 _WITH_AHEAD: Final = range(2, 9)
 """Of how many at once that is done: who has one move at a time has one open, and agents take on so many and no more."""
 MOST_REFUSALS: Final = 5
@@ -158,9 +158,26 @@ def startable(plan: Evacuation, now: float) -> tuple[Move, ...]:
     return tuple(ready[: max(0, free)])
 
 
+def next_look(plan: Evacuation, now: float, idle: float) -> float:
+    """Return in how many seconds to look again, at the latest `idle`: when a machine that was put off may start."""
+    return min([idle, *(left for one in plan.moves if one.waiting and (left := wait_left(one.not_before, now)))])
+
+
 def ahead_of(plan: Evacuation) -> int:
     """Return how many are made ready beside those that move."""
     return AHEAD if plan.parallel in _WITH_AHEAD else 0
+
+
+def measure_ms(plan: Evacuation) -> int:
+    """Return for how long the writes of the machine that is begun next are measured first, in milliseconds.
+
+    As long as was asked for while others are sent. Of the first, as many as are open at once, none is until one has
+    arrived: all others wait for them. An attempt that retries another is measured as that was (orchestrator.retrying).
+    """
+    begun = sum(bool(one.attempts) for one in plan.moves)
+    arrived = any(one.attempts and one.outcome is Outcome.COMPLETED for one in plan.moves)
+    first = ahead_of(plan) > 0 and begun < plan.parallel + ahead_of(plan) and not arrived
+    return 0 if first else plan.asked.measure_ms
 
 
 def started(move: Move, attempt: str) -> Move:

@@ -10,22 +10,26 @@ from dataclasses import replace
 from typing import Final, Self
 
 from orchestrator.attempt import Attempt
+from orchestrator.evacuation.coming import coming_to
 from orchestrator.evacuation.course import Course
-from orchestrator.evacuation.kept import EVACUATION_OPEN, KeptEvacuations, driven
+from orchestrator.evacuation.kept import KeptEvacuations, driven
 from orchestrator.evacuation.order import EvacuationOrder, machines_on, require_sensible, to_leave, to_return
 from orchestrator.evacuation.plan import Evacuation, Kind
 from orchestrator.evacuation.view import EvacuationView, view_of
 from orchestrator.maintenance import in_maintenance, set_maintenance
 from orchestrator.pruning import Pruning
+from orchestrator.queueing import Slots
 from orchestrator.service import AttemptQueue
 from orchestrator.slot_book import SlotBook
 from orchestrator.store.claim import HEARTBEAT_SECONDS
-from orchestrator.store.store import Store
+from orchestrator.store.store import STORE_UNUSABLE, Store
 from orchestrator.surroundings import Surroundings
 from vm_migration.errors import InvalidInput, MigrationError, Refused
 from vm_migration.telemetry import counts, logs
 
 _VIEW_SECONDS: Final = 0.2
+_AT_THE_STORE: Final = 2
+"""Courses at a time: an attempt's transition, which is written by the same few threads, stands behind no more."""
 _log: Final = logs.get(__name__)
 
 
@@ -42,6 +46,7 @@ class Evacuations:
         self._sole = sole
         self._adopts = adopts
         self._kept = KeptEvacuations(around.store.entries)
+        self._turns = asyncio.Semaphore(_AT_THE_STORE)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pruning = Pruning(self._kept.prune)
         self._group = asyncio.TaskGroup()
@@ -81,11 +86,9 @@ class Evacuations:
             return known
         usual, now = self._slots.usual, self._around.clock()
         if order.kind is Kind.EVACUATE:
-            plan = to_leave(order, await machines_on(self._around.agents, order.host), usual, now)
+            entered = await self._enter_leaving(order, usual, now)
         else:
-            plan = await asyncio.to_thread(to_return, order, self._kept, usual, now)
-        plan = replace(plan, driver=self._around.driver, heartbeat=now)
-        entered = await asyncio.to_thread(self._enter, plan)
+            entered = await asyncio.to_thread(self._enter_returning, order, usual, now)
         self._begin(entered)
         return await self.view(entered.evacuation)
 
@@ -154,22 +157,30 @@ class Evacuations:
         except InvalidInput:
             return None
 
-    def _enter(self, plan: Evacuation) -> Evacuation:
-        """Enter a plan; its host is in maintenance before that, or out of it after that.
+    async def _enter_leaving(self, order: EvacuationOrder, usual: Slots, now: float) -> Evacuation:
+        """Enter a plan; nobody chooses its host any more before anybody looks at what is there, and what comes there.
 
         A store that cannot be used may have entered it all the same: the host is left in maintenance then.
         """
-        entries, leaves = self._around.store.entries, plan.kind is Kind.EVACUATE
-        changed = leaves and set_maintenance(entries, plan.host, on=True)
+        entries, host = self._around.store.entries, order.host
+        changed = await asyncio.to_thread(set_maintenance, entries, host, on=True)
         try:
-            entered = self._kept.enter(plan)
-        except Refused as error:
-            if changed and error.code == EVACUATION_OPEN:
-                set_maintenance(entries, plan.host, on=False)
+            coming = await coming_to(self._around, host)  # first: what has arrived meanwhile is there
+            there = await machines_on(self._around.agents, host)
+            return await asyncio.to_thread(self._enter, to_leave(order, there, coming, usual, now))
+        except MigrationError as error:
+            if changed and error.code != STORE_UNUSABLE:
+                await asyncio.to_thread(set_maintenance, entries, host, on=False)
             raise
-        if not leaves:
-            set_maintenance(entries, plan.host, on=False)
+
+    def _enter_returning(self, order: EvacuationOrder, usual: Slots, now: float) -> Evacuation:
+        """Enter a plan; its host is out of maintenance after that. Blocks."""
+        entered = self._enter(to_return(order, self._kept, usual, now))
+        set_maintenance(self._around.store.entries, order.host, on=False)
         return entered
+
+    def _enter(self, plan: Evacuation) -> Evacuation:
+        return self._kept.enter(replace(plan, driver=self._around.driver, heartbeat=self._around.clock()))
 
     async def _take_over(self, *, sole: bool = False) -> None:
         for head in await asyncio.to_thread(self._kept.open):
@@ -190,7 +201,7 @@ class Evacuations:
 
     async def _run(self, plan: Evacuation) -> None:
         try:
-            ended = await Course(plan, self._around, self._queue, self._slots).run()
+            ended = await Course(plan, self._around, self._queue, self._slots, self._turns).run()
             counts.EVACUATIONS_ENDED.add(ended.kind.value, str(ended.outcome))
             _log.info("evacuation ended", evacuation=ended.evacuation, outcome=str(ended.outcome))
         except MigrationError as error:

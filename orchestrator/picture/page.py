@@ -42,11 +42,11 @@ def page(attempt: Attempt, events: Sequence[Event]) -> str:
     """Return the page of an attempt, ended or not."""
     report = attempt.report or source_pb2.AttemptReport()
     line = timeline(report)
-    title = f"{attempt.name}: {attempt.source} to {attempt.destination}, {_outcome(attempt)}"
+    title = f"{attempt.name}: {_way(attempt)}, {_outcome(attempt)}"
     inside = [
         *_head(attempt, line),
         *_notices(attempt),
-        *_rounds(attempt, line),
+        *([] if attempt.asked.update else _rounds(attempt, line)),
         *_standstill(attempt, report),
         *_prediction(attempt, line),
         _section("Asked and done", facts_table(attempt)),
@@ -70,20 +70,43 @@ def _outcome(attempt: Attempt) -> str:
     return attempt.outcome.value if attempt.outcome else f"open in {attempt.phase}"
 
 
+def _way(attempt: Attempt) -> str:
+    if attempt.asked.update:
+        return f"on {attempt.source}, mode {attempt.asked.update}"
+    return f"{attempt.source} to {attempt.destination}"
+
+
 def _head(attempt: Attempt, line: Timeline) -> list[Element]:
     style = attempt.outcome.value if attempt.outcome else "open"
     way = node(
         "p",
-        f"{attempt.source} to {attempt.destination}: ",
+        f"{_way(attempt)}: ",
         node("span", _outcome(attempt), class_=f"outcome {style}"),
         f". {attempt.reason}" if attempt.reason else "",
     )
-    return [node("h1", f"Migration of {attempt.name}"), way, _figures(attempt, line)]
+    what = "Update" if attempt.asked.update else "Migration"
+    return [node("h1", f"{what} of {attempt.name}"), way, _figures(attempt, line)]
 
 
 def _figures(attempt: Attempt, line: Timeline) -> Element:
+    tiles = _tiles_of_update(attempt) if attempt.asked.update else _tiles(attempt, line)
+    cells = [node("div", node("dt", name), node("dd", value, node("small", more))) for name, value, more in tiles]
+    return node("dl", *cells, class_="figures")
+
+
+def _tiles_of_update(attempt: Attempt) -> list[tuple[str, str, str]]:
+    document = migration_document(attempt)
+    tiles = [("total", span(document.total_ms), "")]
+    if document.downtime_ms is not None:
+        tiles.append(("downtime", span(document.downtime_ms), "by one clock"))
+    if document.ram_bytes:
+        tiles.append(("memory", size(document.ram_bytes), "none of it copied"))
+    return tiles
+
+
+def _tiles(attempt: Attempt, line: Timeline) -> list[tuple[str, str, str]]:
     document, limits = migration_document(attempt), limits_of(attempt)
-    tiles: list[tuple[str, str, str]] = [("total", span(document.total_ms), _preparing(attempt))]
+    tiles = [("total", span(document.total_ms), _preparing(attempt))]
     if document.downtime_ms is not None:
         limit = f"of at most {span(limits.downtime_ms)}"
         tiles.append(("downtime", span(document.downtime_ms), limit))
@@ -97,8 +120,7 @@ def _figures(attempt: Attempt, line: Timeline) -> Element:
     if attempt.outcome == Outcome.COMPLETED:
         differ = f"{document.pages_mismatched} differ"
         tiles.append(("pages verified", f"{document.pages_verified}", differ))
-    cells = [node("div", node("dt", name), node("dd", value, node("small", more))) for name, value, more in tiles]
-    return node("dl", *cells, class_="figures")
+    return tiles
 
 
 def _preparing(attempt: Attempt) -> str:
@@ -151,6 +173,9 @@ def _under(description: str, line: Timeline) -> str:
 def _standstill(attempt: Attempt, report: source_pb2.AttemptReport) -> list[Element]:
     if attempt.outcome != Outcome.COMPLETED or not report.HasField("downtime"):
         return []
+    if mode := attempt.asked.update:
+        drawn_bar, table = drawn_standstill(report.downtime, Bounds(0.0), mode), standstill_table(report.downtime, mode)
+        return [_section("Downtime", drawn_bar, table)]
     expected = attempt.expected
     bounds = Bounds(float(limits_of(attempt).downtime_ms))
     if expected is not None:

@@ -1,4 +1,4 @@
-"""The guest's standstill as one bar: its six parts in the order in which they come, beside what was allowed."""
+"""The guest's standstill as one bar: its parts in the order in which they come, beside what was allowed."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -41,8 +41,10 @@ class Bounds:
     high_ms: float = 0.0
 
 
-def parts_of(downtime: types_pb2.Downtime) -> tuple[Part, ...]:
-    """Return the six parts, which add up to the downtime."""
+def parts_of(downtime: types_pb2.Downtime, mode: str = "") -> tuple[Part, ...]:
+    """Return the parts, which add up to the downtime: six of a migration, or those of an update in a mode."""
+    if mode:
+        return _parts_of_update(downtime, mode)
     return (
         Part("pause", downtime.pause_ms, "part-1", "vCPUs, then devices, come to a halt"),
         Part("last round", downtime.last_round_ms, "part-2", "the last dirty pages are sent and applied"),
@@ -53,18 +55,47 @@ def parts_of(downtime: types_pb2.Downtime) -> tuple[Part, ...]:
     )
 
 
-def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds) -> Element:
+def _parts_of_update(downtime: types_pb2.Downtime, mode: str) -> tuple[Part, ...]:
+    if mode == "exec":
+        return (
+            Part("program", downtime.resume_ms, "part-6", "the process becomes the other program, and runs the guest"),
+        )
+    if mode == "reboot":
+        return (
+            Part("leaving", downtime.device_state_ms, "part-3", "where the guest stands is put into a file"),
+            Part("ready", downtime.verify_ms, "part-4", "the file is read once, and the journal names it"),
+            Part(
+                "release",
+                downtime.handoff_ms,
+                "part-5",
+                "both processes end, new ones start, and the journal names them",
+            ),
+            Part("resume", downtime.resume_ms, "part-6", "the guest wakes in the new processes"),
+        )
+    return (
+        Part("handing over", downtime.device_state_ms, "part-3", "vCPUs halt, and the new process takes over"),
+        Part("ready", downtime.verify_ms, "part-4", "it can be commanded, and the journal names it"),
+        Part(
+            "release", downtime.handoff_ms, "part-5", "the old process is fenced, and the journal changes the process"
+        ),
+        Part("resume", downtime.resume_ms, "part-6", "the guest runs in the new process, which says so"),
+    )
+
+
+def drawn_standstill(downtime: types_pb2.Downtime, bounds: Bounds, mode: str = "") -> Element:
     """Return the bar as an SVG element, with its title and description inside, in a box that scrolls."""
     held = max(downtime.downtime_ms, bounds.limit_ms)
     longest = max(held, min(bounds.expected_ms, 2 * held))  # what was expected may lie beyond it
     across = Axis(longest, _LEFT, _RIGHT)
-    told = ", ".join(f"{part.name} {span(part.ms)}" for part in parts_of(downtime))
-    described = f"The guest stood still for {span(downtime.downtime_ms)}, allowed were {span(bounds.limit_ms)}: {told}."
+    parts = parts_of(downtime, mode)
+    told = ", ".join(f"{part.name} {span(part.ms)}" for part in parts)
+    allowed = f", allowed were {span(bounds.limit_ms)}" if bounds.limit_ms else ""
+    described = f"The guest stood still for {span(downtime.downtime_ms)}{allowed}: {told}."
     picture = node(
         "svg",
         node("title", "Parts of the downtime", id="standstill-title"),
         node("desc", described, id="standstill-words"),
-        *_bar(parts_of(downtime), across),
+        *_bar(parts, across),
         node("text", span(downtime.downtime_ms), x=_beside(downtime, bounds, across), y=_TOP + 25, class_="value"),
         *_expected(bounds, across),
         *_limit(bounds, across),

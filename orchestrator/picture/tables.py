@@ -46,13 +46,13 @@ def rounds_table(report: source_pb2.AttemptReport, line: Timeline) -> Element:
     return _table(caption, headings, rows)
 
 
-def standstill_table(downtime: types_pb2.Downtime) -> Element:
+def standstill_table(downtime: types_pb2.Downtime, mode: str = "") -> Element:
     """Return the parts of the standstill, numbered as in the bar."""
     rows: list[list[Cell]] = []
-    for number, part in enumerate(parts_of(downtime), 1):
+    for number, part in enumerate(parts_of(downtime, mode), 1):
         share = f"{100 * part.ms / downtime.downtime_ms:.0f} %" if downtime.downtime_ms else ""
         rows.append([f"{number} {part.name}", span(part.ms), share, part.meaning])
-    exact = "Exact: both hosts share one clock."
+    exact = "Exact: by one clock." if mode else "Exact: both hosts share one clock."
     bound = f"At most: {span(downtime.uncertainty_ms)} of the last part may be the way of a message."
     return _table(exact if downtime.shared_clock else bound, ["part", "took", "share", "what"], rows, words=1)
 
@@ -90,13 +90,25 @@ def _rests_on(attempt: Attempt, expected: types_pb2.Expected) -> str:
 
 def facts_table(attempt: Attempt) -> Element:
     """Return what was asked for, and what came of it."""
-    report, policy = attempt.report, attempt.policy
+    asked, report = attempt.asked, attempt.report
+    updates: list[list[Cell]] = [["host", attempt.source], ["mode", asked.update]]
+    moves: list[list[Cell]] = [["way", f"{attempt.source} to {attempt.destination}"]]
     rows: list[list[Cell]] = [
         ["machine", f"{attempt.name}, {attempt.machine}"],
-        ["way", f"{attempt.source} to {attempt.destination}"],
+        *(updates if asked.update else moves),
         ["attempt", f"{attempt.attempt}, epoch {attempt.epoch}"],
         ["asked for", timestamp(attempt.created_at)],
         ["as of", timestamp(attempt.updated_at)],
+        *([] if asked.update else _terms(attempt)),
+    ]
+    if report is not None:
+        rows += _of_guest(report) if asked.update else _came(report)
+    return _table("", ["", ""], rows, words=1)
+
+
+def _terms(attempt: Attempt) -> list[list[Cell]]:
+    policy = attempt.policy
+    return [
         ["downtime limit", downtime_limit(attempt)],
         ["bandwidth limit", bandwidth_limit(attempt)],
         ["timeout", f"{span(policy.timeout_ms)}, then {policy.on_timeout}"],
@@ -104,9 +116,6 @@ def facts_table(attempt: Attempt) -> Element:
         ["transport", f"{policy.transport}, streams {policy.streams}, compression {policy.compression}"],
         ["verification", policy.verify],
     ]
-    if report is not None:
-        rows += _came(report)
-    return _table("", ["", ""], rows, words=1)
 
 
 def events_table(events: Iterable[Event]) -> Element:
@@ -126,12 +135,15 @@ def _came(report: source_pb2.AttemptReport) -> list[list[Cell]]:
     rows.append(["devices' state", size(report.device_bytes)])
     if report.pages_verified or report.pages_mismatched:
         rows.append(["verified", verified])
-    if report.HasField("guest"):
-        guest = report.guest
-        rows.append(["guest", f"{guest.jobs_done} jobs done, {guest.errors} errors"])
-        dirties = f"{rate(guest.dirty_bytes_per_s)} by vCPUs, {rate(guest.dma_bytes_per_s)} by DMA"
-        rows.append(["guest dirties", dirties])
-    return rows
+    return rows + _of_guest(report)
+
+
+def _of_guest(report: source_pb2.AttemptReport) -> list[list[Cell]]:
+    if not report.HasField("guest"):
+        return []
+    guest = report.guest
+    dirties = f"{rate(guest.dirty_bytes_per_s)} by vCPUs, {rate(guest.dma_bytes_per_s)} by DMA"
+    return [["guest", f"{guest.jobs_done} jobs done, {guest.errors} errors"], ["guest dirties", dirties]]
 
 
 def _prediction(what: str, expected: float, low: float, high: float, came: float | None) -> list[Cell]:

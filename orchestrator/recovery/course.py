@@ -7,6 +7,7 @@ from typing import Final
 
 from orchestrator.agents import Agents
 from orchestrator.diagnosis.look import look
+from orchestrator.diagnosis.views import MachineView
 from orchestrator.recovery.fenced_plan import plan
 from orchestrator.recovery.fenced_steps import Fencing
 from orchestrator.recovery.fenced_word import Plan, Word
@@ -37,15 +38,29 @@ class Recovered:
     owners: tuple[Ownership, ...] = ()
 
 
-async def go_on(agents: Agents, request: Request, say: Say) -> Recovered:
-    """Have everybody go on, and wait until everything is settled or says why not.
+async def named(agents: Agents, request: Request) -> Machines:
+    """Look which machines were named: before anybody vouches for anything of them.
 
     Raises:
         InvalidInput: Nobody has the machine that was named.
+        Refused: Several have that name, and one is to be given up.
+    """
+    return None if request.machine is None else chosen(request, await look(agents), {})
+
+
+async def go_on(agents: Agents, machines: Machines, say: Say, files_gone: str = "") -> Recovered:
+    """Have everybody go on, and wait until everything is settled or says why not.
+
+    `files_gone` is who vouches that the files are gone in which the machine waited, empty where nobody does.
+
+    Raises:
         Unreachable: No host told anything.
     """
-    machines = None if request.machine is None else chosen(request, await look(agents), {})
-    outcome = await settle(agents, lambda one: machines is None or one.machine in machines, say)
+
+    def wanted(one: MachineView) -> bool:
+        return machines is None or one.machine in machines
+
+    outcome = await settle(agents, wanted, say, files_gone=files_gone)
     _require_heard(agents.hosts, outcome.unheard)
     return Recovered(outcome, machines)
 

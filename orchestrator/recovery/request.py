@@ -3,10 +3,15 @@
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from orchestrator.diagnosis.views import SiteView
+from orchestrator.diagnosis.views import MachineView, SiteView
+from orchestrator.inventory import ambiguous_machine
 from orchestrator.recovery.journal_folder import JournalFolder
 from vm_migration.errors import InvalidInput
+from vm_migration.handover.states import State
+
+_OVER: Final = frozenset({State.DESTROYED, State.LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,7 @@ class Request:
     also_off: tuple[str, ...] = ()
     may_miss_writes: bool = False
     yes: bool = False
+    files_gone: bool = False
 
     @property
     def folder(self) -> JournalFolder | None:
@@ -46,6 +52,7 @@ def chosen(request: Request, site: SiteView, elsewhere: dict[str, str]) -> froze
 
     Raises:
         InvalidInput: Nobody has such a machine.
+        Refused: Its files are said to be gone, and several that may be left have its name.
     """
     if request.machine is None:
         return None
@@ -57,7 +64,15 @@ def chosen(request: Request, site: SiteView, elsewhere: dict[str, str]) -> froze
         raise InvalidInput(
             "unknown-machine", f'No host that answers has a machine "{request.machine}"{unheard}', "See: viaduct doctor"
         )
+    left = [one for one in site.machines if one.machine in found and not _over(one)]
+    if request.files_gone and len(left) > 1:
+        raise ambiguous_machine(request.machine, [(", ".join(one.copies), one.machine) for one in left])
     return found
+
+
+def _over(machine: MachineView) -> bool:
+    """Tell whether nothing is left of a machine that anybody could give up."""
+    return all(copy.record is not None and copy.record.state in _OVER for copy in machine.copies.values())
 
 
 def _faults(request: Request, hosts: Collection[str]) -> Iterator[InvalidInput]:
@@ -74,7 +89,7 @@ def _faults(request: Request, hosts: Collection[str]) -> Iterator[InvalidInput]:
             "--journal": request.journal is not None,
             "--may-miss-writes": request.may_miss_writes,
             "--also-off": bool(request.also_off),
-            "--yes": request.yes,
+            "--yes": request.yes and not request.files_gone,
         }
         given = [option for option, there in needless.items() if there]
         if given:
@@ -83,6 +98,9 @@ def _faults(request: Request, hosts: Collection[str]) -> Iterator[InvalidInput]:
     elif request.also_off and not request.may_miss_writes:
         text = "--also-off without --may-miss-writes"
         yield InvalidInput("needs-may-miss-writes", text, "Other hosts count only where writes may be missing")
+    if request.files_gone and (request.machine is None or request.fenced is not None):
+        text = "--files-gone is of one machine, and of no host that is off"
+        yield InvalidInput("needs-machine", text, "Name the machine that waited in them: --machine NAME")
     if request.fenced is not None and not set(hosts) - {request.fenced, *request.also_off}:
         text = "Every configured host is said to be off: none is left to run anything"
         yield InvalidInput("nobody-left", text, "Name only hosts that are off, and configure one that is not")

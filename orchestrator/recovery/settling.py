@@ -37,8 +37,12 @@ Wanted = Callable[[MachineView], bool]
 Say = Callable[[str], None]
 
 
-async def settle(agents: Agents, wanted: Wanted, say: Say, patience: float = PATIENCE_SECONDS) -> Outcome:
+async def settle(
+    agents: Agents, wanted: Wanted, say: Say, patience: float = PATIENCE_SECONDS, *, files_gone: str = ""
+) -> Outcome:
     """Settle what can be, within `patience` seconds; `say` is told what is waited for.
+
+    `files_gone` is who vouches that the files are gone in which these machines waited, empty where nobody does.
 
     Raises:
         InvalidInput: The own configuration is wrong.
@@ -55,7 +59,7 @@ async def settle(agents: Agents, wanted: Wanted, say: Say, patience: float = PAT
             break
         asked |= {one.machine.machine for one in left}
         say(_waits_for(left))
-        refused |= dict(await _ask(agents, left))
+        refused |= dict(await _ask(agents, left, files_gone))
         await asyncio.sleep(_AGAIN_SECONDS)  # the hosts settle by themselves, and are asked again
         site = await look(agents, site)
     steps = [step for machine in site.machines for step in _changes(first, machine)]
@@ -68,12 +72,14 @@ def _open(site: SiteView, wanted: Wanted) -> list[Open]:
     return [one for one in found if one is not None]
 
 
-async def _ask(agents: Agents, machines: Iterable[Open]) -> list[tuple[tuple[str, str], str]]:
+async def _ask(agents: Agents, machines: Iterable[Open], files_gone: str) -> list[tuple[tuple[str, str], str]]:
     """Have the agents go on; return why one would not, by machine and host."""
 
     async def once(machine: str, host: str) -> tuple[tuple[str, str], str]:
         answers = await asyncio.gather(
-            agents.recover_source(host, machine), agents.recover_destination(host, machine), return_exceptions=True
+            agents.recover_source(host, machine, files_gone),
+            agents.recover_destination(host, machine),
+            return_exceptions=True,
         )
         why = ""
         for answer in answers:

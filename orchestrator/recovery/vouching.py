@@ -23,32 +23,53 @@ def may_ask(stdin: TextIO, stderr: TextIO) -> bool:
     return stdin.isatty() and stderr.isatty()
 
 
+async def require_files_gone(machine: str) -> None:
+    """Ask on the terminal whether what a machine waited in is gone.
+
+    Raises:
+        Refused: The answer was anything but its name.
+    """
+    what = "to vouch that the files in which it waited are gone for good, and it with them"
+    await _require_typed(machine, what, "Mount its file system: viaduct doctor")
+
+
 async def require_vouched(host: str) -> None:
     """Ask on the terminal whether a host is off.
 
     Raises:
         Refused: The answer was anything but its name.
     """
-    sys.stderr.write(f"Type {host} to vouch that it is off, and stays off until it is brought back here: ")
+    what = "to vouch that it is off, and stays off until it is brought back here"
+    await _require_typed(host, what, f"Turn {host} off first")
+
+
+async def _require_typed(name: str, what: str, hint: str) -> None:
+    sys.stderr.write(f"Type {name} {what}: ")
     sys.stderr.flush()
-    if await _line(sys.stdin.fileno()) != host:
-        raise Refused(
-            "not-vouched", "Nothing was done: the answer was not the name of the host", f"Turn {host} off first"
-        )
+    if await _line(sys.stdin.fileno()) != name:
+        raise Refused("not-vouched", "Nothing was done: the answer was not that name", hint)
 
 
-def refusal(host: str) -> Refused:
+def refusal(question: str) -> Refused:
     """Return what is said where nobody can be asked."""
-    text = f"Nothing was done: nobody can be asked here whether {host} is off"
+    text = f"Nothing was done: nobody can be asked here whether {question}"
     return Refused("not-vouched", text, "Vouch for it with --yes, or run this on a terminal")
+
+
+def vouched_gone(now: float) -> str:
+    """Return who gives the word that a machine's files are gone, and when: `now` is seconds since 1970."""
+    return f"{person()} at {_moment(now)}: its files are gone"
 
 
 def vouched(word: Word, now: float) -> str:
     """Return who gave this word, when (`now` is seconds since 1970) and what it says; journals keep it."""
     off = ", ".join((word.fenced, *word.also_off))
     missing = ", writes may be missing" if word.may_miss_writes else ""
-    when = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
-    return f"{person()} at {when}: {off} off{missing}"
+    return f"{person()} at {_moment(now)}: {off} off{missing}"
+
+
+def _moment(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
 
 
 def person() -> str:

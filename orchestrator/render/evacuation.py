@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -58,7 +59,9 @@ def picture(view: EvacuationView) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     ordered = sorted(view.moves, key=lambda one: (one.outcome is not None, not one.attempts, one.name))
     for one in ordered[:_SHOWN]:
-        table.add_row(one.name, _way(one), Text(_state(one), style=_COLOURS.get(one.outcome, "red")), one.reason)
+        table.add_row(
+            one.name, _way(one), Text(_state(one), style=_COLOURS.get(one.outcome, "red")), escape(one.reason)
+        )
     parts: list[RenderableType] = [head, bar, table]
     if len(ordered) > _SHOWN:
         parts.append(Text(f"and {len(ordered) - _SHOWN} more", style="dim"))
@@ -86,7 +89,7 @@ def show_evacuation(console: Console, view: EvacuationView) -> None:
                 Text(_state(one), style=_COLOURS.get(one.outcome, "red")),
                 span(one.downtime_ms) if one.downtime_ms else "",
                 one.attempts[-1][:8] if one.attempts else "",
-                one.error.message if one.error is not None else one.reason,
+                escape(one.error.message if one.error is not None else one.reason),
             )
         console.print(table)
     if view.ended and view.kind is Kind.EVACUATE:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 
 from orchestrator.documents.listings import HostDocument, OfferDocument, SideDocument
 from orchestrator.render.listings import show_facts, show_table
@@ -47,7 +48,7 @@ def show_host(console: Console, host: HostDocument) -> None:
 
 def _show_conflicts(console: Console, host: HostDocument) -> None:
     for one in host.conflicts:
-        console.print(f"[red]{host.host} is not used[/red] {one.code}: {one.message}", highlight=False)
+        console.print(f"[red]{host.host} is not used[/red] {one.code}: {escape(one.message)}", highlight=False)
 
 
 def _version(side: SideDocument) -> str:

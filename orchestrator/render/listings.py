@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.documents.listings import (
@@ -46,22 +47,23 @@ def show_machine(console: Console, machine: MachineDocument) -> None:
         rows.append(("attempt", machine.attempt))
     show_facts(console, rows)
     for one in machine.warnings:
-        console.print(f"  [yellow]warning[/yellow] {one.code}: {one.message}")
+        console.print(f"  [yellow]warning[/yellow] {one.code}: {escape(one.message)}")
 
 
 def show_dirty_rate(console: Console, found: DirtyRateDocument) -> None:
     """Print what a machine dirtied in a window."""
+    written = f"CPU {found.cpu_pages} pages, DMA {found.dma_pages} pages"
     rows = [
         ("machine", f"{found.machine} on {found.host}"),
         ("window", f"{found.window_ms:.0f} ms"),
         ("dirtied", f"{rate(found.dirty_bytes_per_s)}: {found.pages} pages"),
-        ("by", f"CPU {found.cpu_pages} pages, DMA {found.dma_pages} pages"),
+        ("by", "whomever: samples of its memory" if found.sampled else written),
     ]
     show_facts(console, rows)
-    if not found.exact:
+    if not found.exact and not found.sampled:
         console.print("  [yellow]a tracker reports everything that it maps, always[/yellow]")
     if found.failure is not None:
-        console.print(f"  [red]pages may be missing[/red]: {found.failure}")
+        console.print(f"  [red]pages may be missing[/red]: {escape(found.failure)}")
 
 
 def show_attempts(
@@ -106,7 +108,7 @@ def show_evacuations(console: Console, evacuations: Sequence[EvacuationLineDocum
 
 def show_events(console: Console, events: Iterable[EventDocument]) -> None:
     """Print transitions in order."""
-    rows = [(str(one.sequence), one.at, one.phase, one.outcome or "", one.reason) for one in events]
+    rows = [(str(one.sequence), one.at, one.phase, one.outcome or "", escape(one.reason)) for one in events]
     show_table(console, ("", "at", "phase", "outcome", "reason"), rows, "no events")
 
 
@@ -125,7 +127,7 @@ def show_certificate(console: Console, one: PkiDocument) -> None:
 
 def _show_silent(console: Console, silent: Sequence[SilentHostDocument]) -> None:
     for host in silent:
-        console.print(f"[yellow]{host.host} did not answer[/yellow]: {host.error.message}")
+        console.print(f"[yellow]{host.host} did not answer[/yellow]: {escape(host.error.message)}")
 
 
 def show_table(console: Console, headings: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:

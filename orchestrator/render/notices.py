@@ -1,6 +1,7 @@
 """What stands against an attempt, and what is to be known of it, a line each."""
 
 from rich.console import Console
+from rich.markup import escape
 
 from orchestrator.attempt import Notice
 
@@ -10,4 +11,5 @@ def show_notices(console: Console, blockers: tuple[Notice, ...], warnings: tuple
     for kind, style, notices in (("blocker", "red", blockers), ("warning", "yellow", warnings)):
         for one in notices:
             device = f" ({one.device})" if one.device else ""
-            console.print(f"  [{style}]{kind}[/{style}] {one.code}{device}: {one.message}", highlight=False)
+            text = escape(f"{one.code}{device}: {one.message}")  # words of hosts, and of QEMU
+            console.print(f"  [{style}]{kind}[/{style}] {text}", highlight=False)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -132,7 +133,7 @@ def _downtime(one: Attempt) -> Text:
 def _queue(attempts: Sequence[Attempt]) -> Table:
     table = _table("", "way", "priority", "for")
     for one in attempts:
-        table.add_row(one.name, _way(one), str(one.priority), one.reason)
+        table.add_row(one.name, _way(one), str(one.priority), escape(one.reason))
     return table
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -85,7 +86,7 @@ def show_updates(console: Console, host: str, found: FleetResult) -> None:
             Text(state, style=_STYLE.get(one.outcome, "red")),
             span(stood.downtime_ms) if stood else "",
             one.attempt[:8],
-            _why(one),
+            escape(_why(one)),
         )
     for name in found.left:
         table.add_row(name, Text("not begun", style="dim"), "", "", "")

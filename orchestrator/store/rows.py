@@ -1,19 +1,17 @@
 """Attempts and events <-> rows of the store."""
 
 import sqlite3
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
-from google.protobuf import json_format
-from google.protobuf.message import Message
 
 from orchestrator.attempt import Asked, Attempt, Event, Fault, Notice, Outcome, Phase, Retry
 from orchestrator.policy import MigrationPolicy
+from orchestrator.store.message_text import message_in, text_of
 from orchestrator.store.store import OpenRow
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 Column = str | int | float | None
-MessageT = TypeVar("MessageT", bound=Message)
 ATTEMPT_COLUMNS: Final = (
     *("attempt", "machine", "name", "source", "destination", "policy", "created_at", "updated_at", "priority", "epoch"),
     *("term", "phase", "outcome", "reason", "prepare_ms", "error", "blockers", "warnings", "expected", "report"),
@@ -42,7 +40,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Column]:
         "error": _text(attempt.error) if attempt.error else None,
         "blockers": _text(attempt.blockers),
         "warnings": _text(attempt.warnings),
-        "expected": _message_text(attempt.expected) if attempt.expected else None,
+        "expected": text_of(attempt.expected, whole=False) if attempt.expected else None,
         "report": report_text(attempt),
         "shared_clock": int(attempt.shared_clock),
         "driver": attempt.driver,
@@ -61,7 +59,7 @@ def asked_from(row: sqlite3.Row) -> Asked:
 
 def report_text(attempt: Attempt) -> str | None:
     """Return the column of what an attempt's source told last."""
-    return _message_text(attempt.report) if attempt.report is not None else None
+    return text_of(attempt.report, whole=attempt.ended) if attempt.report is not None else None
 
 
 def attempt_from(row: sqlite3.Row) -> Attempt:
@@ -85,8 +83,8 @@ def attempt_from(row: sqlite3.Row) -> Attempt:
         error=msgspec.json.decode(row["error"], type=Fault) if row["error"] else None,
         blockers=msgspec.json.decode(row["blockers"], type=tuple[Notice, ...]),
         warnings=msgspec.json.decode(row["warnings"], type=tuple[Notice, ...]),
-        expected=_message(row["expected"], types_pb2.Expected()) if row["expected"] else None,
-        report=_message(row["report"], source_pb2.AttemptReport()) if row["report"] else None,
+        expected=message_in(row["expected"], types_pb2.Expected()) if row["expected"] else None,
+        report=message_in(row["report"], source_pb2.AttemptReport()) if row["report"] else None,
         shared_clock=bool(row["shared_clock"]),
         driver=row["driver"],
         heartbeat=row["heartbeat"],
@@ -123,11 +121,3 @@ def event_from(row: sqlite3.Row) -> Event:
 
 def _text(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _message_text(message: Message) -> str:
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
-
-
-def _message(text: str, into: MessageT) -> MessageT:
-    return json_format.Parse(text, into, ignore_unknown_fields=True)

@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -32,6 +32,7 @@ from orchestrator.store.store import (
     only_match,
     unknown_attempt,
 )
+from orchestrator.store.telling import tell, tell_event, tell_owner
 from vm_migration.errors import Refused
 
 _INSERT: Final = (
@@ -107,17 +108,23 @@ class SqliteStore:
             if holder is not None:
                 raise attempt_open(attempt, holder["attempt"], holder["driver"])
             db.execute(_INSERT, attempt_row(attempt))
-            _append(db, attempt, attempt.created_at)
+            tell_event(db, attempt, attempt.created_at)
             return attempt
 
     def claim(self, attempt_id: str, driver: str, now: float, *, sole: bool = False) -> Attempt:
         """Take the right to drive an attempt, with its next term where it had a driver, and tell how it stands."""
         with self._writing() as db:
-            row = claimed(_known(db, attempt_id), driver, now, sole=sole)
-            db.execute(_UPDATE, attempt_row(row))
-            db.execute("UPDATE outbox SET driver = ? WHERE subject = ?", (driver, attempt_id))
-            _publish(db, driver, "state", attempt_id, 0)
-            return row
+            return _claim(db, _known(db, attempt_id), driver, now, sole=sole)
+
+    def claim_all(self, attempts: Sequence[str], driver: str, now: float, *, sole: bool = False) -> tuple[Attempt, ...]:
+        """Claim many, and return those that this driver drives now."""
+        found = []
+        with self._writing() as db:
+            rows = db.execute(f"SELECT * FROM attempt WHERE attempt IN ({_marks(attempts)})", attempts).fetchall()  # noqa: S608 - as above
+            for row in map(attempt_from, rows):
+                with suppress(Refused):  # it has ended, or another driver holds it
+                    found.append(_claim(db, row, driver, now, sole=sole))
+        return tuple(found)
 
     def heartbeat(self, attempt: Attempt, now: float) -> Attempt:
         """Renew a claim and return the row as it stands, a wish to cancel included."""
@@ -151,12 +158,12 @@ class SqliteStore:
             after = saved(before, attempt, now)
             db.execute(_UPDATE, attempt_row(after))
             if is_event(before, after):
-                _append(db, after, now)
+                tell_event(db, after, now)
             if owner is not None:
-                _own(db, owner, attempt.driver)
+                tell_owner(db, owner, attempt.driver)
             if successor is not None and _row(db, successor.attempt) is None:
                 db.execute(_INSERT, attempt_row(successor))
-                _append(db, successor, now)
+                tell_event(db, successor, now)
             return after
 
     def let_go(self, attempt: Attempt) -> None:
@@ -237,7 +244,7 @@ class SqliteStore:
 
     def with_events(self, attempts: Collection[str]) -> dict[str, tuple[Attempt, tuple[Event, ...]]]:
         """Return those attempts that are known, each with its events; none is newer than the attempt."""
-        wanted, marks = tuple(attempts), ", ".join("?" * len(attempts))
+        wanted, marks = tuple(attempts), _marks(attempts)
         with self._reading() as db:
             (text,) = db.execute(_EVENTS.format(marks=marks), wanted).fetchone()
             rows = db.execute(f"SELECT * FROM attempt WHERE attempt IN ({marks})", wanted).fetchall()  # noqa: S608 - as above
@@ -259,7 +266,7 @@ class SqliteStore:
     def record_owner(self, owner: Ownership, driver: str) -> bool:
         """Write where a machine lives, unless a higher epoch is known; say whether this one stands."""
         with self._writing() as db:
-            return _own(db, owner, driver)
+            return tell_owner(db, owner, driver)
 
     def owners(self) -> tuple[Ownership, ...]:
         """Return where every known machine lives."""
@@ -319,6 +326,22 @@ class SqliteStore:
             raise Refused(STORE_UNUSABLE, f"The store {self.path} cannot be used: {error}", hint) from None
 
 
+def _marks(values: Collection[str]) -> str:
+    """Return as many places for values as there are."""
+    return ", ".join("?" * len(values))
+
+
+def _claim(db: sqlite3.Connection, row: Attempt, driver: str, now: float, *, sole: bool) -> Attempt:
+    after = claimed(row, driver, now, sole=sole)
+    db.execute(
+        "UPDATE attempt SET driver = ?, heartbeat = ?, term = ? WHERE attempt = ?",
+        (after.driver, after.heartbeat, after.term, after.attempt),
+    )
+    db.execute("UPDATE outbox SET driver = ? WHERE subject = ?", (driver, after.attempt))
+    tell(db, driver, "state", after.attempt, 0)
+    return after
+
+
 def _row(db: sqlite3.Connection, attempt_id: str) -> Attempt | None:
     row = db.execute("SELECT * FROM attempt WHERE attempt = ?", (attempt_id,)).fetchone()
     return attempt_from(row) if row is not None else None
@@ -349,35 +372,3 @@ def _held(db: sqlite3.Connection, attempt: Attempt) -> Attempt:
     row = _known(db, attempt.attempt)
     require_held(row, attempt)
     return row
-
-
-def _append(db: sqlite3.Connection, attempt: Attempt, now: float) -> None:
-    (last,) = db.execute(
-        "SELECT coalesce(max(sequence), 0) FROM event WHERE attempt = ?", (attempt.attempt,)
-    ).fetchone()
-    outcome = attempt.outcome.value if attempt.outcome else None
-    db.execute(
-        "INSERT INTO event (attempt, sequence, phase, outcome, reason, at) VALUES (?, ?, ?, ?, ?, ?)",
-        (attempt.attempt, last + 1, attempt.phase.value, outcome, attempt.reason, now),
-    )
-    _publish(db, attempt.driver, "event", attempt.attempt, last + 1)
-    _publish(db, attempt.driver, "state", attempt.attempt, 0)
-
-
-def _own(db: sqlite3.Connection, owner: Ownership, driver: str) -> bool:
-    cursor = db.execute(
-        "INSERT INTO owner (machine, name, host, epoch) VALUES (?, ?, ?, ?) ON CONFLICT (machine) DO UPDATE "
-        "SET name = excluded.name, host = excluded.host, epoch = excluded.epoch WHERE excluded.epoch > owner.epoch",
-        (owner.machine, owner.name, owner.host, owner.epoch),
-    )
-    if cursor.rowcount:
-        _publish(db, driver, "owner", owner.machine, 0)
-        return True
-    row = db.execute("SELECT host, epoch FROM owner WHERE machine = ?", (owner.machine,)).fetchone()
-    return (row["host"], row["epoch"]) == (owner.host, owner.epoch)
-
-
-def _publish(db: sqlite3.Connection, driver: str, kind: str, subject: str, sequence: int) -> None:
-    db.execute(
-        "INSERT INTO outbox (driver, kind, subject, sequence) VALUES (?, ?, ?, ?)", (driver, kind, subject, sequence)
-    )

@@ -79,6 +79,12 @@ class Store(Protocol):
             Refused: It has ended, or another driver's heartbeat is fresh.
         """
 
+    def claim_all(self, attempts: Sequence[str], driver: str, now: float, *, sole: bool = False) -> tuple[Attempt, ...]:
+        """Claim many, as `claim`, and return those that this driver drives now: not who has ended or is held.
+
+        Some may be claimed where this raises.
+        """
+
     def heartbeat(self, attempt: Attempt, now: float) -> Attempt:
         """Renew a claim and return the row as it stands, a wish to cancel included.
 

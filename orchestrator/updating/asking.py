@@ -5,7 +5,7 @@ from orchestrator.attempt import Notice, notices
 from orchestrator.host_standing import UNREACHABLE
 from orchestrator.preflight import Candidate
 from vm_migration.api.v1 import source_pb2, types_pb2
-from vm_migration.errors import Unreachable
+from vm_migration.errors import MigrationError, Unreachable
 
 
 async def ask_update(agents: Agents, machine: types_pb2.MachineStatus, mode: str) -> Candidate:
@@ -18,5 +18,17 @@ async def ask_update(agents: Agents, machine: types_pb2.MachineStatus, mode: str
     try:
         answer = await asked_again(lambda: agents.check_update(machine.host, request))
     except Unreachable as error:
-        return Candidate(machine.host, (Notice(UNREACHABLE, error.message),), (), None, shared_clock=True)
+        return _not_judged(machine, Notice(UNREACHABLE, error.message))
     return Candidate(machine.host, notices(answer.blockers), notices(answer.warnings), None, shared_clock=True)
+
+
+async def ask_update_of_many(agents: Agents, machine: types_pb2.MachineStatus, mode: str) -> Candidate:
+    """Ask about one of many machines: that it went away since they were listed, say, is a blocker of its own."""
+    try:
+        return await ask_update(agents, machine, mode)
+    except MigrationError as error:
+        return _not_judged(machine, Notice(error.code, error.message))
+
+
+def _not_judged(machine: types_pb2.MachineStatus, why: Notice) -> Candidate:
+    return Candidate(machine.host, (why,), (), None, shared_clock=True)

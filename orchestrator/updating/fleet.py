@@ -1,18 +1,18 @@
 """All machines of a host, updated some at a time: whoever orders it begins the next one when one has ended.
 
-At the first that does not complete nothing more is begun; what runs goes on to its end.
+All are asked about before any is begun. At the first that does not complete nothing more is begun; what runs goes on to
+its end.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from orchestrator.attempt import EXIT_CODES, Attempt, Outcome
+from orchestrator.attempt import EXIT_CODES, Attempt, Outcome, blocked
 from orchestrator.evacuation.plan import worst_of
-from vm_migration.errors import MigrationError
-from vm_migration.link.boundary import innermost
+from vm_migration.errors import MigrationError, innermost
 
 MOST_PARALLEL: Final = 16
 """As many attempts as an agent has open at a time."""
@@ -39,6 +39,14 @@ class FleetResult:
 def exit_code(attempt: Attempt) -> int:
     """Return what a command exits with that updated this one machine."""
     return 0 if attempt.outcome is None else EXIT_CODES[attempt.outcome]
+
+
+def sorted_out(asked: Sequence[Attempt]) -> tuple[tuple[Attempt, ...], tuple[str, ...]]:
+    """Return those against which something speaks, as they are refused, and the names of the others."""
+    held = tuple(
+        replace(one, outcome=Outcome.REFUSED, error=blocked(one, one.blockers)) for one in asked if one.blockers
+    )
+    return held, tuple(one.name for one in asked if not one.blockers)
 
 
 async def update_all(

@@ -12,6 +12,7 @@ from typing import Final
 from orchestrator.store.etcd.client import EtcdClient, after
 from orchestrator.store.etcd.rows import Keys, OutboxValue, decode_outbox, encode_outbox, outbox_row, revision_of
 from orchestrator.store.etcd.transaction import OPERATIONS, Transaction, transact
+from orchestrator.store.parts import parts
 from orchestrator.store.store import OutboxRow
 from vm_migration.api.etcd import rpc_pb2 as api
 
@@ -67,7 +68,7 @@ class EtcdOutbox:
     def adopt(self, driver: str, alive: frozenset[str]) -> None:
         """Take over what drivers left that are not alive."""
         left = [entry for entry in self._entries() if outbox_row(entry)[0] not in alive | {driver}]
-        for part in _parts(left):
+        for part in parts(left, OPERATIONS):
             transaction = Transaction(self._client)
             Telling(self._keys, transaction).hand_over(driver, part)
             transaction.commit()  # what was written or published meanwhile is its own driver's, who lives
@@ -104,8 +105,3 @@ class EtcdOutbox:
             yield from sorted(found, key=lambda one: outbox_row(one)[1].number)
             if not page.more:
                 return
-
-
-def _parts(entries: Sequence[api.KeyValue]) -> Iterator[Sequence[api.KeyValue]]:
-    for start in range(0, len(entries), OPERATIONS):
-        yield entries[start : start + OPERATIONS]

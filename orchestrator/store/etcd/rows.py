@@ -21,10 +21,10 @@ Fields that a value lacks have their defaults, and fields that are not known are
 from typing import Final, cast
 
 import msgspec
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from orchestrator.attempt import Attempt, Event
+from orchestrator.store.message_text import message_in, text_of
 from orchestrator.store.store import OpenRow, OutboxRow, Ownership
 from vm_migration.api.etcd import rpc_pb2 as api
 
@@ -37,6 +37,11 @@ class AttemptValue(msgspec.Struct, frozen=True):
 
     row: Attempt
     events: int = 0
+
+
+def replace_row(value: AttemptValue, row: Attempt) -> AttemptValue:
+    """Return an attempt's value with its row written again."""
+    return AttemptValue(row, value.events)
 
 
 class OpenValue(msgspec.Struct, frozen=True):
@@ -173,10 +178,10 @@ def revision_of(number: int) -> int:
 def _text_of(message: object) -> str:
     if not isinstance(message, Message):
         raise NotImplementedError  # so msgspec is told that it must refuse the type itself
-    return json_format.MessageToJson(message, preserving_proto_field_name=True, indent=None)
+    return text_of(message, whole=False)
 
 
 def _message_of(kind: type, text: object) -> Message:
     if not issubclass(kind, Message):
         raise NotImplementedError  # likewise
-    return json_format.Parse(cast("str", text), kind(), ignore_unknown_fields=True)
+    return message_in(cast("str", text), kind())

@@ -1,14 +1,16 @@
 """The store in etcd: each method that writes is a transaction that compares what it was decided on."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
-from orchestrator.attempt import ENDS, Attempt, Event
+from orchestrator.attempt import Attempt, Event
 from orchestrator.store.claim import claimed
 from orchestrator.store.etcd.client import EtcdClient
 from orchestrator.store.etcd.entries import EtcdEntries
+from orchestrator.store.etcd.open_rows import EtcdOpenRows
 from orchestrator.store.etcd.outbox import EtcdOutbox, Telling
 from orchestrator.store.etcd.rows import (
     VERSION,
@@ -16,19 +18,31 @@ from orchestrator.store.etcd.rows import (
     Keys,
     decode_attempt,
     decode_event,
-    decode_open,
     decode_owner,
     encode_attempt,
     encode_event,
     encode_owner,
+    replace_row,
     time_text,
 )
-from orchestrator.store.etcd.transaction import OPERATIONS, Transaction, transact, values
+from orchestrator.store.etcd.transaction import OPERATIONS, Transaction, below_each, transact, values
 from orchestrator.store.held_row import is_event, renewed, require_held, saved, wishing
-from orchestrator.store.store import OpenRow, OutboxRow, Ownership, attempt_open, only_match, unknown_attempt
+from orchestrator.store.parts import parts
+from orchestrator.store.store import (
+    STORE_UNUSABLE,
+    OpenRow,
+    OutboxRow,
+    Ownership,
+    attempt_open,
+    only_match,
+    unknown_attempt,
+)
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace
 from vm_migration.errors import Refused, Stale
+
+_MANY: Final = 25
+"""Attempts that are written in one transaction: a report of many rounds is 30 KB, and etcd takes 1.5 MB at a time."""
 
 
 class EtcdStore:
@@ -46,6 +60,7 @@ class EtcdStore:
         self.entries = EtcdEntries(self.client, self.keys)
         """What outlives a driver beside attempts."""
         self._outbox = EtcdOutbox(self.client, self.keys)
+        self._open_rows = EtcdOpenRows(self.client, self.keys)
         self._looked_at = self.keys.ended  # up to where `prune` has looked
         try:
             transact(self.client, self._require_version)
@@ -86,13 +101,18 @@ class EtcdStore:
             if decided and (known.row.driver, known.row.heartbeat) == (driver, now):
                 return known.row  # by this very call, whose answer was lost
             row, decided = claimed(known.row, driver, now, sole=sole), True
-            telling = Telling(self.keys, transaction)
-            telling.hand_over(driver, list(self.client.below(self.keys.outbox_of(attempt_id))))
-            telling.tell(driver, "state", attempt_id)
-            self._put(transaction, replace_row(known, row))
+            left = list(self.client.below(self.keys.outbox_of(attempt_id)))
+            self._take(transaction, Telling(self.keys, transaction), replace_row(known, row), left)
             return row
 
         return transact(self.client, decide)
+
+    def claim_all(self, attempts: Sequence[str], driver: str, now: float, *, sole: bool = False) -> tuple[Attempt, ...]:
+        """Claim many, and return those that this driver drives now."""
+        found: list[Attempt] = []
+        for part in parts(attempts, _MANY):
+            found += self._claimed_together(part, driver, now, sole=sole)
+        return tuple(found)
 
     def heartbeat(self, attempt: Attempt, now: float) -> Attempt:
         """Renew a claim and return the row as it stands, a wish to cancel included."""
@@ -108,8 +128,8 @@ class EtcdStore:
 
     def renew(self, attempts: Sequence[Attempt], now: float) -> frozenset[str]:
         """Renew many claims with what their sources have told since; return those that somebody else has taken."""
-        kept = {one.attempt: transact(self.client, partial(self._renewed, one, now)) for one in attempts}
-        return frozenset(attempt for attempt, held in kept.items() if not held)
+        lost = [transact(self.client, partial(self._renewed, part, now)) for part in parts(attempts, _MANY)]
+        return frozenset().union(*lost)
 
     def save(
         self, attempt: Attempt, now: float, *, owner: Ownership | None = None, successor: Attempt | None = None
@@ -199,8 +219,7 @@ class EtcdStore:
 
     def open_rows(self) -> tuple[OpenRow, ...]:
         """Return what is looked at often of every open attempt."""
-        rows = (decode_open(value) for value in self._open())
-        return tuple(row for row in rows if row.phase not in ENDS)
+        return self._open_rows.rows()
 
     def open_attempt_of(self, machine: str) -> Attempt | None:
         """Return a machine's open attempt."""
@@ -266,16 +285,52 @@ class EtcdStore:
         names = [self.keys.attempt(one.value.decode()) for one in self.client.below(self.keys.open)]
         return values(self.client, names)
 
-    def _renewed(self, attempt: Attempt, now: float, transaction: Transaction) -> bool:
-        known = self._find(transaction, attempt.attempt)
-        if known is None:
-            return False
+    def _claimed_together(self, attempts: Sequence[str], driver: str, now: float, *, sole: bool) -> list[Attempt]:
+        transaction = Transaction(self.client)
+        transaction.read(map(self.keys.attempt, attempts))
+        left = below_each(self.client, map(self.keys.outbox_of, attempts))
+        telling, taken = Telling(self.keys, transaction), list[Attempt]()
+        for attempt, entries in zip(attempts, left, strict=True):
+            known = self._find(transaction, attempt)
+            with suppress(Refused):  # it has ended, or another driver holds it
+                if known is not None:
+                    taken.append(claimed(known.row, driver, now, sole=sole))
+                    self._take(transaction, telling, replace_row(known, taken[-1]), entries)
+        if not taken or (transaction.size <= OPERATIONS and transaction.commit()):
+            return taken
+        return [row for one in taken if (row := self._claimed_alone(one, driver, now, sole=sole)) is not None]
+
+    def _claimed_alone(self, attempt: Attempt, driver: str, now: float, *, sole: bool) -> Attempt | None:
+        """Claim one of many that others wrote meanwhile, or that were too much at a time."""
+        row = self.get(attempt.attempt)
+        if (row.driver, row.heartbeat, row.term) == (driver, now, attempt.term):
+            return row  # with the others, by a transaction whose answer was lost
         try:
-            row = renewed(known.row, attempt, now)
-        except Stale:
-            return False
-        self._put(transaction, replace_row(known, row))
-        return True
+            return self.claim(attempt.attempt, driver, now, sole=sole)
+        except Refused as error:
+            if error.code == STORE_UNUSABLE:
+                raise
+            return None
+
+    def _take(
+        self, transaction: Transaction, telling: Telling, value: AttemptValue, left: Sequence[api.KeyValue]
+    ) -> None:
+        """Write a row as its new driver holds it, who tells its state, and what was left to publish of it."""
+        telling.hand_over(value.row.driver, left)
+        telling.tell(value.row.driver, "state", value.row.attempt)
+        self._put(transaction, value)
+
+    def _renewed(self, attempts: Sequence[Attempt], now: float, transaction: Transaction) -> frozenset[str]:
+        """Renew claims, and return those that are somebody else's."""
+        transaction.read(self.keys.attempt(one.attempt) for one in attempts)
+        held = set()
+        for one in attempts:
+            known = self._find(transaction, one.attempt)
+            with suppress(Stale):
+                if known is not None:
+                    self._put(transaction, replace_row(known, renewed(known.row, one, now)))
+                    held.add(one.attempt)
+        return frozenset(one.attempt for one in attempts) - held
 
     def _require_version(self, transaction: Transaction) -> None:
         written = transaction.get(self.keys.version)
@@ -342,8 +397,3 @@ class EtcdStore:
 
 def _newest_first(found: Iterable[bytes]) -> list[Attempt]:
     return sorted((decode_attempt(value).row for value in found), key=lambda row: row.created_at, reverse=True)
-
-
-def replace_row(value: AttemptValue, row: Attempt) -> AttemptValue:
-    """Return an attempt's value with its row written again."""
-    return AttemptValue(row, value.events)

@@ -8,10 +8,11 @@
 That is optimistic: who decides holds nothing, and a decision that met another's write is made again on what it wrote.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from orchestrator.store.etcd.client import EtcdClient, after
+from orchestrator.store.parts import parts
 from orchestrator.store.store import STORE_UNUSABLE
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.errors import Refused
@@ -30,13 +31,20 @@ class Transaction:
     def __init__(self, client: EtcdClient) -> None:
         self._client = client
         self._read: dict[bytes, int] = {}
+        self._ahead: dict[bytes, api.RangeResponse] = {}
         self._written: dict[bytes, api.RequestOp] = {}
 
     def get(self, key: bytes) -> bytes | None:
         """Return a key's value, or None where it is not there."""
-        found = self._client.range(api.RangeRequest(key=key)).kvs
+        answer = self._ahead.get(key)
+        found = (self._client.range(api.RangeRequest(key=key)) if answer is None else answer).kvs
         self._read[key] = found[0].mod_revision if found else 0
         return found[0].value if found else None
+
+    def read(self, keys: Iterable[bytes]) -> None:
+        """Read many keys ahead of `get`, which answers with what was read."""
+        asked = list(keys)
+        self._ahead.update(zip(asked, ranges(self._client, [api.RangeRequest(key=key) for key in asked]), strict=True))
 
     def below(self, prefix: bytes) -> list[api.KeyValue]:
         """Return the keys that start so; a new one beside them is not noticed."""
@@ -78,6 +86,11 @@ class Transaction:
         """Whether anything is to be written."""
         return bool(self._written)
 
+    @property
+    def size(self) -> int:
+        """How many operations it is to etcd, which takes so many of each kind."""
+        return max(len(self._read), len(self._written))
+
 
 def transact(client: EtcdClient, decide: Callable[[Transaction], _Answer]) -> _Answer:
     """Decide and write, again for as long as others write in between, and return what was decided.
@@ -96,10 +109,20 @@ def transact(client: EtcdClient, decide: Callable[[Transaction], _Answer]) -> _A
 
 def values(client: EtcdClient, keys: Iterable[bytes]) -> list[bytes]:
     """Return the values of those keys that are there, in order, read many at a time."""
-    asked, found = list(keys), []
-    for start in range(0, len(asked), _AT_ONCE):
-        part = asked[start : start + _AT_ONCE]
-        reads = [api.RequestOp(request_range=api.RangeRequest(key=key)) for key in part]
-        answer = client.commit(api.TxnRequest(success=reads))
-        found += [kv.value for response in answer.responses for kv in response.response_range.kvs]
+    found = ranges(client, [api.RangeRequest(key=key) for key in keys])
+    return [kv.value for one in found for kv in one.kvs]
+
+
+def below_each(client: EtcdClient, prefixes: Iterable[bytes]) -> list[Sequence[api.KeyValue]]:
+    """Return the keys that start with each of some texts, read many at a time."""
+    asked = [api.RangeRequest(key=prefix, range_end=after(prefix)) for prefix in prefixes]
+    return [one.kvs for one in ranges(client, asked)]
+
+
+def ranges(client: EtcdClient, asked: Sequence[api.RangeRequest]) -> list[api.RangeResponse]:
+    """Return the answer to each of many questions, asked many at a time."""
+    found: list[api.RangeResponse] = []
+    for part in parts(asked, _AT_ONCE):
+        answer = client.commit(api.TxnRequest(success=[api.RequestOp(request_range=one) for one in part]))
+        found += [response.response_range for response in answer.responses]
     return found
