@@ -4,7 +4,7 @@ Usage: python -m benchmarks [--runs 5] [--only NAME ...]
 
 `beside` is the comparison with QEMU and iperf3, which has a table of its own, also in docs/performance.md. What
 docs/reliability.md shows of the rest is written there: bad peers, damaged frames, failover, renewed certificates, what
-TLS costs. `scale` has docs/scale.md, `update` a table in docs/update.md, `containers` one in docs/evacuation.md.
+TLS costs. `scale`, `update`, `containers` and `qemu` have tables in docs/scale.md, update.md, evacuation.md, qemu.md.
 """
 
 import argparse
@@ -50,6 +50,7 @@ from benchmarks.scale import scenario as scale
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 PAGE: Final = RESULTS.parents[1] / "docs" / "reliability.md"
 SCALE_PAGE: Final = PAGE.with_name("scale.md")
+QEMU_PAGE: Final = PAGE.with_name("qemu.md")
 UPDATE_PAGE: Final = PAGE.with_name("update.md")
 EVACUATION_PAGE: Final = PAGE.with_name("evacuation.md")
 NAMES: Final = (
@@ -186,6 +187,8 @@ def _write_pages(only: list[str]) -> None:
         _write_page(EVACUATION_PAGE, containers.PAGE_ROWS)
     if "update" in only:
         _write_page(UPDATE_PAGE, update.PAGE_ROWS, update.PUBLISHED)
+    if "qemu" in only:
+        _write_page(QEMU_PAGE, qemu_machines.PAGE_ROWS)
 
 
 def _write_page(page: Path, rows: Mapping[str, Sequence[str]], *more: str) -> None:

@@ -32,7 +32,7 @@ from tests.system.site import Site
 from tests.system.two_orchestrators import Pair, two_orchestrators
 from vm_migration.daemon.configuration import load
 from vm_migration.errors import MigrationError
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 from vm_migration.machine.software import SoftwareMachine
 
 RUNS: Final = 20

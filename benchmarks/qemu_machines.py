@@ -1,8 +1,9 @@
 """What it costs that agents carry QEMU's own migration: real QEMU machines moved by us, beside QEMU alone.
 
 Everybody moves the same 2 GiB of random bytes, in turns, and nobody compares them afterwards: QEMU alone does not.
-Ours is gRPC with TLS 1.3 between the agents, and gets ready before it begins: where that is counted, it says so. QEMU
-alone is as a user starts it, without TLS, or with its destination's memory touched beforehand, as ours is.
+Ours is gRPC between the agents, without TLS as QEMU alone is, and with TLS 1.3 as users have it; or QEMU's own TLS 1.3
+that they set up (direct). It gets ready before it begins: where that is counted, it says so. QEMU alone is as a user
+starts it, without TLS or with, or with its destination's memory touched beforehand, as ours is.
 """
 
 import sys
@@ -13,14 +14,19 @@ from typing import Final
 from benchmarks.beside.measures import Run, beside, completed, downtime, total, unfit, whole
 from benchmarks.beside.sample import Sample
 from benchmarks.beside.scenarios import (
+    BY_ITSELF,
+    BY_ITSELF_BY_TWO,
     CARRIED,
     CARRIED_BY_TWO,
+    CARRIED_OPENLY,
+    CARRIED_OPENLY_BY_TWO,
     MULTIFD_2,
     MULTIFD_AS_STARTED,
     PLAIN,
     PLAIN_READY,
     QEMU_GIGABIT,
     QEMU_LOOPBACK,
+    SECURED,
     Scenario,
 )
 from benchmarks.beside.turns import play
@@ -29,13 +35,32 @@ from benchmarks.figures import Row
 _ADDED_MS: Final = 30.0
 _AS_STARTED: Final = (1.4, 2.2)
 """What must be reached beside a QEMU whose destination got nothing ready, where our Prepare counts."""
+_PREPARED: Final = "with Prepare, over {} as started"
 _RATIOS: Final[tuple[tuple[str, str, str, str, float | None], ...]] = (
-    (QEMU_LOOPBACK.name, CARRIED.name, PLAIN.name, "with Prepare, over QEMU plain as started", 1.4),
-    (QEMU_LOOPBACK.name, CARRIED_BY_TWO.name, MULTIFD_AS_STARTED.name, "with Prepare, over multifd 2 as started", 2.2),
+    (QEMU_LOOPBACK.name, CARRIED_OPENLY.name, PLAIN.name, _PREPARED.format("QEMU plain"), 1.4),
+    (QEMU_LOOPBACK.name, CARRIED_OPENLY_BY_TWO.name, MULTIFD_AS_STARTED.name, _PREPARED.format("multifd 2"), 2.2),
+    (QEMU_LOOPBACK.name, CARRIED.name, PLAIN.name, _PREPARED.format("QEMU plain"), 1.4),
+    (QEMU_LOOPBACK.name, CARRIED_BY_TWO.name, MULTIFD_AS_STARTED.name, _PREPARED.format("multifd 2"), 2.2),
+    (QEMU_LOOPBACK.name, CARRIED_OPENLY.name, PLAIN_READY.name, "over QEMU plain, preallocated", None),
+    (QEMU_LOOPBACK.name, CARRIED_OPENLY_BY_TWO.name, MULTIFD_2.name, "over QEMU multifd 2, preallocated", None),
     (QEMU_LOOPBACK.name, CARRIED.name, PLAIN_READY.name, "over QEMU plain, preallocated", None),
     (QEMU_LOOPBACK.name, CARRIED_BY_TWO.name, MULTIFD_2.name, "over QEMU multifd 2, preallocated", None),
+    (QEMU_LOOPBACK.name, BY_ITSELF.name, SECURED[0].name, "over QEMU plain with TLS, preallocated", 1.03),
+    (QEMU_LOOPBACK.name, BY_ITSELF_BY_TWO.name, SECURED[1].name, "over QEMU multifd 2 with TLS, preallocated", 1.03),
     (QEMU_GIGABIT.name, CARRIED.name, PLAIN_READY.name, "over QEMU plain, preallocated, 1 Gbit/s", 1.03),
 )
+_ADDED: Final = {
+    QEMU_LOOPBACK.name: f"QEMU machine, {CARRIED.name}: downtime beyond {PLAIN_READY.name}'s",
+    QEMU_GIGABIT.name: f"QEMU machine, {CARRIED.name}: downtime beyond {PLAIN_READY.name}'s, 1 Gbit/s",
+}
+"""How much longer the guest stands still, by scenario."""
+
+
+def _name(who: str, words: str) -> str:
+    return f"QEMU machine, {who}: total time {words}"
+
+
+PAGE_ROWS: Final = {"qemu": (*(_name(who, words) for _, who, _, words, _ in _RATIOS), *_ADDED.values())}
 
 
 def measure(runs: int, size: int = 0) -> list[Row]:
@@ -59,20 +84,19 @@ def rows_of(played: dict[str, list[Sample]]) -> list[Row]:
             said = unfit(run, scenario.name, who)
             if said is not None:
                 raise RuntimeError(f"{scenario.name}, {who}: {said.words}")
-    rows = [_added(played[here], _ADDED_MS), _added(played[there], None)]
+    rows = [_added(_ADDED[here], played[here], _ADDED_MS), _added(_ADDED[there], played[there], None)]
     for name, who, other, words, must in _RATIOS:
         reading = beside(name, who, [other], whole if must in _AS_STARTED else total, total)(run)
-        text = f"QEMU machine, {who}: total time {words}"
-        rows.append(Row(text, "ratio", reading.values, must, "lower", note=reading.words))
+        rows.append(Row(_name(who, words), "ratio", reading.values, must, "lower", note=reading.words))
     return rows
 
 
-def _added(samples: list[Sample], must: float | None) -> Row:
+def _added(name: str, samples: list[Sample], must: float | None) -> Row:
     who, other = CARRIED.name, PLAIN_READY.name
     mine, theirs = completed(samples, who), completed(samples, other)
     values = tuple(downtime(mine[turn]) - downtime(theirs[turn]) for turn in sorted(mine.keys() & theirs.keys()))
     note = f"{median(map(downtime, mine.values())):.0f} ms beside {median(map(downtime, theirs.values())):.0f} ms"
-    return Row(f"QEMU machine, {who}: downtime beyond {other}'s", "ms", values, must, "lower", note=note)
+    return Row(name, "ms", values, must, "lower", note=note)
 
 
 def _teller(scenario: Scenario) -> Callable[[Sample], None]:

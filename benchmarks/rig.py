@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from orchestrator.admission import Order
@@ -34,6 +35,11 @@ class Rig:
     machine: MachineStatus
     configuration: Configuration
     at: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of the site lies, its store too."""
+        return Path(str(self.configuration.site.store).removeprefix("sqlite://")).parent
 
     async def move(self, policy: MigrationPolicy, observe: Observer = _ignore) -> Attempt:
         """Migrate the machine to the host where it is not."""

@@ -15,9 +15,11 @@ from statistics import median
 from typing import Final
 
 from benchmarks.figures import Row
-from benchmarks.rig import GIB, MIB, rig
+from benchmarks.footprint import Footprint, daemon_of, footprint, settled
+from benchmarks.rig import GIB, MIB, Rig, rig
 from benchmarks.updated_machine import document_of, updated_machine
 from orchestrator.attempt import Attempt
+from orchestrator.demo.scene import HOSTS
 from orchestrator.policy import MigrationPolicy
 
 LIMIT_MS: Final = 50.0
@@ -35,6 +37,9 @@ MANY_WRONG: Final = f"{MANY} updates in a row: jobs lost, done twice or wrong"
 MANY_DESCRIPTORS: Final = f"{MANY} updates in a row: descriptors more, in both processes"
 MANY_MEMORY: Final = f"{MANY} updates in a row: anonymous memory more, in both processes"
 MANY_PROCESSES: Final = f"{MANY} updates in a row: processes left beside the machine's two"
+MANY_BY_AGENTS_DESCRIPTORS: Final = f"{MANY} updates in a row by agents: descriptors more, in the source agent"
+MANY_BY_AGENTS_MEMORY: Final = f"{MANY} updates in a row by agents: anonymous memory more, in the source agent"
+MANY_BY_AGENTS_CHILDREN: Final = f"{MANY} updates in a row by agents: children more, of the source agent"
 _STANDSTILLS: Final = tuple(STANDSTILL.format(what) for what in SIZES)
 _RATIOS: Final = tuple(RATIO.format(what) for what in SIZES if what != BASE)
 PAGE_ROWS: Final[Mapping[str, Sequence[str]]] = {
@@ -49,6 +54,9 @@ PAGE_ROWS: Final[Mapping[str, Sequence[str]]] = {
         MANY_DESCRIPTORS,
         MANY_MEMORY,
         MANY_PROCESSES,
+        MANY_BY_AGENTS_DESCRIPTORS,
+        MANY_BY_AGENTS_MEMORY,
+        MANY_BY_AGENTS_CHILDREN,
     )
 }
 """As benchmarks.reliability_page has them: by the name that `--only` knows, the rows in their order."""
@@ -59,8 +67,13 @@ PUBLISHED: Final = (
 )
 """What another hypervisor's authors have said of theirs; nobody has measured it here."""
 _FEWEST: Final = 10
+_OF_ONE_MACHINE: Final = 2
+"""Processes, whose parent their agent may be."""
 _SETTLED: Final = 10
 """Updates after which what both processes have is taken for what they need."""
+_SETTLED_AGENT: Final = 80
+"""The same of an agent, which remembers the last 64 attempts."""
+_AGENT_MIB: Final = 8.0
 
 
 async def measure(runs: int) -> list[Row]:
@@ -79,6 +92,7 @@ async def measure(runs: int) -> list[Row]:
                     executed = tuple([machine.replace_image() for _ in range(runs)])
                 wrong += await machine.wrong()
         many = await _many(folder)
+    by_agents = await _many_by_agents()
     updated, moved = await _by_agents(runs)
     base = median(taken[BASE])
     return [
@@ -93,6 +107,7 @@ async def measure(runs: int) -> list[Row]:
         Row(BY_AGENTS, "ms", updated, must=LIMIT_MS, better="lower"),
         Row(MOVED, "ms", moved),
         *many,
+        *by_agents,
     ]
 
 
@@ -100,18 +115,39 @@ async def _many(folder: Path) -> list[Row]:
     async with updated_machine(folder, 256 * MIB, populated=False) as machine:
         for _ in range(_SETTLED):
             await machine.update()
-        before = machine.footprint()
+        before = footprint(machine.own)
         for _ in range(MANY):
             await machine.update()
-        after = machine.footprint()
+        after = footprint(machine.own)
         wrong = float(await machine.wrong())
         left = float(len(machine.processes()) - 2)
     return [
         Row(MANY_WRONG, "jobs", (wrong,), must=0, better="lower"),
-        Row(MANY_DESCRIPTORS, "descriptors", (float(after[0] - before[0]),), must=0, better="lower"),
-        Row(MANY_MEMORY, "MiB", ((after[1] - before[1]) / MIB,), must=4, better="lower"),
+        Row(MANY_DESCRIPTORS, "descriptors", (float(after.descriptors - before.descriptors),), must=0, better="lower"),
+        Row(MANY_MEMORY, "MiB", ((after.anonymous_bytes - before.anonymous_bytes) / MIB,), must=4, better="lower"),
         Row(MANY_PROCESSES, "processes", (left,), must=0, better="lower"),
     ]
+
+
+async def _many_by_agents() -> list[Row]:
+    """Return what an agent holds after many updates that it made, more than after those that it settled by."""
+    async with rig(document_of(256 * MIB), insecure=False) as site:
+        agent = daemon_of("viaduct-source-agent", site.folder / f"{HOSTS[0]}.toml")
+        before = await _held_after(site, agent, _SETTLED_AGENT)
+        after = await _held_after(site, agent, MANY)
+    more = after.descriptors - before.descriptors, after.children - before.children
+    memory = (after.anonymous_bytes - before.anonymous_bytes) / MIB
+    return [
+        Row(MANY_BY_AGENTS_DESCRIPTORS, "descriptors", (float(more[0]),), must=0, better="lower"),
+        Row(MANY_BY_AGENTS_MEMORY, "MiB", (memory,), must=_AGENT_MIB, better="lower"),
+        Row(MANY_BY_AGENTS_CHILDREN, "children", (float(more[1]),), must=0, better="lower"),
+    ]
+
+
+async def _held_after(site: Rig, agent: int, updates: int) -> Footprint:
+    for _ in range(updates):
+        _standstill(await site.update())
+    return await settled(agent, _OF_ONE_MACHINE)
 
 
 async def _by_agents(runs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -15,7 +15,7 @@ from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDi
 from vmm.assembly.specification import check_specification
 from vmm.guest.console import GuestAction
 from vmm.memory.ram_block import RamBlock
-from vmm.process import control
+from vmm.process import control, update_requests
 from vmm.process.image import THIS
 from vmm.process.populate import populate
 
@@ -68,7 +68,7 @@ class UpdatedMachine:
 
     def replace_image(self) -> float:
         """Have the process's program replaced by itself; return for how many milliseconds the guest stood still."""
-        replaced = self._controller.ask(control.ReplaceImage(command=THIS))
+        replaced = self._controller.ask(update_requests.ReplaceImage(command=THIS))
         assert isinstance(replaced, control.Replaced), replaced
         self._controller.works(20)
         return (replaced.executed_ns - replaced.last_executed_ns) / 1e6
@@ -81,10 +81,10 @@ class UpdatedMachine:
             await asyncio.sleep(_LOOK)
         return found.errors + found.busy_actions
 
-    def footprint(self) -> tuple[int, int]:
-        """Return how many descriptors, and how many bytes of anonymous memory, both processes have."""
-        pids = (self._instance.vmm.pid, self._instance.host.pid)
-        return sum(map(_descriptors, pids)), sum(map(_anonymous_bytes, pids))
+    @property
+    def own(self) -> tuple[int, int]:
+        """The machine's processes."""
+        return (self._instance.vmm.pid, self._instance.host.pid)
 
     def processes(self) -> list[int]:
         """Return the processes of this host whose command line names the machine's folder."""
@@ -132,13 +132,3 @@ def document_of(size: int) -> dict[str, object]:
         "guest": {"cpu_dirty_rate": 64 * MIB, "working_set": 128 * MIB},
         "device": [{"name": "qat0", "model": "qat", "address": "00:04.0", "dma_rate": 32 * MIB}],
     }
-
-
-def _descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def _anonymous_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return int(line.split()[1]) << 10

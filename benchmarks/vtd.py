@@ -14,14 +14,16 @@ import numpy as np
 
 from benchmarks.figures import Row
 from lab.rehearsal.host_in_process import HostInProcess
-from vmm.assembly.devices import AssembledDevice, assemble_devices, host_configuration
+from vmm.assembly.devices import AssembledDevice, assemble_devices
+from vmm.assembly.host_configuration import host_configuration
 from vmm.assembly.specification import check_specification
 from vmm.guest.layout import TABLES_BASE
 from vmm.guest.vtd_domain import DomainKind
 from vmm.guest.vtd_driver import VtdDriver
-from vmm.memory.guest_physical import GuestMemory, Section
+from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import PAGE_SIZE, GuestPhysicalAddress
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import Section
 from vmm.viommu.context import RootTable, SecondStage
 from vmm.viommu.events import AddressSpaceListener, IommuEvent
 from vmm.viommu.intel import DeviceAddressSpace, VtdConfiguration, VtdUnit

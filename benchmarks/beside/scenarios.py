@@ -59,6 +59,10 @@ DIRECT_UNCOMPRESSED: Final = OurMode("direct", compression="none")
 PLAINTEXT: Final = OurMode(plaintext=True)
 CARRIED: Final = OurMode(verify="none", compression="none")
 CARRIED_BY_TWO: Final = OurMode(verify="none", compression="none", streams=2)
+CARRIED_OPENLY: Final = OurMode(verify="none", compression="none", plaintext=True)
+CARRIED_OPENLY_BY_TWO: Final = OurMode(verify="none", compression="none", streams=2, plaintext=True)
+BY_ITSELF: Final = OurMode("direct", verify="none", compression="none")
+BY_ITSELF_BY_TWO: Final = OurMode("direct", verify="none", compression="none", streams=2)
 PLAIN: Final = QemuMode()
 MULTIFD_AS_STARTED: Final = QemuMode(2)
 PLAIN_READY: Final = QemuMode(prealloc=True)
@@ -139,8 +143,8 @@ SCENARIOS: Final = (
 )  # fmt: skip
 QEMU_LOOPBACK: Final = Scenario(
     name="qemu-loopback", link="loopback", size=2 * GIB, content="incompressible", tls=True, real=True,
-    ours=(CARRIED, CARRIED_BY_TWO),
-    peers=(PLAIN, PLAIN_READY, MULTIFD_AS_STARTED, MULTIFD_2),
+    ours=(CARRIED, CARRIED_BY_TWO, CARRIED_OPENLY, CARRIED_OPENLY_BY_TWO, BY_ITSELF, BY_ITSELF_BY_TWO),
+    peers=(PLAIN, PLAIN_READY, MULTIFD_AS_STARTED, MULTIFD_2, *SECURED[:2]),
 )  # fmt: skip
 QEMU_GIGABIT: Final = Scenario(
     name="qemu-gigabit", link="1 Gbit/s", size=2 * GIB, content="incompressible", tls=True, real=True,

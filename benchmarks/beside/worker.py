@@ -74,10 +74,15 @@ async def _machine(scenario: Scenario, folder: Path) -> dict[str, object]:
 
 
 def movers(scenario: Scenario, turn: int) -> tuple[OurMode | QemuMode, ...]:
-    """Return who moves the machine in a turn, in which order: another one begins each, for he meets others' memory."""
+    """Return who moves the machine in a turn, in which order: everybody meets the memory that others have left.
+
+    Another one begins each turn, and every second one goes the other way round, so that nobody follows the same one
+    each time: what QEMU gave back is colder than what an agent of ours did.
+    """
     everybody: tuple[OurMode | QemuMode, ...] = (*scenario.ours, *scenario.peers)
     first = turn % len(everybody)
-    return (*everybody[first:], *everybody[:first])
+    others = (*everybody[first + 1 :], *everybody[:first])
+    return (everybody[first], *(others[::-1] if turn % 2 else others))
 
 
 async def _iperf(network: Network, turn: int) -> Sample:

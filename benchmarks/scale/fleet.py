@@ -148,12 +148,12 @@ class TimedAttempt(FakeAttempt):
         """Go the whole way."""
         report, pace = self.report, self._fleet.description.pace
         await self.become("begun")
-        await asyncio.sleep(pace.others)
+        await asyncio.sleep(pace.others)  # a phase takes its time
         await self.become(PRE_COPY)
         await self._send_rounds(pace.pre_copy * (0.5 + self._fleet.random.random()))
         for phase in ("stopping", "verifying", "releasing", "handing-over"):
             await self.become(phase)
-            await asyncio.sleep(pace.others)  # a phase takes its time
+            await asyncio.sleep(pace.others)  # so does each of these
         report.downtime.CopyFrom(types_pb2.Downtime(downtime_ms=21, pause_ms=1, last_round_ms=9, resume_ms=11))
         report.verified_by, report.pages_verified, report.total_ms = "witness", _PAGES, 1000 * pace.pre_copy
         self._fleet.move(report.key.machine, report.destination, report.key.epoch)

@@ -6,9 +6,11 @@ process answers for all of them. What happens is appended to the file HAPPENED, 
 
 import asyncio
 import contextlib
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -17,6 +19,9 @@ from benchmarks.scale.fleet import Fleet, FleetDescription, Happened
 from vm_migration.daemon.life import Life, run
 from vm_migration.link.server import AgentServer
 from vm_migration.link.tls import TlsFiles
+
+_COLLECTED_AFTER: Final = 2_000
+"""As the orchestrator's (orchestrator.daemon): of real hosts each has its own interpreter, and few objects."""
 
 
 @contextlib.asynccontextmanager
@@ -41,6 +46,8 @@ async def served(description: FleetDescription, note: Callable[[Happened], None]
 async def _serve(description: FleetDescription, happened: Path, life: Life) -> None:
     with happened.open("a", buffering=1) as lines:
         async with served(description, lambda one: print(one.at, one.attempt, one.what, file=lines)):
+            gc.freeze()  # two thousand servers: to look at all of them again and again stops them for a second
+            gc.set_threshold(_COLLECTED_AFTER, 10, 50)
             life.ready(hosts=len(description.hosts))
             await life.stopped()
 

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from benchmarks.scale.fleet import OPENED, Happened
-from orchestrator.attempt import ENDS, Phase, may_follow
+from orchestrator.attempt import ENDS, Outcome, Phase, may_follow
 
 _AT_SOURCE: Final = frozenset(Phase) - {Phase.QUEUED, Phase.PREFLIGHT, Phase.BEGINNING, Phase.PREPARING, Phase.REFUSED}
 """Phases that a source goes to by itself; the others are the orchestrator's own."""
@@ -137,6 +137,27 @@ def taken_up(
             return None
         last = max(last, heard[attempt], states[attempt][0].at)
     return last
+
+
+class Moved(Protocol):
+    """What an evacuation says of a machine: orchestrator.evacuation.view.MoveView."""
+
+    @property
+    def attempts(self) -> Sequence[str]:
+        """Its attempts, oldest first."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How they ended."""
+
+
+def misplaced(move: Moved, arrived: Mapping[str, int]) -> bool:
+    """Say whether a machine is elsewhere than its evacuation says, or moved twice.
+
+    `arrived` is how often each attempt completed at its source.
+    """
+    moves = sum(arrived.get(one, 0) for one in move.attempts)
+    return moves != (move.outcome is Outcome.COMPLETED)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
