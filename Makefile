@@ -7,6 +7,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+# A test starts some thousand programs: what they import is compiled once, whatever the surroundings say.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lab check format lint types architecture generated model deploy deploy-down deploy-test bench faults fuzz sbom audit proto lock clean set-up set-up-dev
@@ -17,15 +20,21 @@ help:  ## show this list
 demo: set-up  ## migrate a machine between two hosts on loopback, with live progress
 	@$(BIN)/viaduct demo $(ARGS)
 
-# Many tests wait for processes: one worker more than there are processors. A file's tests share its sites.
+# Many tests wait for processes: one worker more than there are processors. A file's tests share its sites; in which
+# order files begin, tests/conftest.py says.
 test:  ## install what the tests need and run the whole suite
 	@$(PYTHON) tools/set_up.py dev test
-	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: set-up  ## what the documents say about dirty pages behind a vIOMMU, all of it, as one table
 	@$(BIN)/viaduct lab matrix $(ARGS)
 
-check: format lint types architecture generated model test deploy-test lab  ## everything that CI checks
+# Beside the suite only what is short: its tests wait for processes, and have deadlines. The matrix begins with the
+# deployment's images, and takes a minute as they do; its end may come beside the first tests there. To wait for it would
+# need images that outlive the target that makes them, and an engine of the tests' own does not.
+check:  ## everything that CI checks
+	@$(PYTHON) tools/set_up.py dev test
+	@$(PYTHON) tools/side_by_side.py $(MAKE) "test" "format lint types architecture generated model" -- "deploy-test" "lab"
 
 format: set-up-dev  ## is the code formatted? (ruff format mends it)
 	$(BIN)/ruff format --check .

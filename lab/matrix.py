@@ -75,7 +75,7 @@ async def rehearsed(names: Sequence[str]) -> tuple[LabRow, ...]:
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.wait()
+            await process.communicate()  # its end is not told before what it has said is read
     try:
         return msgspec.json.decode(out, type=LabDocument).rows
     except msgspec.DecodeError as error:

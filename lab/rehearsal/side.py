@@ -11,7 +11,7 @@ from lab.rehearsal.host_in_process import HostInProcess
 from lab.rehearsal.material import seeded_material, touch
 from lab.rehearsal.world import World
 from lab.scenario import Scenario
-from vmm.assembly.devices import host_configuration
+from vmm.assembly.host_configuration import host_configuration
 from vmm.assembly.machine import Machine
 from vmm.assembly.specification import MachineSpecification
 from vmm.memory.ram_block import RamBlock

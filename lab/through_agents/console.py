@@ -12,7 +12,7 @@ from vmm.process import control
 from vmm.process.control import AnyReply, AnyRequest, Description, GuestFigures, Refusal
 
 _DEADLINE: Final = 10.0
-_QUIET_SECONDS: Final = 20.0
+_DONE_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.01
 
 
@@ -44,18 +44,19 @@ class Console:
             raise AttemptFailed("no-answer", f"Machine at {self._path} answered {reply!r}", "Run it again with --debug")
         return reply.guest
 
-    async def until_quiet(self) -> None:
+    async def until_done(self) -> None:
         """Wait until the guest has done everything that it was told.
 
         Raises:
-            AttemptFailed: It did not within twenty seconds.
+            AttemptFailed: It did not in time.
         """
         try:
-            async with asyncio.timeout(_QUIET_SECONDS):
+            async with asyncio.timeout(_DONE_SECONDS):
                 while (await self.look()).busy_actions:  # noqa: ASYNC110 - there is no event for it
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
-            raise AttemptFailed("not-quiet", f"The guest at {self._path} did not come to rest", "") from None
+            text = f"The guest at {self._path} did not do what it was told in {_DONE_SECONDS:.0f} s"
+            raise AttemptFailed("not-done", text, "") from None
 
     async def _ask(self, request: AnyRequest) -> AnyReply:
         try:

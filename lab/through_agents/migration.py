@@ -135,7 +135,7 @@ async def _interrupted(process: asyncio.subprocess.Process) -> None:
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+            await process.communicate()  # its end is not told before what it has said is read
 
 
 def _decoded(out: bytes, kind: type[_Result]) -> _Result:

@@ -6,6 +6,7 @@ No mirror is written down here: the machine's sources say where packages come fr
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,15 +45,27 @@ def own_mirror() -> str:
     return mirror("\n".join(path.read_text() for path in SOURCES if path.is_file()))
 
 
-def making_base() -> tuple[str, ...]:
-    """Return the command that writes a Debian with all that the images need, as a tarball, to its standard output."""
+def making_base(beside: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the command that writes a Debian with all that the images need, as a tarball, to its standard output.
+
+    `beside` are further packages.
+    """
     source = f"deb {own_mirror()} {SUITE} main"
     quick = (
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
     )
-    return ("mmdebstrap", "--quiet", "--variant=minbase", *quick, f"--include={','.join(IN_BASE)}", SUITE, "-", source)
+    return (
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        *quick,
+        f"--include={','.join((*IN_BASE, *beside))}",
+        SUITE,
+        "-",
+        source,
+    )
 
 
 def fetch_compose(folder: Path) -> Path:

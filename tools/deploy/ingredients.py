@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,41 +28,51 @@ _OF_PIP: Final = ("index-url", "extra-index-url", "trusted-host")
 _PULL_SECONDS: Final = 120.0
 
 
-def base(engine: Engine, *, registry: bool) -> str:
+def base(engine: Engine, *, registry: bool, beside: Sequence[str] = ()) -> str:
     """Return the base image, made or fetched where it is not there; a registry is asked where `registry` says so.
+
+    One that is made has the packages `beside` as well, and a tag of its own for them: nobody else gets it.
 
     Raises:
         RuntimeError: It could not be made.
     """
     if named := engine.environment.get("VIADUCT_BASE"):
         return named
-    for image in (MADE, DEBIAN):
+    made = "-".join((f"{MADE}:with", *beside)) if beside else MADE
+    for image in (made, DEBIAN):
         if engine.attempt("image", "inspect", image).returncode == 0:
             return image
     if registry and _pulled(engine):
         return DEBIAN
     if not has("mmdebstrap"):
         return DEBIAN
-    _make_base(engine)
-    return MADE
+    _make_base(engine, made, beside)
+    return made
 
 
-def all_of(engine: Engine, folder: Path, *, registry: bool) -> dict[str, str]:
+def all_of(engine: Engine, folder: Path, *, registry: bool, beside: Sequence[str] = ()) -> dict[str, str]:
     """Return the variables; `folder` holds what images are made from for as long as they are made.
+
+    A base that is made has the packages `beside` as well.
 
     Raises:
         RuntimeError: There is no base, and none could be made.
     """
     builder = {} if engine.attempt("buildx", "version").returncode == 0 else {"DOCKER_BUILDKIT": "0"}
-    found = {"VIADUCT_BASE": base(engine, registry=registry), **_source(folder), **_package_index(), **builder}
+    found = {
+        "VIADUCT_BASE": base(engine, registry=registry, beside=beside),
+        **_source(folder),
+        **_package_index(),
+        **builder,
+    }
     return {**found, **engine.environment}
 
 
-def _make_base(engine: Engine) -> None:
-    command = ("docker", "import", "-", MADE)
+def _make_base(engine: Engine, name: str, beside: Sequence[str]) -> None:
+    command = ("docker", "import", "-", name)
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(making_base(), stdout=subprocess.PIPE, stderr=said) as making,
+        subprocess.Popen(making_base(beside), stdout=subprocess.PIPE, stderr=said) as making,
     ):
         environment = dict(engine.environment)
         taken = subprocess.run(command, stdin=making.stdout, capture_output=True, check=False, env=environment)
