@@ -135,3 +135,5 @@ def test_everybody_moves_once_a_turn_and_begins_in_turn() -> None:
     turns = [movers(scenario, turn) for turn in range(len(scenario.ours) + len(scenario.peers))]
     assert {turn[0] for turn in turns} == {*scenario.ours, *scenario.peers}
     assert all(set(turn) == {*scenario.ours, *scenario.peers} for turn in turns)
+    followed = {who: {turn[turn.index(who) - 1] for turn in turns if turn[0] != who} for who in turns[0]}
+    assert all(len(before) > 1 for before in followed.values())

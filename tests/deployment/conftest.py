@@ -1,6 +1,5 @@
-"""One engine and one site for all tests: an image takes a minute, a site ten seconds."""
+"""One engine and one site for all tests: an image takes a minute, a site ten seconds. And one machine for most."""
 
-import itertools
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import pytest
 
 from tests.deployment.deployment import Deployment
 from tests.deployment.engine import some_engine
+from tests.deployment.kept import Kept
 from tests.deployment.machine import Machine
 from tests.deployment.making import deployed
 
@@ -29,7 +29,11 @@ def site() -> Iterator[Deployment]:
         yield site
 
 
-_NUMBERS = itertools.count(1)
+@pytest.fixture(scope="session")
+def kept(site: Deployment) -> Iterator[Kept]:
+    machines = Kept(site)
+    yield machines
+    machines.end_all()
 
 
 @pytest.fixture
@@ -39,10 +43,8 @@ def whole(site: Deployment) -> None:
 
 
 @pytest.fixture
-def machine(site: Deployment, whole: None) -> Iterator[Machine]:
-    """A busy machine on host-a; all hosts are there and empty before and after."""
-    del whole
-    created = Machine.create(site, f"guest-{next(_NUMBERS)}")
-    yield created
-    created.destroy()
-    assert site.machine_processes() == {}
+def machine(request: pytest.FixtureRequest, kept: Kept) -> Iterator[Machine]:
+    """A busy machine, on host-a or host-b; no other is there before and after."""
+    before = request.session.testsfailed
+    yield kept.machine()
+    kept.check(failed=request.session.testsfailed > before)

@@ -27,13 +27,17 @@ _WAIT_SECONDS: Final = 60.0
 _COMMAND_SECONDS: Final = 90.0
 
 
-class _Attempt(msgspec.Struct):
+class Attempt(msgspec.Struct):
+    """An attempt as it is listed, as far as it matters here."""
+
     attempt: str
+    machine: str
+    epoch: int
     driver: str
 
 
 class _Attempts(msgspec.Struct):
-    attempts: list[_Attempt]
+    attempts: list[Attempt]
 
 
 @dataclass(frozen=True)
@@ -119,25 +123,37 @@ class Deployment:
 
     def leader(self) -> str:
         """Return the orchestrator that drives what was begun last."""
-        (found,) = [service for service in ORCHESTRATORS if service in self._last_attempt().driver]
-        return found
+        return driven_by(self.attempts()[0])
 
-    def cancel(self) -> None:
-        """Cancel what was begun last, if it has not ended by itself."""
-        cancelled = self.viaduct("cancel", self._last_attempt().attempt)
+    def cancel(self, attempt: str) -> None:
+        """Cancel an attempt, if it has not ended by itself."""
+        cancelled = self.viaduct("cancel", attempt)
         assert cancelled.exit_code == 0 or "nothing to cancel" in cancelled.err, cancelled.err
 
-    def _last_attempt(self) -> _Attempt:
-        listed = self.viaduct("list", "--all", "--json")
+    def attempts(self, *, ended: bool = True) -> list[Attempt]:
+        """Return what was begun, the last one first, with or without what has ended."""
+        listed = self.viaduct("list", *(("--all",) if ended else ()), "--json")
         assert listed.exit_code == 0, listed.err
-        return msgspec.json.decode(listed.out, type=_Attempts).attempts[0]
+        return msgspec.json.decode(listed.out, type=_Attempts).attempts
+
+    def typing(self, *arguments: str) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        """Run a command beside the test; what it says is one stream."""
+        return self._beside(*self._typed(arguments))
+
+    def lines_of(self, service: str, file: str) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        """Read a file's lines, and those that come, beside the test."""
+        reading = ("timeout", str(_COMMAND_SECONDS), "tail", "--lines=+1", "--follow=name", file)
+        return self._beside("exec", self.container(service), *reading)
+
+    def logged_next(self, service: str) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
+        """Read what a container logs from now on beside the test."""
+        return self._beside("logs", "--follow", "--tail", "0", self.container(service))
 
     @contextlib.asynccontextmanager
-    async def typing(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Run a command beside the test; what it says is one stream."""
+    async def _beside(self, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
             "docker",
-            *self._typed(arguments),
+            *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -173,6 +189,12 @@ class Deployment:
             time.sleep(0.2)  # /proc has no event for it
 
 
+def driven_by(attempt: Attempt) -> str:
+    """Return the orchestrator that drives an attempt, or has driven it."""
+    (found,) = [service for service in ORCHESTRATORS if service in attempt.driver]
+    return found
+
+
 @contextlib.contextmanager
 def paused(site: Deployment, service: str) -> Iterator[None]:
     """Have a container's processes stand still."""
@@ -181,6 +203,16 @@ def paused(site: Deployment, service: str) -> Iterator[None]:
         yield
     finally:
         site.act("unpause", service)
+
+
+@contextlib.contextmanager
+def killed(site: Deployment, host: str) -> Iterator[None]:
+    """Have a host's processes gone; its daemons serve again afterwards."""
+    site.act("kill", host)
+    try:
+        yield
+    finally:
+        site.start(host)
 
 
 @contextlib.contextmanager

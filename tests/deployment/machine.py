@@ -8,7 +8,7 @@ from typing import Final, Self
 
 import msgspec
 
-from tests.deployment.deployment import Deployment, Ended, heard
+from tests.deployment.deployment import Deployment, Ended, ended, heard
 
 _USUAL: Final = """
 name = "{name}"
@@ -24,8 +24,11 @@ dma_rate = "2MiB/s"
 """
 
 
+PAGES: Final = (64 << 20) // 4096
 PATIENTLY: Final = ("--downtime-limit", "2s")
 """Everything is hashed at the pause, and a test machine's processors are everybody's."""
+AT_ONCE: Final = (*PATIENTLY, "--measure", "0s")
+"""Nothing is forecast from what is measured first: that takes a second of each."""
 
 
 class _Guest(msgspec.Struct):
@@ -71,6 +74,24 @@ def migrated(command: Ended) -> Migrated:
 
 
 @dataclass(frozen=True)
+class Moving:
+    """A machine on its way, and the command that watches it."""
+
+    site: Deployment
+    attempt: str
+    command: asyncio.subprocess.Process
+
+    def let_go(self) -> None:
+        """Let it send as fast as it can."""
+        tuned = self.site.viaduct("tune", self.attempt, "--max-bandwidth", "unlimited")
+        assert tuned.exit_code == 0, tuned.err
+
+    async def ended(self) -> Ended:
+        """Wait for its end."""
+        return await ended(self.command)
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine, by its name and UUID."""
 
@@ -79,10 +100,10 @@ class Machine:
     uuid: str
 
     @classmethod
-    def create(cls, site: Deployment, name: str, specification: str = _USUAL) -> Self:
-        """Make a machine on host-a; its specification has a place for its name."""
+    def create(cls, site: Deployment, name: str, specification: str = _USUAL, *, host: str = "host-a") -> Self:
+        """Make a machine; its specification has a place for its name."""
         site.inside("operator", "sh", "-c", "cat > /tmp/guest.toml", stdin=specification.format(name=name))
-        made = site.viaduct("machine", "create", "/tmp/guest.toml", "--host", "host-a", "--json")  # noqa: S108  # in a container
+        made = site.viaduct("machine", "create", "/tmp/guest.toml", "--host", host, "--json")  # noqa: S108  # in a container
         assert made.exit_code == 0, made.err
         return cls(site, name, msgspec.json.decode(made.out, type=_Answer).machine.machine)
 
@@ -92,15 +113,21 @@ class Machine:
         assert shown.exit_code == 0, shown.err
         return msgspec.json.decode(shown.out, type=_Answer).machine
 
+    def way(self) -> tuple[str, str]:
+        """Return where it has a process, and the one of host-a and host-b where it has none."""
+        (here,) = (host for host, machines in self.site.machine_processes().items() if self.uuid in machines)
+        return here, "host-a" if here == "host-b" else "host-b"
+
     @contextlib.asynccontextmanager
-    async def moving_to(self, host: str, *terms: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Have the command that watches it on its way, slow enough to have a middle, which it is in."""
-        slowly = ("--max-bandwidth", "100Mbit/s", *PATIENTLY, *terms)
+    async def moving_to(self, host: str, bandwidth: str = "20Mbit/s") -> AsyncIterator[Moving]:
+        """Have it on its way, in the middle of which it is; what it writes at usual is more: it stays there."""
+        slowly = ("--max-bandwidth", bandwidth, *AT_ONCE)
         submitted = self.site.viaduct("migrate", self.name, "--to", host, "--detach", "--json", *slowly)
         assert submitted.exit_code == 0, submitted.err
-        async with self.site.typing("watch", migrated(submitted).attempt) as watching:
+        attempt = migrated(submitted).attempt
+        async with self.site.typing("watch", attempt) as watching:
             await heard(watching, "pre-copy")
-            yield watching
+            yield Moving(self.site, attempt, watching)
 
     def runs_at(self, host: str) -> None:
         """Check that it runs on one host and on no other, that its guest works, and has never read a wrong byte."""

@@ -4,10 +4,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 from tests.deployment.deployment import CONTROL, MIGRATION, PROJECT, Deployment
 from tools.deploy import compose, ingredients
 from tools.deploy.client import Engine
+
+_IN_TESTS: Final = ("libfaketime",)
+"""What tests/deployment/overrides would install one by one."""
 
 
 @contextlib.contextmanager
@@ -18,7 +22,7 @@ def deployed(engine: Engine, folder: Path, **chosen: str) -> Iterator[Deployment
     """
     with ThreadPoolExecutor() as pool:  # both wait for a mirror, mostly
         program = pool.submit(_compose, engine, folder / "compose")
-        found = pool.submit(ingredients.all_of, engine, folder, registry=False)
+        found = pool.submit(ingredients.all_of, engine, folder, registry=False, beside=_IN_TESTS)
     images = {"VIADUCT_IMAGE": PROJECT, "VIADUCT_SERVICES_IMAGE": f"{PROJECT}-services"}
     networks = {"VIADUCT_CONTROL_NET": CONTROL, "VIADUCT_MIGRATION_NET": MIGRATION}
     site = Deployment(engine, program.result(), {**found.result(), **images, **networks, **chosen})

@@ -1,12 +1,13 @@
-"""Hosts that are not who they should be, a clock that is a day off, and certificates of another site."""
+"""Hosts that are not who they should be, a clock that is a day off, and certificates of another site.
 
-from collections.abc import Iterator
+What host-c is goes from test to test: each changes it, and none needs it as it is shipped.
+"""
 
 import pytest
 
 from tests.deployment.deployment import Deployment
 from tests.deployment.doctor import findings
-from tests.deployment.machine import PATIENTLY, Machine, migrated
+from tests.deployment.machine import AT_ONCE, Machine, migrated
 
 REFUSED = 3
 STRANGER = """
@@ -19,20 +20,6 @@ VIADUCT_CONFIG=/tmp/stranger/viaduct.toml exec viaduct "$@"
 """
 
 
-@pytest.fixture(scope="module")
-def machine(site: Deployment) -> Iterator[Machine]:
-    """A busy machine for all of these tests: none is made while a host is silent, which may have one of that name."""
-    site.whole()
-    created = Machine.create(site, "among-strangers")
-    yield created
-    created.destroy()
-
-
-def other(machine: Machine) -> str:
-    """Return the one of host-a and host-b where it is not."""
-    return "host-b" if machine.show().host == "host-a" else "host-a"
-
-
 def is_no_destination(site: Deployment, machine: Machine, word: str) -> None:
     """Check that nothing goes to host-c, by name or by choice, and that whoever asks is told what is wrong with it."""
     named = site.viaduct("migrate", machine.name, "--to", "host-c")
@@ -40,8 +27,8 @@ def is_no_destination(site: Deployment, machine: Machine, word: str) -> None:
     assert "host-c" in named.err
     told = [one for one in findings(site) if one.host == "host-c"]
     assert any(word in one.message for one in told), told
-    chosen = other(machine)
-    moved = site.viaduct("migrate", machine.name, "--to", "any", *PATIENTLY)
+    _, chosen = machine.way()
+    moved = site.viaduct("migrate", machine.name, "--to", "any", *AT_ONCE)
     assert moved.exit_code == 0, moved.err
     machine.runs_at(chosen)
 
@@ -62,7 +49,7 @@ def test_machines_go_to_and_from_a_host_whose_clock_is_a_day_off(site: Deploymen
     told = [(one.code, one.severity) for one in findings(site) if one.host == "host-c"]
     assert told == [("clock-off", "notice")]
     for host in ("host-c", "host-b"):
-        moved = site.viaduct("migrate", machine.name, "--to", host, "--json", *PATIENTLY)
+        moved = site.viaduct("migrate", machine.name, "--to", host, "--json", *AT_ONCE)
         assert moved.exit_code == 0, moved.err
         assert migrated(moved).pages_mismatched == 0
         machine.runs_at(host)
@@ -72,8 +59,8 @@ def test_machines_go_to_and_from_a_host_whose_clock_is_a_day_off(site: Deploymen
 def test_a_person_with_a_certificate_of_another_site_moves_nothing(
     site: Deployment, machine: Machine, name: str, ca: str
 ) -> None:
-    here = machine.show().host
-    typed = ("migrate", machine.name, "--to", other(machine))
+    here, there = machine.way()
+    typed = ("migrate", machine.name, "--to", there)
     script = STRANGER.format(site=name, ca=ca)
     refused = site.engine.attempt("exec", site.container("operator"), "sh", "-c", script, "viaduct", *typed)
     assert refused.returncode == REFUSED, refused.stdout + refused.stderr

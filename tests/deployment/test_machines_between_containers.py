@@ -3,12 +3,15 @@
 import re
 from collections import Counter
 
-from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, ORCHESTRATORS, PROJECT, Deployment
+import pytest
+
+from tests.deployment.deployment import CONTROL, HOSTS, MIGRATION, ORCHESTRATORS, PROJECT, Deployment, killed
 from tests.deployment.links import counted, shaped
-from tests.deployment.machine import PATIENTLY, Machine, migrated
+from tests.deployment.machine import AT_ONCE, PAGES, PATIENTLY, Machine, migrated
 from tools.deploy.ingredients import ROOT
 
-PAGES = (64 << 20) // 4096
+pytestmark = pytest.mark.usefixtures("whole")
+
 USERFAULTFD = """
 import ctypes, os
 number = {'x86_64': 323, 'aarch64': 282}[os.uname().machine]
@@ -33,8 +36,9 @@ for target in sys.argv[1:]:
 
 def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deployment, machine: Machine) -> None:
     witness = int(site.inside("host-a", "python", "-c", USERFAULTFD)) >= 0
-    for host in ("host-b", "host-c"):
-        moved = site.viaduct("migrate", machine.name, "--to", host, "--json", *PATIENTLY)
+    here, there = machine.way()
+    for host, terms in ((there, PATIENTLY), ("host-c", AT_ONCE), (here, AT_ONCE)):
+        moved = site.viaduct("migrate", machine.name, "--to", host, "--json", *terms)
         assert moved.exit_code == 0, moved.err
         told = migrated(moved)
         assert (told.outcome, told.pages_verified, told.pages_mismatched) == ("completed", PAGES, 0)
@@ -45,52 +49,52 @@ def test_a_machine_goes_from_host_to_host_and_every_page_is_compared(site: Deplo
 def test_memory_fills_a_link_of_200_mbit_and_travels_through_the_migration_network_alone(
     site: Deployment, machine: Machine
 ) -> None:
-    before = [counted(site, "host-b", network, "rx") for network in (CONTROL, MIGRATION)]
-    with shaped(site, "200mbit", "host-a"):
-        moved = site.viaduct("migrate", machine.name, "--to", "host-b", "--json", *PATIENTLY)
+    here, there = machine.way()
+    before = [counted(site, there, network, "rx") for network in (CONTROL, MIGRATION)]
+    with shaped(site, "200mbit", here):
+        moved = site.viaduct("migrate", machine.name, "--to", there, "--json", *AT_ONCE)
     assert moved.exit_code == 0, moved.err
-    control, migration = [counted(site, "host-b", network, "rx") for network in (CONTROL, MIGRATION)]
+    control, migration = [counted(site, there, network, "rx") for network in (CONTROL, MIGRATION)]
     told = migrated(moved)
     assert migration - before[1] >= told.wire_bytes > 10 << 20
     assert control - before[0] < 1 << 20
     first = told.rounds[0].wire_bytes / (told.rounds[0].ms / 1000)
     assert 0.5 * SHAPED_BYTES_PER_S < first < 1.1 * SHAPED_BYTES_PER_S
     assert told.pages_mismatched == 0
-    machine.runs_at("host-b")
+    machine.runs_at(there)
 
 
 def test_a_host_is_evacuated_and_gets_its_machines_back(site: Deployment, machine: Machine) -> None:
-    other = Machine.create(site, "companion")
+    here, _ = machine.way()
+    other = Machine.create(site, "companion", host=here)
     try:
-        gone = site.viaduct("evacuate", "host-a", "--parallel", "2", *PATIENTLY)
+        gone = site.viaduct("evacuate", here, "--parallel", "2", *PATIENTLY)
         assert gone.exit_code == 0, gone.out + gone.err
         away = site.machine_processes()
         assert sorted(uuid for found in away.values() for uuid in found) == sorted([machine.uuid, other.uuid])
-        assert "host-a" not in away
-        back = site.viaduct("restore", "host-a", *PATIENTLY)
+        assert here not in away
+        back = site.viaduct("restore", here, "--parallel", "2", *PATIENTLY)
         assert back.exit_code == 0, back.out + back.err
-        assert site.machine_processes() == {"host-a": sorted([machine.uuid, other.uuid])}
+        assert site.machine_processes() == {here: sorted([machine.uuid, other.uuid])}
     finally:
         other.destroy()
-    machine.runs_at("host-a")
+    machine.runs_at(here)
 
 
 def test_a_host_that_is_down_is_named_by_every_command_that_needs_it(site: Deployment, machine: Machine) -> None:
-    site.act("kill", "host-c")
-    try:
+    here, _ = machine.way()
+    with killed(site, "host-c"):
         listed = site.viaduct("host", "list")
         checked = site.viaduct("preflight", machine.name, "--to", "host-c")
         moved = site.viaduct("migrate", machine.name, "--to", "host-c")
-        elsewhere = site.viaduct("preflight", machine.name, "--to", "any", *PATIENTLY)
-    finally:
-        site.start("host-c")
+        elsewhere = site.viaduct("preflight", machine.name, "--to", "any", *AT_ONCE)
     assert listed.exit_code == 0
     (line,) = [line for line in listed.out.splitlines() if line.startswith("host-c")]
     assert "0.2.0" not in line
     assert (checked.exit_code, moved.exit_code, elsewhere.exit_code) == (3, 3, 0), checked.err + moved.err
     assert "host-c" in checked.out + checked.err
     assert "host-c" in moved.out + moved.err
-    machine.runs_at("host-a")
+    machine.runs_at(here)
 
 
 def test_nobody_is_root_and_nobody_can_become_it(site: Deployment) -> None:

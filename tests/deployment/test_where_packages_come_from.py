@@ -1,12 +1,15 @@
 """What is read of this machine, so that images are made of what it can reach; no place is written down here."""
 
 import re
+import subprocess
 import tomllib
+from dataclasses import dataclass
 
 import pytest
 
+from tools.deploy.client import Engine
 from tools.deploy.debian import mirror
-from tools.deploy.ingredients import ROOT, reachable_index
+from tools.deploy.ingredients import DEBIAN, MADE, ROOT, base, reachable_index
 
 DEB822 = """Types: deb
 # a remark: http://elsewhere.example
@@ -30,6 +33,26 @@ def test_the_first_package_source_is_the_mirror(sources: str) -> None:
 def test_a_machine_without_package_sources_is_told_so() -> None:
     with pytest.raises(ValueError, match="No package source"):
         mirror("# deb http://elsewhere.example old main\n")
+
+
+@dataclass(frozen=True)
+class Holding(Engine):
+    """An engine that has some images, as far as it is asked for them."""
+
+    images: tuple[str, ...] = ()
+
+    def attempt(self, *arguments: str, seconds: float = 0.0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        del seconds, stdin
+        assert arguments[:2] == ("image", "inspect")
+        return subprocess.CompletedProcess(arguments, 0 if arguments[2] in self.images else 1)
+
+
+@pytest.mark.parametrize(("beside", "expected"), [((), MADE), (("one", "two"), f"{MADE}:with-one-two")])
+def test_a_base_with_packages_of_the_tests_is_for_the_tests_alone(beside: tuple[str, ...], expected: str) -> None:
+    both = (MADE, f"{MADE}:with-one-two")
+    assert base(Holding({}, both), registry=False, beside=beside) == expected
+    others = tuple(one for one in both if one != expected)
+    assert base(Holding({}, (*others, DEBIAN)), registry=False, beside=beside) == DEBIAN
 
 
 def test_an_index_that_a_container_can_reach_is_handed_on_and_a_folder_is_not() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 VIADUCT = Path(sys.executable).parent / "viaduct"
 DEADLINE = 100.0
+MEMORY_MIB = 128
+SMALL = ("--memory", f"{MEMORY_MIB}MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s")
 
 
 def deprived(of: str, *command: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +20,7 @@ def deprived(of: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 def migrated(of: str) -> dict[str, object]:
     """Run the demo, both hosts and all their processes, without something; return its result."""
-    run = deprived(of, str(VIADUCT), "demo", "--json", "--memory", "256MiB")
+    run = deprived(of, str(VIADUCT), "demo", "--json", *SMALL)
     assert run.returncode == 0, run.stderr
     result: dict[str, object] = json.loads(run.stdout)
     return result
@@ -27,7 +29,7 @@ def migrated(of: str) -> dict[str, object]:
 def test_without_userfaultfd_every_page_is_hashed_at_the_pause_and_the_result_says_so() -> None:
     result = migrated("userfaultfd")
     assert (result["outcome"], result["verified_by"], result["pages_mismatched"]) == ("completed", "full", 0)
-    assert result["pages_verified"] == (256 << 20) // 4096
+    assert result["pages_verified"] == (MEMORY_MIB << 20) // 4096
 
 
 def test_without_any_capability_a_machine_moves_all_the_same() -> None:

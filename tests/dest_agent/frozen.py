@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from tests.fakes.fake_machine import FakeMachine
+from vm_migration.machine.errors import CutOff
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import CutOff, MachinePort
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import MachineDirectory
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.assembly.specification import MachineSpecification

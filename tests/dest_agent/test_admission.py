@@ -1,5 +1,6 @@
 """What does not fit is refused before anything is allocated, and no memory is promised twice."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from uuid import UUID, uuid4
@@ -12,7 +13,7 @@ from dest_agent.destination_service import DestinationService
 from tests.dest_agent.arrivals import MIB, SPECIFICATION, arriving, requirements
 from tests.fakes.fake_machine import MACHINE
 from vm_migration.api.v1 import destination_pb2, types_pb2
-from vm_migration.daemon.host_facts import VERSION
+from vm_migration.daemon.host_facts import DIRECT_MACHINE_STREAM, VERSION
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.states import State
 from vm_migration.link.served import Context
@@ -105,3 +106,29 @@ async def test_more_streams_are_refused_before_anything_is_done(asked: int) -> N
     with pytest.raises(InvalidInput) as refused:
         await service.Prepare(destination_pb2.PrepareRequest(streams=asked), cast("Context", None))
     assert str(asked) in refused.value.message
+
+
+@dataclass
+class WithRoom:
+    """Stands for an agent that has room, and is asked for nothing else."""
+
+    admission: Admission
+    host: str = "host-b"
+
+
+async def test_a_machine_that_is_to_send_itself_directly_is_refused_before_anything_is_done_where_that_cannot_be(
+    tmp_path: Path,
+) -> None:
+    agent = WithRoom(Admission("host-b", SoftwareHypervisor(tmp_path), 100 * MIB))
+    service, context = DestinationService(cast("DestAgent", agent), "", ""), cast("Context", None)
+    wanted = asked()
+    found = await service.CheckIncoming(destination_pb2.CheckIncomingRequest(requirements=wanted), context)
+    assert list(found.blockers) == []
+    wanted.features.append(DIRECT_MACHINE_STREAM)
+    found = await service.CheckIncoming(destination_pb2.CheckIncomingRequest(requirements=wanted), context)
+    (blocker,) = found.blockers
+    assert (blocker.code, "or use --transport grpc" in blocker.message) == ("transport-not-offered", True)
+    with pytest.raises(Refused) as refused:
+        await service.Prepare(destination_pb2.PrepareRequest(requirements=wanted), context)
+    assert (refused.value.code, refused.value.message) == (blocker.code, blocker.message)
+    assert refused.value.hint == "See all of it: viaduct preflight another --to host-b"

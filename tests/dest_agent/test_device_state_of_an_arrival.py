@@ -13,7 +13,7 @@ from tests.fakes.fake_machine import Held
 from tests.system.processes import mapping_ram
 from vm_migration.errors import AttemptFailed, Refused
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 from vm_migration.transfer.outgoing import OutgoingRound, OutgoingStream
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vm_migration.wire.frame import encode

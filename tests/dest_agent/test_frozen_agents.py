@@ -26,7 +26,7 @@ from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.secret import secret_hash
 from vm_migration.handover.states import State
-from vm_migration.machine.port import CutOff, MachineError
+from vm_migration.machine.errors import CutOff, MachineError
 from vm_migration.wire.bitmap_codec import encode_bitmap
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock

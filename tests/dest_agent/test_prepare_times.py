@@ -39,3 +39,10 @@ def test_old_preparations_are_forgotten() -> None:
     for number in range(20):
         times.note(str(number), PrepareTime(GIB, 700, 9000 if number < 12 else 500))
     assert times.expected_ms(GIB) == pytest.approx(1200)
+
+
+def test_a_trial_says_more_of_memory_than_what_was_touched_of_late() -> None:
+    times = PrepareTimes()
+    assert times.expected_ms(GIB, 100 / GIB) == pytest.approx(prepare_ms_expected(0) + 100)
+    times.note("one", PrepareTime(GIB, 700, 9000))
+    assert times.expected_ms(2 * GIB, 100 / GIB) == pytest.approx(900)

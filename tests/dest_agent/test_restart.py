@@ -14,6 +14,7 @@ from tests.dest_agent.watched import SILENT, Watched, journal_file, says, source
 from tests.fakes.fake_machine import MACHINE
 from vm_migration.errors import Missed, Stale
 from vm_migration.handover.evidence import Process
+from vm_migration.handover.ownership import former_retired
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
 from vm_migration.machine.run_directory import RunDirectory
@@ -250,6 +251,15 @@ async def test_a_former_source_that_is_silent_is_waited_for(site: Site) -> None:
         assert agent.complaint(MACHINE).startswith("former-source-open: ")
         here.sources.word = says(State.RETIRED, released_epoch=2)
         assert (await agent.go_on(MACHINE)).former_retired
+
+
+async def test_a_former_source_that_the_other_agent_has_seen_retired_is_waited_for_no_more(site: Site) -> None:
+    here = site(State.ACTIVE)
+    async with here.agent() as agent:
+        assert agent.complaint(MACHINE).startswith("former-source-open: ")
+        await here.machine.custody.write(former_retired)  # for a Begin of its own, in a process of its own
+        await agent.go_on(MACHINE)
+        assert agent.complaint(MACHINE) == ""
 
 
 async def test_a_process_that_no_journal_names_and_that_never_ran_is_ended(site: Site) -> None:

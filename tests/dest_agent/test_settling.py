@@ -11,7 +11,7 @@ from vm_migration.errors import AttemptFailed, Refused, Unauthorised, Unresolved
 from vm_migration.handover.evidence import Absence, SideView
 from vm_migration.handover.journal import read_last
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 
 STOPPED = SideView(A, State.STOPPED, pause=1)
 

@@ -15,7 +15,7 @@ from vm_migration.api.v1.destination_pb2 import FinishRequest, SpanDigests
 from vm_migration.errors import AttemptFailed
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 from vm_migration.transfer.span_digests import span_digests, span_pages
 from vmm.memory.ram_block import RamBlock
 

@@ -167,3 +167,25 @@ async def test_an_answer_about_a_moment_that_has_passed_counts_for_nothing(host:
     async with living(host, patience=DEADLINE) as agent:
         await until(lambda: len(seen) >= 2)
         assert not agent.complaint(MACHINE).startswith("contradiction")
+
+
+async def test_an_answer_that_its_source_has_overtaken_says_nothing_of_a_journal_put_back(host: Watched) -> None:
+    """The source answered at record 39, wrote record 40, and called with that before its answer was read."""
+    running: list[DestAgent] = []
+    complaints: list[str] = []
+
+    class Late(ScriptedSources):
+        async def ask(self, record: Record, deadline: float = 0.0) -> Word:
+            (agent,) = running
+            complaints.append(agent.complaint(MACHINE))
+            if len(complaints) > 1:
+                return SILENT
+            await agent.hear(KEY, 40)
+            return says(State.ABORTED, sequence=39)
+
+    host.sources = Late()
+    async with living(host, patience=DEADLINE) as agent:
+        running.append(agent)
+        await until(lambda: len(complaints) >= 2)
+        assert complaints[:2] == ["", ""]
+        assert host.last.state is State.PREPARED, "what is older than what is known is not acted on"

@@ -18,7 +18,10 @@ _Outcome = str | Exception
 
 @dataclass
 class FakeDestination(DestinationServicer):
-    """`handoffs`, `discards` and `notes` are what the next calls come to; the last of them comes for ever."""
+    """`handoffs`, `discards` and `notes` are what the next calls come to; the last of them comes for ever.
+
+    What a handover does not ask for is not implemented, and says so.
+    """
 
     report: destination_pb2.IncomingReport | Exception | None = None
     first_reports: list[destination_pb2.IncomingReport] = field(default_factory=list)
@@ -40,6 +43,11 @@ class FakeDestination(DestinationServicer):
     async def Prepare(
         self, request: destination_pb2.PrepareRequest, context: Context
     ) -> destination_pb2.PrepareResponse:
+        raise NotImplementedError
+
+    async def ListenForStream(
+        self, request: destination_pb2.ListenForStreamRequest, context: Context
+    ) -> destination_pb2.ListenForStreamResponse:
         raise NotImplementedError
 
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:

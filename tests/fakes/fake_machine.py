@@ -15,15 +15,17 @@ from vm_migration.handover.disk import Disk, RealDisk
 from vm_migration.handover.journal import Journal
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
+from vm_migration.machine.errors import CutOff, MachineGone, MachineRefused
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import CutOff, Harvest, MachineGone, MachineRefused, Stop
+from vm_migration.machine.port import Harvest, Stop
 from vm_migration.machine.run_directory import Instance, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, DeviceData, GuestFigures, ThrottledDevices, Tracking, WhyTracked
-from vmm.process.description import boot_id
-from vmm.process.own_stream import StreamState, StreamTerms
+from vmm.process.identity import boot_id
+from vmm.process.own_stream import DirectAt, DirectTo, StreamState, StreamTerms
+from vmm.process.sampled_writes import WritesMeasured
 from vmm.vfio.device_records import DeviceRecord
 
 MACHINE = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01"
@@ -209,10 +211,16 @@ class FakeMachine:
     async def accept_stream(self, path: str, terms: StreamTerms) -> None:
         self._sent_by_pages("accept stream")
 
+    async def start_direct_stream(self, to: DirectTo, terms: StreamTerms) -> None:
+        self._sent_by_pages("start direct stream")
+
+    async def accept_direct_stream(self, at: DirectAt, terms: StreamTerms) -> int:
+        self._sent_by_pages("accept direct stream")
+
     async def stream(self, known: str = "", wait_ms: int = 0) -> StreamState:
         self._sent_by_pages("stream")
 
-    async def continue_stream(self) -> None:
+    async def continue_stream(self, patience_ms: int = 0) -> None:
         self._sent_by_pages("continue stream")
 
     async def cancel_stream(self) -> None:
@@ -220,6 +228,12 @@ class FakeMachine:
 
     async def tune_stream(self, terms: StreamTerms) -> None:
         self._sent_by_pages("tune stream")
+
+    async def measure_writes(self, window_ms: int) -> None:
+        self._sent_by_pages("measure writes")
+
+    async def writes(self) -> WritesMeasured:
+        self._sent_by_pages("writes")
 
     def _sent_by_pages(self, name: str) -> NoReturn:
         self._asked(name)

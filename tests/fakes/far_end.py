@@ -17,14 +17,12 @@ from dest_agent.incoming_attempt import IncomingAttempt
 from source_agent.bulk_stream import BulkStream
 from source_agent.destination_link import DestinationLink
 from tests.dest_agent.arrivals import A, arriving
-from vm_migration.api.v1 import types_pb2
-from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
-from vm_migration.errors import MigrationError, Refused
+from tests.fakes.offering_host import OfferingHost
+from vm_migration.api.v1.machine_pb2_grpc import add_HostServicer_to_server
+from vm_migration.errors import MigrationError, Refused, innermost
 from vm_migration.handover.states import State
-from vm_migration.link.boundary import innermost
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
-from vm_migration.link.served import Context
 from vm_migration.link.server import AgentServer, Service
 from vm_migration.link.tls import TlsFiles
 from vm_migration.transfer.digests import PageWords
@@ -106,18 +104,6 @@ def an_end() -> Iterator[list[MigrationError]]:
     raise AssertionError("The streams did not end")
 
 
-class _Facts(HostServicer):
-    def __init__(self, far: FarEnd) -> None:
-        self._far = far
-
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:
-        del request, context
-        return types_pb2.HostFacts(features=self._far.features)
-
-    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:
-        raise NotImplementedError
-
-
 def random_pages(count: int) -> PageWords:
     """Return pages of which every fifth is zero, from page 0 on."""
     pages: PageWords = np.random.default_rng(7).integers(1, 1 << 63, (count, PAGE_SIZE // 8), dtype=np.uint64)
@@ -148,7 +134,9 @@ async def far_end(folder: Path, transport: str, *, secured: bool = True) -> Asyn
         service = DestinationService(cast("DestAgent", far), "", "", far.direct)
         services = [
             Service(BULK_SERVICE, partial(add_bulk, service)),
-            Service("vm_migration.api.v1.Host", partial(add_HostServicer_to_server, _Facts(far))),
+            Service(
+                "vm_migration.api.v1.Host", partial(add_HostServicer_to_server, OfferingHost(lambda: far.features))
+            ),
         ]
         arrival.open_round(0, encode_bitmap(DirtyBitmap.full(PAGES)))
         try:

@@ -13,9 +13,10 @@ import numpy as np
 
 from dest_agent.answering import answered
 from tests.fakes.fake_destination import FakeDestination
+from tests.fakes.offering_host import OfferingHost
 from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
-from vm_migration.api.v1.machine_pb2_grpc import HostServicer, add_HostServicer_to_server
+from vm_migration.api.v1.machine_pb2_grpc import add_HostServicer_to_server
 from vm_migration.daemon.host_facts import FEATURES
 from vm_migration.link.served import Context
 from vm_migration.link.server import AgentServer, Service
@@ -87,18 +88,6 @@ class ReceivingDestination(FakeDestination):
             await asyncio.Event().wait()
 
 
-class _Facts(HostServicer):
-    def __init__(self, destination: ReceivingDestination) -> None:
-        self._destination = destination
-
-    async def DescribeHost(self, request: types_pb2.Empty, context: Context) -> types_pb2.HostFacts:
-        del request, context
-        return types_pb2.HostFacts(features=self._destination.features)
-
-    async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:
-        raise NotImplementedError
-
-
 @asynccontextmanager
 async def receiving(destination: ReceivingDestination) -> AsyncIterator[ReceivingDestination]:
     """Serve it on loopback."""
@@ -111,7 +100,12 @@ async def receiving(destination: ReceivingDestination) -> AsyncIterator[Receivin
 
     services = [Service("vm_migration.api.v1.Destination", register)]
     if destination.features:
-        services.append(Service("vm_migration.api.v1.Host", partial(add_HostServicer_to_server, _Facts(destination))))
+        services.append(
+            Service(
+                "vm_migration.api.v1.Host",
+                partial(add_HostServicer_to_server, OfferingHost(lambda: destination.features)),
+            )
+        )
     async with AgentServer("127.0.0.1:0", None, services, grace=0.0) as server:
         destination.address = server.address
         yield destination

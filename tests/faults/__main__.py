@@ -1,6 +1,7 @@
 """Injects faults into real processes, judges what came of each, and writes the table of docs/reliability.md.
 
-Usage: python -m tests.faults [--count 204] [--seed N] [--only ROW ...] [--sites 5] [--schedules 2000] [--no-write]
+Usage: python -m tests.faults [--count 204] [--seed N] [--only ROW ...] [--of ORDER ...]
+       [--sites 5] [--schedules 2000] [--no-write]
 
 Every row is played on one of several sites side by side. A row that is not as it must be is printed with the command
 that replays it, what both journals say, and the tails of the logs. Then the simulated schedules run. The exit code is
@@ -27,10 +28,12 @@ from pathlib import Path
 
 from tests.faults.judgement import judge
 from tests.faults.lanes import ROOT, WITHOUT_CABLES, LaneProcess
+from tests.faults.matrix import chosen
 from tests.faults.network import own_world
 from tests.faults.observation import Observation
+from tests.faults.qemu_rows import fetch
 from tests.faults.report import between_markers, document, tables
-from tests.faults.rows import Row, chosen, parse
+from tests.faults.rows import Ordered, Row, parse
 
 PAGE = ROOT / "docs" / "reliability.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,7 +50,10 @@ def main() -> int:
         if os.geteuid() == 0:
             sys.stderr.write("As root that is a failure: apt-get install iproute2 util-linux, or allow namespaces\n")
             return 1
-    rows = list(arguments.only) or chosen(arguments.count, arguments.seed, cables=cables)
+    rows = list(arguments.only) or chosen(arguments.count, arguments.seed, cables=cables, ordered=arguments.of)
+    whole = not arguments.only and len(arguments.of) == len(Ordered)
+    if any(row.qemu for row in rows):
+        fetch()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         seen = play_all(rows, min(arguments.sites, len(rows)), Path(folder))
@@ -61,11 +67,11 @@ def main() -> int:
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
     failed = sum(bool(judge(one)) for one in seen)
-    if not arguments.only and arguments.schedules:
+    if whole and arguments.schedules:
         run["simulated"], simulation_failed = _simulated(arguments.schedules, arguments.seed)
         failed += simulation_failed
     sys.stdout.write(f"\n{tables(seen, run)}\n\n{len(seen)} faults, {failed} not as they must be\n")
-    if not arguments.only and not arguments.no_write:
+    if whole and not arguments.no_write:
         _write(seen, run)
     return 1 if failed else 0
 
@@ -142,6 +148,13 @@ def _arguments() -> argparse.Namespace:
         "--seed", type=int, default=secrets.randbelow(1_000_000), help="which of them; drawn if not given"
     )
     parser.add_argument("--only", type=parse, nargs="+", default=[], metavar="ROW", help="these rows alone")
+    parser.add_argument(
+        "--of",
+        type=Ordered,
+        nargs="+",
+        default=list(Ordered),
+        help="only rows about these (default: all; updates are transfer, exec and reboot)",
+    )
     parser.add_argument("--sites", type=int, default=5, help="sites side by side (default 5)")
     parser.add_argument("--schedules", type=int, default=2000, help="simulated schedules (default 2000; 0: none)")
     parser.add_argument("--no-write", action="store_true", help="leave docs and results as they are")

@@ -16,9 +16,9 @@ class Ending(StrEnum):
     """How a machine stands when everything has settled."""
 
     COMPLETED = "completed"
-    """It runs at its destination, and the source has retired its copy."""
+    """It runs at its destination, and the source has retired its copy; in the new process, or as the new program."""
     STAYED = "stayed"
-    """It runs at its source."""
+    """It runs at its source; in the process that it had, and as the program that it was."""
     LOST = "lost"
     """Nobody has it whole, both journals say so, and both hosts are clean."""
     DIED = "died"
@@ -55,6 +55,10 @@ class Moment(msgspec.Struct, frozen=True):
     whole: bool
     started: bool
     """Whether the rounds had begun, so that the source agent finishes or aborts alone."""
+    succeeded: bool = False
+    """Of an update: whether the machine was the new process's by then, or ran the new program."""
+    waits: bool = False
+    """Of an update in mode reboot: whether the file lay there by which the machine waits."""
 
     @property
     def stage(self) -> Stage:
@@ -100,7 +104,7 @@ _MACHINES_DEAD = {
 
 
 def expected(row: Row, moments: Iterable[Moment]) -> frozenset[Ending]:
-    """Return what may follow: the moments are those just before and just after the fault.
+    """Return what may follow where a machine moves: the moments are those just before and just after the fault.
 
     At a random moment the attempt goes on between a look and a fault, so the next stage counts too.
     """
@@ -138,8 +142,11 @@ def _before_the_release(row: Row, stage: Stage) -> frozenset[Ending]:
 def outcomes(row: Row, ending: Ending) -> frozenset[str]:
     """Return what whoever drove the attempt may have been told; an empty text stands for an attempt without a row.
 
-    Nobody cancels. But what a command that was killed had not begun is cancelled by the next command.
+    Nobody cancels but where that is what is done. But what a command that was killed had not begun is cancelled by the
+    next command.
     """
+    if row.deed is Deed.CANCEL and ending is Ending.STAYED:
+        return frozenset({"cancelled"})
     ended = {"failed", "refused", "", *(["cancelled"] if row.victim is Victim.CLI else [])}
     return {
         Ending.COMPLETED: frozenset({"completed"}),

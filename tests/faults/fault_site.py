@@ -20,7 +20,9 @@ from orchestrator.agents import HostAddresses
 from tests.faults import pair
 from tests.faults.network import Loopback, Network, listening
 from tests.faults.pair import EtcdDaemon, Pair
+from tests.faults.qemu_rows import PROGRAMS
 from tests.system.daemons import Daemon, launch, program
+from tests.system.qemu_machines import offer
 from tests.system.site import Site
 
 HOSTS = ("host-a", "host-b", "host-c")
@@ -83,6 +85,7 @@ class FaultSite(Site):
         self.broker = "mqtt://{}:{}".format(*self.broker_address)
         command = json.dumps(["sh", "-c", _GATE, str(self.gates)])
         self.hooks = "[hooks]\n" + "".join(f"{gate} = [{command}]\n" for gate in GATES) + 'deadline = "100s"\n'
+        self.hooks += offer(*PROGRAMS)
         super().__post_init__()
         for name, orchestrator in ((CONTROL, True), ("operator", True), (COMMAND_LINE, False)):
             self.configuration(name).write_text(self._site_text(name, daemon=orchestrator))

@@ -33,6 +33,8 @@ from vm_migration.handover.states import State
 
 NARROW = 12 << 20
 """Bytes a second at which the first round of a trial's machine takes seconds."""
+NARROW_FOR_QEMU = 4 << 20
+"""The same of one whose memory is empty for the most part, which takes no time."""
 _GATE_OF = {
     When.PREPARING: "before_prepare",
     When.STOPPING: "before_handoff",
@@ -48,7 +50,7 @@ _GATE_OF = {
 def get_ready(trial: Trial, when: When | float) -> None:
     """Do what must be done before the order is given."""
     if when is When.PRE_COPY:
-        trial.bandwidth = NARROW
+        trial.bandwidth = NARROW_FOR_QEMU if trial.row.qemu else NARROW
     elif not isinstance(when, When):
         trial.bandwidth = 2 * NARROW
     elif when in _GATE_OF:
@@ -56,7 +58,7 @@ def get_ready(trial: Trial, when: When | float) -> None:
 
 
 async def hold(trial: Trial, when: When | float) -> None:
-    """Wait until the attempt is at a boundary, and keep it there.
+    """Wait until a machine's move is at a boundary, and keep it there.
 
     Raises:
         Missed: It did not come there, or went on.
@@ -77,7 +79,8 @@ async def _preflight(trial: Trial) -> None:
     await trial.until(lambda: _phase(trial) is not Phase.QUEUED, "the preflight")
 
 
-async def _beginning(trial: Trial) -> None:
+async def beginning(trial: Trial) -> None:
+    """Freeze the source agent when the row says that it is to open the attempt."""
     await trial.until(lambda: _phase(trial) not in (None, Phase.QUEUED, Phase.PREFLIGHT), "the beginning")
     trial.freeze(trial.site.source(SOURCE).pid)
 
@@ -103,7 +106,7 @@ async def _begun(trial: Trial) -> None:
 
 async def _pre_copy(trial: Trial) -> None:
     await trial.until(lambda: _phase(trial) is Phase.PRE_COPY, "pre-copy")
-    await _source_says(trial, "pre-copy", percent=20)
+    await source_says(trial, "pre-copy", percent=20)
 
 
 async def _stopping(trial: Trial) -> None:
@@ -119,7 +122,7 @@ async def _verifying(trial: Trial) -> None:
 
 async def _ready(trial: Trial) -> None:
     await _gate(trial, "before_ready")
-    trial.freeze(trial.site.instance(SOURCE, trial.machine).vmm.pid)
+    trial.freeze(trial.beside(SOURCE))
     trial.site.open_gate("before_ready")
     await trial.until(lambda: trial.state(DESTINATION) == State.READY, "READY")
 
@@ -128,20 +131,20 @@ async def _releasing(trial: Trial) -> None:
     await _ready(trial)
     await _finish_answered(trial)
     trial.freeze(trial.site.dest(DESTINATION).pid)
-    trial.thaw(trial.site.instance(SOURCE, trial.machine).vmm.pid)
+    trial.thaw(trial.beside(SOURCE))
     await trial.until(lambda: trial.state(SOURCE) == State.RELEASED, "RELEASED")
 
 
 async def _handing_over(trial: Trial) -> None:
     await _ready(trial)
-    trial.freeze(trial.site.instance(DESTINATION, trial.machine).vmm.pid)
-    trial.thaw(trial.site.instance(SOURCE, trial.machine).vmm.pid)
+    trial.freeze(trial.beside(DESTINATION))
+    trial.thaw(trial.beside(SOURCE))
     await trial.until(lambda: trial.state(DESTINATION) == State.ACTIVATING, "ACTIVATING")
 
 
 async def _active(trial: Trial) -> None:
     await _releasing(trial)
-    await _source_says(trial, "handing-over")
+    await source_says(trial, "handing-over")
     source, destination = trial.site.source(SOURCE).pid, trial.site.dest(DESTINATION).pid
     trial.freeze(source)
     trial.thaw(destination)
@@ -169,7 +172,7 @@ async def _finish_answered(trial: Trial) -> None:
             await agents.describe_incoming(DESTINATION, key)
 
 
-async def _source_says(trial: Trial, phase: str, percent: int = 0) -> None:
+async def source_says(trial: Trial, phase: str, percent: int = 0) -> None:
     """Wait until the source reports a phase: a row is not written at every percent."""
     key = types_pb2.AttemptKey(machine=trial.machine, attempt=trial.attempt)
     seen = None
@@ -191,7 +194,7 @@ def _phase(trial: Trial) -> Phase | None:
 _HOLDS: dict[When, Callable[[Trial], Awaitable[None]]] = {
     When.QUEUED: _queued,
     When.PREFLIGHT: _preflight,
-    When.BEGINNING: _beginning,
+    When.BEGINNING: beginning,
     When.PREPARING: _preparing,
     When.PREPARED: _prepared,
     When.BEGUN: _begun,

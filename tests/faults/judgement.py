@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from orchestrator.attempt import EXIT_CODES, Outcome
 from tests.faults.expected import Ending, expected, outcomes
+from tests.faults.expected_updates import expected_of_update
 from tests.faults.observation import Observation
 from tests.faults.rows import Back, Deed, Row, parse
 
@@ -22,23 +23,27 @@ def judge(seen: Observation) -> list[str]:
     if seen.broken:
         return [f"the harness failed: {seen.broken}"]
     row = parse(seen.row)
-    return [*_safety(seen), *_end(row, seen), *_afterwards(row, seen)]
+    return [*_safety(row, seen), *_end(row, seen), *_afterwards(row, seen)]
 
 
-def _safety(seen: Observation) -> Iterator[str]:
+def _safety(row: Row, seen: Observation) -> Iterator[str]:
     yield from (f"double run: {words}" for words in seen.double_runs)
     if not seen.looks:
         yield "nobody looked at the machine's processes"
     if seen.differing_pages:
-        yield f"{seen.differing_pages} pages differ between both hosts where both copies stand still"
+        slept = "from those of the guest that slept"
+        where = slept if row.in_files else "between both hosts where both copies stand still"
+        yield f"{seen.differing_pages} pages differ {where}"
     if seen.mismatched:
         yield f"{seen.mismatched} pages were mismatched"
     if seen.guest_errors:
         yield f"the guest counts {seen.guest_errors} errors"
+    yield from (f"work was undone: {words}" for words in seen.undone)
 
 
 def _end(row: Row, seen: Observation) -> Iterator[str]:
-    allowed = expected(row, seen.moments) if seen.struck and not seen.missed else frozenset({Ending.COMPLETED})
+    follows = (expected_of_update if row.updates else expected)(row, seen.moments)
+    allowed = follows if seen.struck and not seen.missed else frozenset({Ending.COMPLETED})
     if seen.missed:
         yield f"the boundary was missed: {seen.missed}"
     if seen.ending not in allowed:
@@ -62,6 +67,8 @@ def _afterwards(row: Row, seen: Observation) -> Iterator[str]:
         yield f"an operator's word did not bring it back: {seen.by_word}"
     if seen.ending in _RUNS or seen.by_word == "runs":
         yield from _second(seen)
+    if seen.ending in _RUNS and not seen.works_on:
+        yield "the guest runs, and does no work any more"
     yield from (f"left over: {words}" for words in seen.remains)
     if row.deed is Deed.KILL and row.back is Back.NEVER and seen.ending == Ending.BROKEN:
         yield f"the journals say {seen.states}"

@@ -48,6 +48,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     double_runs: tuple[str, ...] = ()
     looks: int = 0
     guest_errors: int = 0
+    undone: tuple[str, ...] = ()
+    """Where a guest that was updated had done less than before: it went on from an older state."""
+    works_on: bool = True
+    """The guest did more jobs when all had settled."""
     differing_pages: int = 0
     """Between both hosts' memory, looked at past all agents where both copies stood still."""
     compared: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tests.faults.judgement import judge
 from tests.faults.observation import Observation
-from tests.faults.rows import Back, Deed, Row, Victim, parse
+from tests.faults.rows import QEMUS, Back, Deed, Ordered, Row, Victim, parse
 from vm_migration.handover.states import State
 
 BEGIN = "<!-- faults: begin -->"
@@ -103,17 +103,29 @@ def tables(seen: Sequence[Observation], run: Mapping[str, object]) -> str:
         "| fault | at | rows | completed | stayed | lost | died | unresolved | not as it must be |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    by_kind: dict[tuple[Deed, Victim], list[Observation]] = defaultdict(list)
+    by_kind: dict[tuple[Ordered, Deed, Victim], list[Observation]] = defaultdict(list)
     for one in seen:
         row = parse(one.row)
-        by_kind[row.deed, row.victim].append(one)
-    for deed, victim in sorted(by_kind, key=lambda kind: (list(Deed).index(kind[0]), list(Victim).index(kind[1]))):
-        mine = by_kind[deed, victim]
+        by_kind[row.ordered, row.deed, row.victim].append(one)
+    for ordered, deed, victim in sorted(by_kind, key=_in_order):
+        mine = by_kind[ordered, deed, victim]
         endings = Counter(one.ending for one in mine)
         counts = [endings[name] for name in ("completed", "stayed", "lost", "died", "unresolved")]
         wrong = sum(bool(judge(one)) for one in mine)
-        lines.append(f"| {deed} | {victim} | {len(mine)} | {' | '.join(map(str, counts))} | {wrong} |")
+        what = _kind(ordered) + deed
+        lines.append(f"| {what} | {victim} | {len(mine)} | {' | '.join(map(str, counts))} | {wrong} |")
     return "\n".join(lines)
+
+
+def _kind(ordered: Ordered) -> str:
+    if ordered is Ordered.MOVE:
+        return ""
+    return f"{ordered}: " if ordered in QEMUS else f"update, {ordered}: "
+
+
+def _in_order(kind: tuple[Ordered, Deed, Victim]) -> tuple[int, int, int]:
+    ordered, deed, victim = kind
+    return list(Ordered).index(ordered), list(Deed).index(deed), list(Victim).index(victim)
 
 
 def between_markers(text: str, table: str) -> str:

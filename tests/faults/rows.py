@@ -1,12 +1,39 @@
 """The matrix as data: what is done, to whom, when, and when it is put right again. A row's text replays it.
 
 kill:source-agent:handing-over:late      freeze:destination-vmm:ready:late      cut:between:1.250s:late
+transfer:kill:destination-vmm:releasing:never      exec:kill:source-agent:resuming:soon
+reboot:kill:destination-vfio-host:starting:never   reboot:cancel:attempt:ready:never
+qemu:kill:source-agent:ready:soon      qemu-newer-direct-multifd:kill:source-agent:pre-copy:late
+
+What begins with a mode is an update of the machine in that mode. Its destination is the machine's own host: the process
+that has the machine is the source's, the one that is to have it the destination's. With one of QEMU's names the machine
+is a real QEMU, of this Debian or a newer one, and sends itself over one connection, or over several (multifd), through
+the agents or directly.
 """
 
-import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+
+class Ordered(StrEnum):
+    """What is ordered of the machine."""
+
+    MOVE = "move"
+    TRANSFER = "transfer"
+    """An update in that mode."""
+    EXEC = "exec"
+    """Another one; the destination's process rehearses only."""
+    REBOOT = "reboot"
+    """A third: the machine sleeps, waits in its files, and the destination's processes start from these."""
+    QEMU = "qemu"
+    QEMU_MULTIFD = "qemu-multifd"
+    QEMU_NEWER = "qemu-newer"
+    QEMU_NEWER_MULTIFD = "qemu-newer-multifd"
+    QEMU_DIRECT = "qemu-direct"
+    """One that connects to the other by itself: an agent is not in the stream's way, and not missed by it."""
+    QEMU_DIRECT_MULTIFD = "qemu-direct-multifd"
+    QEMU_NEWER_DIRECT = "qemu-newer-direct"
+    QEMU_NEWER_DIRECT_MULTIFD = "qemu-newer-direct-multifd"
 
 
 class Deed(StrEnum):
@@ -16,6 +43,8 @@ class Deed(StrEnum):
     FREEZE = "freeze"
     CUT = "cut"
     """A cable is pulled: nothing is heard any more, and nothing closes."""
+    CANCEL = "cancel"
+    """A person wishes for the attempt's end."""
 
 
 class Victim(StrEnum):
@@ -41,10 +70,15 @@ class Victim(StrEnum):
     DESTINATION = "destination"
     BETWEEN = "between"
     """Source and destination do not hear each other; everybody else hears both."""
+    ATTEMPT = "attempt"
+    """Which is cancelled, and nothing else."""
 
 
 class When(StrEnum):
-    """A boundary at which an attempt can be held: what the journals say then is in tests.faults.holds."""
+    """A boundary at which an attempt can be held: what the journals say then is in tests.faults.holds.
+
+    Those of an update are in tests.faults.update_holds.
+    """
 
     QUEUED = "queued"
     PREFLIGHT = "preflight"
@@ -60,6 +94,9 @@ class When(StrEnum):
     HANDING_OVER = "handing-over"
     ACTIVE = "active"
     COMPLETED = "completed"
+    STARTING = "starting"
+    SWITCHING = "switching"
+    RESUMING = "resuming"
 
 
 class Back(StrEnum):
@@ -79,10 +116,37 @@ DRIVERS = (Victim.ORCHESTRATOR, Victim.LEADER, Victim.CLI)
 PAIRED = (Victim.LEADER, Victim.ETCD, Victim.ETCD_MAJORITY)
 """What there is where two orchestrators share an etcd."""
 CABLES = (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN, Victim.ORCHESTRATOR, Victim.LEADER, Victim.BROKER)
-_ARRIVED = tuple(When)[tuple(When).index(When.BEGUN) :]
-_NEAR_THE_END = (When.PRE_COPY, When.RELEASING, When.COMPLETED)
-LONGEST_RANDOM = 4.0
-"""Seconds after the order; a whole attempt at the random rows' bandwidth takes about as long."""
+_MOVE = tuple(When)[: tuple(When).index(When.COMPLETED) + 1]
+_BEFORE_AN_UPDATE = (When.PREFLIGHT, When.BEGINNING)
+_TRANSFER = (When.STARTING, When.PREPARED, When.SWITCHING, When.READY, When.RELEASING, When.RESUMING)
+_EXEC = (When.STARTING, When.PREPARED, When.RESUMING)
+_REBOOT = (When.SWITCHING, When.READY, When.RELEASING, When.STARTING, When.RESUMING)
+QEMUS = tuple(ordered for ordered in Ordered if ordered.startswith(Ordered.QEMU))
+BOUNDARIES = {
+    Ordered.MOVE: _MOVE,
+    Ordered.TRANSFER: (*_BEFORE_AN_UPDATE, *_TRANSFER),
+    Ordered.EXEC: (*_BEFORE_AN_UPDATE, *_EXEC),
+    Ordered.REBOOT: (*_BEFORE_AN_UPDATE, *_REBOOT),
+    **dict.fromkeys(QEMUS, _MOVE[_MOVE.index(When.PREPARING) :]),
+}
+_ARRIVED = _MOVE[_MOVE.index(When.BEGUN) :]
+_OF_AN_UPDATE = (
+    Victim.SOURCE_VMM,
+    Victim.DESTINATION_VMM,
+    Victim.SOURCE_VFIO_HOST,
+    Victim.SOURCE_AGENT,
+    Victim.DESTINATION_AGENT,
+    Victim.ORCHESTRATOR,
+    Victim.LEADER,
+    Victim.CLI,
+)
+_FROM_FILES = (When.STARTING, When.RESUMING)
+"""When the processes that had a machine have ended, and others start from its files."""
+_WITH_ANOTHER_PROCESS = {
+    Ordered.TRANSFER: _TRANSFER,
+    Ordered.EXEC: (When.STARTING, When.PREPARED),
+    Ordered.REBOOT: _FROM_FILES,
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -94,20 +158,57 @@ class Row:
     when: When | float
     """A boundary, or seconds after the order was given."""
     back: Back
+    ordered: Ordered = Ordered.MOVE
+
+    @property
+    def updates(self) -> bool:
+        """Whether the machine is updated, and not moved."""
+        return self.ordered is not Ordered.MOVE and not self.qemu
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the machine is to wait in files: its RAM is in one, which all hosts of a fault site would share."""
+        return self.ordered is Ordered.REBOOT
+
+    @property
+    def qemu(self) -> bool:
+        """Whether the machine is a real QEMU."""
+        return self.ordered in QEMUS
+
+    @property
+    def newer(self) -> bool:
+        """Whether that QEMU is the newer one."""
+        return self.ordered.startswith(Ordered.QEMU_NEWER)
+
+    @property
+    def direct(self) -> bool:
+        """Whether it connects to the other one by itself."""
+        return "-direct" in self.ordered
+
+    @property
+    def streams(self) -> int:
+        """Over how many connections memory goes."""
+        return 2 if self.ordered.endswith("-multifd") else 1
 
     def __str__(self) -> str:
         when = self.when.value if isinstance(self.when, When) else f"{self.when:.3f}s"
-        return f"{self.deed.value}:{self.victim.value}:{when}:{self.back.value}"
+        words = f"{self.deed.value}:{self.victim.value}:{when}:{self.back.value}"
+        return words if self.ordered is Ordered.MOVE else f"{self.ordered.value}:{words}"
 
 
 def parse(text: str) -> Row:
     """Read a row's text; ValueError says what is wrong with it."""
     words = text.split(":")
+    if words[0] in set(Ordered) - {Ordered.MOVE}:
+        ordered, *words = words
+    else:
+        ordered = Ordered.MOVE
     if len(words) != 4:
-        raise ValueError(f"{text} is not deed:victim:when:back")
+        raise ValueError(f"{text} is not deed:victim:when:back, with what is ordered before it or without")
     deed, victim, when, back = words
     seconds = when.endswith("s") and when[:-1].replace(".", "", 1).isdecimal()
-    row = Row(Deed(deed), Victim(victim), float(when[:-1]) if seconds else When(when), Back(back))
+    moment = float(when[:-1]) if seconds else When(when)
+    row = Row(Deed(deed), Victim(victim), moment, Back(back), Ordered(ordered))
     if not possible(row):
         raise ValueError(f"{text} cannot happen")
     return row
@@ -115,11 +216,22 @@ def parse(text: str) -> Row:
 
 def possible(row: Row) -> bool:
     """Tell whether a row makes sense: there is such a process then, and such a way to be back."""
+    if row.deed is Deed.CANCEL or row.victim is Victim.ATTEMPT:
+        wished = row.deed is Deed.CANCEL and row.victim is Victim.ATTEMPT
+        return wished and row.updates and row.back is Back.NEVER and _comes(row)
+    return _fits_the_order(row) and _fits_the_victim(row)
+
+
+def _fits_the_order(row: Row) -> bool:
+    if row.qemu:
+        return row.victim in AGENTS and row.deed is Deed.KILL and (row.back is Back.SOON or _outlived(row))
+    return not row.updates or (_concerns_an_update(row) and row.deed is not Deed.CUT)
+
+
+def _fits_the_victim(row: Row) -> bool:
     if row.deed is Deed.CUT:
-        return row.victim in CABLES and row.back in (Back.LATE, Back.LAST)
-    if row.victim in (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN):
-        return False
-    if isinstance(row.when, When) and not _is_there(row.victim, row.when):
+        return row.victim in CABLES and row.back in (Back.LATE, Back.LAST) and _comes(row)
+    if row.victim in (Victim.SOURCE, Victim.DESTINATION, Victim.BETWEEN) or not _comes(row):
         return False
     if row.deed is Deed.FREEZE:
         return row.back in (Back.LATE, Back.LAST)
@@ -127,48 +239,30 @@ def possible(row: Row) -> bool:
     return (row.back is Back.NEVER) if gone_for_good else row.back in (Back.SOON, Back.LATE, Back.LAST)
 
 
-def _is_there(victim: Victim, when: When) -> bool:
+def _concerns_an_update(row: Row) -> bool:
+    """Tell whether an update has such a victim; only mode reboot has another host process."""
+    anew = row.ordered is Ordered.REBOOT and row.victim is Victim.DESTINATION_VFIO_HOST
+    return anew or row.victim in _OF_AN_UPDATE
+
+
+def _outlived(row: Row) -> bool:
+    """Tell whether a stream would go on that nobody asks about: its process calls it off before its agent is back."""
+    here = row.direct and row.victim is Victim.SOURCE_AGENT
+    return here and row.back is Back.LATE and row.when in (When.PRE_COPY, When.STOPPING)
+
+
+def _comes(row: Row) -> bool:
+    """Tell whether there is such a boundary, and such a victim at it; at a random moment it may be."""
+    if not isinstance(row.when, When):
+        return True
+    return row.when in BOUNDARIES[row.ordered] and _is_there(row.victim, row.when, row.ordered)
+
+
+def _is_there(victim: Victim, when: When, ordered: Ordered) -> bool:
     if victim in (Victim.DESTINATION_VMM, Victim.DESTINATION_VFIO_HOST):
-        return when in _ARRIVED
+        return when in _WITH_ANOTHER_PROCESS.get(ordered, _ARRIVED)
     if victim in (Victim.SOURCE_VMM, Victim.SOURCE_VFIO_HOST):
+        if ordered is Ordered.REBOOT and when in _FROM_FILES:
+            return False
         return when is not When.COMPLETED  # its copy is freed then
     return victim is not Victim.CLI or when not in (When.QUEUED, When.COMPLETED)  # it has no queue, and ends
-
-
-def boundaries(*, cables: bool) -> Iterator[Row]:
-    """Yield every row at a boundary."""
-    for deed in Deed:
-        if deed is Deed.CUT and not cables:
-            continue
-        for victim in Victim:
-            for when in When:
-                if victim is Victim.BROKER and when not in _NEAR_THE_END:
-                    continue  # nobody waits for it: three moments stand for all
-                for back in Back:
-                    row = Row(deed, victim, when, back)
-                    if possible(row) and (back is not Back.LAST or _worth_the_longest_wait(row)):
-                        yield row
-
-
-def _worth_the_longest_wait(row: Row) -> bool:
-    """Those who are asked for longest by others: they take more than a minute each."""
-    asked = row.victim in (*AGENTS, Victim.SOURCE, Victim.DESTINATION)
-    return asked and row.deed is not Deed.KILL and row.when in (When.PRE_COPY, When.RELEASING)
-
-
-def chosen(count: int, seed: int, *, cables: bool) -> list[Row]:
-    """Return so many rows: five sixths at boundaries, spread over all of them, the rest at random moments."""
-    rng = random.Random(seed)  # noqa: S311 - it shuffles rows
-    every = list(boundaries(cables=cables))
-    rng.shuffle(every)
-    fixed = every[: max(0, count - count // 6)]
-    return fixed + [_random_row(rng, cables=cables) for _ in range(count - len(fixed))]
-
-
-def _random_row(rng: random.Random, *, cables: bool) -> Row:
-    deeds: Sequence[Deed] = [deed for deed in Deed if cables or deed is not Deed.CUT]
-    while True:
-        when = round(rng.uniform(0.0, LONGEST_RANDOM), 3)
-        row = Row(rng.choice(deeds), rng.choice(list(Victim)), when, rng.choice([Back.NEVER, Back.SOON, Back.LATE]))
-        if possible(row) and row.victim is not Victim.BROKER:
-            return row

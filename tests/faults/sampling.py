@@ -23,6 +23,8 @@ from vfio_host.interface.channel import Channel, ChannelError, close_all, connec
 from vmm.process import control
 
 EVERY_SECONDS = 0.02
+_ANEW_SECONDS = 2.0
+"""For an answer where somebody else may listen by now."""
 _RATE_SHARE = 0.95
 
 
@@ -76,6 +78,23 @@ def double_runs(looks: Iterable[Look]) -> list[str]:
     return list(first.values())
 
 
+def undone(looks: Iterable[Look]) -> list[str]:
+    """Return each look that began when another one had seen the running guest to have done more, in words.
+
+    Of a machine that stays on its host: what one process has done, the next one goes on from.
+    """
+    running = [look for look in looks if look.run_state == "running"]
+    answered = sorted(running, key=lambda look: look.answered_ns)
+    found, most, at = [], 0, 0
+    for look in sorted(running, key=lambda look: look.asked_ns):
+        while answered[at].answered_ns < look.asked_ns:
+            most = max(most, answered[at].jobs)
+            at += 1
+        if look.jobs < most:
+            found.append(f"{look.jobs} jobs in {look.instance} at {look.asked_ns} ns, after {most}")
+    return found[:1]
+
+
 def seconds_to_full_rate(looks: Sequence[Look], fault_ns: int) -> float | None:
     """Return how long after a fault the first whole second begins in which the guest writes at 95 % of its rate before.
 
@@ -96,9 +115,17 @@ def seconds_to_full_rate(looks: Sequence[Look], fault_ns: int) -> float | None:
 class Sampler:
     """Looks at one machine on some hosts while the context is entered; `looks` grows meanwhile."""
 
-    def __init__(self, sockets: dict[str, Path]) -> None:
-        """Take each host's path of the machine's control socket, whether or not it is there yet."""
+    def __init__(
+        self, sockets: dict[str, Path], every_s: float = EVERY_SECONDS, *, anew: frozenset[str] = frozenset()
+    ) -> None:
+        """Take each host's path of the machine's control socket, whether or not it is there yet.
+
+        Those of `anew` are connected to for each look: whoever listens there by then is seen, also while a process that
+        listened before is frozen, and lives.
+        """
         self.looks: list[Look] = []
+        self._every_s = every_s
+        self._anew = anew
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch, args=(host, path), name=f"looks at {host}")
@@ -124,11 +151,18 @@ class Sampler:
     def _watch(self, host: str, path: Path) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(ChannelError), _connected(path) as channel:
-                for look in _looks(channel, host, self._stop.is_set):
+                for look in _looks(channel, host, self._patience_for(host)):
                     self.looks.append(look)
-                    if self._stop.wait(EVERY_SECONDS):
+                    if self._stop.wait(self._every_s) or host in self._anew:
                         break
             self._stop.wait(EVERY_SECONDS)
+
+    def _patience_for(self, host: str) -> Callable[[], bool]:
+        """Return what tells whether an answer is waited for no longer: for ever, where nobody else may listen there."""
+        if host not in self._anew:
+            return self._stop.is_set
+        until = time.monotonic() + _ANEW_SECONDS
+        return lambda: self._stop.is_set() or time.monotonic() > until
 
 
 @contextlib.contextmanager

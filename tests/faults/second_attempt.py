@@ -1,4 +1,8 @@
-"""After a fault, the machine is moved once more, to the same host or to a third: that must complete, byte by byte."""
+"""After a fault, the machine is moved once more, to the same host or to a third: that must complete, byte by byte.
+
+One whose RAM is in a file, which here all hosts would share, is updated once more: to another process, with the devices
+that it set up when it woke.
+"""
 
 import asyncio
 import contextlib
@@ -25,8 +29,8 @@ _NOT_STARTED = "driver-gone"
 
 async def second_attempt(trial: Trial, ending: Ending) -> SecondAttempt:
     """Move the machine from where it runs; who drives is who drove before."""
-    back = SOURCE if ending is Ending.COMPLETED else DESTINATION
-    destination = (back, THIRD)[zlib.crc32(str(trial.row).encode()) % 2]
+    back = SOURCE if ending is Ending.COMPLETED and not trial.row.updates else DESTINATION
+    destination = SOURCE if trial.row.in_files else (back, THIRD)[zlib.crc32(str(trial.row).encode()) % 2]
     if trial.by_command:
         return await _by_command(trial, destination)
     try:
@@ -43,7 +47,7 @@ async def second_attempt(trial: Trial, ending: Ending) -> SecondAttempt:
 
 async def _moved(opened: RemoteDesk, trial: Trial, destination: str) -> Attempt:
     """Order a move and return how it ended."""
-    row = await opened.submit(trial.make_order(destination))
+    row = await opened.submit(trial.make_second(destination))
     async with contextlib.aclosing(opened.watch(row)) as rows:
         async for seen in rows:
             row = seen
@@ -61,7 +65,7 @@ async def _by_command(trial: Trial, destination: str) -> SecondAttempt:
         destination=destination,
         outcome=found.outcome or "",
         error="" if found.error is None else f"{found.error.code}: {found.error.message}",
-        pages=found.ram_bytes // 4096,
+        pages=0 if trial.row.in_files else found.ram_bytes // 4096,
         pages_verified=found.pages_verified,
         pages_mismatched=found.pages_mismatched,
     )
@@ -80,17 +84,20 @@ class _Result(msgspec.Struct):
     ram_bytes: int = 0
     pages_verified: int = 0
     pages_mismatched: int = 0
+    update: "_Result | None" = None
+    """Where it was one: `viaduct.update.v1`."""
 
 
 async def _command(trial: Trial, destination: str) -> _Result:
-    process = trial.start_command(destination)
+    process = trial.start_second(destination)
     try:
         await asyncio.to_thread(process.wait, _SECONDS)
     finally:
         if process.poll() is None:
             process.kill()
             await asyncio.to_thread(process.wait)
-    return msgspec.json.decode(trial.command_output().read_bytes() or b"{}", type=_Result)
+    found = msgspec.json.decode(trial.command_output().read_bytes() or b"{}", type=_Result)
+    return found.update or found
 
 
 def _told(destination: str, row: Attempt) -> SecondAttempt:
@@ -99,7 +106,7 @@ def _told(destination: str, row: Attempt) -> SecondAttempt:
         destination=destination,
         outcome="" if row.outcome is None else row.outcome.value,
         error="" if row.error is None else f"{row.error.code}: {row.error.message}",
-        pages=0 if report is None else report.ram_bytes // 4096,
+        pages=0 if report is None or row.asked.update else report.ram_bytes // 4096,
         pages_verified=0 if report is None else report.pages_verified,
         pages_mismatched=0 if report is None else report.pages_mismatched,
     )

@@ -6,6 +6,7 @@ import time
 from tests.faults.expected import Ending
 from tests.faults.sampling import Sampler
 from tests.faults.trial import DESTINATION, SOURCE, Trial
+from tests.faults.updated import ending_of_update
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import OPEN, OWNING, State
 
@@ -17,6 +18,8 @@ _UNRESOLVED_SECONDS = 2.0
 
 def ending(trial: Trial, sampler: Sampler) -> Ending:
     """Return how the machine stands by both journals and by its processes."""
+    if trial.row.updates:
+        return ending_of_update(trial, sampler)
     records = {host: record for host in (SOURCE, DESTINATION) if (record := trial.record(host)) is not None}
     there = records.get(DESTINATION)
     if there is not None and there.state is State.ACTIVATING and not _lives(trial, DESTINATION):

@@ -9,6 +9,7 @@ from tests.faults.fault_site import BROKER, CONTROL
 from tests.faults.pair import EtcdDaemon, Seat
 from tests.faults.rows import Deed, Row, Victim
 from tests.faults.trial import DESTINATION, SOURCE, Trial
+from tests.faults.updated import newcomer, newcomers_host
 from tests.system.daemons import Daemon
 from tests.system.processes import ended
 from vm_migration.machine.run_directory import ProcessId, identify, lives
@@ -70,9 +71,16 @@ class Strike:
     def _await_those_it_takes_along(self) -> None:
         """Wait until a machine's process has ended whose host process was killed; one that is frozen cannot."""
         if self._row.victim in (Victim.SOURCE_VFIO_HOST, Victim.DESTINATION_VFIO_HOST):
-            instance = self._trial.site.directory(self._host(), self._trial.machine).instance()
-            if instance is not None and instance.vmm.pid not in self._trial.frozen:
-                ended(instance.vmm.pid, _DEATH_SECONDS)
+            machine = self._process_of_host()
+            if machine is not None and machine not in self._trial.frozen:
+                ended(machine, _DEATH_SECONDS)
+
+    def _process_of_host(self) -> int | None:
+        """Return the machine's process that ends with the host process that was struck."""
+        if self._row.updates and self._row.victim is Victim.DESTINATION_VFIO_HOST:
+            return newcomer(self._trial)
+        instance = self._trial.site.directory(self._host(), self._trial.machine).instance()
+        return None if instance is None else instance.vmm.pid
 
     def put_right(self) -> None:
         """Restart, thaw or plug in again what was hit."""
@@ -93,7 +101,7 @@ class Strike:
         site = self._trial.site
         found: dict[Victim, Sequence[Daemon]] = {
             Victim.SOURCE_AGENT: [site.source(SOURCE)],
-            Victim.DESTINATION_AGENT: [site.dest(DESTINATION)],
+            Victim.DESTINATION_AGENT: [site.dest(SOURCE if self._row.updates else DESTINATION)],
             Victim.ORCHESTRATOR: [site.orchestrator],
             Victim.LEADER: [] if self._leader is None else [self._leader.daemon],
             Victim.ETCD: self._members,
@@ -111,7 +119,11 @@ class Strike:
             return [daemon.pid for daemon in daemons if daemon.running]
         if victim is Victim.CLI:
             return [trial.command.pid] if trial.command is not None and trial.command.poll() is None else []
-        instance = trial.site.directory(self._host(), trial.machine).instance()
+        if self._row.updates and victim in (Victim.DESTINATION_VMM, Victim.DESTINATION_VFIO_HOST):
+            new = newcomer(trial) if victim is Victim.DESTINATION_VMM else newcomers_host(trial)
+            return [] if new is None else [new]
+        directory = trial.site.directory(self._host(), trial.machine)
+        instance = trial.before if self._row.updates else directory.instance()
         if instance is None:
             return []
         process = instance.vmm if victim in (Victim.SOURCE_VMM, Victim.DESTINATION_VMM) else instance.host

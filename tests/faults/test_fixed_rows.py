@@ -1,4 +1,13 @@
-"""The most telling faults of the matrix, on real processes; all of it is `make faults`."""
+"""The most telling faults of the matrix, on real processes; all of it is `make faults`.
+
+Rows of these are struck in tests/system instead:
+
+    kill:source-agent:pre-copy        test_crashes_during_precopy, test_a_killed_source_agent_leaves_...
+    kill:source-vmm:pre-copy          test_crashes_during_precopy, test_a_source_whose_machine_process_dies_...
+    kill:orchestrator:pre-copy        test_orchestrator_restart, test_a_killed_orchestrator_goes_on_...
+    freeze:leader:pre-copy            test_two_orchestrators, test_a_frozen_leader_that_wakes_up_...
+    kill:broker                       test_status_of_migrations, test_a_command_tells_the_broker_...
+"""
 
 import contextlib
 import os
@@ -12,23 +21,27 @@ import pytest
 from tests.faults.judgement import judge
 from tests.faults.lanes import WITHOUT_CABLES, LaneProcess
 from tests.faults.network import own_world
+from tests.faults.qemu_rows import fetch
 from tests.faults.rows import Deed, parse
 
 ROWS = [
-    "kill:source-agent:pre-copy:soon",
     "kill:source-agent:ready:soon",
     "kill:source-agent:active:soon",
     "kill:destination-agent:releasing:soon",
-    "kill:source-vmm:pre-copy:never",
     "kill:source-vmm:ready:never",
     "kill:destination-vmm:releasing:never",
     "kill:destination-vfio-host:handing-over:never",
-    "kill:orchestrator:pre-copy:soon",
-    "freeze:leader:pre-copy:late",
     "kill:etcd:releasing:soon",
-    "kill:broker:releasing:soon",
     "freeze:destination-agent:stopping:late",
     "cut:between:pre-copy:late",
+    "qemu-newer-multifd:kill:destination-agent:handing-over:soon",
+    "qemu-newer-direct-multifd:kill:source-agent:stopping:soon",
+    "transfer:kill:source-agent:ready:soon",
+    "transfer:kill:source-agent:resuming:soon",
+    "transfer:kill:source-vmm:releasing:never",
+    "transfer:kill:destination-vmm:releasing:never",
+    "transfer:freeze:destination-vmm:switching:late",
+    "exec:kill:source-agent:resuming:soon",
 ]
 CAN_CUT = own_world() is not None
 
@@ -37,6 +50,7 @@ CAN_CUT = own_world() is not None
 def lane() -> Iterator[LaneProcess]:
     if not CAN_CUT:
         print(WITHOUT_CABLES, file=sys.__stderr__)
+    fetch()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, contextlib.closing(LaneProcess(Path(folder))) as lane:
         yield lane
 

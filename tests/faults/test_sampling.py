@@ -1,11 +1,13 @@
 """What looks at machine processes prove, and what they do not."""
 
-from tests.faults.sampling import Look, Span, double_runs, proven_runs, seconds_to_full_rate
+from tests.faults.sampling import Look, Span, double_runs, proven_runs, seconds_to_full_rate, undone
 
 SECOND = 1_000_000_000
 
 
-def look(at: int, host: str = "host-a", *, state: str = "running", pause: int = 0, rate: float = 0.0) -> Look:
+def look(
+    at: int, host: str = "host-a", *, state: str = "running", pause: int = 0, rate: float = 0.0, jobs: int = 0
+) -> Look:
     return Look(
         asked_ns=at,
         answered_ns=at + 1,
@@ -14,7 +16,7 @@ def look(at: int, host: str = "host-a", *, state: str = "running", pause: int = 
         run_state=state,
         pause=pause,
         errors=0,
-        jobs=0,
+        jobs=jobs,
         dirty_bytes_per_s=rate,
     )
 
@@ -54,6 +56,19 @@ def test_a_second_process_on_the_same_host_counts_too() -> None:
         Look(60, 61, "host-a", "another", "running", 0, 0, 0, 0.0),
     ]
     assert len(double_runs([look(0), look(100), *other])) == 1
+
+
+def test_work_that_another_process_does_again_was_undone() -> None:
+    on = [look(0, jobs=1), look(10, jobs=5), look(20, "next", jobs=5), look(30, "next", jobs=6)]
+    assert undone(on) == []
+    assert len(undone([*on, look(40, "next", jobs=5)])) == 1
+    waits = look(25, "next", state="incoming", jobs=0)
+    assert undone([*on, waits]) == []
+
+
+def test_an_answer_that_came_late_undoes_nothing() -> None:
+    late = Look(0, 50, "host-a", "one", "running", 0, 0, 7, 0.0)
+    assert undone([late, look(20, "next", jobs=6), look(60, "next", jobs=8)]) == []
 
 
 def test_the_first_whole_second_at_full_rate_begins_after_the_fault() -> None:

@@ -12,16 +12,17 @@ from tests.faults.observation import Diagnosis
 from tests.system.daemons import environment, program
 
 _SECONDS = 60.0
+_SILENT = ("host-silent", "orchestrator-silent")
 
 
 async def doctor(site: FaultSite, machine: str, *, who: str) -> Diagnosis | None:
     """Ask what is wrong with the site, and what it says of one machine; None when it did not answer.
 
-    Where all it finds is that a host was silent it is asked once more, as a person would: on a machine with much other
-    work, five seconds may be too few for a host that has nothing wrong.
+    Where all it finds is that somebody was silent it is asked once more, as a person would: on a machine with much
+    other work, five seconds may be too few for a host that has nothing wrong, or an orchestrator that was just started.
     """
     found = await _diagnosis(site, machine, who=who)
-    if found is not None and found.problems and all(each.startswith("host-silent") for each in found.problems):
+    if found is not None and found.problems and all(each.startswith(_SILENT) for each in found.problems):
         found = await _diagnosis(site, machine, who=who)
     return found
 

@@ -15,20 +15,25 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.admission import Order
-from orchestrator.attempt import Attempt
+from orchestrator.attempt import Asked, Attempt
 from orchestrator.client import RemoteDesk
 from orchestrator.doors import Doors
 from orchestrator.policy import Compression, MigrationPolicy
 from orchestrator.store.rows import attempt_from
 from tests.faults.expected import Moment
 from tests.faults.fault_site import COMMAND_LINE, CONTROL, GATES, PAIR, FaultSite
+from tests.faults.qemu_rows import LIMIT_MS as QEMU_LIMIT_MS
 from tests.faults.rows import PAIRED, Row, Victim, When
+from tests.faults.sampling import Sampler
 from tests.system.daemons import environment, program
 from vm_migration.errors import MigrationError, Unreachable
 from vm_migration.handover.journal_format import CorruptJournal, scan
 from vm_migration.handover.record import Record, decode
+from vm_migration.handover.succession import went_over
 from vm_migration.link.channel import open_channel
-from vm_migration.machine.run_directory import ProcessId, identify, lives
+from vm_migration.machine.run_directory import Instance, ProcessId, identify, lives
+from vmm.assembly.specification import MachineSpecification
+from vmm.update import suspended_machine
 
 SOURCE, DESTINATION, THIRD = "host-a", "host-b", "host-c"
 LIMIT_MS = 2000
@@ -41,6 +46,7 @@ PATIENCE = 25.0
 _ORDER_PATIENCE = 100.0
 _AGAIN_SECONDS = 0.2
 _TORN_READS = 20
+_AGAIN = "transfer"
 
 
 class Missed(Exception):
@@ -55,6 +61,7 @@ class Trial:
     row: Row
     machine: str
     name: str
+    wanted: MachineSpecification
     bandwidth: int = 0
     """Bytes a second that the move may use; 0 is no limit."""
     order: Order | None = None
@@ -63,6 +70,10 @@ class Trial:
     command: subprocess.Popen[bytes] | None = None
     frozen: dict[int, ProcessId] = field(default_factory=dict)
     """By the hold, not by the fault."""
+    sampler: Sampler | None = None
+    cancelling: asyncio.Task[None] | None = None
+    before: Instance | None = None
+    """The machine's processes when it was ordered."""
 
     # who moves it
 
@@ -85,17 +96,61 @@ class Trial:
     def give_order(self) -> None:
         """Have the machine moved, by the daemon or by a command; this returns at once."""
         if self.by_command:
-            self.command = self.start_command(DESTINATION, self.bandwidth)
+            updating = self.row.updates
+            self.command = self.start_update() if updating else self.start_command(DESTINATION, self.bandwidth)
             return
-        self.order = self.make_order(DESTINATION, self.bandwidth)
+        self.order = self.make_update() if self.row.updates else self.make_order(DESTINATION, self.bandwidth)
         self.ordering = asyncio.create_task(self._insist(self.order), name=f"order of {self.name}")
 
     def make_order(self, destination: str, bandwidth: int = 0) -> Order:
         compression: Compression = "none" if bandwidth else "auto"  # what is made slow is to stay slow
         policy = MigrationPolicy(
-            downtime_limit_ms=LIMIT_MS, max_bandwidth_bytes_per_s=bandwidth, compression=compression
+            downtime_limit_ms=QEMU_LIMIT_MS if self.row.qemu else LIMIT_MS,
+            max_bandwidth_bytes_per_s=bandwidth,
+            compression=compression,
+            streams=self.row.streams,
+            transport="direct" if self.row.direct else "grpc",
         )
         return Order(self.name, destination, policy)
+
+    def make_update(self, mode: str = "") -> Order:
+        return Order(self.name, "", asked=Asked(update=mode or self.row.ordered.value))
+
+    def make_second(self, destination: str) -> Order:
+        """What it is asked for after the fault: a move, or another update of one that would share its RAM's file."""
+        return self.make_update(_AGAIN) if self.row.in_files else self.make_order(destination)
+
+    def start_update(self, mode: str = "") -> subprocess.Popen[bytes]:
+        """Start `viaduct update` where the orchestrator would run."""
+        return self._start("update", self.name, "--mode", mode or self.row.ordered.value, "--json")
+
+    def start_second(self, destination: str) -> subprocess.Popen[bytes]:
+        """The same, by a command where the orchestrator would run."""
+        return self.start_update(_AGAIN) if self.row.in_files else self.start_command(destination)
+
+    async def wish_for_its_end(self) -> bool:
+        """Have a person cancel the attempt, and wait until its driver has written that down, or has refused it.
+
+        What its agent answers is waited for by nobody: it may be frozen. False says that the attempt had ended before.
+        """
+        found = self.row_of_it()
+        if found is None or found.ended:
+            return False
+        asked = self.cancelling = asyncio.create_task(self._cancel(found), name=f"cancel of {self.name}")
+
+        def known() -> bool:
+            row = self.row_of_it()
+            return asked.done() or (row is not None and row.cancel_requested)
+
+        await self.until(known, "a wish to cancel")
+        return True
+
+    async def _cancel(self, attempt: Attempt) -> None:
+        try:
+            async with self.desk() as opened:
+                await opened.cancel(attempt)
+        except MigrationError as error:  # past return, say
+            self.order_error = f"{error.code}: {error.message}"
 
     def start_command(self, destination: str, bandwidth: int = 0) -> subprocess.Popen[bytes]:
         """Start `viaduct migrate` where the orchestrator would run."""
@@ -111,7 +166,10 @@ class Trial:
             "--json",
         ]
         words += ["--max-bandwidth", f"{bandwidth >> 20}MiB/s", "--compression", "none"] if bandwidth else []
-        words += ["--config", str(self.site.configuration(COMMAND_LINE))]
+        return self._start(*words)
+
+    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+        words = (*words, "--config", str(self.site.configuration(COMMAND_LINE)))
         with self.command_output().open("wb") as out, (self.site.folder / "command.log").open("ab") as log:
             return subprocess.Popen(
                 [*self.site.inside(CONTROL), program("viaduct"), *words],
@@ -181,6 +239,8 @@ class Trial:
 
     def moment(self) -> Moment:
         """Return what is written at this moment, the destination first: the source is never behind it."""
+        if self.row.updates:
+            return self._moment_of_update()
         there = self.record(DESTINATION)
         here = self.record(SOURCE)
         ordered = here is not None and here.policy.startswith("{") and json.loads(here.policy).get("control_address")
@@ -189,6 +249,19 @@ class Trial:
             destination="" if there is None else there.state.value,
             whole=there is not None and there.whole,
             started=bool(ordered) or (here is not None and here.state in _PAST_START),
+        )
+
+    def _moment_of_update(self) -> Moment:
+        here = self.record(SOURCE)
+        if here is None or here.attempt is None:
+            return Moment(source="", destination="", whole=False, started=False)
+        return Moment(
+            source=here.state.value,
+            destination="",
+            whole=False,
+            started=True,
+            succeeded=went_over(here),
+            waits=self.row.in_files and self.waits_at.exists(),
         )
 
     async def until(
@@ -201,7 +274,25 @@ class Trial:
                 raise Missed(f"{what} did not come within {seconds:.0f} s ({self.moment()})")
             await asyncio.sleep(every)  # what is waited for lies in files and processes
 
+    # what lies in files of a machine that is to wait in them
+
+    @property
+    def ram(self) -> Path:
+        """Where its RAM is."""
+        assert self.wanted.memory.path is not None, f"RAM of {self.name} is in no file"
+        return Path(self.wanted.memory.path)
+
+    @property
+    def waits_at(self) -> Path:
+        """What lies there while it waits, and nothing has run."""
+        return suspended_machine.beside(self.ram)
+
     # whom the hold freezes
+
+    def beside(self, host: str) -> int:
+        """Return the process without which nothing can be asked of a machine; beside a QEMU that is another one."""
+        instance = self.site.instance(host, self.machine)
+        return instance.host.pid if self.row.qemu else instance.vmm.pid
 
     def freeze(self, pid: int) -> None:
         self.frozen[pid] = identify(pid)

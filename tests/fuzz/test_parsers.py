@@ -12,7 +12,7 @@ from tests.fuzz.target import Target
 from tests.fuzz.targets import NAMES, load
 
 EXAMPLES = 2000
-MEASURED = 3
+MEASURED = 11
 """One example in so many is watched for what it allocates, which takes several times as long."""
 _TARGETS = {name: load(name) for name in NAMES}
 _SMALL = 1024

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import pytest_asyncio
@@ -17,7 +18,7 @@ from lab.scenario import Action, Scenario
 from lab.through_agents.console import Console
 from lab.through_agents.laboratory import laboratory
 from lab.through_agents.process_ram import NoRam, open_ram, pid_of
-from lab.through_agents.scenario_run import Laboratory, run_through_agents
+from lab.through_agents.scenario_run import PLAYS, Laboratory, run_through_agents
 from tests.lab.rehearsed_machines import small_scenario
 from vm_migration.errors import AttemptFailed, InvalidInput
 from vm_migration.machine.run_directory import RunDirectory
@@ -76,6 +77,19 @@ async def test_a_moment_that_never_came_is_told(site: Laboratory) -> None:
     assert disagreements(late.expect, replace(seen, missed=())) == ()
 
 
+async def test_what_is_to_be_done_at_a_machine_that_has_moved_is_told_as_missed(
+    site: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_console: Console, action: str, device: str | None) -> None:
+        raise AttemptFailed("no-answer", f"Nobody is there to {action} {device}", "")
+
+    monkeypatch.setattr(Console, "type", gone)
+    small = small_scenario(work_ms=10, downtime_limit_ms=4000)
+    late = small.document.model_copy(update={"action": (Action(at="tracking", do="quiet"),)})
+    seen = await run_through_agents(Scenario(late, small.machine), site)
+    assert (seen.outcome, seen.missed) == ("completed", ("tracking",))
+
+
 async def test_nothing_is_left_of_a_scenario_that_cannot_go_on(site: Laboratory) -> None:
     small = small_scenario(work_ms=10, downtime_limit_ms=4000, bandwidth="40MB/s")
     wrong = small.document.model_copy(update={"action": (Action(at="round-0", do="churn", device="qat0"),)})
@@ -99,7 +113,7 @@ async def test_a_machine_is_looked_at_and_typed_to_from_outside(site: Laboratory
         with pytest.raises(InvalidInput, match="Guest refuses to block: "):
             await console.type("block", "qat0")
         assert (await console.look()).errors == 0
-        await console.until_quiet()
+        await console.until_done()
     finally:
         await agent.destroy(machine)
     with pytest.raises(AttemptFailed, match="does not answer"):
@@ -124,3 +138,40 @@ async def test_the_matrix_is_the_cells_and_then_the_rest(site: Laboratory, monke
         *((one.name, "in-process") for one in rest),
     ]
     assert (said, [row.ok for row in rows]) == ([cell.name], [True] * len(rows))
+
+
+@pytest.mark.parametrize(("expected", "lost", "plays"), [("some", [7], 3), ("none", [], 1), (None, [], 1)])
+async def test_only_a_loss_that_is_to_be_shown_is_looked_for_again(
+    expected: Literal["none", "some"] | None,
+    lost: list[int],
+    plays: int,
+    site: Laboratory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = [Observation("completed", lost_pages=frozenset(pages)) for pages in ((), (), (7,), (7,))]
+
+    async def played(scenario: Scenario, laboratory: Laboratory) -> Observation:
+        assert (scenario.document.name, laboratory) == ("small", site)
+        return shown.pop(0)
+
+    monkeypatch.setattr("lab.through_agents.scenario_run._played", played)
+    small = small_scenario()
+    document = small.document.model_copy(
+        update={"expect": small.document.expect.model_copy(update={"pages_lost": expected})}
+    )
+    assert (await run_through_agents(Scenario(document, small.machine), site)).lost_pages == frozenset(lost)
+    assert len(shown) == 4 - plays
+
+
+async def test_a_loss_that_never_shows_is_looked_for_five_times(
+    site: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = [Observation("completed", lost_pages=frozenset())] * (PLAYS + 1)
+
+    async def played(_scenario: Scenario, _laboratory: Laboratory) -> Observation:
+        return shown.pop()
+
+    monkeypatch.setattr("lab.through_agents.scenario_run._played", played)
+    (scenario,) = find("region-del-off")
+    assert (await run_through_agents(scenario, site)).lost_pages == frozenset()
+    assert len(shown) == 1

@@ -1,9 +1,10 @@
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
 from lab.catalogue import find, shipped
-from lab.observation import disagreements
+from lab.observation import Observation, disagreements
 from lab.rehearsal.rehearsal import rehearse
 from lab.scenario import SHIPPED, Scenario, UpdateSpecification
 from vm_migration.errors import InvalidInput
@@ -13,15 +14,22 @@ from vmm.update.rules import UpdateRules
 SCENARIOS = shipped()
 
 
+@cache
+def rehearsed(name: str) -> Observation:
+    """Return what a scenario's first rehearsal has shown."""
+    (scenario,) = (one for one in SCENARIOS if one.name == name)
+    return rehearse(scenario)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_a_shipped_scenario_shows_what_it_says(scenario: Scenario) -> None:
-    assert disagreements(scenario.document.expect, rehearse(scenario)) == ()
+    assert disagreements(scenario.document.expect, rehearsed(scenario.name)) == ()
 
 
 @pytest.mark.parametrize("file", sorted(path.stem for path in SHIPPED.glob("*.toml")))
 def test_a_rehearsal_is_the_same_on_every_run(file: str) -> None:
     scenario = find(file)[-1]
-    assert rehearse(scenario) == rehearse(scenario)
+    assert rehearse(scenario) == rehearsed(scenario.name)
 
 
 @pytest.mark.parametrize("kind", ["migrate", "dirty-rate"])

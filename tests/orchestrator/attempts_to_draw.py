@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from orchestrator.attempt import Attempt, Fault, Notice, Outcome, Phase
+from orchestrator.attempt import Asked, Attempt, Fault, Notice, Outcome, Phase
 from orchestrator.policy import MigrationPolicy
 from vm_migration.api.v1 import source_pb2, types_pb2
 
@@ -92,6 +92,26 @@ def completed(name: str = "qat-guest", count: int = 6) -> Attempt:
     )
     report.guest.CopyFrom(types_pb2.GuestReport(jobs_done=1234, dirty_bytes_per_s=6e7, dma_bytes_per_s=2e7))
     return replace(attempt, phase=Phase.COMPLETED, outcome=Outcome.COMPLETED, report=report)
+
+
+def updated(name: str = "qat-guest", mode: str = "transfer") -> Attempt:
+    """Return an update that completed."""
+    attempt = waiting(name)
+    exec_ms = 280.0 if mode == "exec" else 0.0
+    parts = (0.0, 0.0, 0.0, exec_ms) if exec_ms else (6.0, 4.0, 5.0, 3.0)
+    names = ("device_state_ms", "verify_ms", "handoff_ms", "resume_ms")
+    downtime = types_pb2.Downtime(downtime_ms=sum(parts), shared_clock=True, **dict(zip(names, parts, strict=True)))
+    report = source_pb2.AttemptReport(outcome="completed", total_ms=900.0, ram_bytes=RAM_PAGES * PAGE)
+    report.downtime.CopyFrom(downtime)
+    report.guest.CopyFrom(types_pb2.GuestReport(jobs_done=1234, dirty_bytes_per_s=6e7, dma_bytes_per_s=2e7))
+    return replace(
+        attempt,
+        destination=attempt.source,
+        phase=Phase.COMPLETED,
+        outcome=Outcome.COMPLETED,
+        report=report,
+        asked=Asked(update=mode),
+    )
 
 
 def failed(name: str = "qat-guest") -> Attempt:

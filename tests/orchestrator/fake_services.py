@@ -40,7 +40,12 @@ class FakeSource(SourceServicer):
             warnings=[types.Blocker(code="slow-link", message="The link is slow")],
             expected=types.Expected(total_ms=900, downtime_ms=120, rounds=2),
             profiles=self.world.script.profiles,
-            requirements=types.Requirements(machine=status.machine, name=status.name, ram_bytes=status.ram_bytes),
+            requirements=types.Requirements(
+                machine=status.machine,
+                name=status.name,
+                ram_bytes=status.ram_bytes,
+                features=self.world.script.features_needed,
+            ),
             status=status,
         )
 
@@ -64,7 +69,12 @@ class FakeSource(SourceServicer):
     async def CheckUpdate(self, request: source.CheckUpdateRequest, context: object) -> source.CheckUpdateResponse:
         self.world.calls.append(f"CheckUpdate {request.mode}")
         status = self.world.find(request.machine, self.host)
-        return source.CheckUpdateResponse(blockers=self.world.script.blockers, status=status)
+        script = self.world.script
+        kept = script.blocked in ("", status.name)
+        if kept and script.check_error is not None:
+            raise script.check_error
+        blockers = script.blockers if kept else []
+        return source.CheckUpdateResponse(blockers=blockers, status=status)
 
     async def BeginUpdate(self, request: source.BeginUpdateRequest, context: object) -> source.BeginResponse:
         self.world.calls.append(f"BeginUpdate {self.host}")
@@ -186,6 +196,11 @@ class FakeDestination(DestinationServicer):
     async def OpenRound(self, request: destination.OpenRoundRequest, context: object) -> types.Empty:
         raise NotImplementedError
 
+    async def ListenForStream(
+        self, request: destination.ListenForStreamRequest, context: object
+    ) -> destination.ListenForStreamResponse:
+        raise NotImplementedError
+
     async def Finish(self, request: destination.FinishRequest, context: object) -> destination.FinishResponse:
         raise NotImplementedError
 
@@ -236,6 +251,12 @@ class FakeMachines(MachinesServicer):
     async def ResumeMachine(self, request: machine.MachineRequest, context: object) -> types.MachineStatus:
         return self._become(request.machine, "running")
 
+    async def SuspendMachine(self, request: machine.MachineRequest, context: object) -> types.MachineStatus:
+        return self.world.find(request.machine, self.host)
+
+    async def WakeMachine(self, request: machine.MachineRequest, context: object) -> types.MachineStatus:
+        return self.world.find(request.machine, self.host)
+
     async def DestroyMachine(self, request: machine.MachineRequest, context: object) -> types.MachineStatus:
         status = self._become(request.machine, "gone")
         del self.world.machines[status.machine]
@@ -264,6 +285,8 @@ class FakeHost(HostServicer):
         self.world, self.host = world, host
 
     async def ListCustodies(self, request: types.Empty, context: object) -> types.CustodyReport:
+        if self.host in self.world.script.frozen:
+            await self.world.script.thawed.wait()
         custodies = []
         for attempt in self.world.attempts.values():
             report, key = attempt.report, attempt.report.key

@@ -18,13 +18,18 @@ class Script:
     """How the agents behave; a test changes it before or while an attempt runs."""
 
     blockers: list[types.Blocker] = field(default_factory=list)
+    blocked: str = ""  # the machine whose update they keep back; empty: every one's
     profiles: list[types.Expected] = field(  # what it would be under each; a source of 0.1.0 tells none
         default_factory=lambda: [types.Expected(total_ms=900, downtime_ms=120, rounds=2, profile="balanced")]
     )
     incoming_blockers: list[types.Blocker] = field(default_factory=list)
+    features_needed: list[str] = field(default_factory=list)  # what sources say that their machines need
     features: list[str] = field(default_factory=list)  # what destinations say that they offer
     features_prepared: list[str] = field(default_factory=list)  # and what they say of it when they prepare
     facts: dict[str, types.HostFacts] = field(default_factory=dict)  # what the agents of a host say beside, or instead
+    frozen: set[str] = field(default_factory=set)  # hosts that tell of their journals once `thawed` is set
+    thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    check_error: MigrationError | None = None  # by which they answer whoever asks about the update of what is `blocked`
     begin_error: MigrationError | None = None
     prepare_error: MigrationError | None = None
     prepare_waits: asyncio.Event | None = None  # Prepare answers once it is set
@@ -151,7 +156,7 @@ class FakeAttempt:
             types.Downtime(downtime_ms=9, device_state_ms=5, verify_ms=1, handoff_ms=1, resume_ms=2)
         )
         report.total_ms = 812.5
-        self.world.machines[report.key.machine].epoch = report.key.epoch + 1
+        self.world.machines[report.key.machine].epoch = report.owned_epoch = report.key.epoch + 1
         await self.become("completed", outcome="completed", state="RECLAIMED")
 
     async def _fail(self, how: str) -> None:

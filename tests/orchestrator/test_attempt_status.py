@@ -76,10 +76,8 @@ async def test_what_a_dead_driver_left_is_adopted(tmp_path: Path) -> None:
 async def test_a_migration_is_published_whole_and_in_order(
     site: FakeSite, around: Surroundings, tmp_path: Path
 ) -> None:
-    broker = Mosquitto(tmp_path)
-    await broker.start()
     site.world.add("guest", "host-a")
-    async with broker.running.reader() as reader:
+    async with Mosquitto(tmp_path) as broker, broker.running.reader() as reader:
         where = parse_broker(broker.running.url)
         async with publishing(around.store, around.driver, "home", where, time.time) as status:
             ended = await _drive(replace(around, observe=status.observe))
@@ -87,7 +85,6 @@ async def test_a_migration_is_published_whole_and_in_order(
                 lambda seen: any(one.topic.endswith("/owner") for one in seen) and "completed" in _phases(seen)
             )
         await reader.until(lambda seen: seen[-1].topic.endswith(f"orchestrator/{around.driver}/status"))
-    await broker.stop()
     events = [one.document for one in messages if one.topic.endswith(f"migration/{ended.attempt}/event")]
     assert [one["sequence"] for one in events] == list(range(1, len(events) + 1))
     assert [one["phase"] for one in events] == [one.phase.value for one in around.store.events(ended.attempt)]
@@ -106,13 +103,12 @@ async def test_what_a_dead_broker_missed_comes_with_the_next_driver(
     async with publishing(around.store, around.driver, "home", where, time.time) as status:
         ended = await _drive(replace(around, observe=status.observe))
     assert ended.outcome == Outcome.COMPLETED
-    await broker.start()
     async with (
+        broker,
         broker.running.reader() as reader,
         publishing(around.store, "cli-later-1", "home", where, time.time),
     ):
         events = await reader.until_topic("/event", len(around.store.events(ended.attempt)))
-    await broker.stop()
     assert [one.document["sequence"] for one in events] == list(range(1, len(events) + 1))
 
 

@@ -20,8 +20,11 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.conftest import RecordedHooks
 from tests.orchestrator.fake_agents import FakeSite, fake_site
+from tests.orchestrator.stores import new
 from tests.orchestrator.test_viaduct_command import Json, Run, Said, Value, config, store, viaduct
+from vm_migration.api.v1 import types_pb2
 from vm_migration.api.v1.orchestrator_pb2_grpc import add_OrchestratorServicer_to_server
+from vm_migration.daemon.host_facts import VERSION
 from vm_migration.link.server import AgentServer, Service
 from vm_migration.telemetry import logs
 
@@ -189,3 +192,25 @@ async def test_the_worst_machine_says_how_it_ended(viaduct: Run, site: FakeSite,
     assert "error: Evacuation of host-a: 2 of 3 moved, 1 failed: one: It went wrong" in said.err
     assert "fix: See every machine: viaduct show ev-" in said.err
     assert driven in {"alone", "daemon"}
+
+
+@pytest.mark.usefixtures("driven")
+async def test_what_is_on_its_way_and_has_not_begun_counts_in_what_is_explained(
+    viaduct: Run, site: FakeSite, store: Path
+) -> None:
+    site.world.add("guest", "host-a")
+    load = types_pb2.HostLoad(machines=3, memory_free_bytes=33 << 30)
+    for host in ("host-b", "host-c"):
+        site.world.script.facts[host] = types_pb2.HostFacts(host=host, version=VERSION, load=load)
+    preflight = ("preflight", "guest", "--to", "any", "--measure", "0s", "--json")
+    assert chosen(await viaduct(*preflight)) == "host-b", "of two that are alike the first by name"
+    with SqliteStore(store) as opened:
+        opened.open_attempt(new(destination="host-b", driver="somebody", heartbeat=time.time()))
+    assert chosen(await viaduct(*preflight)) == "host-c"
+
+
+def chosen(said: Said) -> Value:
+    candidates = said.document["candidates"]
+    assert isinstance(candidates, list)
+    assert isinstance(candidates[0], dict)
+    return candidates[0]["host"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.attempt import Attempt, Fault, Outcome, Phase, Retry
+from orchestrator.attempt import Asked, Attempt, Fault, Outcome, Phase, Retry
 from orchestrator.evacuation.plan import (
     MOST_REFUSALS,
     Evacuation,
@@ -19,6 +19,8 @@ from orchestrator.evacuation.plan import (
     followed,
     given_up,
     left_by,
+    measure_ms,
+    next_look,
     noted,
     slots_needed,
     startable,
@@ -60,6 +62,42 @@ def test_no_more_machines_are_open_at_once_than_may_and_none_waits_for_nothing(p
     assert list(ready) == could[: len(ready)]
     assert len(ready) == len(could) or moving + len(ready) >= most
     assert startable(replace(plan, cancel_requested=True), 100.0) == ()
+
+
+NEW = Move("m", "guest", 1)
+OPEN, PUT_OFF = replace(NEW, current="x", attempts=("x",)), replace(NEW, attempts=("x",), refusals=1)
+THERE, FAILED = (replace(NEW, attempts=("x",), outcome=one) for one in (Outcome.COMPLETED, Outcome.FAILED))
+GONE = replace(NEW, outcome=Outcome.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "before", "measured"),
+    [
+        (2, [], False),
+        (2, [OPEN] * 5, False),  # the last of the first
+        (2, [OPEN] * 6, True),
+        (3, [OPEN] * 6, False),
+        (2, [PUT_OFF, *[OPEN] * 3], False),  # nothing has arrived, so that nothing may be sent yet
+        (2, [FAILED, *[OPEN] * 3], False),
+        (2, [GONE, *[OPEN] * 3], False),  # it needed no attempt: that says nothing
+        (2, [THERE, PUT_OFF, *[OPEN] * 3], True),  # begun again while the host sends
+        (1, [], True),  # nothing is made ready ahead
+        (9, [], True),
+    ],
+)
+def test_where_machines_are_made_ready_ahead_the_first_are_not_measured_until_one_has_arrived(
+    parallel: int, before: list[Move], measured: bool
+) -> None:
+    plan = Evacuation("ev-1", Kind.EVACUATE, "a", (*before, NEW), 1.0, 2.0, parallel=parallel, asked=Asked(700))
+    assert measure_ms(plan) == (700 if measured else 0)
+
+
+@settings(max_examples=150)
+@given(plan=plans())
+def test_nobody_looks_again_later_than_a_machine_that_was_put_off_may_start(plan: Evacuation) -> None:
+    put_off = any(one.waiting and one.not_before == 150.0 for one in plan.moves)
+    assert next_look(plan, 149.0, 4.0) == (1.0 if put_off else 4.0)
+    assert next_look(plan, 100.0, 4.0) == 4.0
 
 
 @settings(max_examples=150)

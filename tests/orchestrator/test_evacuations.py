@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Outcome
-from orchestrator.drive import MADE_READY, Drive
+from orchestrator.drive import MADE_READY, WAITS, Drive
 from orchestrator.evacuation.order import EvacuationOrder
 from orchestrator.evacuation.plan import AHEAD, Kind, Raised
 from orchestrator.evacuation.service import Evacuations
@@ -145,6 +145,20 @@ async def test_the_next_is_made_ready_and_sent_when_another_is_there(site: FakeS
     assert max(open_at_once) <= 2 + AHEAD
 
 
+async def test_who_waits_behind_others_to_be_made_ready_says_so(site: FakeSite, around: Surroundings) -> None:
+    for name in ("one", "two", "three", "four"):
+        site.world.add(name, "host-a")
+    site.world.script.prepare_waits = asyncio.Event()
+    async with orchestrator(around) as running:
+        order = leave("host-a", "host-b", parallel=2)
+        await running.evacuations.submit(order)
+        await running.until(order.evacuation, _two_are_prepared_and_two_wait)
+        assert site.world.calls.count("Prepare host-b") == 2
+        site.world.script.prepare_waits.set()
+        view = await running.until(order.evacuation)
+    assert view.outcome == Outcome.COMPLETED
+
+
 async def test_a_cancelled_evacuation_starts_nothing_more_and_cancels_what_runs(
     site: FakeSite, around: Surroundings
 ) -> None:
@@ -198,6 +212,11 @@ def _two_move_and_one_is_ready(view: EvacuationView) -> bool:
     return _in_phase(view, "pre-copy") == 2 and any(one.reason == MADE_READY for one in view.moves)
 
 
+def _two_are_prepared_and_two_wait(view: EvacuationView) -> bool:
+    reasons = [one.reason for one in view.moves]
+    return reasons.count(WAITS) == 2 and reasons.count("has host-b make the machine's memory ready") == 2
+
+
 def _in_phase(view: EvacuationView, phase: str) -> int:
     return sum(one.phase == phase for one in view.moves)
 
@@ -236,7 +255,7 @@ async def test_a_machine_that_somebody_moves_already_is_waited_for(site: FakeSit
         await moving
         view = await running.until(order.evacuation)
     assert (view.outcome, view.moves[0].attempts) == (Outcome.COMPLETED, ())
-    assert "not on host-a any more" in view.moves[0].reason
+    assert "not on host-a" in view.moves[0].reason
     assert places(site) == {"one": "host-c"}
 
 

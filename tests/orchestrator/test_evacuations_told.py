@@ -38,10 +38,8 @@ async def site() -> AsyncIterator[FakeSite]:
 
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
-    mosquitto = Mosquitto(tmp_path)
-    await mosquitto.start()
-    yield mosquitto
-    await mosquitto.stop()
+    async with Mosquitto(tmp_path) as mosquitto:
+        yield mosquitto
 
 
 def plan(*moves: Move, ended: bool = False, at: float = 100.0, kind: Kind = Kind.EVACUATE) -> Evacuation:

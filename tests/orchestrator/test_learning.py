@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import learning
 from orchestrator.admission import Order, admit
 from orchestrator.attempt import Attempt, Outcome, Phase
 from orchestrator.desk import Desk, LocalDesk, follow
 from orchestrator.drive import Drive
-from orchestrator.learning import listing
+from orchestrator.learning import NOT_ANSWERED_YET, listing
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings, ignore
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_orchestrator_daemon import daemon
 from vm_migration.errors import InvalidInput, Refused, Unreachable
 
+DEADLINE = 4.0
+"""Seconds; the calls to a host that is frozen have five and ten."""
 MakeDesk = Callable[[Surroundings], contextlib.AbstractAsyncContextManager[Desk]]
 
 
@@ -106,6 +109,24 @@ async def test_a_host_that_is_silent_is_named_and_not_taken_for_empty(
         with pytest.raises(Unreachable, match="host-b did not answer") as silent:
             await desk.attempt("ffffffff")
         assert silent.value.code == "host-silent"
+
+
+@pytest.mark.parametrize("make", [local, daemon])
+async def test_a_list_shows_what_is_known_without_waiting_for_a_host_that_is_frozen(
+    site: FakeSite, around: Surroundings, elsewhere: Surroundings, make: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.world.script.frozen.add("host-a")
+    monkeypatch.setattr(learning, "LISTED_SECONDS", 0.2)
+    async with held(site, around, "pre-copy") as attempt, make(elsewhere) as desk:
+        left = elsewhere.store.open_attempt(replace(attempt, driver="cli-gone-1", heartbeat=0.0, machine="another"))
+        async with asyncio.timeout(DEADLINE):
+            found = await desk.attempts(everything=False)
+        assert [one.attempt for one in found.attempts] == [left.attempt]
+        (error,) = found.silent.values()
+        assert (list(found.silent), error.code) == (["host-a"], NOT_ANSWERED_YET)
+        assert "has not answered within 0.2 s" in error.message
+        site.world.script.thawed.set()
+        assert (await desk.attempts(everything=False)).silent == {}
 
 
 async def test_nobody_waits_for_what_nobody_drives(around: Surroundings, site: FakeSite) -> None:

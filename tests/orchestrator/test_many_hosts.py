@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,15 @@ import pytest
 from benchmarks.scale.fleet import GIB, Fleet, FleetDescription, Happened, Pace, Place, written
 from benchmarks.scale.serving import served
 from benchmarks.scale.site import certificates, names
+from orchestrator import service
+from orchestrator.admission import Order, admit
 from orchestrator.agents import Agents, HostAddresses, Side
-from orchestrator.attempt import Outcome
+from orchestrator.attempt import Attempt, Outcome
 from orchestrator.driving import Driving, driving
+from orchestrator.entrance import Entrance
+from orchestrator.evacuation.course import Course
 from orchestrator.evacuation.order import EvacuationOrder
-from orchestrator.evacuation.plan import Kind
+from orchestrator.evacuation.plan import Evacuation, Kind
 from orchestrator.evacuation.view import EvacuationView
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
@@ -76,9 +83,59 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield Site(fleet, happened, agents, around)
 
 
-async def test_many_hosts_are_emptied_at_once_onto_many_and_all_of_them_are_asked_once(site: Site) -> None:
+@dataclass
+class Crowd:
+    """How many are at something at a time, on any thread."""
+
+    most: int = 0
+    _now: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._now -= 1
+
+
+@pytest.fixture
+def crowds(monkeypatch: pytest.MonkeyPatch) -> tuple[Crowd, Crowd]:
+    """How many orders are looked at closely at a time, where two may be, and how many evacuations are at the store.
+
+    The first of either waits there for the second: that two are is not left to the scheduler.
+    """
+    orders, courses = Crowd(), Crowd()
+    order_numbers, course_numbers = itertools.count(), itertools.count()
+    two_orders, two_courses = asyncio.Barrier(2), threading.Barrier(2, timeout=DEADLINE)
+    followed = Course._followed
+
+    async def admit_one(around: Surroundings, order: Order, *, check: bool = False) -> Attempt:
+        with orders:
+            if next(order_numbers) < two_orders.parties:
+                await two_orders.wait()
+            return await admit(around, order, check=check)
+
+    def follow_one(course: Course, now: float, fraction: float) -> tuple[Evacuation, Evacuation, Collection[Attempt]]:
+        with courses:
+            if next(course_numbers) < two_courses.parties:
+                two_courses.wait()
+            return followed(course, now, fraction)
+
+    monkeypatch.setattr(service, "admit", admit_one)
+    monkeypatch.setattr(service, "Entrance", partial(Entrance, 2, DEADLINE))
+    monkeypatch.setattr(Course, "_followed", follow_one)
+    return orders, courses
+
+
+async def test_many_hosts_are_emptied_at_once_onto_many_and_all_of_them_are_asked_once(
+    site: Site, crowds: tuple[Crowd, Crowd]
+) -> None:
     async with asyncio.timeout(DEADLINE), driving(site.around, sole=True) as at_work:
         ended = await emptied(at_work)
+    assert [crowd.most for crowd in crowds] == [2, 2], "attempts in flight are told behind no more than that"
     assert {move.outcome for view in ended for move in view.moves} == {Outcome.COMPLETED}
     assert [len(site.fleet.at[host]) for host in EMPTIED] == [0] * len(EMPTIED)
     arrived = [len(machines) - MACHINES for host, machines in site.fleet.at.items() if host not in EMPTIED]

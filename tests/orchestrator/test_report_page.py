@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from orchestrator.attempt import Attempt, Event, Fault, Phase
 from orchestrator.picture.charts import drawn, rates_drawing, remaining_drawing, tail_drawing
 from orchestrator.picture.page import page
+from orchestrator.picture.style import STYLE
 from orchestrator.picture.timeline import timeline
 from orchestrator.policy import MigrationPolicy
 from orchestrator.render.quantities import span
-from tests.orchestrator.attempts_to_draw import completed, copying, failed, refused, waiting
+from tests.orchestrator.attempts_to_draw import completed, copying, failed, refused, updated, waiting
 from vm_migration.api.v1 import source_pb2, types_pb2
 
 VOID = {"meta", "br", "hr", "link", "img", "input"}
 EVENTS = [Event("a", 1, Phase.QUEUED, None, "", 1_700_000_000.0), Event("a", 2, Phase.PREFLIGHT, None, "asks", 1.7e9)]
-EVERY = [waiting(), copying(), copying(count=0), copying(apart=False), completed(), failed(), refused()]
+EVERY = [waiting(), copying(), copying(count=0), copying(apart=False), completed(), failed(), refused(), updated()]
 
 
 class Read(HTMLParser):
@@ -79,7 +80,7 @@ def test_every_drawing_has_a_title_and_a_description_and_a_table_beside_it(attem
         assert one["role"] == "img"
         assert set(one["aria-labelledby"].split()) <= set(identifiers)
     rounds = len(attempt.report.rounds) if attempt.report else 0
-    assert bool(read.all("svg")) == bool(rounds)
+    assert bool(read.all("svg")) == bool(rounds or attempt.asked.update)
     headings = [one for one in read.all("th") if one.get("scope") == "row"]
     assert len(headings) >= rounds
     assert all(one.get("scope") in {"row", "col"} for one in read.all("th"))
@@ -307,3 +308,23 @@ def _unmeasured() -> Attempt:
     assert attempt.report is not None
     attempt.report.expected_downtime_ms = float("inf")
     return attempt
+
+
+@pytest.mark.parametrize(
+    ("mode", "parts"),
+    [
+        ("transfer", ["handing over", "ready", "release", "resume"]),
+        ("exec", ["program"]),
+        ("reboot", ["leaving", "ready", "release", "resume"]),
+    ],
+)
+def test_the_page_of_an_update_tells_of_no_memory_that_was_sent_and_no_limit(mode: str, parts: list[str]) -> None:
+    read = Read(page(updated(mode=mode), EVENTS))
+    shown = [words for words in read.words if STYLE not in words]
+    assert "Update of qat-guest" in read.text
+    assert f"on host-a, mode {mode}" in read.text
+    for of_a_migration in ("host-a to host-a", "on the wire", "verif", "limit", "allowed", "transport", "round"):
+        assert of_a_migration not in " ".join(shown), of_a_migration
+    told = [text for text in read.words if text.split(" ", 1)[0].isdigit()]
+    assert [text.split(" ", 1)[1] for text in told if " " in text and text.split(" ", 1)[1] in parts] == parts
+    assert "1234 jobs done, 0 errors" in read.text

@@ -73,6 +73,15 @@ async def test_what_failed_is_tried_again_in_a_row_of_its_own(site: FakeSite, ar
     assert site.world.calls.count("Discard ABORTED") == 2
 
 
+def test_a_destination_to_which_nothing_was_sent_as_the_driver_went_has_not_failed() -> None:
+    retry = replace(ENDED.retry, failed_at=("host-c",))
+    failed = replace(ENDED, retry=retry)
+    gone = replace(failed, error=Fault(retrying.DRIVER_GONE, "It went away before it started"))
+    assert successor(gone, 200.0, "a1", 0.5).retry.failed_at == ("host-c",)
+    assert successor(failed, 200.0, "a1", 0.5).retry.failed_at == ("host-c", "host-b")
+    assert successor(gone, 200.0, "a1", 0.5).retry.left == 1
+
+
 async def test_the_last_failure_is_the_answer(site: FakeSite, around: Surroundings, desk: Desk) -> None:
     site.world.add("guest", "host-a")
     site.world.script.failures = 5

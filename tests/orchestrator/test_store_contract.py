@@ -328,33 +328,6 @@ def test_a_wish_for_bandwidth_is_kept_whoever_writes_after_it(opened: OpenStore)
             store.request_bandwidth("nothing", 1)
 
 
-def test_many_claims_are_renewed_at_once_and_those_that_are_lost_are_told(opened: OpenStore) -> None:
-    with opened() as store:
-        mine, other = store.open_attempt(new("mine")), store.open_attempt(new("other", machine="m2"))
-        store.claim("other", "cli-2", 100.0 + CLAIM_SECONDS + 1)
-        told = replace(mine, report=source_pb2.AttemptReport(percent=7), updated_at=105.0)
-        gone = replace(mine, attempt="gone", machine="m3")
-        assert store.renew([told, other, gone], 106.0) == {"other", "gone"}
-        row = store.get("mine")
-        assert row.report is not None
-        assert (row.heartbeat, row.updated_at, row.report.percent) == (106.0, 105.0, 7)
-        assert store.get("other").heartbeat == 100.0 + CLAIM_SECONDS + 1
-        assert store.renew([], 107.0) == frozenset()
-
-
-def test_a_report_that_is_older_than_what_is_written_renews_the_claim_only(opened: OpenStore) -> None:
-    with opened() as store:
-        row = store.open_attempt(new())
-        newer = source_pb2.AttemptReport(percent=50)
-        begun = store.save(replace(row.to(Phase.BEGUN), report=newer), 110.0)
-        late = replace(begun, report=source_pb2.AttemptReport(percent=7), updated_at=109.0)
-        assert store.renew([late], 111.0) == frozenset()
-        assert (store.get(row.attempt).report, store.get(row.attempt).heartbeat) == (newer, 111.0)
-        ended = store.save(replace(begun.to(Phase.COMPLETED, Outcome.COMPLETED), report=newer), 112.0)
-        assert store.renew([replace(late, updated_at=120.0)], 121.0) == frozenset()
-        assert store.get(row.attempt) == replace(ended, heartbeat=121.0)
-
-
 def test_of_open_attempts_there_is_a_short_word(opened: OpenStore) -> None:
     with opened() as store:
         store.open_attempt(new("first", destination="host-x"))

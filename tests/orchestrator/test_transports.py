@@ -12,6 +12,8 @@ from orchestrator.policy import MOST_STREAMS, MigrationPolicy, Transport, policy
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.fake_agents import FakeSite
 from tests.orchestrator.test_viaduct_command import Run, config, viaduct
+from vm_migration.api.v1 import types_pb2
+from vm_migration.daemon.host_facts import DIRECT_MACHINE_STREAM
 from vm_migration.errors import InvalidInput
 
 __all__ = ["config", "viaduct"]  # fixtures
@@ -39,6 +41,21 @@ async def test_a_destination_that_prepares_without_direct_streams_ends_the_attem
     assert ended.error is not None
     assert ended.error.code == "transport-not-offered"
     assert not [call for call in site.world.calls if call.startswith("Start")]
+
+
+@pytest.mark.parametrize("said", ["", "subject-unlisted", "transport-not-offered"])
+async def test_a_destination_that_takes_no_machine_s_own_stream_directly_has_one_reason_its_own_where_it_says_one(
+    site: FakeSite, around: Surroundings, said: str
+) -> None:
+    site.world.add("guest", "host-a")
+    site.world.script.features, site.world.script.features_needed = ["direct"], [DIRECT_MACHINE_STREAM]
+    if said:
+        site.world.script.incoming_blockers = [types_pb2.Blocker(code=said, message="It has told why")]
+    ended = await Drive(await admit(around, Order("guest", "host-b", DIRECT)), around).run()
+    (blocker,) = ended.blockers
+    assert blocker.code == (said or "transport-not-offered")
+    assert ("use --transport grpc" in blocker.message, blocker.message == "It has told why") == (not said, bool(said))
+    assert site.world.calls == []
 
 
 async def test_a_destination_with_direct_streams_is_told_that_they_are_wanted(

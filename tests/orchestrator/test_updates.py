@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,8 @@ from orchestrator.journals import end_in_journals
 from orchestrator.learning import learn
 from orchestrator.service import AttemptQueue
 from orchestrator.status import StoreOutbox
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.store.store import Ownership
 from orchestrator.surroundings import Surroundings, ignore
 from orchestrator.updating.drive import drive_of
 from orchestrator.updating.fleet import update_all
@@ -22,7 +25,7 @@ from tests.orchestrator.test_evacuation_commands import driven, log
 from tests.orchestrator.test_viaduct_command import Json, Run, Said, config, store, viaduct
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.daemon.status_topics import Topics
-from vm_migration.errors import InternalError, Unreachable
+from vm_migration.errors import InternalError, InvalidInput, Unreachable
 from vm_migration.handover.record import Record, encode
 from vm_migration.handover.states import State
 
@@ -67,6 +70,16 @@ async def test_a_machine_is_updated_and_the_attempt_is_told_of(viaduct: Run, sit
     assert driven in {"alone", "daemon"}
 
 
+async def test_the_owner_that_is_told_of_stands_at_the_epoch_that_its_host_says(
+    viaduct: Run, site: FakeSite, driven: str, store: Path
+) -> None:
+    del driven
+    machine = site.world.add("guest", "host-a")
+    assert (await viaduct("update", "guest")).exit_code == 0
+    with SqliteStore(store) as opened:
+        assert opened.owners() == (Ownership(machine, "guest", "host-a", site.world.machines[machine].epoch),)
+
+
 async def test_blockers_are_told_at_once_and_nothing_is_done(viaduct: Run, site: FakeSite, driven: str) -> None:
     del driven
     site.world.add("guest", "host-a")
@@ -92,7 +105,14 @@ async def test_an_update_that_fails_says_that_the_machine_runs(viaduct: Run, sit
 
 
 async def test_what_is_to_be_updated_must_be_clear(viaduct: Run) -> None:
-    for words in ((), ("guest", "--host", "host-a"), ("--host", "host-a"), ("--all",), ("guest", "--all")):
+    for words in (
+        (),
+        ("guest", "--host", "host-a"),
+        ("--host", "host-a"),
+        ("--all",),
+        ("guest", "--all"),
+        ("guest", "--skip-blocked"),
+    ):
         (await viaduct("update", *words)).complains(2, "not clear")
     (await viaduct("update", "--host", "host-x", "--all")).complains(2, "host-x")
     (await viaduct("update", "guest")).complains(2, "guest")
@@ -109,6 +129,56 @@ async def test_all_machines_of_a_host_are_updated(viaduct: Run, site: FakeSite, 
     assert "3 of 3: " in said.err
     judged = await viaduct("update", "--host", "host-a", "--all", "--dry-run", "--json")
     assert (judged.exit_code, judged.document["outcome"], len(several(judged))) == (0, None, 3)
+
+
+async def test_nothing_is_begun_where_something_speaks_against_one_machine_unless_it_is_left_out(
+    viaduct: Run, site: FakeSite, driven: str
+) -> None:
+    del driven
+    for name in ("one", "two", "three"):
+        site.world.add(name, "host-a")
+    site.world.script.blocked = "two"
+    site.world.script.blockers = [
+        types_pb2.Blocker(code="mediated-device", message="Mediated device on type1", device="mdev0"),
+        types_pb2.Blocker(code="dirty-tracking", message="Dirty pages are tracked"),
+    ]
+    said = await viaduct("update", "--host", "host-a", "--all", "--json")
+    assert (said.exit_code, said.document["outcome"], said.document["left"]) == (3, "refused", ["one", "three"])
+    (held,) = several(said)
+    assert (held["name"], held["outcome"], held["epoch"]) == ("two", "refused", 0)
+    assert "BeginUpdate host-a" not in site.world.calls
+    told = await viaduct("update", "--host", "host-a", "--all")
+    told.complains(3, "Nothing was begun on host-a: 1 of its machines cannot be updated now (two)")
+    assert "--skip-blocked" in told.err
+    assert "Mediated device on type1; Dirty pages are tracked" in " ".join(told.out.split())
+    skipped = await viaduct("update", "--host", "host-a", "--all", "--skip-blocked", "--json")
+    outcomes = {str(each["name"]): each["outcome"] for each in several(skipped)}
+    assert outcomes == {"one": "completed", "two": "refused", "three": "completed"}
+    assert (skipped.exit_code, skipped.document["left"]) == (3, [])
+    assert "2 of 2: " in skipped.err
+    assert site.world.calls.count("BeginUpdate host-a") == 2
+    judged = await viaduct("update", "--host", "host-a", "--all", "--dry-run", "--json")
+    assert (judged.exit_code, judged.document["outcome"], judged.document["left"]) == (3, None, [])
+
+
+async def test_a_machine_that_goes_away_before_it_is_asked_about_is_told_and_the_others_are_updated(
+    viaduct: Run, site: FakeSite, driven: str
+) -> None:
+    del driven
+    for name in ("one", "two", "three"):
+        site.world.add(name, "host-a")
+    site.world.script.blocked = "two"
+    site.world.script.check_error = InvalidInput("unknown-machine", "No machine two on host-a", "See the list")
+    said = await viaduct("update", "--host", "host-a", "--all", "--json")
+    assert (said.exit_code, said.document["left"]) == (3, ["one", "three"])
+    (held,) = several(said)
+    assert (held["name"], held["outcome"]) == ("two", "refused")
+    assert held["blockers"] == [{"code": "unknown-machine", "message": "No machine two on host-a", "device": ""}]
+    assert "BeginUpdate host-a" not in site.world.calls
+    skipped = await viaduct("update", "--host", "host-a", "--all", "--skip-blocked", "--json")
+    outcomes = {str(each["name"]): each["outcome"] for each in several(skipped)}
+    assert outcomes == {"one": "completed", "two": "refused", "three": "completed"}
+    (await viaduct("update", "two", "--dry-run")).complains(2, "No machine two")
 
 
 async def test_at_the_first_that_fails_no_more_are_begun(viaduct: Run, site: FakeSite, driven: str) -> None:

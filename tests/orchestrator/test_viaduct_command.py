@@ -110,8 +110,8 @@ async def test_a_machine_is_created_looked_at_moved_and_destroyed(viaduct: Run, 
     assert (await viaduct("machine", "list", "--json")).document["silent"] == []
     assert (await viaduct("machine", "pause", "qat-guest", "--json")).exit_code == 0
     assert "paused" in (await viaduct("machine", "show", "qat-guest")).out
-    assert (await viaduct("machine", "resume", "qat-guest", "--json")).exit_code == 0
-
+    for act in ("resume", "suspend", "wake"):
+        assert (await viaduct("machine", act, "qat-guest", "--json")).exit_code == 0
     checked = await viaduct("preflight", "qat-guest", "--to", "any", "--explain", "--json")
     assert (checked.exit_code, checked.document["destination"]) == (0, "host-b")
     dry = await viaduct("migrate", "qat-guest", "--to", "host-b", "--dry-run", "--json")

@@ -20,10 +20,10 @@ from orchestrator.documents.schemas import schema_text
 from orchestrator.evacuation.plan import Evacuation, Kind, Move
 from orchestrator.evacuation.view import EvacuationView, view_of
 from orchestrator.host_standing import HostStanding
-from orchestrator.learning import Listing
+from orchestrator.learning import NOT_ANSWERED_YET, Listing
 from orchestrator.render.site import SiteLines, SitePicture
 from orchestrator.site_view import SiteView, site_document
-from orchestrator.site_watch import MOST_ASKED, MOST_FOLLOWED, NOT_ANSWERED_YET, AskHost, Pace, SiteWatch
+from orchestrator.site_watch import MOST_ASKED, MOST_FOLLOWED, AskHost, Pace, SiteWatch
 from tests.orchestrator.attempts_to_draw import completed, copying, waiting
 from vm_migration.errors import InvalidInput, MigrationError, Unreachable
 

@@ -14,8 +14,8 @@ from lab.rehearsal.host_in_process import HostInProcess
 from vfio_host.devices.nic import Nic
 from vfio_host.devices.ring_device import RingDevice
 from vfio_host.errors import DmaFault
-from vmm.assembly.devices import host_configuration
 from vmm.assembly.guest_parts import VtdRegisters
+from vmm.assembly.host_configuration import host_configuration
 from vmm.assembly.machine import Harvested, Machine
 from vmm.assembly.specification import check_specification
 from vmm.assembly.tracking_reason import TrackingReason

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.properties.guest_programs import PAGES, Run, Step, assembled
 from vmm.assembly.tracking_reason import TrackingReason
-from vmm.memory.guest_physical import sections
+from vmm.memory.sections import sections
 
 V3: Final[dict[str, object]] = {"set": "vfio-viommu-v3"}
 IOMMUFD: Final[dict[str, object]] = {}

@@ -13,7 +13,19 @@ from tests.qemu_guest.initramfs import initramfs
 KERNEL_PACKAGE: Final = "linux-image-cloud-amd64"
 COMMAND_LINE: Final = "console=ttyS0 quiet loglevel=0 panic=-1 tsc=unstable no_timer_check mitigations=off nokaslr"
 """`quiet`: nothing of the kernel's own between two counts."""
+BEHIND_VIOMMU: Final = "intel_iommu=on iommu.passthrough=0 iommu.strict=1"
+"""What a device may reach is mapped for each of its transfers, and no longer."""
+VIOMMU: Final = (
+    "-device", "intel-iommu",
+    "-global", "virtio-blk-pci.disable-legacy=on", "-global", "virtio-blk-pci.iommu_platform=on",
+)  # fmt: skip
+"""A vIOMMU, and disks whose DMA goes through it; virtio goes past one unless it is told."""
 TICKS_PER_SECOND: Final = 100
+DISK_MODULES: Final = (
+    "virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_modern_dev", "virtio/virtio_pci_legacy_dev",
+    "virtio/virtio_pci", "block/virtio_blk",
+)  # fmt: skip
+"""What brings /dev/vda, in the order in which one needs the other."""
 _PAGE: Final = 4096
 _GOLDEN: Final = 0.618034
 _SECONDS: Final = 120.0
@@ -26,31 +38,45 @@ class Guest:
 
     kernel: Path
     initramfs: Path
+    disk: bool = False
+    """It writes to a disk, whose DMA goes through a vIOMMU."""
 
     def arguments(self, serial: Path) -> tuple[str, ...]:
         """Return QEMU's arguments that boot it, with what it prints in a file."""
+        options = f"{COMMAND_LINE} {BEHIND_VIOMMU}" if self.disk else COMMAND_LINE
         return (
-            "-kernel", str(self.kernel), "-initrd", str(self.initramfs), "-append", COMMAND_LINE,
+            *(VIOMMU if self.disk else ()),
+            "-kernel", str(self.kernel), "-initrd", str(self.initramfs), "-append", options,
             "-chardev", f"file,id=serial,path={serial},append=on", "-serial", "chardev:serial",
         )  # fmt: skip
 
 
-def build(cache: Path, folder: Path, *, rate: int, working_set: int) -> Guest:
+def build(cache: Path, folder: Path, *, rate: int, working_set: int, disk: bool = False) -> Guest:
     """Make a guest that writes `rate` bytes a second of distinct pages over a working set of so many bytes.
 
-    The kernel stays in `cache`, the rest goes into `folder`.
+    With a disk it also checks and writes a sector of that in each tick, through a vIOMMU. The kernel stays in `cache`,
+    the rest goes into `folder`.
 
     Raises:
         RuntimeError: apt or binutils is missing or refuses; what it said is in the message.
     """
     pages = working_set // _PAGE
+    booted = kernel(cache)
+    modules = tuple(_module(cache, name) for name in DISK_MODULES) if disk else ()
     symbols = {"PAGES": pages, "PAGES_PER_TICK": rate // _PAGE // TICKS_PER_SECOND, "STEP": _stride(pages)}
+    symbols["DISK"] = len(modules)
     built, program = folder / "counter.o", folder / "counter"
     _run("as", "--64", *(f"--defsym={name}={value}" for name, value in symbols.items()), "-o", str(built), str(_SOURCE))
     _run("ld", "-static", "--build-id=none", "-o", str(program), str(built))
-    archive = folder / f"counter-{rate}-{working_set}.cpio"
-    archive.write_bytes(initramfs(program.read_bytes()))
-    return Guest(kernel(cache), archive)
+    archive = folder / f"counter-{rate}-{working_set}-{len(modules)}.cpio"
+    archive.write_bytes(initramfs(program.read_bytes(), modules))
+    return Guest(booted, archive, disk)
+
+
+def _module(cache: Path, name: str) -> bytes:
+    """Return a module of the kernel that `kernel` has left unpacked."""
+    (found,) = (cache / "unpacked" / "lib" / "modules").glob(f"*/kernel/drivers/{name}.ko")
+    return found.read_bytes()
 
 
 def kernel(cache: Path) -> Path:

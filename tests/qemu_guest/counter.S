@@ -3,6 +3,10 @@
 # Given by --defsym: PAGES, the working set; PAGES_PER_TICK, written in each hundredth of a second; STEP, which visits
 # every page once before the first comes again. The n-th write goes to page n * STEP mod PAGES and holds n there; what
 # lies there before is n - PAGES, or nothing at first. Linux's own calls (syscalls(2)) and nothing else: no library.
+#
+# With DISK above 0 there has to be an IOMMU. It loads so many modules first, /m0 and on, which bring /dev/vda. In the
+# n-th tick the disk's sector n mod SECTORS is read past the kernel's cache, has to hold n - SECTORS, or nothing at
+# first, and is given n.
 
         .intel_syntax noprefix
         .globl  _start
@@ -10,6 +14,17 @@
         .set    SYS_mmap, 9
         .set    SYS_nanosleep, 35
         .set    TICK_NS, 10000000
+        .ifndef DISK
+        .set    DISK, 0
+        .endif
+        .set    SYS_open, 2
+        .set    SYS_pread, 17
+        .set    SYS_pwrite, 18
+        .set    SYS_mount, 165
+        .set    SYS_finit_module, 313
+        .set    O_RDWR_DIRECT_SYNC, 0x105002
+        .set    SECTORS, 64
+        .set    SECTOR, 512
 
         .text
 _start:
@@ -25,6 +40,40 @@ _start:
         xor     r13d, r13d              # ticks so far
         xor     r14d, r14d              # writes so far
         xor     r15d, r15d              # the page that is next
+
+        .if DISK
+        mov     ebx, DISK
+module: lea     rdi, [rip + module_path]
+        xor     esi, esi
+        call    open
+        mov     edi, eax
+        mov     eax, SYS_finit_module
+        lea     rsi, [rip + no_options]
+        xor     edx, edx
+        syscall
+        test    rax, rax
+        jnz     no_disk
+        inc     byte ptr [rip + module_digit]
+        dec     ebx
+        jnz     module
+        lea     rdi, [rip + sysfs]
+        lea     rsi, [rip + sys]
+        call    mount
+        lea     rdi, [rip + iommu_path]
+        xor     esi, esi
+        call    open
+        test    eax, eax
+        js      no_disk
+        lea     rdi, [rip + devtmpfs]
+        lea     rsi, [rip + dev]
+        call    mount
+        lea     rdi, [rip + disk_path]
+        mov     esi, O_RDWR_DIRECT_SYNC
+        call    open
+        mov     [rip + disk], eax
+        test    eax, eax
+        js      no_disk
+        .endif
 
 tick:
         mov     ebp, PAGES_PER_TICK
@@ -50,6 +99,22 @@ next:   dec     ebp
 
 tell:
         inc     r13
+        .if DISK
+        mov     eax, SYS_pread
+        call    sector
+        jne     bad_sector
+        xor     eax, eax                # what has to lie there
+        mov     rcx, r13
+        sub     rcx, SECTORS
+        cmovg   rax, rcx
+        cmp     [rip + held], rax
+        jne     bad_sector
+        mov     [rip + held], r13
+        mov     eax, SYS_pwrite
+        call    sector
+        jne     bad_sector
+count:
+        .endif
         lea     rdi, [rip + line_end]
         mov     byte ptr [rdi], 10
         mov     rax, r13
@@ -82,6 +147,45 @@ bad:
         call    print
         jmp     next
 
+        .if DISK
+no_disk:
+        lea     rsi, [rip + bad_text]
+        mov     edx, 4
+        call    print
+        jmp     no_disk
+
+bad_sector:
+        lea     rsi, [rip + bad_text]
+        mov     edx, 4
+        call    print
+        jmp     count
+
+mount:                                  # rdi: the file system, rsi: where
+        mov     rdx, rdi
+        mov     eax, SYS_mount
+        xor     r10d, r10d
+        xor     r8d, r8d
+        syscall
+        ret
+
+open:                                   # rdi: the path, esi: how; the descriptor in eax
+        mov     eax, SYS_open
+        xor     edx, edx
+        syscall
+        ret
+
+sector:                                 # eax: read or write this tick's sector whole; equal where that was done
+        mov     edi, [rip + disk]
+        lea     rsi, [rip + held]
+        mov     edx, SECTOR
+        mov     r10, r13
+        and     r10d, SECTORS - 1
+        imul    r10, r10, SECTOR
+        syscall
+        cmp     rax, SECTOR
+        ret
+        .endif
+
 print:                                  # rsi, rdx: a whole line in one call, so that lines stay whole
         mov     eax, SYS_write
         mov     edi, 1
@@ -96,3 +200,24 @@ bad_text:
         .space  40
 line_end:
         .byte   10
+
+        .if DISK
+disk:   .long   0
+module_path:
+        .byte   '/', 'm'
+module_digit:
+        .byte   '0', 0
+devtmpfs:
+        .asciz  "devtmpfs"
+dev:    .asciz  "/dev"
+sysfs:  .asciz  "sysfs"
+sys:    .asciz  "/sys"
+iommu_path:
+        .asciz  "/sys/kernel/iommu_groups/0"
+disk_path:
+        .asciz  "/dev/vda"
+no_options:
+        .asciz  ""
+        .balign 4096
+held:   .space  SECTOR
+        .endif

@@ -22,13 +22,18 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def initramfs(program: bytes) -> bytes:
-    """Return an archive in which a program is all there is to run; its output goes to the kernel's console."""
+def initramfs(program: bytes, modules: tuple[bytes, ...] = ()) -> bytes:
+    """Return an archive in which a program is all there is to run; its output goes to the kernel's console.
+
+    It finds the kernel's modules that it loads as m0, m1 and so on.
+    """
     return archive(
         (
             Entry("dev", stat.S_IFDIR | 0o755),
             Entry("dev/console", stat.S_IFCHR | 0o600, device=_CONSOLE),
+            Entry("sys", stat.S_IFDIR | 0o755),
             Entry("init", stat.S_IFREG | 0o755, program),
+            *(Entry(f"m{number}", stat.S_IFREG | 0o644, module) for number, module in enumerate(modules)),
         )
     )
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from tests.simulation.faults import KINDS, STATES, Plan, drawn
 from tests.simulation.schedule import run
-from tests.simulation.tally import PAIRS, Tally, tally, trace_text
+from tests.simulation.tally import PAIRS, Tally, leave_imports_alone, tally, trace_text
 
 _CHUNK: Final = 24
 
@@ -93,9 +93,10 @@ def _many(first: int, count: int, jobs: int, *, as_json: bool) -> int:
 def _chunks(first: int, count: int, jobs: int) -> Iterator[Tally]:
     seeds = [range(at, min(at + _CHUNK, first + count)) for at in range(first, first + count, _CHUNK)]
     if jobs == 1:
+        leave_imports_alone()
         yield from map(tally, seeds)
         return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), leave_imports_alone) as pool:
         for done in as_completed([pool.submit(tally, each) for each in seeds]):
             yield done.result()
 

@@ -17,8 +17,9 @@ from uuid import UUID
 from tests.simulation.guest import PAGES, Guest, Lineage
 from tests.simulation.virtual_loop import Process, VirtualLoop
 from vfio_host.interface.channel import close_all
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
 from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import Instance, ProcessId
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.machine import Machine
@@ -28,7 +29,7 @@ from vmm.process import control
 from vmm.process.commands import Commands
 from vmm.process.control import AnyReply, AnyRequest
 from vmm.process.controllers import Controller
-from vmm.process.description import Identity
+from vmm.process.identity import Identity
 
 _WORLD: Final = contextvars.Context()
 """Where what no process does is done."""

@@ -7,12 +7,9 @@
 """
 
 import asyncio
-import gc
 import random
 import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -177,14 +174,3 @@ class _Schedule:
         for each in self._world.orchestrators:
             for row in each.store.attempts(everything=True):
                 self._seen.outcomes[str(row.outcome or "open")] += 1
-
-
-@contextmanager
-def imports_left_alone() -> Iterator[None]:
-    """Keep what is imported out of the collector's way: agents have it collect after a failed attempt."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -16,8 +16,9 @@ from tests.simulation.machines import HostMachines, SimulatedHypervisor, Watch
 from tests.simulation.virtual_loop import Process, VirtualLoop
 from tests.simulation.virtual_time import in_virtual_time
 from tests.simulation.world import SPECIFICATION
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachinePort, MachineRefused
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.run_directory import MachineDirectory
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.assembly.specification import MachineSpecification, check_specification

@@ -10,11 +10,11 @@ from typing import Final, cast
 from unittest.mock import patch
 
 import structlog
-from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from orchestrator.agents import HostAddresses
 from orchestrator.store import rows
+from orchestrator.store.message_text import message_in
 from orchestrator.store.sqlite import SqliteStore
 from source_agent.agent import SourceAgent
 from tests.simulation.drivers import Orchestrator
@@ -223,10 +223,10 @@ def remembered_reports() -> Iterator[None]:
     def parsed(text: str, into: Message) -> Message:
         key = (text, into.DESCRIPTOR.full_name)
         if key not in read:
-            read[key] = json_format.Parse(text, into, ignore_unknown_fields=True)
+            read[key] = message_in(text, into)
         return read[key]
 
-    with patch.object(rows, "_message", parsed):
+    with patch.object(rows, "message_in", parsed):
         yield
 
 

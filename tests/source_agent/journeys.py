@@ -14,7 +14,7 @@ from tests.source_agent.departures import TERMS, leaving
 from vm_migration.handover.states import State
 from vm_migration.machine.port import Stop
 from vmm.memory.ram_block import RamBlock
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 MANY_PAGES = 4096
 """More than what lies in the buffers of a stream that nobody reads."""

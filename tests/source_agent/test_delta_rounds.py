@@ -53,7 +53,10 @@ async def rounds_to(
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd"])
-async def test_pages_that_change_a_little_are_sent_as_deltas_and_arrive(tmp_path: Path, compression: str) -> None:
+async def test_pages_that_change_a_little_are_sent_as_deltas_and_arrive(
+    tmp_path: Path, compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("source_agent.dirty_log.FIRST_LOOK_MS", 1e9)  # each look is a write of this machine's
     there = ReceivingDestination(attempt=A, pages=PAGES)
     async with rounds_to(there, tmp_path, compression) as (rounds, machine):
         rounds.offered.cut_rounds = rounds.offered.compressed = rounds.offered.deltas = True

@@ -9,12 +9,15 @@ from source_agent.dirty_rate import measure
 from source_agent.holdings import Holdings
 from source_agent.machines import Machines
 from tests.fakes.fake_machine import MACHINE, FakeMachine, Held
+from tests.fakes.streaming_machine import StreamingMachine
 from tests.source_agent.departures import leaving
 from vm_migration.errors import InvalidInput, Refused
 from vm_migration.handover.states import State
-from vm_migration.machine.port import Harvest, MachineGone
+from vm_migration.machine.errors import MachineGone, MachineRefused
+from vm_migration.machine.port import Harvest
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_WINDOW_MS
 from vmm.process.control import WhyTracked
+from vmm.process.sampled_writes import WritesMeasured
 
 MEASURED = ["start tracking for dirty-rate", "harvest", "stop tracking"]
 
@@ -29,7 +32,7 @@ async def test_writes_are_logged_for_the_window_and_no_longer(tmp_path: Path) ->
     with leaving(tmp_path, State.OWNER) as held:
         holding, rate = await machines_of(held).dirty_rate("fake", SHORTEST_WINDOW_MS)
         assert held.machine.calls == MEASURED
-        assert (holding.record.machine, rate.exact, rate.harvest.failure) == (MACHINE, True, None)
+        assert (holding.record.machine, rate.exact, rate.sampled, rate.failure) == (MACHINE, True, False, "")
         assert rate.window_ms >= SHORTEST_WINDOW_MS
 
 
@@ -92,3 +95,23 @@ async def test_the_bits_of_an_open_attempt_are_not_taken(tmp_path: Path, state: 
         with pytest.raises(Refused) as refused:
             await machines_of(held).dirty_rate(MACHINE, SHORTEST_WINDOW_MS)
         assert (refused.value.code, held.machine.calls) == ("attempt-open", [])
+
+
+def streaming(held: Held, *written: WritesMeasured) -> StreamingMachine:
+    return StreamingMachine(held.machine.process, written=list(written))
+
+
+async def test_a_machine_with_a_stream_of_its_own_is_waited_for_until_it_knows(tmp_path: Path) -> None:
+    lasts, ended = WritesMeasured(ended=False), WritesMeasured(ended=True, window_ms=1000, bytes_per_s=40 << 20)
+    with leaving(tmp_path, State.OWNER) as held:
+        machine = streaming(held, lasts, lasts, ended)
+        rate = await measure(machine, SHORTEST_WINDOW_MS)
+        assert machine.calls == [f"measure writes for {SHORTEST_WINDOW_MS}", "writes", "writes", "writes"]
+        assert (rate.window_ms, rate.pages, rate.sampled, rate.exact) == (1000, 10240, True, False)
+        assert (rate.cpu_pages, rate.dma_pages) == (0, 0), "nobody knows who wrote them"
+
+
+async def test_one_that_never_knows_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("source_agent.dirty_rate._MOST_BESIDE", 0.1)
+    with leaving(tmp_path, State.OWNER) as held, pytest.raises(MachineRefused, match="did not find out in"):
+        await measure(streaming(held, WritesMeasured(ended=False)), SHORTEST_WINDOW_MS)

@@ -24,7 +24,7 @@ from vm_migration.handover.record import Record, encode
 from vm_migration.handover.states import State
 from vm_migration.loop_clock import loop_ns
 from vm_migration.machine.port import Stop
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 NOW = 1_800_000_000.0
 PREPARED = IncomingReport(state="PREPARED", highest_epoch=2, process_alive=True)

@@ -16,7 +16,7 @@ from vm_migration.handover.journal import read_last
 from vm_migration.handover.journal_errors import JournalUncertain
 from vm_migration.handover.memory_disk import MemoryDisk
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineError
+from vm_migration.machine.errors import MachineError
 
 READY = IncomingReport(state="READY", highest_epoch=2, pause=1, process_alive=True, whole=True)
 

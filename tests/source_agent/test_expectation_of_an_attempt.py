@@ -21,7 +21,7 @@ from vm_migration.transfer.frames import Codec
 from vm_migration.transfer.page_rate import Packing
 from vm_migration.transfer.ranges import Range
 from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.process.control import Description, GuestFigures, Tracking
+from vmm.process.control import Description, GuestFigures, Observation, Tracking
 
 MIB = 1 << 20
 TERMS = Terms(downtime_limit_ms=300, timeout_ms=60_000, force_on_timeout=False)
@@ -126,6 +126,17 @@ def test_a_standstill_that_once_took_long_does_not_keep_later_attempts_from_movi
         assert found.profiles["balanced"].downtime_ms.likely > 4900, "which is said all the same"
 
 
+def test_the_limit_that_would_be_needed_is_no_less_than_the_standstill_that_is_told() -> None:
+    """What standstills took of late is told, and counts in the decision only up to a third of the limit."""
+    tracking = Tracking(exact=False, mapped_bytes=1024 * MIB)
+    described = msgspec.structs.replace(DESCRIPTION, tracking=tracking)
+    (blocker,) = expected(described, known=replace(KNOWN, fixed_ms=Range.exactly(5000))).blockers
+    told, needed = (int(word) for word in blocker.message.split() if word.isdecimal())
+    assert needed > told > 5000
+    wide = msgspec.structs.replace(TERMS, downtime_limit_ms=needed)
+    assert expected(described, wide, replace(KNOWN, fixed_ms=Range.exactly(5000))).blockers == ()
+
+
 def test_what_stays_dirty_for_ever_blocks_before_anything_starts() -> None:
     tracking = Tracking(exact=False, mapped_bytes=1024 * MIB)
     found = expected(msgspec.structs.replace(DESCRIPTION, tracking=tracking))
@@ -189,11 +200,39 @@ def test_devices_that_write_without_vcpus_are_not_expected_to_be_throttled() -> 
 
 
 @pytest.mark.parametrize("transport", ["grpc", "direct", "sealed"])
-def test_a_machine_that_sends_its_own_stream_travels_by_grpc_alone(transport: str) -> None:
+def test_the_stream_of_a_machine_that_sends_itself_is_sealed_by_nobody(transport: str) -> None:
     terms = msgspec.structs.replace(TERMS, transport=transport)
     codes = {
         moves: {each.code for each in expected(msgspec.structs.replace(DESCRIPTION, moves=moves), terms).blockers}
         for moves in ("pages", "stream")
     }
     assert "transport-not-offered" not in codes["pages"]
-    assert ("transport-not-offered" in codes["stream"]) is (transport != "grpc")
+    assert ("transport-not-offered" in codes["stream"]) is (transport == "sealed")
+
+
+@pytest.mark.parametrize("transport", ["grpc", "direct"])
+@pytest.mark.parametrize("moves", ["pages", "stream"])
+def test_what_keeps_a_host_s_machines_from_sending_themselves_directly_is_told(transport: str, moves: str) -> None:
+    terms = msgspec.structs.replace(TERMS, transport=transport)
+    machine = msgspec.structs.replace(DESCRIPTION, moves=moves)
+    kept = Observation(code="subject-unlisted", message="host-a: Its subject is odd")
+    found = expected(machine, terms, replace(KNOWN, kept_from_direct=kept)).blockers
+    assert (kept in found) is ((moves, transport) == ("stream", "direct"))
+
+
+def test_what_a_machine_sends_itself_is_packed_by_no_codec_of_ours() -> None:
+    packed = replace(KNOWN, pages_per_wire=Range.exactly(4.0))
+    itself = msgspec.structs.replace(DESCRIPTION, moves="stream")
+    total = {known: expected(itself, known=known).profiles["gentle"].total_ms for known in (KNOWN, packed)}
+    assert total[KNOWN] == total[packed]
+
+
+def test_a_machine_that_tells_nothing_of_its_guest_is_said_not_to_be_measured() -> None:
+    itself = msgspec.structs.replace(DESCRIPTION, moves="stream")
+    rate = Sample(1000.0, (), Range.exactly(512 * MIB), bytes_per_s=200.0 * MIB)
+    assert "dirty-rate-assumed" in {each.code for each in expected(itself).warnings}
+    measured = expected(itself, known=replace(KNOWN, sample=rate))
+    assert "dirty-rate-assumed" not in {each.code for each in measured.warnings}
+    assert measured.dirty_bytes_per_s == 200.0 * MIB
+    paused = msgspec.structs.replace(itself, run_state="paused")
+    assert "dirty-rate-assumed" not in {each.code for each in expected(paused).warnings}

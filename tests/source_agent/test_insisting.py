@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from source_agent.insisting import insist, pause_before
 from vm_migration.errors import Stale, Unreachable
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 
 
 @given(st.integers(0, 200), st.sampled_from([2.0, 10.0]))

@@ -8,7 +8,7 @@ from source_agent.switchover import PagesDiffer
 from vm_migration.api.v1.destination_pb2 import FinishResponse
 from vm_migration.errors import AttemptFailed, Stale
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineGone
+from vm_migration.machine.errors import MachineGone
 
 LINK = AttemptFailed("stream-closed", "Gone", "Look")
 

@@ -20,7 +20,7 @@ from vm_migration.handover.custody import Custody
 from vm_migration.handover.departure import begin
 from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 
 async def nothing() -> None:

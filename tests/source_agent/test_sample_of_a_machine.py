@@ -15,10 +15,12 @@ from source_agent.dirty_rate import lines_of, measure_windows
 from source_agent.holdings import Holding, Holdings
 from source_agent.sampling import SLICES, Sampler
 from tests.fakes.fake_machine import FakeMachine, Held
+from tests.fakes.streaming_machine import StreamingMachine
 from tests.source_agent.departures import leaving
 from vm_migration.errors import InvalidInput
 from vm_migration.handover.states import State
-from vm_migration.machine.port import Harvest, MachineRefused
+from vm_migration.machine.errors import MachineRefused
+from vm_migration.machine.port import Harvest
 from vm_migration.machine.windows import LONGEST_WINDOW_MS, SHORTEST_SAMPLE_MS
 from vm_migration.transfer.codecs import Compressor
 from vm_migration.transfer.frames import Codec
@@ -26,6 +28,7 @@ from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
 from vmm.process.control import Description, Tracking
+from vmm.process.sampled_writes import WritesMeasured
 
 LOOKED_AT = ["start tracking for dirty-rate", *["harvest"] * SLICES, "stop tracking", "ram"]
 
@@ -184,3 +187,25 @@ def test_pages_that_nothing_makes_smaller_are_not_said_to_become_larger() -> Non
     assert (lz4.codec, zstd.codec) == (Codec.LZ4, Codec.ZSTD)
     assert lz4.ratio.high == 1.0
     assert zstd.ratio.high == 1.0
+
+
+@pytest.mark.parametrize("hands_out", [True, False])
+async def test_a_machine_with_a_stream_of_its_own_tells_a_rate_and_no_codec_has_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hands_out: bool
+) -> None:
+    with leaving(tmp_path, State.OWNER) as held:
+        ended = WritesMeasured(ended=True, window_ms=1000, bytes_per_s=5 << 20)
+        machine = StreamingMachine(held.machine.process, pages=4, filled=1, hands_out_ram=hands_out, written=[ended])
+        held.custody.port = machine
+        described = msgspec.structs.replace(await machine.describe(), populated_bytes=4 * PAGE_SIZE)
+
+        async def describe() -> Description:
+            return described
+
+        monkeypatch.setattr(machine, "describe", describe)
+        holding = replace(await looked_up(held), description=described)
+        found = await Sampler(holdings_of(held)).of(holding, SHORTEST_SAMPLE_MS)
+        assert found is not None
+        assert (found.lines, found.packings, found.bytes_per_s) == ((), (), float(5 << 20))
+        assert found.data_bytes.likely == (PAGE_SIZE if hands_out else 4 * PAGE_SIZE)
+        assert found.dirtying(1 << 40).likely.after(2000) == 2 * (5 << 20)

@@ -25,7 +25,7 @@ from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import State
 from vm_migration.machine import software_hypervisor
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 KEY = AttemptKey(MACHINE, A, 0, 1)
 

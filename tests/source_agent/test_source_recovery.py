@@ -30,7 +30,7 @@ from vm_migration.handover.memory_disk import MemoryDisk
 from vm_migration.handover.record import AttemptKey, Record, decode
 from vm_migration.handover.states import State
 from vm_migration.machine import software_hypervisor
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 NO_CONTEXT = None
 NEXT = AttemptKey(MACHINE, B, 0, 1)

@@ -9,11 +9,11 @@ import pytest
 
 from source_agent.account import Account
 from source_agent.destination_link import DestinationLink
+from source_agent.own_stream.carriers import Carrier
 from source_agent.own_stream.course import StreamCourse
 from source_agent.own_stream.gate import Gate
 from source_agent.own_stream.memory import HashedMemory, hashed_memory
 from source_agent.own_stream.passes import Passes
-from source_agent.own_stream.relay import Relay
 from source_agent.surroundings import Surroundings
 from source_agent.switchover import PagesDiffer, Ready
 from tests.fakes.fake_machine import Held
@@ -23,8 +23,8 @@ from vm_migration.api.v1 import destination_pb2
 from vm_migration.errors import AttemptFailed, MigrationError, Unreachable
 from vm_migration.handover.evidence import InstanceGone
 from vm_migration.handover.states import State
-from vm_migration.machine.port import MachineGone
-from vmm.process.description import boot_id
+from vm_migration.machine.errors import MachineGone
+from vmm.process.identity import boot_id
 from vmm.process.own_stream import StreamState
 
 BOUND = 1000
@@ -76,8 +76,8 @@ def says(held: Held, *said: Said | None) -> StreamingMachine:
 
 def gate_of(held: Held, finishing: Finishing, memory: HashedMemory | None = None) -> Gate:
     account = Account(held.custody, TERMS, Surroundings(None, nothing, 1e9, boot_id()))
-    link, relay = cast("DestinationLink", finishing), cast("Relay", Drained())
-    return Gate(account, link, relay, memory or HashedMemory(None), Passes(0))
+    link, carrier = cast("DestinationLink", finishing), cast("Carrier", Drained())
+    return Gate(account, link, carrier, memory or HashedMemory(None), Passes(0))
 
 
 async def test_the_stop_is_durable_before_the_process_goes_on(held: Held) -> None:
@@ -90,9 +90,19 @@ async def test_the_stop_is_durable_before_the_process_goes_on(held: Held) -> Non
     assert set(seen) == {State.STOPPED}
     assert (held.custody.record.pause, held.custody.record.pause_bound_ms, ready.stop.pause) == (1, BOUND, 1)
     assert machine.calls.index("pause for an attempt") < machine.calls.index("continue stream")
+    assert machine.patience_ms == BOUND, "its last pass may take as long as the stop"
     (request,) = finishing.asked
     assert (request.pause, request.was_running, request.verify, request.spans.pages) == (1, True, True, 1)
     memory.close()
+
+
+async def test_a_pass_that_ended_past_the_gate_is_the_last_round_and_none_is_left_out(held: Held) -> None:
+    machine = says(held, SENT)
+    machine.transferred, machine.passes = 8 << 20, 2
+    gate = gate_of(held, Finishing())
+    ready = await gate.make_ready(await gate.stop(BOUND), BOUND)
+    assert (ready.last_round.round, ready.last_round.wire_bytes) == (0, 8 << 20)
+    assert gate.passes.closed(ready.last_round_ns).round == 1
 
 
 def at_gate(held: Held, hooks: Callable[[], Awaitable[None]]) -> Awaitable[Ready]:
@@ -211,7 +221,7 @@ async def test_connections_that_are_not_over_hold_the_end_up(held: Held) -> None
 
     says(held, SENT)
     gate = gate_of(held, finishing := Finishing())
-    gate = Gate(gate.account, gate.link, cast("Relay", Endless()), gate.memory, gate.passes)
+    gate = Gate(gate.account, gate.link, cast("Carrier", Endless()), gate.memory, gate.passes)
     stop = await gate.stop(BOUND)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(gate.make_ready(stop, BOUND), 0.1)

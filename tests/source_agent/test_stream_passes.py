@@ -10,10 +10,10 @@ from vmm.process.own_stream import StreamState
 MS = 1_000_000
 
 
-def state(passes: int, transferred: int, remaining: int, total: int = 1 << 30) -> StreamState:
+def state(passes: int, transferred: int, remaining: int, total: int = 1 << 30, throttle: int = 0) -> StreamState:
     return StreamState(
         status="active", run_status="running", running=True, pause=0, passes=passes, transferred=transferred,
-        remaining=remaining, total=total,
+        remaining=remaining, total=total, throttle_percent=throttle,
     )  # fmt: skip
 
 
@@ -47,6 +47,15 @@ def test_what_was_sent_is_not_forgotten_where_a_process_that_has_completed_says_
     passes.saw(state(1, 1 << 20, 4096), MS)
     passes.saw(state(0, 0, 0), 2 * MS)
     assert (passes.transferred, passes.closed(2 * MS).wire_bytes) == (1 << 20, 1 << 20)
+
+
+def test_a_pass_tells_the_most_that_was_taken_from_the_vcpus_while_it_ran() -> None:
+    passes, closed = Passes(0), list[RoundMeasurement]()
+    for number, throttle in ((1, 0), (2, 0), (2, 20), (3, 20), (3, 30), (4, 30), (4, 0)):
+        measured = passes.saw(state(number, 0, 0, throttle=throttle), MS)
+        closed += [] if measured is None else [measured]
+    closed.append(passes.closed(2 * MS))  # QEMU says 0 once it has completed
+    assert [each.throttle_percent for each in closed] == [0, 20, 30, 30]
 
 
 def test_the_first_pass_is_shown_in_percent_and_never_as_all() -> None:

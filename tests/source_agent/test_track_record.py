@@ -168,3 +168,32 @@ def test_devices_state_is_shown_apart_where_there_is_much_of_it() -> None:
     record.note("b", shown)
     record.note("b", little)
     assert record.device_bytes_per_s("b") == record.device_bytes_per_s("c") == shown.device_bytes_per_s
+
+
+def test_what_a_round_takes_beside_its_pages_is_shown_by_the_middle_one() -> None:
+    rounds = [replace(measured(number, 100, 130), sending_ms=130 - beside) for number, beside in enumerate((30, 9, 10))]
+    shown = shown_by(replace(COMPLETED, rounds=log(*rounds, measured(3, 1, 10))), 0)
+    assert shown is not None
+    assert shown.round_ms == pytest.approx(10)
+    record = TrackRecord()
+    assert record.round_ms("b") is None
+    record.note("b", shown)
+    assert record.round_ms("b") == record.round_ms("c") == Range.of_samples([shown.round_ms])
+
+
+def test_pages_that_codecs_made_fewer_say_how_fast_such_pages_come_across() -> None:
+    plain = shown_by(replace(COMPLETED, rounds=log(measured(0, 1000, 1000), measured(1, 1, 10))), 0)
+    squeezed = replace(measured(0, 1000, 500), wire_bytes=300 * MIB)
+    progress = replace(COMPLETED, rounds=log(squeezed, measured(1, 1, 10)))
+    packed, held_back = shown_by(progress, 0), shown_by(progress, 601 * MIB)
+    assert plain is not None
+    assert packed is not None
+    assert held_back is not None
+    assert (plain.packed_bytes_per_s, held_back.packed_bytes_per_s) == (None, None)
+    assert packed.packed_bytes_per_s == pytest.approx(2000 * MIB)
+    record = TrackRecord()
+    record.note("b", plain)
+    assert record.packed_bytes_per_s("b") is None
+    record.note("b", packed)
+    assert record.packed_bytes_per_s("b") == Range.of_samples([2000 * MIB])
+    assert record.packed_bytes_per_s("c") is None

@@ -91,10 +91,12 @@ class Attempt:
         )
         await self.agents.start(self.source, request)
 
-    async def until(self, wanted: Callable[[source_pb2.AttemptReport], bool]) -> source_pb2.AttemptReport:
-        """Watch until a report is what is wanted."""
+    async def until(
+        self, wanted: Callable[[source_pb2.AttemptReport], bool], within: float = DEADLINE
+    ) -> source_pb2.AttemptReport:
+        """Watch until a report is what is wanted, for so many seconds."""
         report = None
-        async with asyncio.timeout(DEADLINE), contextlib.aclosing(self._reports()) as reports:
+        async with asyncio.timeout(within), contextlib.aclosing(self._reports()) as reports:
             async for report in reports:
                 if wanted(report):
                     return report

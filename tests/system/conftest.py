@@ -1,4 +1,4 @@
-"""The site that the tests of whole migrations share: two hosts, and a third that few machines fit on."""
+"""What the tests of whole migrations share: two hosts, a third that few machines fit on, and real QEMUs."""
 
 import contextlib
 import tempfile
@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agents import Agents
+from tests.system.gates import Gate
+from tests.system.qemu_fixtures import guest, programs
 from tests.system.site import Site
+from tests.vm_migration.daemon.mqtt_brokers import Mosquitto
+
+__all__ = ["guest", "programs"]
 
 BUDGETS = {"host-a": "2GiB", "host-b": "2GiB", "host-c": "96MiB"}
 
@@ -37,3 +42,15 @@ def site(shared_site: Site) -> Iterator[Site]:
 async def agents(site: Site) -> AsyncIterator[Agents]:
     async with site.agents() as agents:
         yield agents
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
+    async with Mosquitto(tmp_path) as mosquitto:
+        yield mosquitto
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Gate]:
+    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
+        yield Gate(Path(folder))

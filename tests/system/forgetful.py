@@ -27,7 +27,7 @@ from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.memory.dirty_bitmap import DirtyBitmap
 from vmm.memory.quantities import PAGE_SIZE
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 HASHING = 5e9
 
@@ -103,7 +103,7 @@ async def prepared(
     site: Site, agent: SourceAgent, machine: str, kind: type[WatchedMachine], verify: str
 ) -> tuple[OutgoingAttempt, WatchedMachine, StartOrder]:
     """Begin an attempt, with a machine of that kind in the place of its port, and have host-b prepare for it."""
-    terms = Terms(downtime_limit_ms=2000, timeout_ms=60_000, force_on_timeout=False, verify=verify)
+    terms = Terms(downtime_limit_ms=2000, timeout_ms=100_000, force_on_timeout=False, verify=verify)
     attempt = await agent.begin(AttemptKey(machine, str(uuid4()), 0, 1), "host-b", terms)
     assert isinstance(attempt, OutgoingAttempt)
     record, name = attempt.custody.record, agent.name_of(attempt.attempt)

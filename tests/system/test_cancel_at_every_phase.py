@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,17 +22,15 @@ from vm_migration.api.v1 import types_pb2
 ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 PATIENT = ("--downtime-limit", "5s", "--measure", "0s")
 
+POINTS = ("before_prepare", "before_handoff", "before_ready")
 
-@contextlib.asynccontextmanager
-async def gated(point: str) -> AsyncIterator[tuple[Site, Gate]]:
+
+@pytest.fixture(scope="module")
+def shared_site(gate: Gate) -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
-        gate = Gate(Path(name) / "held")
-        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, hooks=gate.hooks(point))
+        site = Site(Path(name), {"host-a": "2GiB", "host-b": "2GiB"}, hooks=gate.hooks(*POINTS))
         with contextlib.closing(site):
-            site.run("host-a", "host-b")
-            yield site, gate
-            gate.open()
-            assert site.remains_at_last() == []
+            yield site
 
 
 async def open_attempt(agents: Agents, machine: str) -> str:
@@ -71,22 +69,23 @@ async def test_a_cancel_while_writes_are_measured_leaves_the_machine_to_whoever_
         assert site.states("host-a", created.machine) == ["OWNER"]
 
 
-@pytest.mark.parametrize("point", ["before_prepare", "before_handoff", "before_ready"])
-async def test_a_cancel_while_a_hook_runs_ends_the_hook_and_the_attempt(point: str) -> None:
-    async with (
-        gated(point) as (site, gate),
-        site.agents() as agents,
-        machine(site, agents, specification("held")) as created,
-    ):
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_cancel_while_a_hook_runs_ends_the_hook_and_the_attempt(
+    site: Site, agents: Agents, gate: Gate, point: str
+) -> None:
+    async with machine(site, agents, specification("held")) as created:
         jobs = await works(site, "host-a", created.machine)
-        async with running(site, "migrate", "held", "--to", "host-b", *PATIENT, "--json") as driving:
-            await gate.reached()
-            attempt = await open_attempt(agents, created.machine)
-            if point == "before_ready":
-                assert "STOPPED" in site.states("host-a", created.machine)
-            said = await viaduct(site, "cancel", attempt, "--json")
-            assert said.exit_code == 0, said.err
-            await require_as_it_was(site, created.machine, jobs, await finished(driving))
+        with gate.armed(point):
+            async with running(site, "migrate", "held", "--to", "host-b", *PATIENT, "--json") as driving:
+                await gate.reached()
+                attempt = await open_attempt(agents, created.machine)
+                if point == "before_ready":
+                    assert "STOPPED" in site.states("host-a", created.machine)
+                assert gate.waiting()
+                said = await viaduct(site, "cancel", attempt, "--json")
+                assert said.exit_code == 0, said.err
+                await require_as_it_was(site, created.machine, jobs, await finished(driving))
+                await gate.left()
 
 
 async def test_a_cancel_while_the_destination_makes_memory_ready_leaves_nothing_there(

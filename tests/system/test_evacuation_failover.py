@@ -47,6 +47,22 @@ def attempts_of(pair: Pair, machine: str) -> list[Attempt]:
     return sorted(found, key=lambda row: row.created_at)
 
 
+async def in_order(agents: Agents, made: Sequence[str]) -> list[str]:
+    """Return the machines, the two first that are in their rounds: which of three is made ready first, nobody says."""
+    looks = {uuid: asyncio.create_task(in_the_middle(agents, "host-a", uuid)) for uuid in made}
+    try:
+        while len(going := [uuid for uuid, look in looks.items() if look.done()]) < 2:
+            waiting = [look for look in looks.values() if not look.done()]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for uuid in going:
+            looks[uuid].result()
+    finally:
+        for look in looks.values():
+            look.cancel()
+        await asyncio.gather(*looks.values(), return_exceptions=True)
+    return [*going, *(uuid for uuid in made if uuid not in going)]
+
+
 async def taken_over(pair: Pair, by: str, in_flight: Sequence[str]) -> None:
     """Wait until the attempts of these machines are driven by somebody else, in the next term."""
     async with asyncio.timeout(DEADLINE):
@@ -90,10 +106,9 @@ async def test_the_next_leader_goes_on_with_all_of_it_and_the_command_does_not_n
     site: Site, agents: Agents, pair: Pair
 ) -> None:
     first = await pair.led()
-    async with three(site, agents) as made:
+    async with three(site, agents) as created:
         async with running(site, *WORDS, config=pair.operator) as asked:
-            for uuid in made[:2]:
-                await in_the_middle(agents, "host-a", uuid)
+            made = await in_order(agents, created)
             pair.daemons[first].kill()
             await taken_over(pair, pair.other(first), made[:2])
             await hurry(site, agents, pair, made)
@@ -107,12 +122,11 @@ async def test_a_leader_that_was_frozen_meanwhile_wakes_up_and_moves_nothing_aga
 ) -> None:
     first = await pair.led()
     frozen = pair.daemons[first]
-    async with three(site, agents) as made:
+    async with three(site, agents) as created:
         taken = await viaduct(site, *WORDS, "--detach", config=pair.operator)
         assert taken.exit_code == 0, taken.err
         evacuation = str(taken.document["evacuation"])
-        for uuid in made[:2]:
-            await in_the_middle(agents, "host-a", uuid)
+        made = await in_order(agents, created)
         assert frozen.process is not None
         frozen.process.send_signal(signal.SIGSTOP)
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator.agents import Agents
 from tests.system.attempts import endless, in_the_middle, machine, migrated, specification, started, works
 from tests.system.command import viaduct
 from tests.system.orchestrated import prepared_orchestrator
@@ -87,14 +88,13 @@ async def test_a_migration_is_in_the_metrics_of_both_its_hosts(
         assert of(arrived, "viaduct_arrivals_prepared_total") == 2
 
 
-async def test_the_orchestrator_tells_of_its_store(metered: tuple[Site, dict[tuple[str, str], str]]) -> None:
-    site, _ = metered
+async def test_the_orchestrator_tells_of_its_store(site: Site, agents: Agents) -> None:
     (port,) = free_ports(1)
     with prepared_orchestrator(site) as made:
         own = made.daemon.folder / "orchestrator.toml"
         own.write_text(own.read_text() + f'[metrics]\norchestrator = "127.0.0.1:{port}"\n')
         made.daemon.start()
-        async with site.agents() as agents, machine(site, agents, specification("stored")) as created:
+        async with machine(site, agents, specification("stored")) as created:
             moved = await viaduct(site, "migrate", created.machine, "--to", "host-b", "--json", config=made.operator)
             assert moved.exit_code == 0, moved.err
             found = scraped(f"127.0.0.1:{port}")

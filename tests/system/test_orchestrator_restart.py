@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,14 @@ ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compres
 PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
 
 
-@dataclass
-class Held:
-    """A site whose migrations are held at a hook, and its orchestrator."""
-
-    site: Site
-    gate: Gate
-    orchestrator: Orchestrator
-
-
-@contextlib.asynccontextmanager
-async def held_at(point: str) -> AsyncIterator[Held]:
+@pytest.fixture(scope="module")
+def shared_site(gate: Gate) -> Iterator[Site]:
+    """A site whose migrations can be held at a hook."""
     with tempfile.TemporaryDirectory(prefix="viaduct-") as name:
-        gate = Gate(Path(name) / "held")
-        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, hooks=gate.hooks(point))
-        with contextlib.closing(site), orchestrated(site) as orchestrator:
-            site.run("host-a", "host-b")
-            yield Held(site, gate, orchestrator)
-            gate.open()
+        hooks = gate.hooks("before_prepare", "before_ready")
+        site = Site(Path(name), {"host-a": "256MiB", "host-b": "256MiB"}, hooks=hooks)
+        with contextlib.closing(site):
+            yield site
 
 
 async def row(orchestrator: Orchestrator, *, term: int) -> Attempt:
@@ -86,20 +75,22 @@ async def test_a_killed_orchestrator_goes_on_with_the_next_term_and_its_command_
         await works(site, "host-b", uuid)
 
 
-async def test_an_orchestrator_killed_while_it_prepares_leaves_nothing_and_the_machine_moves_later() -> None:
-    async with held_at("before_prepare") as held, held.site.agents() as agents:
-        site, config = held.site, held.orchestrator.operator
-        async with machine(site, agents, specification("prepared")) as created:
-            uuid = created.machine
+async def test_an_orchestrator_killed_while_it_prepares_leaves_nothing_and_the_machine_moves_later(
+    site: Site, agents: Agents, gate: Gate
+) -> None:
+    async with machine(site, agents, specification("prepared")) as created:
+        uuid = created.machine
+        with orchestrated(site) as orchestrator, gate.armed("before_prepare"):
+            config = orchestrator.operator
             detached = await viaduct(
                 site, "migrate", "prepared", "--to", "host-b", *PATIENT, "--detach", "--json", config=config
             )
             assert detached.exit_code == 0, detached.err
-            await held.gate.reached()
-            held.orchestrator.daemon.kill()
+            await gate.reached()
+            orchestrator.daemon.kill()
             assert site.states("host-a", uuid)[-1] == "OUTGOING"
-            held.gate.open()
-            held.orchestrator.daemon.start()
+            gate.open()
+            orchestrator.daemon.start()
             attempt = str(detached.document["attempt"])
             ended = await viaduct(site, "watch", attempt, "--json", config=config)
             assert (ended.exit_code, ended.document["outcome"]) == (4, "failed"), ended.err
@@ -111,27 +102,29 @@ async def test_an_orchestrator_killed_while_it_prepares_leaves_nothing_and_the_m
             await works(site, "host-a", uuid)
             again = ("migrate", "prepared", "--to", "host-b", *PATIENT, "--json")
             async with running(site, *again, config=config) as second:
-                await held.gate.reached()
-                held.gate.open()
+                await gate.reached()
+                gate.open()
                 moved = await finished(second)
             assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
             await works(site, "host-b", uuid)
 
 
-async def test_an_orchestrator_killed_while_the_guest_stands_still_finds_it_moved() -> None:
-    async with held_at("before_ready") as held, held.site.agents() as agents:
-        site, config = held.site, held.orchestrator.operator
-        async with machine(site, agents, specification("verified")) as created:
+async def test_an_orchestrator_killed_while_the_guest_stands_still_finds_it_moved(
+    site: Site, agents: Agents, gate: Gate
+) -> None:
+    async with machine(site, agents, specification("verified")) as created:
+        with orchestrated(site) as orchestrator, gate.armed("before_ready"):
+            config = orchestrator.operator
             asked = ("migrate", "verified", "--to", "host-b", "--downtime-limit", "5s", "--json")
             async with running(site, *asked, config=config) as command:
-                await held.gate.reached()
-                held.orchestrator.daemon.kill()
-                held.gate.open()
+                await gate.reached()
+                orchestrator.daemon.kill()
+                gate.open()
                 await works(site, "host-b", created.machine)
-                held.orchestrator.daemon.start()
+                orchestrator.daemon.start()
                 moved = await finished(command)
             assert (moved.exit_code, moved.document["outcome"]) == (0, "completed"), moved.err
-            assert (await row(held.orchestrator, term=2)).term == 2
+            assert (await row(orchestrator, term=2)).term == 2
 
 
 async def test_what_waits_in_the_queue_survives_the_orchestrator(site: Site, agents: Agents) -> None:

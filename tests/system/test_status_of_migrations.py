@@ -17,16 +17,6 @@ PATIENT = ("--downtime-limit", "2s", "--json", "--measure", "0s")
 
 
 @pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
-    mosquitto = Mosquitto(tmp_path)
-    await mosquitto.start()
-    try:
-        yield mosquitto
-    finally:
-        await mosquitto.stop()
-
-
-@pytest.fixture
 async def reader(broker: Mosquitto) -> AsyncIterator[Reader]:
     async with broker.running.reader() as reader:
         yield reader

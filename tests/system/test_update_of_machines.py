@@ -53,13 +53,33 @@ async def test_a_machine_goes_on_in_a_new_process_and_moves_afterwards(site: Sit
         assert (in_place["mode"], site.instance("host-a", created.machine)) == ("exec", now)
         assert await works(site, "host-a", created.machine) > jobs
         refused = await viaduct(site, "update", "updated", "--mode", "reboot")
-        assert (refused.exit_code, "not one of this agent's" in refused.err) == (3, True), refused.err
+        assert (refused.exit_code, "is not suspended" in refused.err) == (3, True), refused.err
         again = await viaduct(site, "update", "updated")
         assert again.exit_code == 0, again.err
         assert "downtime" in again.out
         assert len(processes(site, created.machine)) == 2  # one of each kind
         assert not lives(now.vmm)
         require_whole(await migrated(agents, created.machine, "host-a", "host-b"))
+
+
+async def test_a_suspended_machine_goes_on_in_new_processes_of_both_kinds(
+    site: Site, agents: Agents, tmp_path: Path
+) -> None:
+    path = tmp_path / "ram"
+    wanted = specification("sleeper", memory_backing="file", memory_path=str(path), enable_migration="off")
+    async with machine(site, agents, wanted) as created:
+        before = site.instance("host-a", created.machine)
+        jobs = await works(site, "host-a", created.machine)
+        asked = await viaduct(site, "update", "sleeper", "--mode", "reboot", "--dry-run")
+        assert (asked.exit_code, "viaduct machine suspend" in asked.out) == (3, True), asked.out
+        assert (await viaduct(site, "machine", "suspend", "sleeper")).exit_code == 0
+        found = updated(await viaduct(site, "update", "sleeper", "--mode", "reboot", "--json"))
+        assert (found["mode"], isinstance(found["downtime_ms"], float)) == ("reboot", True)
+        now = site.instance("host-a", created.machine)
+        assert not {before.vmm, before.host} & {now.vmm, now.host}
+        assert await works(site, "host-a", created.machine) > jobs
+        assert names_in(tmp_path) == ["ram"]
+        path.unlink()
 
 
 async def test_a_host_is_updated_through_the_daemon_and_says_what_it_did(site: Site, agents: Agents) -> None:
@@ -111,3 +131,7 @@ def processes(site: Site, machine: str) -> list[int]:
     instance = site.instance("host-a", machine)
     mine = [pid for pid, words in found.items() if machine in words]
     return [pid for pid in mine if pid in (instance.vmm.pid, instance.host.pid) or not ended(pid, 10.0)]
+
+
+def names_in(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir()]

@@ -1,16 +1,8 @@
 """`viaduct watch` over real hosts: as lines of JSON, and drawn on a terminal."""
 
 import asyncio
-import fcntl
 import json
-import os
-import pty
-import select
 import signal
-import struct
-import subprocess
-import termios
-import time
 
 import jsonschema
 
@@ -18,8 +10,8 @@ from orchestrator.agents import Agents
 from orchestrator.documents.schemas import schema_text
 from tests.system.attempts import endless, machine, specification, started, works
 from tests.system.command import DEADLINE, running
-from tests.system.daemons import environment, program
 from tests.system.site import Site
+from tests.system.terminal import drawn
 
 
 async def test_a_migration_is_seen_from_its_rounds_to_its_end(site: Site, agents: Agents) -> None:
@@ -74,28 +66,3 @@ async def test_a_terminal_is_drawn_on_and_left_as_it_was(site: Site, agents: Age
         assert exit_code == 0, text
         assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0, "the cursor was taken, and is back"
         await agents.cancel("host-a", attempt.key)
-
-
-def drawn(site: Site, words: list[str]) -> tuple[str, int]:
-    """Run `viaduct watch` on a terminal until it shows these words, then interrupt it; return all that it wrote."""
-    terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [program("viaduct"), "watch", "--config", str(site.configuration("operator"))]
-    there = {**environment(), "TERM": "xterm-256color"}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, env=there) as process:
-        os.close(its_end)
-        found, interrupted = b"", False
-        readable, until = select.poll(), time.monotonic() + DEADLINE
-        readable.register(terminal, select.POLLIN)
-        try:
-            while readable.poll(max(0.0, until - time.monotonic()) * 1000):
-                found += os.read(terminal, 65536)
-                if not interrupted and all(word.encode() in found for word in words):
-                    process.send_signal(signal.SIGINT)
-                    interrupted = True
-        except OSError:  # the other end is closed: it has ended
-            pass
-        finally:
-            process.kill()
-            os.close(terminal)
-    return found.decode(), process.returncode

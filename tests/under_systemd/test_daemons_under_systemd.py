@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import TypedDict
 
 import msgspec
 import pytest
@@ -11,6 +13,15 @@ from tests.under_systemd.booted import SECONDS, Booted, booted
 from vm_migration.machine.run_directory import Instance
 
 pytestmark = pytest.mark.timeout(300)  # the first one boots, and every command and daemon is an interpreter
+
+
+class Shown(TypedDict):
+    """What is wanted of `viaduct machine show`."""
+
+    machine: str
+    guest: dict[str, int]
+
+
 AGENTS = ("viaduct-source-agent", "viaduct-dest-agent")
 DAEMONS = (*AGENTS, "viaduct-orchestrator")
 CONFIGURATION = """
@@ -74,8 +85,24 @@ def guest(host: Booted) -> Iterator[Instance]:
     assert host.run("ls", "/run/viaduct/machines") == ""
 
 
-def instance(host: Booted) -> Instance:
-    return msgspec.json.decode(host.run("sh", "-c", "cat /run/viaduct/machines/*/instance.json"), type=Instance)
+@pytest.fixture
+def updated(host: Booted) -> Iterator[str]:
+    """Another machine that runs, by its UUID."""
+    host.write("/root/updated.toml", MACHINE.replace('"guest"', '"updated"'))
+    host.run(*OPERATOR, "viaduct", "machine", "create", "/root/updated.toml", "--host", "host-a")
+    yield shown(host, "updated")["machine"]
+    host.run(*OPERATOR, "viaduct", "machine", "destroy", "updated")
+
+
+def instance(host: Booted, machine: str = "*") -> Instance:
+    return msgspec.json.decode(
+        host.run("sh", "-c", f"cat /run/viaduct/machines/{machine}/instance.json"), type=Instance
+    )
+
+
+def shown(host: Booted, name: str) -> Shown:
+    found: Shown = json.loads(host.run(*OPERATOR, "viaduct", "machine", "show", name, "--json"))["machine"]
+    return found
 
 
 def unit_of(host: Booted, pid: int) -> str:
@@ -83,9 +110,8 @@ def unit_of(host: Booted, pid: int) -> str:
     return next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
 
 
-def jobs(host: Booted) -> int:
-    shown = json.loads(host.run(*OPERATOR, "viaduct", "machine", "show", "guest", "--json"))
-    done: int = shown["machine"]["guest"]["jobs_done"]
+def jobs(host: Booted, name: str = "guest") -> int:
+    done: int = shown(host, name)["guest"]["jobs_done"]
     return done
 
 
@@ -96,8 +122,12 @@ def serves_again(host: Booted, name: str) -> None:
 
 def machine_runs_on(host: Booted, before: Instance, jobs_before: int) -> None:
     assert instance(host) == before
+    works_on(host, "guest", jobs_before)
+
+
+def works_on(host: Booted, name: str, jobs_before: int) -> None:
     until = time.monotonic() + SECONDS
-    while jobs(host) <= jobs_before:
+    while jobs(host, name) <= jobs_before:
         assert time.monotonic() < until
 
 
@@ -140,6 +170,31 @@ def test_a_machine_runs_on_while_nothing_of_viaduct_but_its_units_does(host: Boo
     host.write("/root/second.toml", MACHINE.replace('"guest"', '"second"'))
     host.run(*OPERATOR, "viaduct", "machine", "create", "/root/second.toml", "--host", "host-a")
     host.run(*OPERATOR, "viaduct", "machine", "destroy", "second")
+
+
+def test_an_updated_machine_has_a_unit_of_its_own_and_outlives_its_agents(host: Booted, updated: str) -> None:
+    """The new process is started as any other one is: nothing of it belongs to the agent, or to the old one's unit."""
+    before, done = instance(host, updated), jobs(host, "updated")
+    former = unit_of(host, before.vmm.pid)
+    host.run(*OPERATOR, "viaduct", "update", "updated")
+    now = instance(host, updated)
+    assert (now.host, now.vmm == before.vmm) == (before.host, False)
+    unit = unit_of(host, now.vmm.pid)
+    assert unit.startswith("/viaduct.slice/viaduct-machines.slice/viaduct-machine@")
+    assert unit not in (former, unit_of(host, now.host.pid))
+    assert host.property(PurePosixPath(unit).name, "MainPID") == str(now.vmm.pid)
+    assert host.property(PurePosixPath(former).name, "ActiveState") == "inactive"
+    inside = ("nsenter", "--target", str(now.vmm.pid), "--mount", "ls", "/etc/viaduct", "/var/lib/viaduct")
+    assert host.run(*inside).split() == LISTED_EMPTY
+    host.run(*OPERATOR, "viaduct", "update", "updated", "--mode", "exec")
+    assert instance(host, updated) == now
+    assert unit_of(host, now.vmm.pid) == unit
+    assert host.property(PurePosixPath(unit).name, "MainPID") == str(now.vmm.pid)
+    for verb in ("restart", "kill --signal=SIGKILL --kill-who=all"):
+        host.run("systemctl", *verb.split(), "viaduct-source-agent")
+    serves_again(host, "viaduct-source-agent")
+    works_on(host, "updated", done)
+    assert instance(host, updated) == now
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.vfio_host.bits import ones
-from tests.vfio_host.host_process import DEADLINE, Client, HostProcess, new_memory
+from tests.vfio_host.host_process import DEADLINE, Client, HostProcess, new_memory, running_host
 from tests.vfio_host.ring_driver import INPUTS, MEMORY_BYTES, OUTPUTS, REGISTERS, RingDriver, compressible, packed
 from vfio_host.interface import calls, numbers
 from vfio_host.interface.calls import Failed
@@ -310,6 +310,17 @@ def test_eventfds_must_be_eventfds(machine: Machine) -> None:
     call = calls.SetEventfds(completion=0, doorbell=1)
     assert machine.device.call(call, (machine.memory, machine.doorbell)) == Failed(errno.EINVAL)
     assert machine.device.call(call, (machine.completion,)) == Failed(errno.EBADF)
+
+
+def test_a_process_that_ends_late_leaves_the_socket_of_the_one_that_came_after_it(tmp_path: Path) -> None:
+    with running_host(tmp_path) as before, running_host(tmp_path) as after:
+        before.process.send_signal(signal.SIGTERM)
+        assert before.wait() == 0
+        client = after.connect()
+        after.process.send_signal(signal.SIGTERM)
+        assert after.wait() == 0
+        client.close()  # not before: it would end for that, and a signal that meets its very end is its death
+        assert not after.path.exists()
 
 
 def test_the_witness_sees_what_a_device_wrote(machine: Machine) -> None:

@@ -7,7 +7,7 @@ from vmm.assembly.machine import Machine
 from vmm.assembly.specification import check_specification
 from vmm.memory.ram_block import RamBlock
 from vmm.process.commands import Commands
-from vmm.process.description import Identity, boot_id
+from vmm.process.identity import Identity, boot_id
 from vmm.vfio.host_port import OpenObject
 
 SIZE = 64 << 20

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from vmm.guest.layout import TABLES_BASE
 from vmm.guest.vtd_driver import VtdDriver
-from vmm.memory.guest_physical import GuestMemory, Section
+from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import Section
 from vmm.viommu.events import IommuEvent
 from vmm.viommu.intel import DeviceAddressSpace, VtdConfiguration, VtdUnit
 from vmm.viommu.walk import Translation

@@ -164,6 +164,8 @@ class JournalledHost:
     """What ListCustodies answers instead."""
     on_recover: Callable[[Held], None] = field(default=lambda held: None)
     calls: list[str] = field(default_factory=list)
+    files_gone: list[str] = field(default_factory=list)
+    """Who vouched for that, at each call."""
     finishes: bool = True
     """A whole arrival can be finished when its source asks."""
 
@@ -229,6 +231,7 @@ class _Source(FakeSource):
         return self._report(self.journalled.record(request.key.machine))
 
     async def Recover(self, request: types.MachineName, context: object) -> source.OutgoingReport:
+        self.journalled.files_gone.append(request.files_gone)
         return self._report(self.journalled.recover(request.machine))
 
     async def Take(self, request: types.TakeRequest, context: object) -> source.OutgoingReport:

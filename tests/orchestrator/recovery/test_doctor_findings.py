@@ -1,5 +1,7 @@
 """What the doctor finds in journals and processes, and where it says that a machine is; no host is asked."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.diagnosis.diagnosis import agreed, diagnosis
@@ -98,6 +100,24 @@ UNSETTLED_SITES: dict[str, tuple[HostView, HostView, set[Code], Where]] = {
     "stands still on its way": (a(STOPPED), b(PREPARED), {Code.ATTEMPT_OPEN}, ("host-a", "moving")),
     "comes from a silent host": (A, b(PREPARED), {Code.ATTEMPT_OPEN, Code.HOST_SILENT}, (None, "moving")),
     "runs twice": (a(OWNER), b(SETTLED), {Code.TWO_RUNNING, Code.CONTRADICTION}, ("host-b", "contradiction")),
+    "was released and runs all the same": (
+        a(RELEASED, run_state="running"),
+        b(READY),
+        {Code.HANDOVER_WAITING, Code.STRAY_RUN},
+        (None, "unresolved"),
+    ),
+    "runs at both while it was released": (
+        a(RELEASED, run_state="running"),
+        b(ACTIVE),
+        {Code.TWO_RUNNING, Code.STRAY_RUN, Code.HANDOVER_WAITING},
+        ("host-b", "contradiction"),
+    ),
+    "runs before it was given": (
+        a(STOPPED),
+        b(READY, run_state="running"),
+        {Code.ATTEMPT_OPEN, Code.STRAY_RUN},
+        ("host-a", "moving"),
+    ),
     "kept and given": (
         a(ABORTED, run_state="paused"),
         b(ACTIVE, run_state="paused"),
@@ -169,6 +189,14 @@ def test_a_finding_is_the_same_from_whichever_host_it_is_seen_first(case: str) -
 def test_a_machine_that_was_destroyed_is_not_listed() -> None:
     found = diagnosis(site(a(destroyed(OWNER), "unknown"), host("host-b")))
     assert (found.machines, found.findings) == ((), ())
+
+
+def test_a_run_past_the_handover_is_told_also_when_it_was_ended() -> None:
+    (custody,) = a(RELEASED).copies.values()
+    ran = HostView("host-a", ANSWERS, ANSWERS, {MACHINE: replace(custody, strayed=2)})
+    found = {one.code: one for one in diagnosis(site(ran, b(READY))).findings}
+    assert found.keys() == {Code.HANDOVER_WAITING, Code.STRAY_RUN}
+    assert "ran 2 times, and was stopped again" in found[Code.STRAY_RUN].message
 
 
 def test_a_stop_whose_agent_is_silent_is_a_problem() -> None:

@@ -27,6 +27,7 @@ from tests.orchestrator.recovery.journalled_hosts import (
     stopped,
 )
 from tests.orchestrator.test_viaduct_command import Run
+from vm_migration.handover.ownership import destroyed
 
 BEGUN = outgoing(owner())
 STOPPED = stopped(BEGUN)
@@ -131,6 +132,41 @@ async def test_only_the_machine_that_was_named_goes_on(viaduct: Run, site: Journ
     said = await viaduct("recover", "--machine", "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e02", "--json")
     assert (said.exit_code, site["host-a"].calls) == (0, [])
     (await viaduct("recover", "--machine", "none")).complains(2, '"none"')
+
+
+async def test_that_the_files_of_a_machine_are_gone_is_told_to_its_host_where_somebody_vouches_for_it(
+    viaduct: Run, site: JournalledSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling.settle, "__defaults__", (0.05,))
+    site["host-a"].hold(RELEASED)
+    (await viaduct("recover", "--files-gone", "--yes")).complains(2, "of one machine", "--machine")
+    named = ("recover", "--machine", "guest", "--files-gone")
+    (await viaduct(*named, "--fenced", "host-b")).complains(2, "of no host that is off")
+    (await viaduct(*named)).complains(3, "nobody can be asked here whether the files of guest are gone", "--yes")
+    assert site["host-a"].calls == []
+    await viaduct("recover", "--machine", "guest")
+    await viaduct(*named, "--yes")
+    asked = site["host-a"].files_gone
+    assert (asked[0], asked[-1].endswith(": its files are gone")) == ("", True), asked
+    assert len(set(asked)) == 2  # what was vouched for once is no word for the next time
+
+
+async def test_no_machine_is_given_up_that_only_has_the_name_of_another(
+    viaduct: Run, site: JournalledSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling.settle, "__defaults__", (0.05,))
+    other = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e02"
+    site["host-a"].hold(RELEASED)
+    second = site["host-b"].hold(owner("host-b", machine=other))
+    named = ("recover", "--files-gone", "--machine")
+    for words in ((), ("--yes",)):  # also before anybody is asked to vouch for it
+        (await viaduct(*named, "guest", *words)).complains(3, 'Two machines are named "guest"', MACHINE, other, "UUID")
+    assert (site["host-a"].calls, site["host-b"].calls) == ([], [])
+    await viaduct(*named, MACHINE, "--yes")
+    assert (len(site["host-a"].calls) > 0, site["host-b"].calls) == (True, [])
+    second.record = destroyed(owner("host-b", machine=other))  # nothing is left of it
+    await viaduct(*named, "guest", "--yes")
+    assert site["host-a"].files_gone[-1].endswith(": its files are gone")
 
 
 async def test_the_orchestrator_s_own_row_is_closed(viaduct: Run, site: JournalledSite, config: Path) -> None:

@@ -5,128 +5,34 @@ Before the release the old process goes on as if nothing had been; from then on 
 
 import asyncio
 import contextlib
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
 from source_agent.agent import SourceAgent
-from source_agent.surroundings import Surroundings
-from source_agent.terms import update_terms
 from source_agent.updating import course
 from source_agent.updating.attempt import UpdateAttempt
 from tests.fakes.fake_machine import MACHINE
-from tests.source_agent.journeys import no_hook
-from tests.source_agent.updating.life import Killed, Life, SteppingJournals, let_all_end
+from tests.source_agent.updating.life import Killed, Life
+from tests.source_agent.updating.lives import (
+    PATIENCE,
+    a_host,
+    agent_of,
+    last,
+    life_that_ends,
+    living,
+    next_life,
+    running,
+    settled,
+    steps_of_an_update,
+    updated,
+)
 from tests.source_agent.updating.twin import (
-    BOOT,
-    SPECIFICATION,
     TwinHost,
-    TwinProcess,
-    TwinSuccession,
-    as_hypervisor,
 )
 from vm_migration.errors import Refused
-from vm_migration.handover.journals import Journals
-from vm_migration.handover.ownership import create
-from vm_migration.handover.record import AttemptKey, Record
 from vm_migration.handover.states import OWNING, State
 from vm_migration.handover.succession import went_over
-
-PATIENCE = 20.0
-
-
-def a_host(*, running: bool = True) -> TwinHost:
-    """A host with one machine, created and run by an agent that is gone."""
-    host = TwinHost()
-    process = host.started(incoming=False)
-    host.listed = host.socket = process.instance.name
-    first = create(MACHINE, instance=process.instance.name, was_running=running, specification=SPECIFICATION.decode())
-    Journals(SteppingJournals(host.disk, Life()).folder, host.disk).create(first).close()
-    process.running = running
-    return host
-
-
-def agent_of(host: TwinHost, life: Life) -> SourceAgent:
-    return SourceAgent(
-        host="host-a",
-        journals=SteppingJournals(host.disk, life),
-        hypervisor=as_hypervisor(host, life),
-        succession=TwinSuccession(host, life),
-        memory_budget=1 << 30,
-        hash_bytes_per_s=1e9,
-        surroundings=lambda _attempt, _machine, _epoch: Surroundings(None, no_hook, 1e9, BOOT),
-    )
-
-
-@asynccontextmanager
-async def living(host: TwinHost, life: Life) -> AsyncIterator[SourceAgent]:
-    agent = agent_of(host, life)
-    await agent.recover()
-    yield agent
-    await agent.stop()
-
-
-async def updated(agent: SourceAgent, mode: str = "transfer") -> UpdateAttempt:
-    begun = await agent.begin(AttemptKey(MACHINE, str(uuid.uuid4()), 0, 1), "host-a", update_terms(mode))
-    assert isinstance(begun, UpdateAttempt)
-    async with asyncio.timeout(PATIENCE):
-        while begun.open:
-            await begun.board.next(1.0)
-    return begun
-
-
-async def life_that_ends(host: TwinHost, life: Life, mode: str = "transfer") -> None:
-    """Update until the agent is killed, or the update is over; then the agent is gone either way."""
-    agent = agent_of(host, life)
-
-    async def live() -> None:
-        await agent.recover()
-        await updated(agent, mode)
-
-    work, over = asyncio.create_task(live()), asyncio.create_task(life.ended.wait())
-    await asyncio.wait({work, over}, return_when=asyncio.FIRST_COMPLETED)
-    await let_all_end()
-    await asyncio.gather(work, over, return_exceptions=True)
-    life.over = True
-    host.agent_gone()
-
-
-def last(host: TwinHost) -> Record:
-    return Journals(SteppingJournals(host.disk, Life()).folder, host.disk).read_last(MACHINE)
-
-
-def running(host: TwinHost) -> list[TwinProcess]:
-    return [each for each in host.processes.values() if each.running]
-
-
-async def next_life(host: TwinHost) -> Record:
-    """Let another life of the agent go on, and return what the journal says after it."""
-    async with living(host, Life()) as agent:
-        async with asyncio.timeout(PATIENCE):
-            for each in agent._attempts:
-                while each.open:
-                    await each.board.next(1.0)
-    return last(host)
-
-
-async def settled(host: TwinHost) -> Record:
-    record = await next_life(host)
-    assert not host.violations
-    assert record.state in OWNING, record
-    assert record.run_confirmed, record
-    (only,) = [each for each in host.processes.values() if each.alive]
-    assert only.instance.name == record.instance == host.listed == host.socket
-    return record
-
-
-async def steps_of_an_update(mode: str = "transfer", **how: bool) -> list[str]:
-    host, life = a_host(**how), Life()
-    async with living(host, life) as agent:
-        attempt = await updated(agent, mode)
-        assert went_over(attempt.record)
-        return life.steps
 
 
 async def test_a_machine_goes_on_in_a_new_process() -> None:
@@ -339,6 +245,18 @@ async def test_a_process_becomes_another_program_and_the_agent_may_end_at_every_
             assert attempt.board.progress.outcome.value == "completed"
             assert (attempt.board.progress.downtime is not None) == was_running
     await settled(host)
+
+
+async def test_a_program_that_could_not_go_on_from_the_state_takes_nobody_s_place() -> None:
+    host = a_host()
+    host.refuses_state = "A part of the machine's state was refused"
+    async with living(host, Life()) as agent:
+        attempt = await updated(agent, "exec")
+        failure = attempt.board.progress.failure
+        assert failure is not None
+        assert (failure.code, attempt.record.state) == ("successor-not-prepared", State.ABORTED)
+    await settled(host)
+    assert (running(host), host.old.program, host.old.pause) == ([host.old], ("old",), 0)
 
 
 async def test_a_program_that_cannot_have_the_machine_leaves_the_one_that_has_it() -> None:

@@ -4,7 +4,6 @@ Every step that the agent takes outside itself is counted: each request to a pro
 rename. A life of the agent can be ended before or after any of them, and so can either process.
 """
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,12 @@ from uuid import UUID
 from tests.fakes.fake_machine import MACHINE
 from tests.source_agent.updating.life import Life
 from vm_migration.handover.memory_disk import MemoryDisk
+from vm_migration.machine.errors import CutOff, MachineGone, MachineRefused
 from vm_migration.machine.hypervisor import Hypervisor, MachinePlace
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused, Stop
+from vm_migration.machine.port import MachinePort, Stop
 from vm_migration.machine.run_directory import Instance, ProcessId
-from vm_migration.machine.succession import Replacement, Successor
+from vm_migration.machine.succession import Replacement
+from vmm.guest.console import GuestAction
 from vmm.process.control import Description, GuestFigures, Observation, Tracking
 from vmm.process.fence import Fence, FencedOff
 
@@ -44,6 +45,10 @@ class TwinProcess:
     kept: bool = True
     offered: "TwinProcess | None" = None
     whole: bool = True
+    asleep: bool = False
+    """Its guest is suspended."""
+    typed: list[GuestAction] = field(default_factory=list)
+    """What its guest was told at its console, and has not done yet."""
     program: tuple[str, ...] = ("old",)
 
     def end(self) -> None:
@@ -60,10 +65,20 @@ class TwinProcess:
             raise MachineRefused("It has not taken over")
         if not self.running:
             self.host.seen_to_run(self)
-            self.running, self.incoming, self.has = True, False, True
+            self.running, self.incoming, self.has, self.asleep = True, False, True, False
+            self.host.waits = None
         self.host.progress += 1
         self.knows = self.host.progress
         return self.host.progress
+
+
+@dataclass(frozen=True)
+class TwinFiles:
+    """A machine that waits in files: where it stood."""
+
+    pause: int
+    knows: int
+    fence: Fence
 
 
 @dataclass
@@ -80,8 +95,26 @@ class TwinHost:
     disk: MemoryDisk = field(default_factory=MemoryDisk)
     pids: int = 100
     removed: bool = False
+    refuses_state: str = ""
+    """Why a process that rehearses could not go on from where the machine stands."""
     refuses: str = ""
     """Why the new process does not take over."""
+    waits: TwinFiles | None = None
+    """The machine, as it waits in files."""
+    refuses_to_wake: bool = False
+    """What would go on with it does not come up."""
+    console_refuses: str = ""
+    """Why nothing can be typed at the guest's console."""
+    drivers_hang: bool = False
+    """The guest does nothing of what it is told there."""
+    unreadable: bool = False
+    """What waits is of a format that the agent does not read."""
+    unmounted: bool = False
+    """The file system that the machine waits on is not there."""
+    believed: int = 0
+    """How many operators say at this moment that it never will be."""
+    open_ports: "set[TwinPort]" = field(default_factory=set)
+    """Whom nobody has closed."""
     silent: bool = False
     """The new process never says that it has taken over."""
 
@@ -101,6 +134,13 @@ class TwinHost:
                 self.violations.append(f"{process.instance.name} runs beside {other.instance.name}")
         if process.knows != self.progress:
             self.violations.append(f"{process.instance.name} goes on from {process.knows}, not {self.progress}")
+
+    def restart(self) -> None:
+        """End every process, and take away what lies in memory only; the machine's memory outlives it."""
+        for process in self.processes.values():
+            process.end()
+        self.disk.end_processes()
+        self.removed = True
 
     def agent_gone(self) -> None:
         """End what ends with an agent's process, and close its files."""
@@ -149,6 +189,7 @@ class TwinPort:
         self._host, self._life, self._following = host, life, following
         self._process: TwinProcess | None = None
         self._attached: tuple[int, int] | None = None
+        host.open_ports.add(self)
 
     def _peer(self, *, commands: bool = True) -> TwinProcess:
         if self._process is None:
@@ -196,6 +237,13 @@ class TwinPort:
                 raise MachineRefused(f"Nobody waits at {path}")
             process.offered = new
 
+    async def rehearse_update(self, patience: float) -> None:
+        del patience
+        async with self._life.asked("rehearse"):
+            offered = self._peer().offered
+            if offered is None or not offered.alive or self._host.refuses_state:
+                raise MachineRefused(self._host.refuses_state or "The process that rehearses does not answer")
+
     async def hand_over(self, patience: float) -> Stop:
         del patience
         async with self._life.asked("hand over"):
@@ -209,15 +257,36 @@ class TwinPort:
             new.knows, new.pause, new.fence = process.knows, process.pause, process.fence
             return Stop(process.pause, was_running, 1)
 
+    async def leave_suspended(self, path: Path) -> Stop:
+        async with self._life.asked("leave"):
+            process = self._peer()
+            if self._host.refuses:
+                raise MachineRefused(f"{path}: {self._host.refuses}")
+            was_running, process.running, process.has = process.running, False, False
+            process.pause += 1
+            self._host.waits = TwinFiles(process.pause, process.knows, process.fence)
+            return Stop(process.pause, was_running, 1)
+
     async def run(self, epoch: int) -> int:
         async with self._life.asked("run"):
             return self._peer().run(epoch)
+
+    async def guest_command(self, action: GuestAction) -> None:
+        async with self._life.asked("guest command"):
+            process = self._peer()
+            if self._host.console_refuses:
+                raise MachineRefused(self._host.console_refuses)
+            if self._host.drivers_hang:
+                process.typed.append(action)
+            else:
+                process.asleep = action is GuestAction.SUSPEND
 
     async def stay_paused(self, epoch: int) -> None:
         async with self._life.asked("stay paused"):
             process = self._peer()
             process.fence.require_run(epoch)
             process.incoming, process.has = False, True
+            self._host.waits = None
 
     async def pause(self, *, for_attempt: bool) -> Stop:
         del for_attempt
@@ -244,6 +313,7 @@ class TwinPort:
 
     async def close(self) -> None:
         self._process = self._attached = None
+        self._host.open_ports.discard(self)
 
     def _described(self, process: TwinProcess) -> Description:
         return Description(
@@ -261,7 +331,9 @@ class TwinPort:
             pid=process.instance.vmm.pid,
             instance=process.instance.token,
             specification=SPECIFICATION.decode(),
-            guest=GuestFigures(errors=0, jobs_done=0, dirty_bytes_per_s=0.0, dma_bytes_per_s=0.0),
+            guest=GuestFigures(
+                errors=0, jobs_done=0, dirty_bytes_per_s=0.0, dma_bytes_per_s=0.0, busy_actions=len(process.typed)
+            ),
             memory_kind="mixture",
             memory_files=(),
             memory_sha256="",
@@ -309,79 +381,6 @@ class TwinHypervisor:
             if only in ("", self._host.listed):
                 self._host.processes[self._host.listed].end()
                 self._host.removed = True
-
-
-class TwinSuccessor:
-    """Implements `Successor`."""
-
-    path = Path("/run/update.sock")
-
-    def __init__(self, host: TwinHost, life: Life, process: TwinProcess) -> None:
-        self._host, self._life, self._process = host, life, process
-
-    async def prepared(self) -> None:
-        async with self._life.asked("prepared"):
-            self._require()
-
-    async def ready(self) -> str:
-        async with self._life.asked("ready"):
-            self._require()
-            if self._host.silent:
-                await asyncio.Event().wait()
-            self._host.next_socket = self._process.instance.name
-            return self._process.instance.name
-
-    def keep(self) -> None:
-        with self._life.step("keep"):
-            self._process.kept = True
-
-    def close(self) -> None:
-        if not self._process.kept and not self._life.over:
-            self._process.end()
-
-    async def end(self) -> None:
-        async with self._life.asked("end successor"):
-            self._process.end()
-
-    def _require(self) -> None:
-        if not self._process.alive:
-            raise LaunchFailed("It ended")
-
-
-class TwinSuccession:
-    """Implements `Succession`."""
-
-    def __init__(self, host: TwinHost, life: Life) -> None:
-        self._host, self._life = host, life
-
-    def program(self) -> tuple[str, ...]:
-        return ("new",)
-
-    async def start(self, place: MachinePlace) -> Successor:
-        del place
-        async with self._life.asked("start"):
-            return TwinSuccessor(self._host, self._life, self._host.started(incoming=True))
-
-    def connect(self, place: MachinePlace) -> MachinePort:
-        del place
-        return cast("MachinePort", TwinPort(self._host, self._life, following=True))
-
-    def put_in_place(self, place: MachinePlace, name: str) -> None:
-        del place
-        if self._host.listed == name:
-            return
-        with self._life.step("rename"):
-            if self._host.next_socket:
-                self._host.socket, self._host.next_socket = self._host.next_socket, ""
-        with self._life.step("write instance"):
-            self._host.listed = name
-
-    async def end(self, name: str, *, patience: float = 0.0) -> None:
-        del patience
-        found = self._host.processes.get(name)
-        if found is not None and found.alive:
-            async with self._life.asked("end"):
-                found.end()
 
 
 def as_hypervisor(host: TwinHost, life: Life) -> Hypervisor:

@@ -33,11 +33,22 @@ FOLDER = Path(__file__).parent
 VERSIONS = sorted(path.name for path in FOLDER.iterdir() if (path / EARLY).is_file())
 
 
+@pytest.fixture(params=["current", "previous"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Recorded documents are of the format that is written now, or of the one before, as a later version reads them."""
+    if request.param == "previous":
+        monkeypatch.setattr(documents, "READS", (FORMAT + 1, FORMAT))
+        monkeypatch.setattr(documents, "FORMAT", FORMAT + 1)
+        monkeypatch.setattr(suspended_machine, "FORMAT", FORMAT + 1)
+    return str(request.param)
+
+
 def test_every_version_that_updates_machines_has_its_documents_here() -> None:
     assert VERSIONS
     assert "0.2.0" in VERSIONS, "0.1.0 handed nothing over"
 
 
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_machine_of_a_released_version_is_taken_over(version: str) -> None:
     early = decode((FOLDER / version / EARLY).read_bytes(), EarlyDocument)
@@ -53,6 +64,7 @@ def test_a_machine_of_a_released_version_is_taken_over(version: str) -> None:
         assert machine.standing_state().origin == state.origin
 
 
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_a_program_of_a_released_version_left_is_read(version: str) -> None:
     number = os.memfd_create("recorded", os.MFD_CLOEXEC)
@@ -66,11 +78,23 @@ def test_what_a_program_of_a_released_version_left_is_read(version: str) -> None
     assert (found.instance, found.stop.pause, found.asker.controller) == ("t", state.pause, state.controller)
 
 
+@pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_machine_that_a_released_version_left_in_files_is_found(version: str) -> None:
     size = recorded_scenario().machine.memory.size
     state = suspended_machine.read(FOLDER / version / SUSPENDED, MACHINE, size)
     assert (state.pause, state.epoch, state.mappings) == (3, 2, ())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_documents_of_the_format_before_the_previous_one_are_refused_before_anything_changes_hands(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "READS", (FORMAT + 2, FORMAT + 1))
+    early, state = ((FOLDER / version / name).read_bytes() for name in (EARLY, STATE))
+    for read in (lambda: decode(early, EarlyDocument), lambda: decode(state, StateDocument)):
+        with pytest.raises(InvalidHandover, match=f"reads {FORMAT + 2} and {FORMAT + 1}"):
+            read()
 
 
 def test_every_document_of_a_format_that_is_read_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

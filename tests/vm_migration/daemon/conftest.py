@@ -11,12 +11,8 @@ from vm_migration.daemon.broker import local_broker
 
 @pytest.fixture
 async def mosquitto(tmp_path: Path) -> AsyncIterator[Mosquitto]:
-    broker = Mosquitto(tmp_path)
-    await broker.start()
-    try:
+    async with Mosquitto(tmp_path) as broker:
         yield broker
-    finally:
-        await broker.stop()
 
 
 @pytest.fixture(params=["amqtt", "mosquitto"])
@@ -26,9 +22,5 @@ async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             host, _, port = url.removeprefix("mqtt://").partition(":")
             yield RunningBroker("amqtt", host, int(port))
         return
-    server = Mosquitto(tmp_path)
-    await server.start()
-    try:
+    async with Mosquitto(tmp_path) as server:
         yield server.running
-    finally:
-        await server.stop()

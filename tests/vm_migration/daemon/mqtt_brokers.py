@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 DEADLINE = 10.0
 
@@ -105,7 +106,10 @@ class RunningBroker:
 
 @dataclass
 class Mosquitto:
-    """A mosquitto that can be stopped and started again on its port; it keeps nothing."""
+    """A mosquitto that can be stopped and started again on its port; it keeps nothing.
+
+    As a context it has been started, and is stopped in any case.
+    """
 
     folder: Path
     extra: str = ""
@@ -115,6 +119,13 @@ class Mosquitto:
     @property
     def running(self) -> RunningBroker:
         return RunningBroker("mosquitto", "127.0.0.1", self.port)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def start(self) -> None:
         program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")

@@ -81,9 +81,9 @@ def event(sequence: int, error: documents.Problem | None = None) -> Publication:
     return documents.event_message(TOPICS, document)
 
 
-def progress(percent: int) -> Publication:
+def progress(percent: int, attempt: str = ATTEMPT) -> Publication:
     document = documents.MigrationProgress(
-        attempt=ATTEMPT,
+        attempt=attempt,
         machine="qat-guest",
         epoch=3,
         phase="pre-copy",

@@ -77,12 +77,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     files = {who: issue(tmp_path / "pki", who) for who in SITE}
     (tmp_path / "viaduct.acl").write_text(broker_acl("home", SITE))
     (tmp_path / "viaduct.acl").chmod(0o600)
-    server = Mosquitto(tmp_path, extra=shipped_settings(tmp_path, served))
-    await server.start()
-    try:
+    async with Mosquitto(tmp_path, extra=shipped_settings(tmp_path, served)) as server:
         yield Site(server, files)
-    finally:
-        await server.stop()
 
 
 async def told(reader: Reader, end: str) -> list[str]:

@@ -26,7 +26,7 @@ from vm_migration.machine.run_directory import Instance, MachineDirectory, ident
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vm_migration.machine.software_succession import SoftwareSuccession
 from vmm.assembly.specification import check_specification
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
 OTHER = "0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e02"

@@ -14,7 +14,7 @@ from source_agent.machines import Machines
 from vm_migration.api.v1 import types_pb2
 from vm_migration.daemon.configuration import load
 from vm_migration.daemon.host_burden import Burden
-from vm_migration.daemon.host_facts import VERSION
+from vm_migration.daemon.host_facts import DIRECT_MACHINE_STREAM, VERSION
 from vm_migration.daemon.host_offer import HostOffer, unmet
 from vm_migration.daemon.host_place import own_place
 from vm_migration.daemon.host_service import HostService
@@ -186,6 +186,7 @@ async def test_a_host_tells_what_it_offers_and_what_it_has_to_do(tmp_path: Path)
     place = own_place(load(path, {}))
     service = HostService(place, lambda _: "", lambda: Burden(3, {str(uuid4()): 64 * MIB}), lambda: 12.5)
     facts = await service.DescribeHost(types_pb2.Empty(), None)  # type: ignore[arg-type]  # it looks at no context
+    assert DIRECT_MACHINE_STREAM not in facts.features  # nobody gave it certificates
     assert HostOffer.told(facts) == place.offer
     assert facts.load == types_pb2.HostLoad(
         machines=0, memory_reserved_bytes=64 * MIB, memory_free_bytes=960 * MIB, attempts=3

@@ -20,6 +20,7 @@ from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue, renew
 from vm_migration.link.tls import TlsFiles
 from vm_migration.telemetry import gauges
+from vm_migration.telemetry.counts import LOST_AUDIT_LINES
 from vm_migration.telemetry.daemons import Daemon
 from vm_migration.telemetry.gauges import Reading, nothing_read
 
@@ -79,7 +80,7 @@ async def test_what_is_read_is_told_as_prometheus_reads_it() -> None:
     found = {one.name: one.value for family in text_string_to_metric_families(body) for one in family.samples}
     assert found["viaduct_queue_length"] == 7
     assert found["viaduct_build_info"] == 1
-    assert found["viaduct_lost_audit_lines_total"] == 0
+    assert found["viaduct_lost_audit_lines_total"] == sum(LOST_AUDIT_LINES.read().values())
     assert found["process_resident_memory_bytes"] > 0
 
 

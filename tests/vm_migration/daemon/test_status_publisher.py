@@ -1,6 +1,7 @@
 """The status publisher against real brokers, read by mosquitto_sub."""
 
 import time
+import uuid
 
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, RunningBroker
 from tests.vm_migration.daemon.published_site import (
@@ -89,6 +90,19 @@ async def test_progress_comes_at_most_once_a_second_and_the_newest_wins(broker: 
         assert time.monotonic() - start >= 1.0
     assert [message.document["percent"] for message in seen] == [1, 49]
     assert not any(message.retain for message in seen)
+
+
+async def test_progress_that_waits_is_not_told_after_its_end(broker: RunningBroker) -> None:
+    other = str(uuid.UUID(int=1))
+    async with broker.reader() as reader, publisher(broker.url) as status:
+        await connected(status)
+        for percent in (1, 2):
+            status.progress(ATTEMPT, progress(percent))
+            status.progress(other, progress(percent, other))
+            if percent == 2:  # both wait for their second
+                status.progress(ATTEMPT, None)
+            await reader.until_topic(f"{other}/progress", percent)
+    assert [message.document["percent"] for message in reader.messages if ATTEMPT in message.topic] == [1]
 
 
 async def test_the_truth_has_the_last_word_over_an_older_pending_state(broker: RunningBroker) -> None:

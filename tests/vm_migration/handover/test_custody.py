@@ -25,7 +25,7 @@ from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
 from vm_migration.machine.run_directory import Instance, ProcessId, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 
 def custody_of(folder: Path, instance: str) -> Custody:

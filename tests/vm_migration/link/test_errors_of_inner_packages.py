@@ -17,7 +17,7 @@ from vm_migration.handover.journal_errors import (
 from vm_migration.handover.states import IllegalTransition, State
 from vm_migration.link.boundary import of_machine
 from vm_migration.link.status import KIND, to_status
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineError, MachineGone, MachineRefused
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -15,8 +15,8 @@ from uuid import UUID
 import pytest
 
 from tests.system.processes import naming
+from vm_migration.machine.errors import LaunchFailed, MachineRefused
 from vm_migration.machine.launch import launch, remove_abandoned, take_away
-from vm_migration.machine.port import LaunchFailed, MachineRefused
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.assembly.specification import check_specification
 

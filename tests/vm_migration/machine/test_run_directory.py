@@ -11,7 +11,7 @@ import pytest
 
 from vm_migration.machine import run_directory
 from vm_migration.machine.run_directory import Instance, ProcessId, RunDirectory, identify, instance_lives, lives
-from vmm.process.description import boot_id
+from vmm.process.identity import boot_id
 
 MACHINE = UUID("0b6d2c54-4c0e-4f4e-9d0c-3d6a1b1f2e01")
 

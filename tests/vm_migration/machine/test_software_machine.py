@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.vmm.tiny_machine import SIZE, tiny_commands
-from vm_migration.machine.port import CutOff, MachineGone
+from vm_migration.machine.errors import CutOff, MachineGone
 from vm_migration.machine.software import SoftwareMachine
 from vmm.process.commands import Commands
 from vmm.process.control import CONTROL_SOCKET

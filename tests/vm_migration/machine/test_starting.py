@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import pytest
 
+from vm_migration.machine.errors import LaunchFailed
 from vm_migration.machine.launch import launch, take_away
-from vm_migration.machine.port import LaunchFailed
 from vm_migration.machine.run_directory import RunDirectory
 from vm_migration.machine.software import SoftwareMachine
 from vm_migration.machine.starting import OwnSession, OwnUnit, Starter

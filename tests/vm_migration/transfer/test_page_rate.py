@@ -57,3 +57,12 @@ def test_a_faster_wire_never_carries_fewer_pages(wire: Range, each: tuple[Packin
 def test_a_codec_carries_no_more_than_it_takes_in(name: str, wire: Range, each: tuple[Packing, ...]) -> None:
     speeds = {packing.codec.name.lower(): packing.bytes_per_s for packing in each}
     assert page_rate(wire, each, name).likely <= speeds.get(name, wire.likely)
+
+
+@given(wire=ranges, each=packings, came=ranges)
+def test_what_came_across_of_late_is_the_most_that_a_codec_is_believed_to_carry(
+    wire: Range, each: tuple[Packing, ...], came: Range
+) -> None:
+    found = page_rate(wire, each, "auto", came=came)
+    assert found.likely <= page_rate(wire, each, "auto").likely
+    assert found == wire or found.likely <= came.likely

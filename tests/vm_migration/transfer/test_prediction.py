@@ -24,7 +24,13 @@ def load(bytes_per_s: float, span: float, spread: float) -> Dirtying:
 
 
 def inputs(
-    data: float = GIB, dirty: float = 60 * MIB, span: float = 200 * MIB, link: float = 1e9, spread: float = 0.1
+    *,
+    data: float = GIB,
+    dirty: float = 60 * MIB,
+    span: float = 200 * MIB,
+    link: float = 1e9,
+    spread: float = 0.1,
+    round_ms: float = 0.0,
 ) -> Inputs:
     """Return what is known of a machine, each figure known to within the same share."""
     return Inputs(
@@ -34,6 +40,7 @@ def inputs(
         prepare_ms=Range.around(1000, spread),
         around_ms=Range.around(100, spread),
         fixed_ms=Range.around(50, spread),
+        round_ms=Range.around(round_ms, spread),
     )
 
 
@@ -44,7 +51,13 @@ def within(inner: Prediction, outer: Prediction) -> bool:
 
 sizes = st.floats(0, 1 << 36)
 loads = st.builds(
-    inputs, data=sizes, dirty=st.floats(0, 2e9), span=sizes, link=st.floats(1e6, 1e10), spread=st.floats(0, 0.9)
+    inputs,
+    data=sizes,
+    dirty=st.floats(0, 2e9),
+    span=sizes,
+    link=st.floats(1e6, 1e10),
+    spread=st.floats(0, 0.9),
+    round_ms=st.floats(0, 200),
 )
 shares = st.floats(0, 1)
 
@@ -84,6 +97,25 @@ def test_what_a_standstill_took_before_is_what_it_will_take() -> None:
     assert predicted(quick, POLICY, COSTS).downtime_ms.likely == pytest.approx(20, abs=1)
 
 
+def test_what_a_round_takes_beside_its_pages_lets_the_guest_write_more() -> None:
+    quick = predicted(inputs(spread=0.0), POLICY, COSTS)
+    slow = predicted(inputs(spread=0.0, round_ms=50.0), POLICY, COSTS)
+    assert slow.rounds.likely >= quick.rounds.likely
+    assert slow.total_ms.likely >= quick.total_ms.likely + 50 * (quick.rounds.likely - 1)
+
+
+@given(loads, st.floats(0, 1), st.floats(0, 1000))
+@settings(max_examples=100)
+def test_rounds_that_always_leave_something_are_followed_as_far_as_pages_can_become_fewer(
+    known: Inputs, low: float, high: float
+) -> None:
+    """A round is never shorter than what it takes beside its pages: nothing but their number ends what is followed."""
+    doubtful = replace(known.dirtying, low=Growth.steady(0.0, 0.0))
+    known = replace(known, dirtying=doubtful, round_ms=Range(low, low, low + high))
+    found = predicted(known, replace(POLICY, timeout_ms=10**12), COSTS)
+    assert found.rounds.high < 100
+
+
 @given(loads)
 @settings(max_examples=150)
 def test_the_range_contains_what_is_likely(known: Inputs) -> None:
@@ -95,16 +127,17 @@ def test_the_range_contains_what_is_likely(known: Inputs) -> None:
         assert found.downtime_ms.high <= POLICY.downtime_limit_ms + known.fixed_ms.high - COSTS.fixed_ms + 1e-6
 
 
-@given(loads, shares, shares, shares)
+@given(loads, shares, shares, shares, shares)
 @settings(max_examples=200)
 def test_no_forecast_from_figures_within_the_ranges_lies_outside(
-    known: Inputs, size: float, speed: float, heaviness: float
+    known: Inputs, size: float, speed: float, heaviness: float, ceremony: float
 ) -> None:
     found = predicted(known, POLICY, COSTS)
     data, link = between(known.data_bytes, size), between(known.link_bytes_per_s, speed)
     spread = known.data_bytes.high / known.data_bytes.likely - 1 if known.data_bytes.likely else 0.0
     growth = known.dirtying.likely.scaled(1 - spread + 2 * spread * heaviness)
-    one = expected(known.workload(data, growth), link, 1100, POLICY, COSTS)
+    round_ms = between(known.round_ms, ceremony)
+    one = expected(known.workload(data, growth), link, 1100, POLICY, COSTS, round_ms=round_ms)
     slack = 1 + 1e-9
     assert found.rounds.low <= one.rounds <= found.rounds.high
     assert found.downtime_ms.low <= one.downtime_ms * slack + 1e-3
@@ -122,6 +155,7 @@ def test_who_knows_less_says_a_wider_range(known: Inputs, less: float) -> None:
         link_bytes_per_s=widened(known.link_bytes_per_s, less),
         prepare_ms=widened(known.prepare_ms, less),
         fixed_ms=widened(known.fixed_ms, less),
+        round_ms=widened(known.round_ms, less),
         dirtying=replace(
             known.dirtying,
             low=known.dirtying.low.scaled(1 - less),

@@ -13,7 +13,7 @@ from vfio_host.devices.nic import Nic
 from vfio_host.devices.ring_device import RingDevice
 from vfio_host.interface.calls import HostConfiguration
 from vfio_host.interface.numbers import DeviceState
-from vmm.assembly.devices import host_configuration
+from vmm.assembly.host_configuration import host_configuration
 from vmm.assembly.machine import Machine
 from vmm.assembly.memory_image import MemorySource
 from vmm.assembly.specification import check_specification

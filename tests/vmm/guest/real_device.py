@@ -10,8 +10,10 @@ from vfio_host.devices.migration_driver import MigrationDriver
 from vfio_host.interface.numbers import DeviceState
 from vfio_host.io_page_table import IoPageTable
 from vfio_host.memory_file import MemoryFile
-from vmm.guest.device_driver import DeviceDriver, DriverModel
+from vmm.guest.device_driver import DeviceDriver
 from vmm.guest.dma import Buffer, Mapping
+from vmm.guest.driver_needs import needs_of
+from vmm.guest.drivers import DRIVERS
 from vmm.guest.layout import MIB, Layout, plan
 from vmm.guest.material import Material
 from vmm.memory.guest_physical import GuestMemory
@@ -64,7 +66,7 @@ class Pair:
     def __init__(
         self,
         make: Callable[[Callable[[], None]], MigratableHardware],
-        model: DriverModel,
+        model: str,
         *,
         rate: int,
         block: RamBlock,
@@ -81,8 +83,8 @@ class Pair:
         self.mapper = mapper or TableMapper(IoPageTable(), ram)
         self.hardware.attach(self.mapper.table)
         self.port = DevicePort(self.hardware)
-        self.layout: Layout = plan(block.size, (model.needs(rate),), 0)
-        self.driver: DeviceDriver = model(self.memory, self.layout.devices[0], self.port, rate=rate, seed=3)
+        self.layout: Layout = plan(block.size, needs_of([(model, rate)]), 0)
+        self.driver: DeviceDriver = DRIVERS[model](self.memory, self.layout.devices[0], self.port, rate=rate, seed=3)
         self.now, self.due = now, now
 
     def interrupt(self) -> None:
@@ -120,7 +122,7 @@ class Pair:
 
 @contextmanager
 def pair(
-    make: Callable[[Callable[[], None]], MigratableHardware], model: DriverModel, rate: int, material: Material
+    make: Callable[[Callable[[], None]], MigratableHardware], model: str, rate: int, material: Material
 ) -> Iterator[Pair]:
     block = RamBlock.create("test", RAM)
     made = Pair(make, model, rate=rate, block=block)

@@ -141,6 +141,18 @@ def test_zipf_has_hot_pages_and_gives_up_on_what_cannot_be(memory: GuestMemory) 
     assert cpu.draws < 2 * SECOND // 2_000_000 * 2048
 
 
+@pytest.mark.parametrize(("pages_per_s", "most"), [(1, 1), (100, 50), (256, 43), (1000, 63), (20_000, 100)])
+def test_who_writes_little_takes_few_steps_for_it(memory: GuestMemory, pages_per_s: int, most: int) -> None:
+    cpu = booted(memory, Pattern.SEQUENTIAL, pages_per_s)
+    write(cpu, PLACE.pages)
+    now, steps, before = cpu.step(0), 0, cpu.pages_written
+    while now < SECOND:
+        now = cpu.step(now)
+        steps += 1
+    assert steps <= most
+    assert cpu.pages_written - before == pytest.approx(pages_per_s, rel=0.05, abs=1)
+
+
 def test_a_pause_is_not_caught_up(memory: GuestMemory) -> None:
     cpu = booted(memory)
     cpu.step(0)

@@ -1,6 +1,7 @@
 """What holds for the driver of every model, on a real device: no room, a false index page, false states."""
 
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,9 +12,11 @@ from vfio_host.devices.hardware import MigratableHardware
 from vfio_host.devices.nic import Nic
 from vfio_host.devices.qat import Qat
 from vfio_host.interface.rings import ANSWERED, RingRegister
+from vmm.assembly.specification import DeviceModel
 from vmm.guest import gpu_progress, nic_progress, qat_state
 from vmm.guest.device_driver import LARGEST_STATE, ProgressRefused
 from vmm.guest.dma import MapFailed
+from vmm.guest.driver_needs import CORPUS_BYTES
 from vmm.guest.drivers import DRIVERS
 from vmm.guest.gpu_jobs import TILE_BYTES
 from vmm.guest.gpu_progress import GpuProgress
@@ -32,10 +35,14 @@ DEVICES: dict[str, Callable[[Callable[[], None]], MigratableHardware]] = {
 
 @pytest.fixture(params=DEVICES)
 def working(request: pytest.FixtureRequest, material: Material) -> Iterator[Pair]:
-    with pair(DEVICES[request.param], DRIVERS[request.param], 50 * MIB, material) as made:
+    with pair(DEVICES[request.param], request.param, 50 * MIB, material) as made:
         made.run(50)
         assert made.driver.answered > 0
         yield made
+
+
+def test_every_model_has_a_driver_and_memory_for_it() -> None:
+    assert set(get_args(DeviceModel)) == set(DRIVERS) == set(CORPUS_BYTES)
 
 
 def test_rings_that_find_no_room_leave_the_driver_closed(working: Pair) -> None:

@@ -24,7 +24,7 @@ def small(raise_completion: Callable[[], None]) -> Gpu:
 
 @pytest.fixture
 def processor(material: Material) -> Iterator[Pair]:
-    with pair(small, GpuDriver, 100 * MIB, material) as made:
+    with pair(small, "gpu", 100 * MIB, material) as made:
         yield made
 
 

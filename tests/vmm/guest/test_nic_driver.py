@@ -16,7 +16,7 @@ COMPLETIONS = 4096 + RING_ENTRIES * 16
 
 @pytest.fixture
 def card(material: Material) -> Iterator[Pair]:
-    with pair(Nic, NicDriver, 20 * MIB, material) as made:
+    with pair(Nic, "nic", 20 * MIB, material) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ from tests.vmm.guest.fresh_iovas import Mapper
 from tests.vmm.guest.small_accelerator import RAM, Accelerator
 from vfio_host.interface.qat import COMPLETION, Operation, Status
 from vmm.guest.device_driver import ProgressRefused
+from vmm.guest.driver_needs import needs_of
 from vmm.guest.layout import MIB, SLAB_SIZE, Layout, plan
 from vmm.guest.material import Material
 from vmm.guest.pacing import SECOND
@@ -45,7 +46,7 @@ def driver_of(memory: GuestMemory, device: Accelerator, layout: Layout, *, misbe
 def bench(material: Material) -> Iterator[Bench]:
     memory = GuestMemory(RamBlock.create("test", RAM))
     memory.log.enabled = True
-    layout, mapper = plan(RAM, (QatDriver.needs(8 * MIB),), 0), Mapper()
+    layout, mapper = plan(RAM, needs_of([("qat", 8 * MIB)]), 0), Mapper()
     device = Accelerator(memory, mapper)
     driver = driver_of(memory, device, layout)
     driver.boot(material)

@@ -9,7 +9,7 @@ import pytest
 from tests.vmm.guest.fresh_iovas import Mapper
 from tests.vmm.guest.small_accelerator import RAM, Accelerator
 from vmm.guest.cpu_workload import Pattern
-from vmm.guest.drivers import needs_of
+from vmm.guest.driver_needs import needs_of
 from vmm.guest.guest import AttachedDevice, Guest, GuestConfiguration, GuestState, GuestStateRefused
 from vmm.guest.layout import MIB, plan
 from vmm.guest.material import Material

@@ -12,14 +12,15 @@ from vmm.guest.console import GuestAction
 from vmm.guest.cpu_workload import Pattern
 from vmm.guest.device_domains import DeviceDomains
 from vmm.guest.device_driver import DeviceDriver
-from vmm.guest.drivers import needs_of
+from vmm.guest.driver_needs import needs_of
 from vmm.guest.guest import AttachedDevice, Guest, GuestConfiguration, GuestReport
 from vmm.guest.layout import MIB, TABLES_BASE, TABLES_SIZE, plan
 from vmm.guest.material import Material
 from vmm.guest.vtd_domain import DomainKind
 from vmm.guest.vtd_driver import VtdDriver
-from vmm.memory.guest_physical import GuestMemory, Section
+from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import Section
 from vmm.viommu.events import IommuEvent
 from vmm.viommu.intel import DeviceAddressSpace, VtdConfiguration, VtdUnit
 

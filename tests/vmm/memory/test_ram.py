@@ -11,9 +11,10 @@ from vfio_host.interface import write_witness
 from vfio_host.interface.write_witness import WriteWitness
 from vmm.memory import huge_pages
 from vmm.memory.dirty_bitmap import DirtyBitmap
-from vmm.memory.guest_physical import AccessFault, GuestMemory, sections
+from vmm.memory.guest_physical import AccessFault, GuestMemory
 from vmm.memory.quantities import PAGE_SIZE
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import sections
 
 MIB = 1 << 20
 

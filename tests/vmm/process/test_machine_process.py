@@ -16,8 +16,8 @@ import pytest
 from vfio_host.interface.channel import ChannelClosed, connect
 from vfio_host.interface.configuration import DeviceConfiguration, HostConfiguration
 from vm_migration.machine import launch as launching
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineGone, MachineRefused
 from vm_migration.machine.launch import launch, take_away
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachineRefused
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, lives
 from vm_migration.machine.software import SoftwareMachine
 from vmm.assembly.specification import MachineSpecification, parse_specification

@@ -14,7 +14,7 @@ from vmm.process import commands as served
 from vmm.process import control
 from vmm.process.commands import Commands
 from vmm.process.controllers import Controller
-from vmm.process.description import Identity, boot_id
+from vmm.process.identity import Identity, boot_id
 from vmm.process.request import Request
 from vmm.vfio.quiesce_slices import MOST_PERCENT, PERIOD_NS
 

@@ -1,6 +1,7 @@
 """A machine whose update fails in a bad way: it is whole again in the process that had it, or nobody runs it."""
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,3 +170,24 @@ def test_an_offer_that_came_to_nothing_is_over_when_the_machine_is_run(other: Ot
     with offered() as (_, update):
         update.have_again()
         assert other.closed
+
+
+def test_no_file_says_that_a_machine_waits_whose_memory_could_not_be_flushed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Update, "require_unblocked", lambda *_: None)
+    with assembled_side(scenario()) as side:
+        boot(side, 1)
+        side.world.run_for(50)
+        flushed = os.fsync
+
+        def fails_for_memory(descriptor: int) -> None:
+            if descriptor == side.block.descriptor:
+                raise OSError(errno.EIO, "memory")
+            flushed(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fails_for_memory)
+        with pytest.raises(NotTakenOver, match="memory"):
+            Update(side.machine, NAME).leave(tmp_path / "waits", Fence(), STOP)
+        assert list(tmp_path.iterdir()) == []
+        assert side.machine.running

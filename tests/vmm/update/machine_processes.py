@@ -3,16 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from vfio_host.interface.channel import Channel, connect
 from vm_migration.machine.run_directory import MachineDirectory
 from vmm.assembly.specification import MachineSpecification, parse_specification
-from vmm.process import control
+from vmm.process import control, update_requests
 from vmm.process.control import AnyReply, Description, Done, Paused
 
 MIB = 1 << 20
@@ -79,11 +79,13 @@ class NewProcess:
         return Controller(self.folder / control.NEXT_CONTROL_SOCKET, epoch, number)
 
 
-def started(directory: MachineDirectory) -> NewProcess:
+PROGRAM: Final = (sys.executable, "-m", "vmm.process.main")
+
+
+def started(directory: MachineDirectory, *, option: str = "--adopt", program: Sequence[str] = PROGRAM) -> NewProcess:
     """Start a process that waits to take the machine of a folder over."""
     path = directory.path / "update.sock"
-    command = [sys.executable, "-m", "vmm.process.main", "--directory", str(directory.path)]
-    command += ["--machine", str(directory.machine), "--adopt", str(path)]
+    command = [*program, "--directory", str(directory.path), "--machine", str(directory.machine), option, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     made = NewProcess(process, path, directory.path)
     assert made.says() == "waiting"
@@ -91,9 +93,11 @@ def started(directory: MachineDirectory) -> NewProcess:
 
 
 @contextmanager
-def waiting(directory: MachineDirectory) -> Iterator[NewProcess]:
+def waiting(
+    directory: MachineDirectory, *, option: str = "--adopt", program: Sequence[str] = PROGRAM
+) -> Iterator[NewProcess]:
     """The same; it ends with this at the latest."""
-    made = started(directory)
+    made = started(directory, option=option, program=program)
     with made.process:
         try:
             yield made
@@ -103,10 +107,10 @@ def waiting(directory: MachineDirectory) -> Iterator[NewProcess]:
 
 def handed_over(old: Controller, new: NewProcess) -> Paused:
     """Offer the machine and hand it over, while its devices work."""
-    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
+    assert old.ask(update_requests.OfferUpdate(path=str(new.socket))) == Done()
     assert new.says() == "prepared"
     old.works(5)
-    reply = old.ask(control.HandOver())
+    reply = old.ask(update_requests.HandOver())
     assert isinstance(reply, Paused), reply
     assert new.says() == "ready"
     return reply

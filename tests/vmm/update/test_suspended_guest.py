@@ -8,6 +8,8 @@ from lab.rehearsal.side import Side, assembled_side, boot
 from tests.vmm.update.test_taking_over import GPU, NIC, PLAIN, QAT, TYPE1, scenario
 from vfio_host.interface.rings import CONTROL_ENABLE, RingRegister
 from vmm.guest.console import ConsoleRefused, GuestAction
+from vmm.update.blockers import judge_update
+from vmm.update.ownership import facts_of
 
 DEVICES = [[QAT], [TYPE1, NIC], [GPU, PLAIN]]
 
@@ -54,6 +56,24 @@ def test_a_suspended_guest_wakes_on_other_devices_as_if_nothing_had_been(
         assert (after.errors, other.machine.suspended) == (0, False)
         assert after.jobs_done > before.jobs_done
         assert after.pages_written > before.pages_written
+
+
+def test_a_guest_without_devices_has_none_to_set_up_anew_and_goes_on_where_it_stood() -> None:
+    """It cannot be suspended, and need not be: what another process finds of it is RAM, and where its vCPUs stood."""
+    made = scenario([], viommu="none")
+    with assembled_side(made) as side, assembled_side(made) as other:
+        boot(side, 1)
+        side.world.run_for(100)
+        assert judge_update(facts_of(side.machine), "reboot", suspended=side.machine.suspended) == ()
+        side.machine.stand_still()
+        before = side.machine.report()
+        other.block.data[:] = side.block.data
+        other.machine.take_over(side.machine.standing_state())
+        other.machine.wake()
+        other.start()
+        other.world.run_for(200)
+        assert other.machine.report().errors == 0
+        assert other.machine.report().pages_written > before.pages_written > 0
 
 
 def test_a_suspended_guest_wakes_where_it_is_too_and_hears_nothing_else_meanwhile() -> None:

@@ -181,6 +181,22 @@ def test_nothing_is_mapped_moved_or_reset_and_no_device_leaves_its_state(
         assert mappings_of(handover.adopted.machine) == mappings_of_host(handover)
 
 
+@pytest.mark.parametrize("devices", BACKENDS, ids=lambda devices: "+".join(str(each["model"]) for each in devices))
+def test_a_rehearsal_reaches_nothing_and_changes_no_page(devices: Sequence[Device]) -> None:
+    with beginning(*devices, viommu="nopt") as handover:
+        old = handover.old.machine
+        state = state_document(old, (), pause=0, epoch=1, controller=1, released=-1)
+        before, done = bytes(handover.old.block.data), old.report().jobs_done
+        handover.asked.clear()
+        handover.adopted.rehearse(state)
+        assert all(isinstance(call, LOOKS) for call in handover.asked)
+        assert bytes(handover.old.block.data) == before
+        assert handover.adopted.machine.report().errors == 0
+        handover.old.world.run_for(100)
+        assert old.report().errors == 0
+        assert old.report().jobs_done > done
+
+
 def mappings_of_host(handover: Handover) -> tuple[tuple[DmaMapping, ...], ...]:
     """Return what the new machine has mapped, once the host has agreed that it maps just that."""
     found = mappings_of(handover.adopted.machine)

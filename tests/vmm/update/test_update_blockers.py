@@ -62,6 +62,15 @@ def test_a_host_that_restarts_takes_memory_along_that_is_in_no_file() -> None:
     assert judge_update([IOMMUFD], "exec", suspended=False, keeps_ram=False) == ()
 
 
+def test_where_nothing_can_be_written_beside_ram_a_guest_is_not_left_in_files() -> None:
+    (found,) = judge_update([IOMMUFD], "reboot", suspended=True, nothing_beside="/dev/hugepages is on hugetlbfs")
+    assert found.code is Code.NO_FILE_BESIDE_MEMORY
+    assert "/dev/hugepages is on hugetlbfs" in found.message
+    assert judge_update([IOMMUFD], "transfer", suspended=False, nothing_beside="/dev/hugepages is on hugetlbfs") == ()
+    neither = judge_update([IOMMUFD], "reboot", suspended=True, keeps_ram=False, nothing_beside="no folder")
+    assert [each.code for each in neither] == [Code.MEMORY_NOT_IN_A_FILE]
+
+
 def test_a_guest_without_devices_survives_a_restart_of_the_host_as_it_is() -> None:
     assert judge_update([], "reboot", suspended=False) == ()
 

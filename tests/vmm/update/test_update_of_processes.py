@@ -17,7 +17,7 @@ from tests.vmm.update.machine_processes import (
 )
 from vm_migration.machine.launch import launch, take_away
 from vm_migration.machine.run_directory import MachineDirectory, RunDirectory
-from vmm.process import control
+from vmm.process import control, update_requests
 from vmm.process.control import Done, Paused, Refusal, Running
 
 
@@ -111,11 +111,11 @@ def test_the_old_process_has_its_machine_again_also_from_one_that_still_waits(ol
 
 
 def test_a_machine_goes_on_where_the_new_process_dies_with_the_offer(old: Controller, new: NewProcess) -> None:
-    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
+    assert old.ask(update_requests.OfferUpdate(path=str(new.socket))) == Done()
     assert new.says() == "prepared"
     new.process.kill()
     new.process.wait(DEADLINE)
-    refusal = old.ask(control.HandOver())
+    refusal = old.ask(update_requests.HandOver())
     assert isinstance(refusal, Refusal)
     assert "does not answer" in refusal.reason
     assert old.describe().run_state == "running"
@@ -123,10 +123,10 @@ def test_a_machine_goes_on_where_the_new_process_dies_with_the_offer(old: Contro
 
 
 def test_nobody_is_offered_a_machine_where_nobody_waits(old: Controller, tmp_path: Path) -> None:
-    refusal = old.ask(control.OfferUpdate(path=str(tmp_path / "nobody.sock")))
+    refusal = old.ask(update_requests.OfferUpdate(path=str(tmp_path / "nobody.sock")))
     assert isinstance(refusal, Refusal)
     assert "Nobody listens" in refusal.reason
-    assert isinstance(old.ask(control.HandOver()), Refusal)
+    assert isinstance(old.ask(update_requests.HandOver()), Refusal)
     assert old.describe().run_state == "running"
 
 
@@ -144,9 +144,9 @@ def test_a_guest_runs_in_one_process_whoever_is_told_to_run_it(old: Controller, 
 
 def test_a_paused_machine_is_handed_over_paused(old: Controller, new: NewProcess) -> None:
     assert isinstance(old.ask(control.Pause(for_attempt=False)), Paused)
-    assert old.ask(control.OfferUpdate(path=str(new.socket))) == Done()
+    assert old.ask(update_requests.OfferUpdate(path=str(new.socket))) == Done()
     assert new.says() == "prepared"
-    paused = old.ask(control.HandOver())
+    paused = old.ask(update_requests.HandOver())
     assert isinstance(paused, Paused)
     assert not paused.was_running
     assert new.says() == "ready"
@@ -160,9 +160,9 @@ def test_a_paused_machine_is_handed_over_paused(old: Controller, new: NewProcess
 
 def test_a_machine_that_is_being_migrated_is_not_handed_over(old: Controller, new: NewProcess) -> None:
     assert old.ask(control.StartTracking()) == Done()
-    refusal = old.ask(control.OfferUpdate(path=str(new.socket)))
+    refusal = old.ask(update_requests.OfferUpdate(path=str(new.socket)))
     assert isinstance(refusal, Refusal)
     assert refusal.reason.startswith("dirty-tracking: ")
-    judged = old.ask(control.JudgeUpdate())
+    judged = old.ask(update_requests.JudgeUpdate())
     assert isinstance(judged, control.Judged)
     assert [each.code for each in judged.blockers] == ["dirty-tracking"]

@@ -14,9 +14,10 @@ from vfio_host.interface.calls import (
     IoasMapFile,
     IoasUnmap,
 )
-from vmm.memory.guest_physical import GuestMemory, Section
+from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.quantities import GuestPhysicalAddress, Iova, RamOffset
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import Section
 from vmm.rules import Rules, RuleSet
 from vmm.vfio.attachment import Attachments
 from vmm.vfio.listener import IommuAttributes, VfioListener

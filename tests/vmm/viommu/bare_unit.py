@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from vmm.memory.guest_physical import GuestMemory, Section
+from vmm.memory.guest_physical import GuestMemory
 from vmm.memory.ram_block import RamBlock
+from vmm.memory.sections import Section
 from vmm.rules import Rules
 from vmm.viommu import registers as reg
 from vmm.viommu.events import IommuEvent

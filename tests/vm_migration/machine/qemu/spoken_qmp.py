@@ -35,10 +35,11 @@ class SpokenQmp:
     def event(self, name: str) -> None:
         self.send({"event": name, "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}})
 
-    def late(self) -> None:
+    def late(self, status: str = "running") -> None:
         for writer, identity in self._unanswered:
-            said = {"return": {"status": "running", "running": True}, "id": identity}
+            said = {"return": {"status": status, "running": True}, "id": identity}
             writer.write(json.dumps(said).encode() + b"\r\n")
+        self._unanswered.clear()
 
     def hang_up(self) -> None:
         assert self._open is not None
@@ -57,7 +58,8 @@ class SpokenQmp:
             writer.close()
 
     def _serve_one(self, asked: Mapping[str, object]) -> None:
-        command, arguments = str(asked["execute"]), asked.get("arguments", {})
+        command = str(asked["execute"] if "execute" in asked else asked["exec-oob"])
+        arguments = asked.get("arguments", {})
         self.asked.append(command)
         assert isinstance(arguments, dict)
         answer = {"return": {}} if command == "qmp_capabilities" else self._say(command, arguments)

@@ -1,9 +1,12 @@
 """Why a QEMU cannot move, from what was gathered of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from vm_migration.machine.qemu.devices import Device, Disk, Parts
 from vm_migration.machine.qemu.judging import findings
+from vm_migration.machine.qemu.streaming import NEEDED
 
 RAM = 1 << 30
 NEW, OLD = (10, 0, 2), (7, 2, 22)
@@ -12,7 +15,8 @@ NEW, OLD = (10, 0, 2), (7, 2, 22)
 def parts(
     *vfio: Device, version: tuple[int, int, int] = NEW, viommu: Device | None = None, disks: tuple[Disk, ...] = ()
 ) -> Parts:
-    return Parts(version, "pc-q35-10.0", vfio, () if viommu is None else (viommu,), disks)
+    viommus = () if viommu is None else (viommu,)
+    return Parts(version, "pc-q35-10.0", vfio, viommus, disks, capabilities=NEEDED[False])
 
 
 def codes(found: Parts, *blocked: str, shared: tuple[str, ...] = ()) -> tuple[set[str], set[str]]:
@@ -22,6 +26,14 @@ def codes(found: Parts, *blocked: str, shared: tuple[str, ...] = ()) -> tuple[se
 
 def test_a_machine_of_nothing_in_particular_moves() -> None:
     assert codes(parts()) == (set(), set())
+
+
+@pytest.mark.parametrize("missing", sorted(NEEDED[False]))
+def test_a_qemu_that_cannot_stop_at_its_gate_and_hear_the_other_end_is_not_sent(missing: str) -> None:
+    found = replace(parts(), capabilities=NEEDED[False] - {missing})
+    (blocker,) = findings(found, RAM, blocked=(), shared_disks=()).blockers
+    assert blocker.code == "migration-capability-missing"
+    assert f"knows no {missing}" in blocker.message
 
 
 @pytest.mark.parametrize(

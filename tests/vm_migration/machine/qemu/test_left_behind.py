@@ -19,18 +19,24 @@ from tests.vm_migration.machine.qemu.spoken_qmp import Answer, speaking
 from tests.vm_migration.machine.qemu.waiting_qemu import commands_of
 from vm_migration.daemon.leftovers import leftovers
 from vm_migration.handover.journals import Journals
+from vm_migration.machine.errors import LaunchFailed, MachineGone
 from vm_migration.machine.launch import machine_arguments, remove_abandoned, take_away
 from vm_migration.machine.qemu.command_line import Order
 from vm_migration.machine.qemu.fence_file import Kept
 from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.process_file import SHIM, left_in, note_started, started_qemu
-from vm_migration.machine.qemu.shim import _serve, end_on_request
+from vm_migration.machine.qemu.shim import ASK_AGAIN, _first_answer, _run, _serve, end_on_request
 from vm_migration.machine.qemu.spawning import QemuProcess
-from vm_migration.machine.run_directory import MachineDirectory, RunDirectory, identify
+from vm_migration.machine.qemu.stream_tls import FOLDER
+from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory, identify
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
 from vmm.process.control import SPECIFICATION_FILE
+from vmm.process.identity import boot_id
 
 SECONDS = 20.0
+TRIES = 4
+CLOCK = 0.01
+"""What a loop's clock may be coarse by."""
 
 
 @pytest.fixture
@@ -165,3 +171,48 @@ async def test_a_qemu_that_hears_nothing_any_more_is_killed_when_its_machine_is_
         await monitor.close()
     assert await asyncio.to_thread(qemu.wait, SECONDS) == -signal.SIGKILL
     assert "gone in the middle of quit" in told[0]
+
+
+async def test_a_qemu_that_ended_before_anybody_looked_has_ended(place: MachineDirectory) -> None:
+    with working_in(place.path) as process:
+        gone = QemuProcess(identify(process.pid), place.path / "qmp")
+        process.kill()
+        process.wait()
+        async with asyncio.timeout(SECONDS):
+            await gone.end()
+
+
+async def test_a_qemu_that_lives_and_lost_its_socket_is_asked_for_now_and_then(
+    place: MachineDirectory, qemu: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_monitor: Monitor) -> None:
+        tries.append(loop.time())
+        if len(tries) == TRIES:
+            tried.set()
+        raise MachineGone("Nobody speaks QMP there")
+
+    tries, tried, loop = list[float](), asyncio.Event(), asyncio.get_running_loop()
+    monkeypatch.setattr(Monitor, "require_connection", refused)
+    wanted = specification()
+    assert wanted.qemu is not None
+    order = Order("qemu", place.path, MACHINE, wanted, wanted.qemu, incoming=False, adopts=None)
+    process = QemuProcess(identify(qemu.pid), place.path / "qmp")
+    asking = asyncio.create_task(_first_answer(order, process, Monitor(process.qmp)))
+    async with asyncio.timeout(SECONDS):
+        await tried.wait()
+    process.kill()
+    with pytest.raises(LaunchFailed, match="ended before it answered"):
+        await asking
+    assert tries[-1] - tries[0] >= (TRIES - 1) * ASK_AGAIN - CLOCK
+
+
+async def test_a_key_that_an_earlier_life_left_is_gone_before_anything_else_is_tried(place: MachineDirectory) -> None:
+    (place.path / FOLDER).mkdir()
+    (place.path / FOLDER / "client-key.pem").write_text("secret")
+    wanted = specification()
+    assert wanted.qemu is not None
+    mine = identify(os.getpid())
+    order = Order("qemu", place.path, MACHINE, wanted, wanted.qemu, incoming=False, adopts=None)
+    with pytest.raises(LaunchFailed, match="Nothing says what"):  # long before its QEMU would have answered
+        await _run(order, Instance(boot_id(), mine, mine, "drawn"), hold=False)
+    assert not (place.path / FOLDER).exists()

@@ -1,6 +1,7 @@
 """What a QEMU program says that it can be, and what that means for a machine."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.vm_migration.machine.qemu.hosts import QEMU
 from vm_migration.machine.qemu.program_facts import (
     Surroundings,
     judge_program,
+    program_facts,
     read_facts,
     settled,
     surroundings,
@@ -34,7 +36,14 @@ x86 max                   Enables all features supported by the accelerator in t
 Recognized CPUID flags:
   3dnow 3dnowext
 """
-FACTS = read_facts(VERSION, MACHINES, CPUS)
+ANSWERS = """{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": ["oob"]}}
+{"return": {}}
+{"return": [{"state": false, "capability": "events"}, {"state": false, "capability": "return-path"},
+ {"state": false, "capability": "late-block-activate"}]}
+{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "quit"}}
+{"return": {}}
+""".replace(",\n ", ",")
+FACTS = read_facts(VERSION, MACHINES, CPUS, ANSWERS)
 NOTHING = Surroundings(kvm=False, files=frozenset())
 
 
@@ -50,6 +59,7 @@ def test_what_is_printed_is_read() -> None:
     assert FACTS.version == "7.2.22"
     assert FACTS.machines == {"microvm", "pc", "pc-i440fx-7.2", "q35", "pc-q35-7.2", "pc-q35-2.4"}
     assert FACTS.cpus == {"486", "qemu64", "host", "max"}
+    assert FACTS.capabilities == {"events", "return-path", "late-block-activate"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,14 @@ def test_an_older_qemu_knows_no_newer_machine_and_all_reasons_come_at_once() -> 
     assert codes(asks) == ["machine-type-unknown", "cpu-unknown", "no-kvm", "disk-not-shared"]
 
 
+@pytest.mark.parametrize("missing", sorted(FACTS.capabilities))
+def test_a_program_that_takes_disks_before_it_runs_or_tells_nobody_how_it_stands_lets_no_machine_in(
+    missing: str,
+) -> None:
+    (found,) = judge_program(replace(FACTS, capabilities=FACTS.capabilities - {missing}), NOTHING, wanted())
+    assert (found.code, missing in found.message) == ("migration-capability-missing", True)
+
+
 def test_what_is_there_is_no_reason() -> None:
     disk = {"name": "root", "file": "/srv/root.img", "shared": True}
     asks = wanted(machine="q35", arguments=("-cpu", "host", "-enable-kvm"), disk=(disk,))
@@ -82,6 +100,7 @@ def test_what_is_there_is_no_reason() -> None:
 
 
 def test_the_program_itself_is_asked(tmp_path: Path) -> None:
+    assert {"multifd", "late-block-activate", "validate-uuid"} <= program_facts(QEMU).capabilities
     asks = wanted(machine="q35,kernel-irqchip=split", arguments=("-cpu", "max"))
     assert settled(asks, [QEMU]).machine.startswith("pc-q35-")
     assert unmet_by_program(asks, [QEMU]) == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm_migration.machine.qemu.spoken_qmp import Answer, speaking
-from vm_migration.machine.port import MachineGone, MachineRefused
+from vm_migration.machine.errors import MachineGone, MachineRefused
 from vm_migration.machine.qemu.answers import Status
 from vm_migration.machine.qemu.session import QmpSession
 

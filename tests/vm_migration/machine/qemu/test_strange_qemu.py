@@ -4,51 +4,21 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.vm_migration.machine.qemu.hosts import MACHINE, QEMU, SECONDS, host, specification, until
-from vm_migration.machine.hypervisor import MachinePlace
-from vm_migration.machine.launch import end_process
-from vm_migration.machine.port import CutOff, LaunchFailed, MachineGone, MachinePort, MachineRefused
+from tests.vm_migration.machine.qemu.hosts import MACHINE, host, instance_of, lost, pair, specification
+from tests.vm_migration.machine.qemu.own_monitor import own_monitor, with_door
+from tests.vm_migration.machine.qemu.somebodys_qemu import PLAIN, answering, somebodys_qemu
+from vm_migration.machine.errors import CutOff, LaunchFailed, MachineGone, MachineRefused
+from vm_migration.machine.port import MachinePort
 from vm_migration.machine.qemu.devices import parts
 from vm_migration.machine.qemu.fence_file import FENCE_FILE
 from vm_migration.machine.qemu.session import QmpSession
-from vm_migration.machine.run_directory import IN_SOCKET
 from vm_migration.machine.software_hypervisor import SoftwareHypervisor
-from vmm.process.own_stream import COMPLETED, GATE, StreamTerms
 
 SMALL = "16MiB"
-
-
-@asynccontextmanager
-async def somebodys_qemu(folder: Path, *arguments: str) -> AsyncIterator[tuple[Path, "subprocess.Popen[bytes]"]]:
-    """Yield the QMP socket of a QEMU that nobody here started, and its process."""
-    path = folder / "own.qmp"
-    words = [QEMU, "-nodefaults", "-display", "none", "-accel", "tcg", "-qmp", f"unix:{path},server=on,wait=off"]
-    with subprocess.Popen([*words, *arguments]) as process:  # noqa: ASYNC220 - milliseconds
-        try:
-            await answering(path)
-            yield path, process
-        finally:
-            process.kill()
-
-
-async def answering(path: Path) -> None:
-    session = QmpSession(path)
-    async with asyncio.timeout(SECONDS):
-        while True:
-            try:
-                await session.open()
-            except MachineGone:
-                await asyncio.sleep(0.02)  # its socket has no event for its own coming
-            else:
-                await session.close()
-                return
 
 
 async def command(port: MachinePort) -> None:
@@ -59,8 +29,7 @@ async def command(port: MachinePort) -> None:
 async def test_a_qemu_that_runs_already_is_taken_over_and_said_to_be_compared_by_nothing() -> None:
     async with host("a") as (here, folder), somebodys_qemu(folder, "-m", "16M") as (path, process):
         place = await here.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=False)
-        instance = place.instance()
-        assert instance is not None
+        instance = instance_of(place)
         assert instance.vmm.pid == process.pid
         port = here.connect(place)
         await command(port)
@@ -75,32 +44,19 @@ async def test_a_qemu_that_runs_already_is_taken_over_and_said_to_be_compared_by
 
 
 async def test_a_qemu_that_was_taken_over_fits_into_one_that_is_started_for_it() -> None:
-    plain = ("-M", "q35", "-no-user-config", "-m", "16M")
     async with (
         host("a") as (here, folder),
         host("b") as (there, _),
-        somebodys_qemu(folder, *plain) as (path, process),
+        somebodys_qemu(folder, *PLAIN) as (path, process),
+        pair(here, there, specification(size=SMALL, table={"adopt": str(path)})) as two,
     ):
-        source = await here.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=False)
-        target = await there.launch(MACHINE, specification(size=SMALL, table={"adopt": str(path)}), incoming=True)
-        leaving, arriving = here.connect(source), there.connect(target)
-        await command(leaving)
-        await arriving.attach(2, 1)
-        way = str(target.path / IN_SOCKET)
-        await arriving.accept_stream(way, StreamTerms())
-        await leaving.start_stream(way, StreamTerms())
-        assert (await until(leaving, GATE, "failed")).status == GATE
-        stop = await leaving.pause(for_attempt=True)
-        await leaving.continue_stream()
-        assert (await until(arriving, COMPLETED, "failed")).status == COMPLETED
-        await leaving.release(1)
-        await arriving.load(b"", stop.pause)
-        await arriving.run(2)
-        assert (await arriving.describe()).warnings == (), "its RAM is one that can be compared"
-        await here.take_away(source, leaving)
+        await two.to_gate()
+        stop = await two.through()
+        await two.leaving.release(1)
+        await two.taken_over(stop)
+        assert (await two.arriving.describe()).warnings == (), "its RAM is one that can be compared"
+        await here.take_away(two.source, two.leaving)
         assert process.wait() == 0
-        for port in (leaving, arriving):
-            await port.close()
 
 
 @pytest.mark.parametrize(
@@ -134,8 +90,7 @@ async def test_a_socket_behind_which_is_no_qemu_is_not_taken_over(tmp_path: Path
 async def test_a_qemu_that_hangs_is_silent_and_stands_at_a_new_stop_when_it_is_back() -> None:
     async with host("a") as (here, _):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
-        instance = place.instance()
-        assert instance is not None
+        instance = instance_of(place)
         port = here.connect(place)
         await command(port)
         first = await port.pause(for_attempt=True)
@@ -153,15 +108,6 @@ async def test_a_qemu_that_hangs_is_silent_and_stands_at_a_new_stop_when_it_is_b
         await port.close()
 
 
-async def lost(hypervisor: SoftwareHypervisor, place: MachinePlace) -> None:
-    """Kill what stands beside a QEMU, and wait until it is gone."""
-    instance = place.instance()
-    assert instance is not None
-    os.kill(instance.host.pid, signal.SIGKILL)
-    await end_process(instance.host, kill=False)
-    assert hypervisor.instance_lives(instance.name) is True
-
-
 async def test_a_qemu_that_lost_who_spoke_for_it_gets_another_behind_the_same_fence() -> None:
     async with host("a") as (here, folder):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
@@ -170,7 +116,7 @@ async def test_a_qemu_that_lost_who_spoke_for_it_gets_another_behind_the_same_fe
         stop = await old.pause(for_attempt=True)
         await old.release(1)
         before = await old.describe()
-        await lost(here, place)
+        await lost(place)
         with pytest.raises(MachineGone):  # whether the last thing that was asked happened is unknown
             await old.confirm_stopped()
         new = SoftwareHypervisor(folder).connect(place)
@@ -190,7 +136,7 @@ async def test_a_qemu_that_lost_who_spoke_for_it_gets_another_behind_the_same_fe
 async def test_a_waiting_qemu_that_lost_who_spoke_for_it_still_waits() -> None:
     async with host("a") as (here, _):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=True)
-        await lost(here, place)
+        await lost(place)
         first, second = here.connect(place), here.connect(place)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(looked_at(port)) for port in (first, second)]
@@ -210,29 +156,23 @@ async def looked_at(port: MachinePort) -> str:
 
 
 async def test_a_guest_that_was_given_away_and_is_set_going_behind_our_back_is_stopped_again() -> None:
-    async with host("a") as (here, folder):
-        door = folder / "own.qmp"
-        own = ("-chardev", f"socket,id=own,path={door},server=on,wait=off", "-mon", "chardev=own,mode=control")
-        place = await here.launch(MACHINE, specification(*own, size=SMALL), incoming=False)
+    async with host("a") as (here, _):
+        place = await here.launch(MACHINE, specification(*with_door(), size=SMALL), incoming=False)
         port = here.connect(place)
         await command(port)
         await port.pause(for_attempt=True)
         await port.release(1)
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        session = QmpSession(door, heard.put_nowait)
-        await session.open()
-        await session.tell("cont")
-        async with asyncio.timeout(SECONDS):
-            assert [await heard.get(), await heard.get()] == ["RESUME", "STOP"]
+        async with own_monitor(place.path) as monitor:
+            await monitor.session.tell("cont")
+            assert [await monitor.next_event(), await monitor.next_event()] == ["RESUME", "STOP"]
         assert await port.confirm_stopped() == 2, "it is another stop, on which nothing was released"
-        await session.close()
         await port.close()
 
 
 async def test_without_its_fence_nobody_speaks_for_a_qemu() -> None:
     async with host("a") as (here, _):
         place = await here.launch(MACHINE, specification(size=SMALL), incoming=False)
-        await lost(here, place)
+        await lost(place)
         (place.path / FENCE_FILE).write_text("{")
         port = here.connect(place)
         with pytest.raises(MachineGone):

@@ -27,7 +27,7 @@ TERMS = st.builds(
     max_bandwidth=st.integers(0, 1 << 40),
     downtime_limit_ms=st.integers(1, 1 << 40),
     channels=st.integers(1, 16),
-    auto_converge=st.booleans(),
+    most_throttle=st.sampled_from([0, 50, 90]),
 )
 
 
@@ -79,6 +79,18 @@ def test_a_limit_that_qemu_would_refuse_is_the_most_that_it_takes(terms: StreamT
     assert set(parameters(terms, incoming=True)) <= {"multifd-channels"}
 
 
+@given(TERMS)
+def test_vcpus_are_throttled_as_far_as_is_said_and_not_at_all_where_nothing_is(terms: StreamTerms) -> None:
+    told = parameters(terms, incoming=False)
+    (converge,) = (
+        one["state"]
+        for one in capabilities(terms, OFFERED, incoming=False, same_uuid=True)
+        if one["capability"] == "auto-converge"
+    )
+    assert converge is (terms.most_throttle > 0)
+    assert told.get("max-cpu-throttle", 0) == terms.most_throttle
+
+
 def test_a_migration_that_never_was_is_none() -> None:
     never = msgspec.convert({}, Migration)
     assert not under_way(never)
@@ -122,4 +134,4 @@ def test_a_comma_in_a_name_ends_no_option(tmp_path: Path) -> None:
     assert any("filename=/srv/a,,b.img,locking=on" in word for word in words)
     assert words[-2:] == ("-incoming", "defer")
     assert "-S" in words
-    assert any(word.endswith("share=on,prealloc=on") for word in words)
+    assert any(",share=on,prealloc=on,prealloc-threads=" in word for word in words)

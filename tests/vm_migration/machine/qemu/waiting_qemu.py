@@ -10,10 +10,17 @@ from vm_migration.machine.qemu.commands import QemuCommands
 from vm_migration.machine.qemu.fence_file import FenceFile, Kept
 from vm_migration.machine.qemu.monitor import Monitor
 from vm_migration.machine.qemu.portrait import Portrait
+from vm_migration.machine.qemu.stream_tls import StreamTls
+from vm_migration.machine.qemu.streaming import NEEDED
 from vm_migration.machine.qemu.streams import Streams
-from vmm.process.description import Identity
+from vmm.process.identity import Identity
 
-_NOTHING_OF_INTEREST: Final = {"qom-list": [], "query-block": [], "qom-get": "pc-q35-7.2-machine"}
+_NOTHING_OF_INTEREST: Final = {
+    "qom-list": [],
+    "query-block": [],
+    "qom-get": "pc-q35-7.2-machine",
+    "query-migrate-capabilities": [{"capability": name, "state": False} for name in sorted(NEEDED[False])],
+}
 _VERSION: Final = {"qemu": {"major": 7, "minor": 2, "micro": 22}}
 
 
@@ -61,5 +68,6 @@ def commands_of(folder: Path, monitor: Monitor, kept: Kept) -> QemuCommands:
     """Return what a shim serves a QEMU with."""
     wanted = specification()
     assert wanted.qemu is not None
+    streams = Streams(monitor, folder, StreamTls(monitor.session, folder), same_uuid=True)
     portrait = Portrait(Identity(str(MACHINE), "boot", 1 << 30, "drawn"), wanted, wanted.qemu)
-    return QemuCommands(monitor, portrait, Streams(monitor, folder, same_uuid=True), FenceFile(folder), kept)
+    return QemuCommands(monitor, portrait, streams, FenceFile(folder), kept)
