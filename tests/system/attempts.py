@@ -15,8 +15,17 @@ from vmm.assembly.specification import MachineSpecification, check_specification
 
 MIB = 1 << 20
 DEADLINE = 30.0
-SLOW = 24 * MIB
-"""Bytes a second at which a small machine's first round takes seconds, so that it has a middle."""
+SLOW = 8 * MIB
+"""Bytes a second at which a small machine's first round takes seconds, so that it has a middle.
+
+Less than its device alone writes, and a third of what both write: rounds under it do not end where the guest is
+throttled, nor where the test machine has little time for it.
+"""
+ENDLESS = (
+    *("--downtime-limit", "100ms", "--max-bandwidth", f"{SLOW // MIB}MiB/s"),
+    *("--compression", "none", "--measure", "0s"),
+)
+"""What asks for a migration that does not end by itself."""
 
 
 def specification(name: str, /, **changes: object) -> MachineSpecification:

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agents import Agents
-from tests.system.attempts import DEADLINE, in_the_middle, jobs_done, machine, specification, works
+from tests.system.attempts import DEADLINE, ENDLESS, in_the_middle, jobs_done, machine, specification, works
 from tests.system.command import Ended, finished, running, viaduct
 from tests.system.gates import Gate
 from tests.system.site import Site
 from vm_migration.api.v1 import types_pb2
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 PATIENT = ("--downtime-limit", "5s", "--measure", "0s")
 
 POINTS = ("before_prepare", "before_handoff", "before_ready")

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.agents import Agents
 from tests.system.attempts import (
+    ENDLESS,
     endless,
     in_the_middle,
     machine,
@@ -26,7 +27,6 @@ from vm_migration.link.pki import renew
 
 OFTEN = 3
 """A channel is closed at the renewal after the one that it was opened before."""
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 
 
 @pytest.mark.parametrize("transport", ["grpc", "direct", "sealed"])

@@ -6,6 +6,7 @@ import signal
 from orchestrator.agents import Agents
 from tests.system.attempts import (
     DEADLINE,
+    ENDLESS,
     endless,
     in_the_middle,
     jobs_done,
@@ -88,8 +89,7 @@ async def test_a_destination_whose_machine_process_dies_aborts(site: Site, agent
 async def test_a_source_whose_machine_process_dies_is_lost_and_nothing_is_left(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("mourned")) as created:
         uuid = created.machine
-        bound = ("--max-bandwidth", "24MiB/s", "--compression", "none", "--downtime-limit", "100ms")
-        async with running(site, "migrate", "mourned", "--to", "host-b", *bound, "--json") as command:
+        async with running(site, "migrate", "mourned", "--to", "host-b", *ENDLESS, "--json") as command:
             await in_the_middle(agents, "host-a", uuid)
             own, arriving = site.instance("host-a", uuid), site.instance("host-b", uuid)
             os.kill(own.vmm.pid, signal.SIGKILL)

@@ -12,12 +12,10 @@ from orchestrator.evacuation.kept import KeptEvacuations
 from orchestrator.store.etcd.store import EtcdStore
 from tests.system.attempts import DEADLINE, in_the_middle, require_whole, works
 from tests.system.command import finished, running, viaduct
+from tests.system.leaving import ENDLESS, in_order, machines, three
 from tests.system.site import SITE, Site
-from tests.system.test_evacuation import machines, three
 from tests.system.two_orchestrators import Pair, two_orchestrators
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "1MiB/s", "--compression", "none", "--profile", "gentle")
-"""The guests write twice as much."""
 WORDS = (
     "evacuate",
     "host-a",
@@ -28,8 +26,6 @@ WORDS = (
     "--retries",
     "0",
     *ENDLESS,
-    "--measure",
-    "0s",
     "--json",
 )
 
@@ -45,22 +41,6 @@ def attempts_of(pair: Pair, machine: str) -> list[Attempt]:
     with EtcdStore(pair.etcd.place, SITE) as store:
         found = [row for row in store.attempts(everything=True) if row.machine == machine]
     return sorted(found, key=lambda row: row.created_at)
-
-
-async def in_order(agents: Agents, made: Sequence[str]) -> list[str]:
-    """Return the machines, the two first that are in their rounds: which of three is made ready first, nobody says."""
-    looks = {uuid: asyncio.create_task(in_the_middle(agents, "host-a", uuid)) for uuid in made}
-    try:
-        while len(going := [uuid for uuid, look in looks.items() if look.done()]) < 2:
-            waiting = [look for look in looks.values() if not look.done()]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for uuid in going:
-            looks[uuid].result()
-    finally:
-        for look in looks.values():
-            look.cancel()
-        await asyncio.gather(*looks.values(), return_exceptions=True)
-    return [*going, *(uuid for uuid in made if uuid not in going)]
 
 
 async def taken_over(pair: Pair, by: str, in_flight: Sequence[str]) -> None:

@@ -1,11 +1,10 @@
 """Force and tune as a person gives them: to the source, whoever drives."""
 
 from orchestrator.agents import Agents
-from tests.system.attempts import in_the_middle, machine, specification, works
+from tests.system.attempts import ENDLESS, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.site import Site
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 """Limits under which the rounds of a busy machine do not end."""
 
 

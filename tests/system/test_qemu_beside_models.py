@@ -11,10 +11,10 @@ from orchestrator.store.sqlite import SqliteStore
 from tests.qemu_guest.build import Guest, build
 from tests.system import attempts
 from tests.system.attempts import DEADLINE, MIB, machine, migrated, policy, require_whole, started, works
+from tests.system.leaving import patiently
 from tests.system.qemu_machines import MEMORY, PROGRAM, counted, offer, specification, two_hosts
 from tests.system.site import Site
 from tests.system.test_audit_log import lines
-from tests.system.test_evacuation import patiently
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received
 from tests.vm_migration.machine.qemu.own_monitor import own_monitor, with_door
 from tests.vm_migration.machine.qemu.somebodys_qemu import somebodys_qemu

@@ -4,12 +4,11 @@ import asyncio
 from pathlib import Path
 
 from orchestrator.agents import Agents
-from tests.system.attempts import in_the_middle, machine, specification, works
+from tests.system.attempts import ENDLESS, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.orchestrated import prepared
 from tests.system.site import Site
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 PATIENT = ("--downtime-limit", "4s", "--measure", "0s")
 
 

@@ -8,13 +8,12 @@ import pytest
 from orchestrator.agents import Agents
 from orchestrator.attempt import Outcome
 from orchestrator.store.store import Ownership
-from tests.system.attempts import in_the_middle, machine, specification, works
+from tests.system.attempts import ENDLESS, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.site import Site
 from tests.system.two_orchestrators import Pair, two_orchestrators
 from vm_migration.errors import Stale
 
-ENDLESS = ("--downtime-limit", "100ms", "--max-bandwidth", "24MiB/s", "--compression", "none", "--measure", "0s")
 PATIENT = ("--downtime-limit", "2s", "--measure", "0s", "--json")
 
 

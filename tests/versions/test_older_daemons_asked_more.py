@@ -1,12 +1,10 @@
 """What a newer command asks of older daemons and they do not have is said in plain words; nothing falls over."""
 
 from orchestrator.agents import Agents
-from tests.system.attempts import in_the_middle, machine, specification
+from tests.system.attempts import ENDLESS, in_the_middle, machine, specification
 from tests.system.command import Ended, finished
 from tests.versions.mixed_site import ASKS, DRIVES, ORCHESTRATOR, MixedSite, require_alone, running, viaduct
 from tests.versions.programs import NEWER, Version
-
-ENDLESS = ("--max-bandwidth", "24MiB/s", "--compression", "none", "--downtime-limit", "100ms", "--json")
 
 
 async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
@@ -26,7 +24,7 @@ async def test_what_older_daemons_do_not_have_is_said_in_plain_words(
             updated = await viaduct(mixed_site, NEWER, "update", "asked", who=who)
             require_two_lines(updated, 3, "does not offer this call")
 
-        order = ("migrate", "asked", "--to", "host-b", *ENDLESS)
+        order = ("migrate", "asked", "--to", "host-b", *ENDLESS, "--json")
         async with running(mixed_site, NEWER, *order, who=ASKS) as command:
             await in_the_middle(agents, "host-a", created.machine)
             attempt = (await agents.get_machine("host-a", created.machine)).attempt
@@ -46,7 +44,7 @@ async def test_a_forced_source_cuts_no_round_short_that_goes_to_an_older_destina
 ) -> None:
     mixed_site.a_is_older(older)
     async with machine(mixed_site, agents, specification("hurried"), "host-b") as created:
-        async with running(mixed_site, NEWER, "migrate", "hurried", "--to", "host-a", *ENDLESS) as command:
+        async with running(mixed_site, NEWER, "migrate", "hurried", "--to", "host-a", *ENDLESS, "--json") as command:
             await in_the_middle(agents, "host-b", created.machine)
             attempt = (await agents.get_machine("host-b", created.machine)).attempt
             forced = await viaduct(mixed_site, NEWER, "force", attempt)
