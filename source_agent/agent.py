@@ -170,10 +170,9 @@ class SourceAgent:
         """Return the name of the machine that an attempt moves."""
         return self._attempts.name_of(attempt)
 
-    @property
-    def track_record(self) -> TrackRecord:
-        """What the last attempts showed of the links, and of this agent."""
-        return self._attempts.track_record
+    def track_record_of(self, kind: str) -> TrackRecord:
+        """Return what the last attempts of machines of a kind showed of the links, and of this agent."""
+        return self._attempts.track_records.of(kind)
 
     # what a person asks when something went wrong
 

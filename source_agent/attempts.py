@@ -13,10 +13,11 @@ from source_agent.outgoing_attempt import OutgoingAttempt
 from source_agent.readings import note_end
 from source_agent.surroundings import Surroundings
 from source_agent.terms import Terms
-from source_agent.track_record import TrackRecord, shown_by
+from source_agent.track_record import TrackRecords, shown_by
 from source_agent.updating.attempt import UpdateAttempt
 from vm_migration.errors import Refused
 from vm_migration.handover.custody import Custody
+from vm_migration.handover.headings import kind_in
 from vm_migration.handover.states import State
 from vm_migration.telemetry import logs, traces
 from vm_migration.transfer.convergence import DEVICE_BYTES_PER_S
@@ -43,7 +44,7 @@ class Attempts:
     ) -> None:
         self._most_open: Final = most_open
         self._beginning = 0
-        self.track_record: Final = TrackRecord()
+        self.track_records: Final = TrackRecords()
         self._holdings: Final = holdings
         self._doubts: Final = doubts
         self._surroundings: Final = surroundings
@@ -89,10 +90,12 @@ class Attempts:
         """Keep an attempt that is a journal's last, of a machine of that name; the oldest that ended makes way."""
         record = custody.record
         around = self._surroundings(record.attempt or "", record.machine, record.epoch)
+        shown = self.track_records.of(kind_in(record))
         around = replace(
             around,
-            fixed_standstill_ms=self.track_record.fixed_ms(record.peer),
-            device_bytes_per_s=self.track_record.device_bytes_per_s(record.peer) or DEVICE_BYTES_PER_S,
+            fixed_standstill_ms=shown.fixed_ms(record.peer),
+            device_bytes_per_s=shown.device_bytes_per_s(record.peer) or DEVICE_BYTES_PER_S,
+            hash_bytes_per_s=shown.hashed_bytes_per_s(record.peer) or around.hash_bytes_per_s,
         )
         attempt = self._of_its_kind(custody, terms, around)
         while len(self._attempts) >= _KEPT:
@@ -167,7 +170,7 @@ class Attempts:
         progress = attempt.board.progress
         shown = shown_by(progress, attempt.terms.max_bandwidth_bytes_per_s)
         if shown is not None:
-            self.track_record.note(attempt.record.peer, shown)
+            self.track_records.of(kind_in(attempt.record)).note(attempt.record.peer, shown)
         if not attempt.open:
             note_end(progress, attempt.terms)
             self.tell(attempt)

@@ -34,6 +34,8 @@ ASSUMED_RATE: Final = 400_000_000.0
 ASSUMED_LINK: Final = Range(100_000_000.0, ASSUMED_RATE, 1_600_000_000.0)
 """From a link of 1 Gbit/s to what one process can send."""
 ASSUMED_FIXED_MS: Final = Range(15.0, FIXED_STANDSTILL_MS, 150.0)
+ASSUMED_FIXED_OF_STREAM_MS: Final = Range(30.0, 100.0, 300.0)
+"""A QEMU goes on from its gate, closes its connections and starts at its destination: more steps, each of its own."""
 NOTHING_SAVED: Final = Range.exactly(1.0)
 UNMEASURED: Final = "dirty-rate-assumed"
 ASSUMED_AROUND_MS: Final = Range(20.0, 100.0, 500.0)
@@ -71,6 +73,9 @@ class Known:
     """What this agent has measured: None where it has not yet."""
 
     hash_bytes_per_s: float
+    """What this process hashes by itself."""
+    hashed_bytes_per_s: float | None = None
+    """How fast all of a machine's memory was hashed at both ends, while it stood still."""
     link_bytes_per_s: Range | None = None
     fixed_ms: Range | None = None
     around_ms: Range | None = None
@@ -108,7 +113,7 @@ def estimate(specification: MachineSpecification, description: Description, term
     costs = StandstillCosts(
         decided_with(known.fixed_ms, terms.downtime_limit_ms),
         description.device_state_bytes,
-        known.hash_bytes_per_s,
+        known.hashed_bytes_per_s or known.hash_bytes_per_s,
         known.device_bytes_per_s,
     )
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
@@ -121,7 +126,7 @@ def estimate(specification: MachineSpecification, description: Description, term
         link_bytes_per_s=wire.likely,
         dirty_bytes_per_s=inputs.dirtying.bytes_per_s,
         blockers=(*_of_transport(description, terms, known), *_blockers(standstill)),
-        warnings=(*_warnings(known, wire), *_of_unmeasured(description, known)),
+        warnings=(*_warnings(known, wire, inputs.fixed_ms), *_of_unmeasured(description, known)),
     )
 
 
@@ -160,12 +165,16 @@ def _inputs(
         link_bytes_per_s=link,
         prepare_ms=Range.around(prepare_ms_expected(description.ram_bytes), PREPARE_SPREAD),
         around_ms=(known.around_ms or ASSUMED_AROUND_MS).plus(_zeros_ms(description, known)),
-        fixed_ms=known.fixed_ms or ASSUMED_FIXED_MS,
+        fixed_ms=known.fixed_ms or _fixed_ms_assumed(description),
         round_ms=known.round_ms or ASSUMED_ROUND_MS,
         always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
         unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
         cpu_share=sample.cpu_share if sample else _cpu_share(description),
     )
+
+
+def _fixed_ms_assumed(description: Description) -> Range:
+    return ASSUMED_FIXED_OF_STREAM_MS if description.moves == "stream" else ASSUMED_FIXED_MS
 
 
 def _zeros_ms(description: Description, known: Known) -> float:
@@ -193,12 +202,12 @@ def _dirtying(specification: MachineSpecification, description: Description, sam
     return Dirtying.told(guest.dirty_bytes_per_s + guest.dma_bytes_per_s, span_bytes)
 
 
-def _warnings(known: Known, wire: Range) -> tuple[Observation, ...]:
+def _warnings(known: Known, wire: Range, fixed_ms: Range) -> tuple[Observation, ...]:
     if known.link_bytes_per_s is not None:
         return ()
     text = f"No attempt to this destination has been measured yet; {wire.likely / 1e6:.0f} MB/s is assumed"
     if known.fixed_ms is None:
-        text += f", and {ASSUMED_FIXED_MS.likely:.0f} ms of standstill beside what it sends"
+        text += f", and {fixed_ms.likely:.0f} ms of standstill beside what it sends"
     return (Observation(code="rate-assumed", message=text),)
 
 

@@ -185,14 +185,6 @@ class Holdings:
         return memory_in_use(self.hypervisor)
 
 
-def name_in(record: Record) -> str:
-    """Return the name in a journalled specification, empty where there is none."""
-    try:
-        return parse_specification(record.specification.encode()).name
-    except InvalidDocument:
-        return ""
-
-
 def machine_uuid(text: str) -> UUID:
     """Return the UUID that a request names.
 

@@ -15,12 +15,13 @@ from source_agent.doubts import Doubts
 from source_agent.elsewhere import Elsewhere
 from source_agent.ending import bring_to_owed
 from source_agent.giving_way import GivingWay
-from source_agent.holdings import Holdings, name_in
+from source_agent.holdings import Holdings
 from source_agent.insisting import pause_before
 from source_agent.terms import decode
 from source_agent.updating.waking import bring_from_files
 from vm_migration.errors import Unreachable
 from vm_migration.handover.custody import Custody
+from vm_migration.handover.headings import name_in
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import LEAVING, State
 from vm_migration.handover.succession import update_of

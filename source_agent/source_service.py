@@ -239,9 +239,10 @@ class SourceService(SourceServicer):
         terms: Terms,
         sample: Sample | None = None,
     ) -> Estimate:
-        record = self._agent.track_record
+        record = self._agent.track_record_of(holding.specification.kind)
         known = Known(
             hash_bytes_per_s=self._agent.hash_bytes_per_s,
+            hashed_bytes_per_s=record.hashed_bytes_per_s(destination),
             link_bytes_per_s=record.link_bytes_per_s(destination),
             fixed_ms=record.fixed_ms(destination),
             around_ms=record.around_ms(destination),

@@ -4,7 +4,7 @@ Only completed attempts count, and only figures that say something: of a link, r
 limit of the user's held back. The agent's life is its memory: a restarted agent assumes until it has measured again.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -31,7 +31,7 @@ class Shown:
     fixed_ms: float
     """The standstill, less what the bytes of its frames take on the wire and what was hashed meanwhile."""
     around_ms: float
-    """The whole, less Begin to Start, the rounds and the standstill."""
+    """The whole, less Begin to Start, the rounds that something was sent in, and the standstill."""
     pages_per_wire: float = 1.0
     """Bytes of pages that a byte on the wire stood for, at least one."""
     packed_bytes_per_s: float | None = None
@@ -41,6 +41,8 @@ class Shown:
     """What a round took beside moving what it moved."""
     device_bytes_per_s: float | None = None
     """How fast devices' state went over while the machine stood still; None where there was too little."""
+    hashed_bytes_per_s: float | None = None
+    """How fast all memory was hashed meanwhile, from the last byte that was sent; None where it was not, or little."""
 
     @property
     def filled_the_wire(self) -> bool:
@@ -49,7 +51,7 @@ class Shown:
 
 
 class TrackRecord:
-    """The last attempts to each destination, oldest first."""
+    """The last attempts to each destination, oldest first, of machines of one kind."""
 
     def __init__(self) -> None:
         self._shown: Final[dict[str, deque[Shown]]] = {}
@@ -82,6 +84,12 @@ class TrackRecord:
         found = found or [each.device_bytes_per_s for each in self._to_any() if each.device_bytes_per_s]
         return Range.of_samples(found).likely if found else None
 
+    def hashed_bytes_per_s(self, destination: str) -> float | None:
+        """Return how fast all memory is hashed at both ends while a machine stands still, likewise."""
+        found = [each.hashed_bytes_per_s for each in self._to(destination) if each.hashed_bytes_per_s]
+        found = found or [each.hashed_bytes_per_s for each in self._to_any() if each.hashed_bytes_per_s]
+        return Range.of_samples(found).likely if found else None
+
     def around_ms(self, destination: str) -> Range | None:
         """Return what an attempt takes beside Prepare, rounds and standstill, likewise."""
         found = [each.around_ms for each in self._to(destination) or self._to_any()]
@@ -112,6 +120,17 @@ class TrackRecord:
         return [each for shown in self._shown.values() for each in shown]
 
 
+class TrackRecords:
+    """One for each kind of machine: what a process that moves itself takes says nothing of one whose pages are sent."""
+
+    def __init__(self) -> None:
+        self._of: Final[defaultdict[str, TrackRecord]] = defaultdict(TrackRecord)
+
+    def of(self, kind: str) -> TrackRecord:
+        """Return the record of machines of a kind, as specifications name it."""
+        return self._of[kind]
+
+
 def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None:
     """Return what an attempt showed, under the limit that it ended with; None unless it completed."""
     if progress.outcome is not Outcome.COMPLETED or progress.downtime is None or progress.rounds.last is None:
@@ -124,14 +143,16 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
     carried = wire * 1000 / ms if ms > 0 else 0.0
     downtime_ms = progress.downtime.downtime_us / 1000
     hashed_ms = progress.downtime.verify_us / 1000 if progress.verified_by == "full" else 0.0
+    hashed_bytes = progress.pages_verified * PAGE_SIZE
     state_bytes, state_ms = progress.device_bytes_stopped, progress.downtime.device_state_us / 1000
     much_state = state_bytes >= _ENOUGH_BYTES and state_ms > 0
     if carried:
         pages_ms = (last.wire_bytes - (state_bytes if much_state else 0)) * 1000 / carried
         work_ms = max(0.0, pages_ms) + (state_ms if much_state else 0.0)
     else:
-        work_ms = last.ms
-    rounds_ms = progress.rounds.last.ended_ms - last.ms
+        work_ms = last.ms if last.wire_bytes >= _ENOUGH_BYTES else 0.0
+    zeros_ms = sum(each.ms for each in closed if _looked_at_zeros(each))
+    rounds_ms = progress.rounds.last.ended_ms - last.ms - zeros_ms
     limit = max_bandwidth_bytes_per_s
     held_back = limit and carried >= _HELD_BACK * limit
     packed = wire > 0 and moved >= _PLAIN * wire and not held_back
@@ -143,11 +164,18 @@ def shown_by(progress: Progress, max_bandwidth_bytes_per_s: int) -> Shown | None
         packed_bytes_per_s=moved * 1000 / ms if packed else None,
         round_ms=median(max(0.0, each.ms - each.moving_ms) for each in closed) if closed else 0.0,
         device_bytes_per_s=state_bytes * 1000 / state_ms if much_state else None,
+        hashed_bytes_per_s=hashed_bytes * 1000 / hashed_ms if hashed_ms > 0 and hashed_bytes >= _ENOUGH_BYTES else None,
     )
 
 
 def _samples(rounds: list[RoundMeasurement]) -> list[RoundMeasurement]:
-    return [each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES and each.moving_ms > 0]
+    enough = (each for each in rounds if each.is_sample and each.wire_bytes >= _ENOUGH_BYTES and each.moving_ms > 0)
+    return [each for each in enough if not _looked_at_zeros(each)]
+
+
+def _looked_at_zeros(measured: RoundMeasurement) -> bool:
+    """Say whether most of a round's time may have gone into pages that hold nothing, which no link carries."""
+    return not measured.sending_ms and measured.zero_pages > measured.sent_pages
 
 
 def _moved(measured: RoundMeasurement) -> int:

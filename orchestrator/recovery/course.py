@@ -19,8 +19,8 @@ from orchestrator.recovery.vouching import vouched
 from orchestrator.site import open_store, own_name, store_is_there, surroundings
 from orchestrator.store.store import Ownership
 from vm_migration.daemon.configuration import Configuration
-from vm_migration.daemon.custodies import name_in
 from vm_migration.errors import MigrationError, Refused, Unreachable
+from vm_migration.handover.headings import name_in
 from vm_migration.handover.record import Record
 
 Machines = frozenset[str] | None

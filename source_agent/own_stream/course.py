@@ -154,6 +154,8 @@ class StreamCourse:
     async def _through(self, at_gate: StreamState, gate: Gate) -> Ready:
         account = self._account
         account.enter(Phase.STOPPING, "stands at its gate: the stop is written down")
+        if (before := self._passes.stopped(loop_ns())) is not None:
+            account.put(replace(account.now, rounds=account.now.rounds.closing(before)))
         expected_ms = 1000 * at_gate.remaining / (at_gate.bytes_per_s or ASSUMED_RATE)
         limit = self._terms.downtime_limit_ms
         bound_ms = forced_pause_bound_ms(round(expected_ms)) if self._forced else pause_bound_ms(limit)

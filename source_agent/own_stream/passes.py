@@ -1,6 +1,7 @@
 """What a machine's own stream has come to, pass by pass, from what its process answers; pure.
 
-Processes tell sums. A pass over the memory ends where the next one begins: its figures are the differences.
+Processes tell sums. A pass over the memory ends where the next one begins, and where the guest stops: its figures are
+the differences.
 """
 
 from typing import Final
@@ -48,15 +49,24 @@ class Passes:
         self._throttle_percent = max(self._throttle_percent, state.throttle_percent)
         return closed
 
+    def stopped(self, now_ns: int) -> RoundMeasurement | None:
+        """Return the pass that the guest's stop ends; None where one has just begun, in which nothing was sent yet."""
+        return self.closed(now_ns) if self.transferred > self._sent_before or not self._number else None
+
     def closed(self, now_ns: int) -> RoundMeasurement:
-        """Return the pass that has ended by now."""
+        """Return the pass that has ended by now.
+
+        Of the first one, what was looked at and not sent are pages that hold nothing.
+        """
         sent, took_ns = self.transferred - self._sent_before, now_ns - self._began_ns
         dirtied = min(self._remaining, round(self._dirty_bytes_per_s * took_ns / 1e9)) // PAGE_SIZE
+        looked_at = self._total - self._remaining if self._number == 0 else 0
+        zero_pages = max(0, looked_at - sent) // PAGE_SIZE
         measured = RoundMeasurement(
             round=self._number,
-            dirty_pages=sent // PAGE_SIZE,
+            dirty_pages=sent // PAGE_SIZE + zero_pages,
             sent_pages=sent // PAGE_SIZE,
-            zero_pages=0,
+            zero_pages=zero_pages,
             wire_bytes=sent,
             ms=took_ns / 1e6,
             dirtied_pages=dirtied,

@@ -7,6 +7,7 @@ import pytest
 
 from source_agent.expectation import (
     ASSUMED_FIXED_MS,
+    ASSUMED_FIXED_OF_STREAM_MS,
     ASSUMED_LINK,
     ASSUMED_RATE,
     Estimate,
@@ -225,6 +226,28 @@ def test_what_a_machine_sends_itself_is_packed_by_no_codec_of_ours() -> None:
     itself = msgspec.structs.replace(DESCRIPTION, moves="stream")
     total = {known: expected(itself, known=known).profiles["gentle"].total_ms for known in (KNOWN, packed)}
     assert total[KNOWN] == total[packed]
+
+
+def test_more_is_assumed_of_the_standstill_of_a_machine_that_sends_itself() -> None:
+    unknown = Known(hash_bytes_per_s=2e9)
+    itself = msgspec.structs.replace(DESCRIPTION, moves="stream")
+    stream, as_pages = (
+        expected(itself, known=unknown),
+        expected(itself, known=replace(unknown, fixed_ms=ASSUMED_FIXED_MS)),
+    )
+    assert f"{ASSUMED_FIXED_OF_STREAM_MS.likely:.0f} ms" in stream.warnings[0].message
+    more = stream.profiles["gentle"].downtime_ms.likely - as_pages.profiles["gentle"].downtime_ms.likely
+    assert more == pytest.approx(ASSUMED_FIXED_OF_STREAM_MS.likely - ASSUMED_FIXED_MS.likely)
+
+
+def test_memory_is_hashed_as_fast_as_it_was_of_late() -> None:
+    whole = msgspec.structs.replace(DESCRIPTION, witness=False)
+    found = {
+        rate: expected(whole, known=replace(KNOWN, hashed_bytes_per_s=rate)).profiles["gentle"].downtime_ms.likely
+        for rate in (None, 1e9)
+    }
+    slower_ms = whole.ram_bytes * 1000 * (1 / 1e9 - 1 / KNOWN.hash_bytes_per_s)
+    assert found[1e9] - found[None] == pytest.approx(slower_ms)
 
 
 def test_a_machine_that_tells_nothing_of_its_guest_is_said_not_to_be_measured() -> None:

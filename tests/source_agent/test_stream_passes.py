@@ -74,3 +74,25 @@ def test_for_how_long_nothing_moved_is_known() -> None:
     assert passes.unmoved_s == 4.0
     passes.saw(state(1, 10, 9), 6000 * MS)
     assert passes.unmoved_s == 0.0
+
+
+def test_the_guests_stop_ends_a_pass_that_sent_something_and_none_that_has_only_begun() -> None:
+    passes = Passes(0)
+    passes.saw(state(1, 1 << 20, 4096), 10 * MS)
+    before = passes.stopped(10 * MS)
+    assert before is not None
+    assert (before.round, before.wire_bytes) == (0, 1 << 20)
+    assert passes.stopped(11 * MS) is None
+    assert passes.saw(state(2, (1 << 20) + 4096, 0), 20 * MS) is None  # QEMU begins its last pass past the gate
+    last = passes.closed(20 * MS)
+    assert (last.round, last.wire_bytes, last.ms) == (1, 4096, 10.0)
+
+
+def test_what_the_first_pass_looked_at_and_did_not_send_are_zeros() -> None:
+    passes = Passes(0)
+    passes.saw(state(1, 4 << 20, 1 << 20, total=64 << 20), 10 * MS)
+    first = passes.closed(10 * MS)
+    assert first.zero_pages == (64 - 1 - 4) << 8
+    assert first.dirty_pages == first.sent_pages + first.zero_pages
+    passes.saw(state(2, 5 << 20, 0, total=64 << 20), 20 * MS)
+    assert passes.closed(20 * MS).zero_pages == 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from source_agent.progress import Outcome, Progress
-from source_agent.track_record import Shown, TrackRecord, shown_by
+from source_agent.track_record import Shown, TrackRecord, TrackRecords, shown_by
 from vm_migration.transfer.convergence import RoundMeasurement
 from vm_migration.transfer.downtime import Downtime
 from vm_migration.transfer.ranges import Range
@@ -99,7 +99,37 @@ def test_an_attempt_that_moved_next_to_nothing_shows_no_link() -> None:
     shown = shown_by(replace(COMPLETED, rounds=log(measured(0, 0.5, 200), measured(1, 0, 30))), 0)
     assert shown is not None
     assert shown.wire_bytes_per_s is None
-    assert shown.fixed_ms == pytest.approx(80 - 30)
+    assert shown.fixed_ms == pytest.approx(80), "a last round of nothing is not its bytes"
+
+
+def test_a_round_that_looked_at_zeros_shows_no_link_and_its_time_is_not_its_bytes() -> None:
+    zeros = replace(measured(0, 2, 200), zero_pages=100_000)
+    shown = shown_by(replace(COMPLETED, rounds=log(zeros, measured(1, 0, 30))), 0)
+    sent = shown_by(replace(COMPLETED, rounds=log(measured(0, 2, 200), measured(1, 0, 30))), 0)
+    assert shown is not None
+    assert sent is not None
+    assert shown.wire_bytes_per_s is None
+    assert sent.wire_bytes_per_s == pytest.approx(10 * MIB)
+    assert shown.around_ms == pytest.approx(sent.around_ms + 200)
+    at_work = shown_by(replace(COMPLETED, rounds=log(replace(zeros, sending_ms=100), measured(1, 0, 30))), 0)
+    assert at_work is not None
+    assert at_work.wire_bytes_per_s == pytest.approx(20 * MIB), "where it was measured when the link was at work"
+
+
+def test_how_fast_all_memory_was_hashed_is_remembered_and_what_a_witness_saves_is_not() -> None:
+    whole = replace(COMPLETED, rounds=log(measured(0, 1000, 1000), measured(1, 10, 30)), pages_verified=100 * 256)
+    assert whole.downtime is not None
+    whole = replace(whole, downtime=replace(whole.downtime, verify_us=20_000))
+    full, witness = (shown_by(replace(whole, verified_by=by), 0) for by in ("full", "witness"))
+    assert full is not None
+    assert witness is not None
+    assert full.hashed_bytes_per_s == pytest.approx(5000 * MIB)
+    assert witness.hashed_bytes_per_s is None
+    record = TrackRecord()
+    assert record.hashed_bytes_per_s("b") is None
+    record.note("b", full)
+    record.note("b", witness)
+    assert record.hashed_bytes_per_s("b") == record.hashed_bytes_per_s("c") == full.hashed_bytes_per_s
 
 
 @pytest.mark.parametrize(
@@ -197,3 +227,10 @@ def test_pages_that_codecs_made_fewer_say_how_fast_such_pages_come_across() -> N
     record.note("b", packed)
     assert record.packed_bytes_per_s("b") == Range.of_samples([2000 * MIB])
     assert record.packed_bytes_per_s("c") is None
+
+
+def test_machines_of_one_kind_say_nothing_of_those_of_another() -> None:
+    records = TrackRecords()
+    records.of("model").note("b", Shown(1e9, 40, 100))
+    assert records.of("model").link_bytes_per_s("b") is not None
+    assert (records.of("qemu").link_bytes_per_s("b"), records.of("qemu").fixed_ms("b")) == (None, None)

@@ -9,11 +9,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Final
 
-import msgspec
-
 from vm_migration.api.v1 import types_pb2
 from vm_migration.errors import MigrationError
 from vm_migration.handover.evidence import Process
+from vm_migration.handover.headings import name_in
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record, encode
 from vm_migration.machine.errors import MachineError
@@ -96,17 +95,3 @@ class Custodies:
         task = asyncio.create_task(close(), name="close a look at a machine")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-class _Named(msgspec.Struct):
-    """The one key of a specification that is wanted here."""
-
-    name: str = ""
-
-
-def name_in(record: Record) -> str:
-    """Return the name in a record's specification; empty where it has none."""
-    try:
-        return msgspec.json.decode(record.specification, type=_Named).name
-    except msgspec.DecodeError:
-        return ""

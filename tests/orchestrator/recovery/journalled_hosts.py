@@ -20,11 +20,11 @@ from vm_migration.api.v1 import types_pb2 as types
 from vm_migration.api.v1.destination_pb2_grpc import add_DestinationServicer_to_server
 from vm_migration.api.v1.machine_pb2_grpc import add_HostServicer_to_server
 from vm_migration.api.v1.source_pb2_grpc import add_SourceServicer_to_server
-from vm_migration.daemon.custodies import name_in
 from vm_migration.daemon.host_facts import VERSION
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.handover import arrival, departure, ownership
 from vm_migration.handover.evidence import InstanceGone, Process, ProcessAnswer, SideView, view
+from vm_migration.handover.headings import name_in
 from vm_migration.handover.record import AttemptKey, Record, decode, encode
 from vm_migration.handover.states import ARRIVING, OWNING, State
 from vm_migration.link.server import AgentServer, Service
