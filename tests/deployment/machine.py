@@ -119,9 +119,11 @@ class Machine:
         return here, "host-a" if here == "host-b" else "host-b"
 
     @contextlib.asynccontextmanager
-    async def moving_to(self, host: str, bandwidth: str = "20Mbit/s") -> AsyncIterator[Moving]:
+    async def moving_to(
+        self, host: str, bandwidth: str = "20Mbit/s", compression: str = "none"
+    ) -> AsyncIterator[Moving]:
         """Have it on its way, in the middle of which it is; what it writes at usual is more: it stays there."""
-        slowly = ("--max-bandwidth", bandwidth, *AT_ONCE)
+        slowly = ("--max-bandwidth", bandwidth, "--compression", compression, *AT_ONCE)
         submitted = self.site.viaduct("migrate", self.name, "--to", host, "--detach", "--json", *slowly)
         assert submitted.exit_code == 0, submitted.err
         attempt = migrated(submitted).attempt

@@ -67,7 +67,7 @@ async def test_without_a_majority_of_etcd_nothing_new_starts_and_what_runs_goes_
 ) -> None:
     here, there = machine.way()
     waits = Machine.create(site, "waits", host=here)
-    async with machine.moving_to(there, "40Mbit/s") as moving:
+    async with machine.moving_to(there, "40Mbit/s", "auto") as moving:  # it comes to its end by itself
         with lost_majority(site) as majority:
             refused = site.viaduct("migrate", waits.name, "--to", there)
             assert refused.exit_code == REFUSED, refused.out
@@ -98,11 +98,13 @@ async def test_a_broker_that_is_started_again_is_told_how_it_ended(site: Deploym
 async def test_the_other_orchestrator_goes_on_with_what_one_that_stops_has_begun(
     site: Deployment, machine: Machine, away: str, back: str
 ) -> None:
-    _, there = machine.way()
-    async with machine.moving_to(there, "40Mbit/s") as moving:  # asked who leads meanwhile
+    here, there = machine.way()
+    async with machine.moving_to(there) as moving, site.lines_of(here, AUDIT_LOG) as calls:
         leader = site.leader()
         site.act(away, leader)
         try:
+            await called(calls, moving.attempt, after_term=1)
+            moving.let_go()
             told = await moving.ended()
             assert told.exit_code == DONE, told.out
             assert site.leader() != leader

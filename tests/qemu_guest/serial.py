@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-_COUNT: Final = re.compile(rb"^count (\d+)\r?$", re.MULTILINE)
+_COUNT: Final = re.compile(rb"^count (\d+)\r?\n", re.MULTILINE)
+"""A line that has ended: QEMU writes the file byte by byte."""
 
 
 def counts(serial: Path) -> list[int]:

@@ -26,6 +26,8 @@ ENDLESS = (
     *("--compression", "none", "--measure", "0s"),
 )
 """What asks for a migration that does not end by itself."""
+PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
+"""What asks for one that a busy test machine can end."""
 
 
 def specification(name: str, /, **changes: object) -> MachineSpecification:

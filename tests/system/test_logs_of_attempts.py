@@ -5,7 +5,7 @@ import json
 import pytest
 
 from orchestrator.agents import Agents
-from tests.system.attempts import machine, policy, require_whole, specification, started, works
+from tests.system.attempts import PATIENT, machine, policy, require_whole, specification, started, works
 from tests.system.command import viaduct
 from tests.system.daemons import Daemon
 from tests.system.orchestrated import orchestrated
@@ -45,7 +45,9 @@ async def test_every_line_of_the_orchestrator_tells_its_attempt(site: Site, agen
     with orchestrated(site) as made:
         async with machine(site, agents, specification("driven")) as created:
             known = len(made.daemon.log)
-            moved = await viaduct(site, "migrate", created.machine, "--to", "host-b", "--json", config=made.operator)
+            moved = await viaduct(
+                site, "migrate", created.machine, "--to", "host-b", *PATIENT, "--json", config=made.operator
+            )
             assert moved.exit_code == 0, moved.err
             lines = lines_after(made.daemon, known)
     subject = {"machine": created.machine, "attempt": moved.document["attempt"], "epoch": created.epoch + 1}

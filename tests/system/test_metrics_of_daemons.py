@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.agents import Agents
-from tests.system.attempts import endless, in_the_middle, machine, migrated, specification, started, works
+from tests.system.attempts import PATIENT, endless, in_the_middle, machine, migrated, specification, started, works
 from tests.system.command import viaduct
 from tests.system.orchestrated import prepared_orchestrator
 from tests.system.site import Site, free_ports
@@ -95,7 +95,9 @@ async def test_the_orchestrator_tells_of_its_store(site: Site, agents: Agents) -
         own.write_text(own.read_text() + f'[metrics]\norchestrator = "127.0.0.1:{port}"\n')
         made.daemon.start()
         async with machine(site, agents, specification("stored")) as created:
-            moved = await viaduct(site, "migrate", created.machine, "--to", "host-b", "--json", config=made.operator)
+            moved = await viaduct(
+                site, "migrate", created.machine, "--to", "host-b", *PATIENT, "--json", config=made.operator
+            )
             assert moved.exit_code == 0, moved.err
             found = scraped(f"127.0.0.1:{port}")
         assert of(found, "viaduct_attempts_ended_total", outcome="completed") == 1

@@ -30,6 +30,8 @@ from vm_migration.daemon.broker_acl import broker_acl, password_user
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import issue
 
+pytestmark = pytest.mark.timeout(300)  # many processes start in each of them
+
 GUESTS = b"guest-memory-" + secrets.token_hex(10).encode()
 """What the guest's RAM is full of; text, so that no spelling of it can hide it."""
 DAEMONS = (
@@ -39,7 +41,7 @@ DAEMONS = (
 """Who publishes; the orchestrator does as the operator does whose configuration it has."""
 VIEWER = Identity(SITE, Role.VIEWER, "viewer")
 RAM = 64 << 20
-SLOWLY = ("--max-bandwidth", "64MiB/s", "--compression", "none", "--measure", "0s")
+SLOWLY = ("--downtime-limit", "4s", "--max-bandwidth", "16MiB/s", "--compression", "none", "--measure", "0s")
 ENDLESSLY = ("--max-bandwidth", "1MiB/s", "--compression", "none", "--measure", "0s")
 JOURNEY = (("host-a", "host-b", "grpc"), ("host-b", "host-a", "direct"), ("host-a", "host-b", "sealed"))
 

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.agents import Agents
 from orchestrator.attempt import Attempt
 from orchestrator.store.sqlite import SqliteStore
-from tests.system.attempts import DEADLINE, ENDLESS, in_the_middle, machine, specification, works
+from tests.system.attempts import DEADLINE, ENDLESS, PATIENT, in_the_middle, machine, specification, works
 from tests.system.command import finished, running, viaduct
 from tests.system.gates import Gate
 from tests.system.orchestrated import Orchestrator, orchestrated, prepared_orchestrator
@@ -19,7 +19,7 @@ from tests.system.site import Site
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received, free_port
 from vm_migration.errors import Stale
 
-PATIENT = ("--downtime-limit", "2s", "--measure", "0s")
+pytestmark = pytest.mark.timeout(300)  # many processes start in each of them
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from vm_migration.api.v1 import destination_pb2, types_pb2
 from vm_migration.errors import MigrationError, Refused
 from vm_migration.link.address import split_address
 
+pytestmark = pytest.mark.timeout(300)  # a kernel boots in most of them, without KVM
+
 SLOW = policy(limit_ms=4000, bandwidth=4 << 20, transport="direct")
 """Under which the first pass takes seconds."""
 

@@ -28,6 +28,8 @@ from tests.system.site import Site
 from vm_migration.api.v1 import source_pb2
 from vm_migration.errors import MigrationError
 
+pytestmark = pytest.mark.timeout(300)  # a kernel boots in most of them, without KVM
+
 LIMIT_MS = 2000
 
 

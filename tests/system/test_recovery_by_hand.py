@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from orchestrator.agents import Agents
 from orchestrator.diagnosis.examination import examine
 from tests.system.attempts import DEADLINE, machine, policy, specification, started, works
@@ -27,6 +29,8 @@ from vm_migration.handover.journal_errors import JournalUnreadable
 from vm_migration.handover.journals import Journals
 from vm_migration.handover.record import Record
 from vm_migration.handover.states import State
+
+pytestmark = pytest.mark.timeout(300)  # many processes start in each of them
 
 FREEZE = (
     "import os, pathlib, signal, sys; "

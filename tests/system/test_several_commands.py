@@ -9,7 +9,8 @@ from tests.system.command import finished, running, viaduct
 from tests.system.orchestrated import prepared
 from tests.system.site import Site
 
-PATIENT = ("--downtime-limit", "4s", "--measure", "0s")
+PATIENT = ("--downtime-limit", "8s", "--measure", "0s")
+SLOWLY = ("--max-bandwidth", "16MiB/s", "--compression", "none")
 
 
 async def test_a_command_with_an_empty_store_finds_and_cancels_what_another_drives(
@@ -26,7 +27,7 @@ async def test_a_command_with_an_empty_store_finds_and_cancels_what_another_driv
             assert isinstance(silent, list)
             (found,) = [one for one in attempts if one["machine"] == created.machine]
             assert (found["source"], found["destination"], found["phase"]) == ("host-a", "host-b", "pre-copy")
-            assert [one["host"] for one in silent] == ["host-c"]
+            assert "host-c" in [one["host"] for one in silent]
             cancelled = await viaduct(site, "cancel", found["attempt"][:8], "--json", config=elsewhere)
             assert cancelled.exit_code == 0, cancelled.err
             ended = await finished(driving)
@@ -37,7 +38,7 @@ async def test_a_command_with_an_empty_store_finds_and_cancels_what_another_driv
 
 async def test_of_two_that_ask_for_one_machine_at_once_one_moves_it(site: Site, agents: Agents) -> None:
     async with machine(site, agents, specification("wanted")) as created:
-        words = ("migrate", "wanted", "--to", "host-b", *PATIENT, "--json")
+        words = ("migrate", "wanted", "--to", "host-b", *PATIENT, *SLOWLY, "--json")  # it goes on while the other asks
         async with running(site, *words) as one, running(site, *words) as other:
             ended = await asyncio.gather(finished(one), finished(other))
         won, lost = sorted(ended, key=lambda each: each.exit_code)

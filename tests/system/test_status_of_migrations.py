@@ -9,6 +9,7 @@ import pytest
 
 from tests.system.attempts import machine, specification, works
 from tests.system.command import finished, running, viaduct
+from tests.system.leaving import ENDLESS
 from tests.system.site import Site
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Reader, Received
 
@@ -51,14 +52,16 @@ async def test_a_command_tells_the_broker_what_it_does_and_goes_on_without_it(
         assert agents_seen == {f"{host}/{side}/status" for host in told_site.budgets for side in ("source", "dest")}
 
         before = len(reader.messages)
-        slow = ("--max-bandwidth", "48MiB/s", "--compression", "none")
-        async with running(told_site, "migrate", "told-of", "--to", "host-a", *PATIENT, *slow) as back:
+        async with running(told_site, "migrate", "told-of", "--to", "host-a", *ENDLESS, "--json") as back:
             await reader.until(lambda messages: bool(_phases(messages[before:]) & {"pre-copy"}))
             assert broker.process is not None
             broker.process.kill()
             await broker.process.communicate()
             broker.process = None
             assert told_site.states("host-b", created.machine)[-1] == "OUTGOING"
+            attempt = (await agents.get_machine("host-b", created.machine)).attempt
+            tuned = await viaduct(told_site, "tune", attempt, "--downtime-limit", "4s", "--max-bandwidth", "1GiB/s")
+            assert tuned.exit_code == 0, tuned.err
             returned = await finished(back)
         assert (returned.exit_code, returned.document["outcome"]) == (0, "completed"), returned.err
         assert "broker" in returned.err

@@ -1,7 +1,7 @@
 """A machine whose vCPUs write more than the link carries, moved under urgent by two agents."""
 
 from orchestrator.agents import Agents
-from tests.system.attempts import MIB, machine, policy, require_whole, specification, started, works
+from tests.system.attempts import DEADLINE, MIB, machine, policy, require_whole, specification, started, works
 from tests.system.site import Site
 from vm_migration.api.v1 import types_pb2
 from vm_migration.machine.software import SoftwareMachine
@@ -11,7 +11,7 @@ GUEST: dict[str, object] = {"guest_cpu_dirty_rate": "40MiB/s", "guest_working_se
 
 def outrun() -> types_pb2.Policy:
     """Return a policy under which the working set takes more than a second, and a stop may take a tenth of one."""
-    terms = policy(limit_ms=100, bandwidth=36 * MIB)
+    terms = policy(limit_ms=100, bandwidth=16 * MIB)
     terms.profile, terms.compression = "urgent", "none"
     return terms
 
@@ -20,7 +20,9 @@ async def test_a_guest_that_does_not_converge_is_throttled_and_arrives_whole(sit
     async with machine(site, agents, specification("outrun", **GUEST)) as created:
         uuid = created.machine
         attempt = await started(agents, uuid, "host-a", "host-b", outrun())
-        report = await attempt.until(lambda told: "of its vCPUs' time taken: it does not converge" in told.reason)
+        report = await attempt.until(
+            lambda told: "of its vCPUs' time taken: it does not converge" in told.reason, 2 * DEADLINE
+        )
         assert not any(each.throttle_percent for each in report.rounds), "not before it has stalled"
         looker = SoftwareMachine(site.directory("host-a", uuid).path)
         taken = (await looker.describe()).throttle_percent

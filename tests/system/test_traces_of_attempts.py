@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.fakes.span_collector import Collector, Span, collecting
-from tests.system.attempts import machine, specification
+from tests.system.attempts import PATIENT, machine, specification
 from tests.system.command import viaduct
 from tests.system.orchestrated import orchestrated
 from tests.system.site import Site
@@ -42,7 +42,7 @@ async def test_one_trace_has_what_three_processes_did(traced: tuple[Site, Collec
     with contextlib.ExitStack() as stack:
         config = stack.enter_context(orchestrated(site)).operator if daemon else None
         async with site.agents() as agents, machine(site, agents, specification("traced")) as created:
-            moved = await viaduct(site, "migrate", created.machine, "--to", "host-b", "--json", config=config)
+            moved = await viaduct(site, "migrate", created.machine, "--to", "host-b", *PATIENT, "--json", config=config)
             assert moved.exit_code == 0, moved.err
             attempt = str(moved.document["attempt"])
         site.stop("host-a", "host-b")

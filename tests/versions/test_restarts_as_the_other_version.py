@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from orchestrator.agents import Agents
 from tests.system.attempts import (
     DEADLINE,
@@ -20,6 +22,8 @@ from tests.system.processes import ended
 from tests.versions.mixed_site import ASKS, ORCHESTRATOR, MixedSite, require_alone, require_moved, running
 from tests.versions.programs import NEWER, Version
 from tests.versions.written import require_journals_read
+
+pytestmark = pytest.mark.timeout(300)  # many processes start in each of them
 
 End = Callable[[Daemon], None]
 LEGS: tuple[tuple[str, str, End], ...] = (

@@ -5,13 +5,14 @@ import contextlib
 import getpass
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-DEADLINE = 10.0
+from tests.system.site import free_ports
+
+DEADLINE = 30.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,5 @@ class Mosquitto:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    (port,) = free_ports(1)
+    return port
