@@ -4,7 +4,7 @@ import click
 from rich.console import Console
 
 from orchestrator.commands.migrate import interrupts, result_answer
-from orchestrator.commands.options import RATE, SIZE
+from orchestrator.commands.options import DURATION, RATE, SIZE
 from orchestrator.demo.play import Played, play
 from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
 from orchestrator.demo.site import demo_site
@@ -17,6 +17,9 @@ from vm_migration.command_line.invocation import Answer, Invocation, answering
 @click.option("--memory", type=SIZE, default="1GiB", show_default=True, help="The machine's RAM.")
 @click.option("--cpu-dirty-rate", type=RATE, default="100MiB/s", show_default=True, help="What the vCPU writes.")
 @click.option("--dma-rate", type=RATE, default="50MiB/s", show_default=True, help="What the accelerator writes.")
+@click.option(
+    "--downtime-limit", type=DURATION, default="300ms", show_default=True, help="Longest standstill of the guest."
+)
 @click.option("--backend", type=click.Choice(["iommufd", "type1"]), default="iommufd", show_default=True)
 @click.option("--viommu", type=click.Choice(["scalable", "legacy", "none"]), default="scalable", show_default=True)
 @click.option("--guest-iommu", type=click.Choice(["pt", "nopt"]), default="nopt", show_default=True)
@@ -29,6 +32,7 @@ async def demo(
     memory: int,
     cpu_dirty_rate: int,
     dma_rate: int,
+    downtime_limit: int,
     backend: Backend,
     viommu: Viommu,
     guest_iommu: GuestIommu,
@@ -39,7 +43,9 @@ async def demo(
 
     Everything is real and runs on this machine: daemons, mutual TLS, a broker. Nothing is left afterwards.
     """
-    options = DemoOptions(memory, cpu_dirty_rate, dma_rate, backend, viommu, guest_iommu, seed, insecure)
+    options = DemoOptions(
+        memory, cpu_dirty_rate, dma_rate, backend, viommu, guest_iommu, seed, insecure, downtime_limit
+    )
     wanted = specification(options)
     with LiveProgress(call.err) as progress:
 

@@ -83,8 +83,11 @@ def works_on(status: MachineStatus, done: int, options: DemoOptions) -> bool:
 
 
 async def _policy(agents: Agents, machine: MachineStatus, options: DemoOptions, say: Say) -> MigrationPolicy:
-    """Return the default policy; for type1, whose tracker never converges, with the limit that preflight asks for."""
-    policy = MigrationPolicy()
+    """Return the default policy under the limit that was chosen.
+
+    For type1, whose tracker never converges, the limit is the one that preflight asks for where that is longer.
+    """
+    policy = MigrationPolicy(downtime_limit_ms=options.downtime_limit_ms)
     if options.backend != "type1":
         return policy
     found = await ask(agents, machine, HOSTS[1], policy)

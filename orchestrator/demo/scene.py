@@ -20,7 +20,7 @@ _LARGEST_WORKING_SET: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What can be chosen: bytes and bytes a second."""
+    """What can be chosen: bytes, bytes a second, and milliseconds."""
 
     memory: int
     cpu_dirty_rate: int
@@ -30,6 +30,7 @@ class DemoOptions:
     guest_iommu: GuestIommu
     seed: int
     insecure: bool
+    downtime_limit_ms: int = 300
 
 
 def specification_text(options: DemoOptions) -> str:

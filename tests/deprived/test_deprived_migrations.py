@@ -10,7 +10,10 @@ import pytest
 VIADUCT = Path(sys.executable).parent / "viaduct"
 DEADLINE = 100.0
 MEMORY_MIB = 128
-SMALL = ("--memory", f"{MEMORY_MIB}MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s")
+SMALL = (
+    *("--memory", f"{MEMORY_MIB}MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s"),
+    *("--downtime-limit", "5s"),
+)
 
 
 def deprived(of: str, *command: str) -> subprocess.CompletedProcess[str]:

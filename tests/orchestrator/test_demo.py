@@ -15,7 +15,7 @@ from tests.processes import started_for
 from vmm.assembly.document_faults import InvalidDocument
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
-SMALL = ("--memory", "128MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s")
+SMALL = ("--memory", "128MiB", "--cpu-dirty-rate", "20MiB/s", "--dma-rate", "10MiB/s", "--downtime-limit", "5s")
 
 
 def options(
@@ -56,7 +56,7 @@ async def test_the_whole_of_it(tmp_path: Path) -> None:
 async def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     # Large enough that boot, first work and Prepare outlast any delay in seeing that the machine's process is there.
     demo = await _demo(tmp_path, *SMALL, "--memory", "512MiB")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while not _named(tmp_path, "vmm.process"):  # noqa: ASYNC110 - another process starts it
             await asyncio.sleep(0.1)
     demo.send_signal(signal.SIGINT)
