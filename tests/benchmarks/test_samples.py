@@ -87,7 +87,7 @@ def test_processor_time_is_that_of_everybody_who_names_the_folder_and_of_whom_th
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ended\n"
-        assert cpu_seconds(tmp_path) >= 0.3
+        assert cpu_seconds(tmp_path) >= 0.25  # each of its four figures is cut to a tick
         assert anonymous_bytes(process.pid) > MIB
         process.communicate(b"\n")
     assert cpu_seconds(tmp_path) == 0.0

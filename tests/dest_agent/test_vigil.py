@@ -99,10 +99,13 @@ async def test_a_discard_whose_caller_has_gone_comes_to_its_end(host: Watched, m
         assert (agent.complaint(MACHINE), agent.holdings.arriving, host.freed) == ("", {}, True)
 
 
-async def test_one_whose_source_is_silent_is_given_up_past_the_patience(host: Watched) -> None:
-    async with living(host, patience=1.0):
+async def test_one_whose_source_is_silent_is_given_up_past_the_patience(
+    host: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(host, patience=DEADLINE) as agent:
         await until(lambda: host.sources.asked >= 2)
         assert host.last.state is State.PREPARED
+        monkeypatch.setattr(agent._vigil, "_patience", 1.0)  # only now: nobody knows how long it took to be asked twice
         await until(lambda: host.last.state is State.DISCARDED and host.freed)
 
 

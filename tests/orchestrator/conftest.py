@@ -17,7 +17,7 @@ from vm_migration.errors import MigrationError
 
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running_etcd(tmp_path_factory.mktemp("etcd")) as running:
+    with running_etcd(tmp_path_factory.mktemp("etcd"), fsync=False) as running:
         yield running
 
 

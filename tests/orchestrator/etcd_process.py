@@ -31,12 +31,15 @@ class EtcdMember:
     folder: Path
     cluster: str
     tls: TlsFiles | None = None
+    fsync: bool = True
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self) -> None:
         words = etcd_command(
             self.folder, self.name, client=self.client, peer=self.peer, cluster=self.cluster, tls=self.tls
         )
+        if not self.fsync:
+            words.append("--unsafe-no-fsync")
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
@@ -134,14 +137,18 @@ def free_address() -> str:
 
 
 @contextlib.contextmanager
-def running_etcd(folder: Path, members: int = 1, *, tls: TlsFiles | None = None) -> Iterator[Etcd]:
-    """Have a cluster run, and nothing of it afterwards; `tls` is the certificate that its members show."""
+def running_etcd(folder: Path, members: int = 1, *, tls: TlsFiles | None = None, fsync: bool = True) -> Iterator[Etcd]:
+    """Have a cluster run, and nothing of it afterwards; `tls` is the certificate that its members show.
+
+    Members that tests end by a signal alone need no `fsync`: what they wrote lies in the page cache, which survives
+    that, and deadlines of half a second do not depend on the disk. What is measured needs it, as a site's own etcd.
+    """
     ports = [f"127.0.0.1:{port}" for port in free_ports(2 * members)]
     names = [f"member-{number}" for number in range(members)]
     cluster = ",".join(f"{name}=http://{peer}" for name, peer in zip(names, ports[members:], strict=True))
     made = zip(names, ports, ports[members:], strict=False)
     seen = None if tls is None else EtcdTls(tls.ca, tls.certificate, tls.key, tls.load().identity.name)
-    etcd = Etcd([EtcdMember(name, client, peer, folder, cluster, tls) for name, client, peer in made], seen)
+    etcd = Etcd([EtcdMember(name, client, peer, folder, cluster, tls, fsync) for name, client, peer in made], seen)
     try:
         etcd.start()
         yield etcd

@@ -40,7 +40,7 @@ def client(etcd: Etcd) -> Iterator[EtcdClient]:
 
 @pytest.fixture
 def own_etcd(tmp_path: Path) -> Iterator[Etcd]:
-    with running_etcd(tmp_path) as running:
+    with running_etcd(tmp_path, fsync=False) as running:
         yield running
 
 
@@ -62,9 +62,9 @@ def test_who_cannot_reach_etcd_says_why_and_lets_it_rest_before_the_next_try() -
 
 def test_a_member_that_is_frozen_keeps_a_call_waiting_no_longer_than_its_deadline(own_etcd: Etcd) -> None:
     clock = Clock()
-    with contextlib.closing(EtcdClient(own_etcd.place, deadline=0.2, clock=clock)) as client:
+    with contextlib.closing(EtcdClient(own_etcd.place, deadline=1.0, clock=clock)) as client:
         client.range(api.RangeRequest(key=b"/"))
-        with own_etcd.frozen(), pytest.raises(Refused, match=r"no answer within 0\.2 s"):
+        with own_etcd.frozen(), pytest.raises(Refused, match="no answer within 1 s"):
             client.range(api.RangeRequest(key=b"/"))
         clock.now = 2 * REST_SECONDS
         own_etcd.answers()
@@ -162,7 +162,7 @@ def test_etcd_over_tls_is_known_by_its_authority_and_its_name_and_certificates_m
     create_authority(tmp_path / "other", "home")
     foreign = issue(tmp_path / "other", Identity("home", Role.ORCHESTRATOR, "main"))
     stranger = EtcdTls(mine.ca, foreign.certificate, foreign.key, "etcd-1")
-    with running_etcd(tmp_path, tls=files) as etcd:
+    with running_etcd(tmp_path, tls=files, fsync=False) as etcd:
         tls = EtcdTls(mine.ca, mine.certificate, mine.key, "etcd-1")
         with EtcdStore(EtcdPlace(etcd.place.addresses, tls), "home") as store:
             assert store.attempts() == ()

@@ -123,7 +123,7 @@ def test_a_life_before_is_another_s(etcd: Etcd, key: bytes) -> None:
 
 
 async def test_who_leads_goes_on_while_etcd_rests(tmp_path: Path) -> None:
-    with running_etcd(tmp_path) as etcd, candidate(etcd, b"/leader", "first") as first:
+    with running_etcd(tmp_path, fsync=False) as etcd, candidate(etcd, b"/leader", "first") as first:
         assert first.campaign()
         with etcd.frozen():
             with pytest.raises(Refused):

@@ -133,7 +133,7 @@ def test_an_etcd_of_another_past_counts_as_one_that_was_never_seen() -> None:
 
 
 def test_an_etcd_that_was_put_back_and_written_to_since_is_told_of_as_it_stands(tmp_path: Path) -> None:
-    with running_etcd(tmp_path) as etcd:
+    with running_etcd(tmp_path, fsync=False) as etcd:
         (member,) = etcd.members
         kept, lost = tmp_path / "kept", tmp_path / member.name
         with EtcdStore(etcd.place, "site") as other:

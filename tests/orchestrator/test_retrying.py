@@ -120,7 +120,10 @@ async def test_any_tries_another_host_first(around: Surroundings, tmp_path: Path
     assert (hosts, ended.destination, ended.outcome) == (["host-b", "host-c"], "host-b", Outcome.COMPLETED)
 
 
-async def test_a_daemon_goes_on_with_what_waited_to_be_tried_again(site: FakeSite, around: Surroundings) -> None:
+async def test_a_daemon_goes_on_with_what_waited_to_be_tried_again(
+    site: FakeSite, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "FIRST_WAIT", 1.0)  # the first daemon is gone before it is over
     site.world.add("guest", "host-a")
     site.world.script.failures = 1
     slow = replace(around, chance=lambda: 1.0)

@@ -121,7 +121,7 @@ def test_a_silent_stream_is_given_up(over: Over) -> None:
         async with serve(nothing, True) as peer:
             seen: list[int] = []
             with pytest.raises(Unreachable) as caught:
-                await watch(peer.channel, seen, silence=0.5)
+                await watch(peer.channel, seen, silence=3.0)
             assert (seen, caught.value.code) == ([1, 2], "silent")
 
     over(scenario)

@@ -27,6 +27,8 @@ from vm_migration.machine.port import Stop
 from vmm.process.identity import boot_id
 
 NOW = 1_800_000_000.0
+BUSY = 10.0
+"""Seconds for which this machine may be busy with other things; the attempt's own deadline is 59 away."""
 PREPARED = IncomingReport(state="PREPARED", highest_epoch=2, process_alive=True)
 READY = IncomingReport(state="READY", highest_epoch=2, pause=1, process_alive=True, whole=True)
 
@@ -74,7 +76,7 @@ async def test_rounds_that_were_cut_short_end_in_aborted_once_the_destination_wa
 async def test_a_silent_destination_is_waited_for_until_the_attempts_own_deadline(tmp_path: Path) -> None:
     """ABORTED was written at once, whatever the destination had."""
     with leaving(tmp_path, State.OUTGOING) as held:
-        async with served(FakeDestination()) as there, recovering(held, there, seconds_ago=59.0) as (attempt, task):
+        async with served(FakeDestination()) as there, recovering(held, there, seconds_ago=55.0) as (attempt, task):
             await unheard(attempt)
             assert (attempt.record.state, held.machine.running) == (State.OUTGOING, True)
             assert "waits for host-b to answer" in attempt.board.progress.reason
@@ -89,7 +91,7 @@ async def test_a_guest_that_was_stopped_before_its_journal_said_so_waits_no_long
     with leaving(tmp_path, State.OUTGOING) as held:
         held.machine.running = False
         async with served(FakeDestination()) as there, recovering(held, there) as (attempt, task):
-            async with asyncio.timeout(3.0):
+            async with asyncio.timeout(1.0 + BUSY):
                 await task
             assert (attempt.record.state, held.machine.running) == (State.ABORTED, True)
 
@@ -170,13 +172,13 @@ async def test_a_destination_whose_own_journal_was_rolled_back_is_not(tmp_path: 
 
 
 class Stopped(FakeMachine):
-    """Tells when it was stopped, as a machine does that stands still already."""
+    """Tells when it was stopped, as a machine does that stands still already: so long before it is asked."""
 
-    stopped_ns = 0
+    standing_ms = 0
 
     async def pause(self, *, for_attempt: bool) -> Stop:
         assert for_attempt
-        return Stop(self.pause_number, False, self.stopped_ns)
+        return Stop(self.pause_number, False, loop_ns() - self.standing_ms * 1_000_000)
 
 
 @pytest.mark.parametrize(("standing_ms", "end"), [(100, State.RETIRED), (5_000, State.ABORTED)])
@@ -185,7 +187,7 @@ async def test_a_stop_is_released_to_a_ready_destination_within_its_bound_only(
 ) -> None:
     with leaving(tmp_path, State.STOPPED) as held:
         machine = Stopped(held.machine.process, running=False, pause_number=1)
-        machine.stopped_ns = loop_ns() - standing_ms * 1_000_000
+        machine.standing_ms = standing_ms
         held.custody.port = machine
         there = FakeDestination(report=READY, handoffs=["ACTIVE"])
         async with served(there), recovering(held, there) as (attempt, task):
@@ -198,7 +200,7 @@ async def test_a_stop_is_released_to_a_ready_destination_within_its_bound_only(
 async def test_a_stop_waits_no_longer_for_a_silent_destination_than_its_bound(tmp_path: Path) -> None:
     with leaving(tmp_path, State.STOPPED) as held:
         async with served(FakeDestination()) as there, recovering(held, there) as (attempt, task):
-            async with asyncio.timeout(held.custody.record.pause_bound_ms / 1000 + 0.5):
+            async with asyncio.timeout(held.custody.record.pause_bound_ms / 1000 + BUSY):
                 await task
             assert (attempt.record.state, held.machine.running) == (State.ABORTED, True)
 

@@ -19,6 +19,8 @@ from vm_migration.handover.states import State
 
 PATIENT = msgspec.structs.replace(TERMS, timeout_ms=600_000, downtime_limit_ms=200_000)
 """Neither the attempt's time nor the pause's bound ends anything here."""
+BOUNDED = msgspec.structs.replace(TERMS, downtime_limit_ms=1_000)
+"""Its pause may last 3 s: long enough for a halt inside it, and shorter than a stall."""
 SOONER = 1.0
 
 
@@ -33,7 +35,7 @@ def require_stalled(attempt: OutgoingAttempt) -> None:
     shown = attempt.board.progress
     assert (shown.phase, shown.outcome) == (Phase.ABORTED, Outcome.FAILED)
     assert shown.failure is not None
-    assert shown.failure.code in {"stream-stalled", "deadline"}, shown.failure
+    assert shown.failure.code == "stream-stalled", shown.failure  # what else could end it has another code
     assert attempt.record.state is State.ABORTED
 
 
@@ -48,7 +50,7 @@ async def test_a_cable_pulled_while_something_is_waited_for(tmp_path: Path, halt
                 cable.pull()
                 pulled = monotonic()
                 await task
-                assert monotonic() - pulled < 2 * SOONER
+                assert monotonic() - pulled < 10 * SOONER
             require_stalled(attempt)
             assert machine.running
 
@@ -69,7 +71,7 @@ async def test_a_cable_pulled_while_a_hook_runs(tmp_path: Path) -> None:
                 cable.pull()
                 pulled = monotonic()
                 await task
-                assert monotonic() - pulled < 2 * SOONER
+                assert monotonic() - pulled < 10 * SOONER
             require_stalled(attempt)
 
 
@@ -82,7 +84,7 @@ async def test_it_takes_five_seconds_and_no_more(tmp_path: Path) -> None:
                 cable.pull()
                 pulled = monotonic()
                 await task
-                assert monotonic() - pulled < pulse.STALL + 1.0
+                assert monotonic() - pulled < 2 * pulse.STALL
             require_stalled(attempt)
 
 
@@ -90,13 +92,16 @@ async def test_while_the_guest_stands_still_the_bound_of_the_pause_is_shorter(tm
     with departing(tmp_path, MANY_PAGES) as (held, machine):
         there = ReceivingDestination(attempt=A, pages=MANY_PAGES, halts="barrier 1")
         async with receiving(there), cable_to(there.address) as cable:
-            async with running(held, cable.address) as (attempt, task):
+            async with running(held, cable.address, terms=BOUNDED) as (attempt, task):
                 await there.halted.wait()
                 cable.pull()
                 pulled = monotonic()
                 await task
-                assert monotonic() - pulled < attempt.record.pause_bound_ms / 1000 + 0.5
-            assert attempt.record.pause_bound_ms == 1_000
+                assert monotonic() - pulled < pulse.STALL
+            assert attempt.record.pause_bound_ms == 3_000
+            failure = attempt.board.progress.failure
+            assert failure is not None
+            assert failure.code == "pause-bound", failure
             assert machine.running
 
 

@@ -254,7 +254,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 async def test_a_name_of_several_addresses_is_reached_at_the_first_that_answers(
     far: FarEnd, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct_carrier_module, "STALL", 1.0)
+    monkeypatch.setattr(direct_carrier_module, "STALL", 3.0)
     resolving(monkeypatch, first, "127.0.0.1")
     port = split_address(far.bulk)[1]
     with socket.create_server(("127.0.0.3", port), backlog=0), socket.socket() as fills:

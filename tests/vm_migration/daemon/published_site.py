@@ -1,7 +1,8 @@
 """What the tests of the status publisher publish: one attempt's documents, an outbox, and a publisher of both."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -118,13 +119,20 @@ EVACUATION = documents.evacuation_message(
 )
 
 
-def publisher(url: str, outbox: Outbox = NOTHING, session: str = "s1", fraction: float = 0.0) -> StatusPublisher:
+def publisher(
+    url: str,
+    outbox: Outbox = NOTHING,
+    session: str = "s1",
+    fraction: float = 0.0,
+    clock: Callable[[], float] = time.time,
+) -> StatusPublisher:
     return StatusPublisher(
         parse_broker(url),
         status_topic=STATUS,
         identifier="viaduct-test",
         outbox=outbox,
         session=session,
+        clock=clock,
         fraction=lambda: fraction,
     )
 

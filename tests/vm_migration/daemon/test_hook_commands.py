@@ -81,8 +81,8 @@ async def test_at_the_deadline_its_whole_group_ends(tmp_path: Path) -> None:
         "signal.pause()\n"
     )
     start = time.monotonic()
-    [report] = await run(AFTER, script(text), deadline=1.5)
-    assert time.monotonic() - start < 10
+    [report] = await run(AFTER, script(text), deadline=5.0)
+    assert time.monotonic() - start < 15
     assert report.timed_out
     assert not report.ok
     assert report.output == "waiting\n"

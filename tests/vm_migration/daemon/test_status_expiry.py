@@ -30,13 +30,16 @@ async def test_a_final_state_expires_where_the_broker_sees_to_it(mosquitto: Mosq
 
 
 async def test_a_final_state_is_cleared_where_the_broker_does_not_expire_it() -> None:
+    now = 1000.0
     journal = Journal()
-    journal.add(documents.state_message(TOPICS, state(3, "completed"), time.time() + 1.5))
+    journal.add(documents.state_message(TOPICS, state(3, "completed"), now + 60))
     async with local_broker() as url:
         broker = RunningBroker("amqtt", "127.0.0.1", parse_broker(url).port)
-        async with broker.reader() as reader, publisher(url, journal) as status:
+        async with broker.reader() as reader, publisher(url, journal, clock=lambda: now) as status:
             await connected(status)
             assert sequences(await reader.until_topic("/state", 1)) == [3]
+            now += 61
+            status.wake()
             cleared = (await reader.until(lambda messages: any(not message.payload for message in messages)))[-1]
             assert cleared.topic == TOPICS.state(ATTEMPT)
             async with broker.reader() as later:

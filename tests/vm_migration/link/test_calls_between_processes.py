@@ -123,7 +123,7 @@ async def test_a_silent_stream_is_given_up() -> None:
         open_channel(server.address, None, "host-b") as channel,
     ):
         seen: list[int] = []
-        watching = stream(SourceStub(channel).Watch, source.AttemptRequest(), peer=PEER, silence=0.5)
+        watching = stream(SourceStub(channel).Watch, source.AttemptRequest(), peer=PEER, silence=3.0)
         with pytest.raises(Unreachable) as caught:
             await collect(watching, seen)
         assert (seen, caught.value.code) == ([1, 2], "silent")

@@ -20,6 +20,8 @@ from vm_migration.link.server import AgentServer
 from vm_migration.link.server_limits import ServerLimits, server_options
 
 LONG = 20.0
+HANDSHAKE = 2.0
+"""Seconds in which whoever does shake hands is through, also where this machine is busy with other things."""
 
 
 @given(st.integers(1, 1 << 20), st.integers(2, 1 << 20))
@@ -42,7 +44,7 @@ async def ends(reader: asyncio.StreamReader) -> None:
 @pytest.mark.parametrize("first", [b"", b"PRI * HTTP/2.0\r\n"])
 async def test_who_does_not_get_through_the_handshake_is_dropped(site: Site, secured: bool, first: bytes) -> None:
     files = site.issue("host", "host-b") if secured else None
-    limits = ServerLimits(handshake=0.3)
+    limits = ServerLimits(handshake=HANDSHAKE)
     async with AgentServer("127.0.0.1:0", files, services(), limits=limits) as server:
         reader, writer = await asyncio.open_connection(*split_address(server.address))
         writer.write(first)
@@ -52,7 +54,7 @@ async def test_who_does_not_get_through_the_handshake_is_dropped(site: Site, sec
 
 
 async def test_who_stops_in_the_middle_of_a_handshake_is_dropped(site: Site) -> None:
-    limits = ServerLimits(handshake=0.3)
+    limits = ServerLimits(handshake=HANDSHAKE)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     hello = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="host-b")
     with pytest.raises(ssl.SSLWantReadError):
@@ -66,7 +68,7 @@ async def test_who_stops_in_the_middle_of_a_handshake_is_dropped(site: Site) -> 
 
 async def test_more_connections_than_that_are_closed_and_the_open_ones_go_on(site: Site) -> None:
     files, client = site.issue("host", "host-b"), site.issue("orchestrator", "main")
-    limits = ServerLimits(connections=4, handshake=0.5)
+    limits = ServerLimits(connections=4, handshake=HANDSHAKE)
     async with (
         AgentServer("127.0.0.1:0", files, services(silent=True), limits=limits) as server,
         open_channel(server.address, client, "host-b") as calling,

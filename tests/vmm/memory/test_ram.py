@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -125,6 +126,7 @@ def test_where_huge_pages_are_refused_it_is_a_block_like_any_other(monkeypatch: 
 
     monkeypatch.setattr(huge_pages, "_call", refused)
     descriptors = Path("/proc/self/fd")
+    gc.collect()  # what tests before this one left open is not closed while it counts
     before = len(list(descriptors.iterdir()))
     block = RamBlock.create("viaduct-ram-whole", MIB, whole=True)
     assert str((descriptors / str(block.descriptor)).readlink()).startswith("/memfd:")
@@ -149,6 +151,7 @@ def test_where_there_is_no_file_in_huge_pages_they_are_asked_for_by_advice(
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_block_that_cannot_be_mapped_leaves_no_descriptor(whole: bool) -> None:
     descriptors = Path("/proc/self/fd")
+    gc.collect()  # what tests before this one left open is not closed while it counts
     before = len(list(descriptors.iterdir()))
     with pytest.raises(OSError, match="Cannot allocate memory"):  # there are no addresses for so much
         RamBlock.create("viaduct-ram-much", 1 << 62, whole=whole)

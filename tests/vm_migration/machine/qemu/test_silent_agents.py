@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.vm_migration.machine.qemu.direct_pairs import Directly
-from tests.vm_migration.machine.qemu.hosts import host, instance_of, lost, pair, specification
+from tests.vm_migration.machine.qemu.hosts import SECONDS, host, instance_of, lost, pair, specification
 from tests.vm_migration.machine.qemu.own_monitor import DOOR, OwnMonitor, own_monitor, with_door
 from tests.vm_migration.machine.qemu.somebodys_qemu import PLAIN, somebodys_qemu
 from vm_migration.link.tls import TlsFiles
@@ -45,6 +45,9 @@ class AtGate:
     async def goes_on(self) -> None:
         """Wait until its guest runs again; this asks nobody but QEMU."""
         await self.monitor.hears("RESUME")
+        async with asyncio.timeout(SECONDS):
+            while await self.monitor.migration() == "cancelling":  # noqa: ASYNC110 - looked at, as QEMU tells
+                await asyncio.sleep(0.05)
         assert await self.monitor.migration() == "cancelled"
 
 
