@@ -15,12 +15,12 @@ from orchestrator.attempt import Attempt, Outcome
 from orchestrator.policy import MigrationPolicy
 from orchestrator.site import agents_of, open_desk
 from tests.faults.network import Network
-from tests.system.site import free_ports
 from vm_migration.daemon.configuration import load
 from vm_migration.errors import MigrationError
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
 from vm_migration.loopback.daemons import Daemon, program, running
+from vm_migration.loopback.ports import free_ports
 from vm_migration.loopback.site import OPERATOR, Addresses, SitePlan, agent_text, run_directory, site_text, tls_text
 from vm_migration.machine.run_directory import RunDirectory
 from vmm.assembly.specification import MachineSpecification

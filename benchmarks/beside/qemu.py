@@ -23,7 +23,7 @@ from benchmarks.beside.qemu_credentials import CREDENTIALS, credentials
 from benchmarks.beside.qemu_process import Qemu, QemuFailed, moment, running
 from benchmarks.beside.sample import Sample
 from tests.faults.network import Network
-from tests.system.site import free_ports
+from vm_migration.loopback.ports import free_ports
 
 _UNLIMITED: Final = 1 << 40
 BELOW: Final = 1 << 20

@@ -16,10 +16,11 @@ from benchmarks.scale.fleet import GIB, FleetDescription, Happened, Pace, Place,
 from benchmarks.scale.told import FORMAT, Message, happened_of, message_of
 from tests.system.attempts import specification
 from tests.system.daemons import Daemon, launch, program
-from tests.system.site import SITE, free_ports
+from tests.system.site import SITE
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
+from vm_migration.loopback.ports import free_ports
 
 _READY_SECONDS: Final = 180.0
 _RAM: Final = 4 * GIB

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tests.system.site import free_ports
+from vm_migration.loopback.ports import free_ports
 
 BRIDGE = "br0"
 _NET = "10.7.0"

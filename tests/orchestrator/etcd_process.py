@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.store.etcd.client import EtcdClient
-from tests.system.site import free_ports
 from vm_migration.api.etcd import rpc_pb2 as api
 from vm_migration.daemon.etcd_place import EtcdPlace, EtcdTls
 from vm_migration.errors import Refused
 from vm_migration.link.tls import TlsFiles
+from vm_migration.loopback.ports import free_ports
 
 START_SECONDS = 30.0
 _numbers = itertools.count(1)

@@ -57,8 +57,9 @@ async def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     # Large enough that boot, first work and Prepare outlast any delay in seeing that the machine's process is there.
     demo = await _demo(tmp_path, *SMALL, "--memory", "512MiB")
     async with asyncio.timeout(100):
-        while not _named(tmp_path, "vmm.process"):  # noqa: ASYNC110 - another process starts it
-            await asyncio.sleep(0.1)
+        while not _named(tmp_path, "vmm.process"):
+            assert demo.returncode is None, await demo.communicate()
+            await asyncio.sleep(0.1)  # another process starts it
     demo.send_signal(signal.SIGINT)
     _, err = await demo.communicate()
     assert demo.returncode == 5, err

@@ -30,9 +30,10 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.surroundings import Surroundings
 from tests.orchestrator.conftest import RecordedHooks
 from tests.system.attempts import specification
-from tests.system.site import SITE, free_ports
+from tests.system.site import SITE
 from vm_migration.api.v1 import types_pb2
 from vm_migration.link.tls import TlsFiles
+from vm_migration.loopback.ports import free_ports
 
 HOSTS, MACHINES = 30, 3
 EMPTIED = names(HOSTS)[:5]

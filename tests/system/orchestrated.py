@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.system.daemons import Daemon, program
-from tests.system.site import SITE, Site, free_ports
+from tests.system.site import SITE, Site
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import issue
 from vm_migration.link.tls import TlsFiles
+from vm_migration.loopback.ports import free_ports
 
 
 @dataclass

@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +16,10 @@ from vm_migration.handover.record import Record
 from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
 from vm_migration.link.tls import TlsFiles
+from vm_migration.loopback.ports import free_ports
 from vm_migration.machine.run_directory import Instance, MachineDirectory, RunDirectory
 
 SITE = "test"
-_PORTS = range(10_000, 32_000)
 OWN_HOST = "host-of-the-test"
 """Has no daemons: the test itself is its source agent."""
 ROLES = {
@@ -185,19 +182,3 @@ class Site:
             f'[agent]\nhost = "{name}"\nstate_dir = "{place}/state"\nrun_dir = "{place}/run"\n'
             f'memory_budget = "{self.budgets[name]}"\n'
         )
-
-
-def free_ports(count: int) -> Iterable[int]:
-    """Return ports of loopback on which nobody listens, below those that the kernel gives to whoever connects.
-
-    They are drawn from the system's randomness: the tests' own is the same in all of their processes.
-    """
-    drawn = random.SystemRandom()
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < count:
-            port = drawn.choice(_PORTS)
-            with contextlib.suppress(OSError):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                found.append(port)
-        return found

@@ -12,7 +12,8 @@ from orchestrator.agents import Agents
 from tests.system.attempts import DEADLINE, endless, machine, migrated, require_whole, specification, started, works
 from tests.system.daemons import Daemon, environment
 from tests.system.processes import ended
-from tests.system.site import Site, free_ports
+from tests.system.site import Site
+from vm_migration.loopback.ports import free_ports
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from orchestrator.agents import Agents
 from tests.system.attempts import PATIENT, endless, in_the_middle, machine, migrated, specification, started, works
 from tests.system.command import viaduct
 from tests.system.orchestrated import prepared_orchestrator
-from tests.system.site import Site, free_ports
+from tests.system.site import Site
+from vm_migration.loopback.ports import free_ports
 
 FILES = ["viaduct-dest-agent.prom", "viaduct-source-agent.prom"]
 Labels = frozenset[tuple[str, str]]

@@ -18,11 +18,12 @@ from tests.system.attempts import DEADLINE, machine, specification, works
 from tests.system.command import Ended, finished, running, viaduct
 from tests.system.orchestrated import orchestrated
 from tests.system.processes import naming
-from tests.system.site import Site, free_ports
+from tests.system.site import Site
 from tests.system.terminal import drawn
 from tests.system.test_metrics_of_daemons import of, scraped
 from tests.vm_migration.daemon.mqtt_brokers import Mosquitto, Received
 from tests.vm_migration.daemon.test_published_messages import Description
+from vm_migration.loopback.ports import free_ports
 
 BEFORE = ("queued", "preflight", "beginning", "begun", "starting")
 WAYS = {

@@ -15,7 +15,8 @@ from orchestrator.store.store import Ownership
 from tests.orchestrator.etcd_process import Etcd, running_etcd
 from tests.system.attempts import DEADLINE
 from tests.system.daemons import Daemon, launch, program
-from tests.system.site import SITE, Site, free_ports
+from tests.system.site import SITE, Site
+from vm_migration.loopback.ports import free_ports
 
 
 @dataclass

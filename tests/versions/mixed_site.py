@@ -11,8 +11,9 @@ from pathlib import Path
 from tests.system.attempts import works
 from tests.system.command import Ended, finished
 from tests.system.daemons import STOP_SECONDS, Daemon, environment, launch
-from tests.system.site import SIDES, Site, free_ports
+from tests.system.site import SIDES, Site
 from tests.versions.programs import NEWER, Version
+from vm_migration.loopback.ports import free_ports
 
 HOSTS = ("host-a", "host-b")
 ORCHESTRATOR = ("orchestrator", "daemon")

@@ -4,7 +4,6 @@ Everything lies in one folder; what is written here are the same files that a pe
 """
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from vm_migration.link.identity import Identity, Role
 from vm_migration.link.pki import create_authority, issue
 from vm_migration.link.tls import TlsFiles
 from vm_migration.loopback.daemons import Daemon, program, running
+from vm_migration.loopback.ports import free_ports
 from vmm.assembly.quantity_text import format_size
 
 ORCHESTRATOR: Final = "orchestrator"
@@ -119,9 +119,5 @@ def _write(folder: Path, name: str, text: str) -> Path:
 
 def _free_addresses(hosts: Sequence[str]) -> Addresses:
     """Return addresses that nobody listens on; a daemon that finds its own taken after all says so and ends."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(1 + 2 * len(hosts))]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        free = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    free = [f"127.0.0.1:{port}" for port in free_ports(1 + 2 * len(hosts))]
     return Addresses(free[0], dict(zip(hosts, free[1::2], strict=True)), dict(zip(hosts, free[2::2], strict=True)))

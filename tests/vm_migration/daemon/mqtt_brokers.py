@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.system.site import free_ports
+from vm_migration.loopback.ports import free_ports
 
 DEADLINE = 30.0
 
