@@ -75,8 +75,11 @@ def test_a_child_counts_until_it_is_reaped(holder: subprocess.Popen[str]) -> Non
 
 def test_a_daemon_is_found_by_its_program_and_its_configuration(tmp_path: Path) -> None:
     configuration = tmp_path / "host-a.toml"
-    words = [sys.executable, "-c", "input()", "program-of-this-test", "--config", str(configuration)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as daemon:
+    lives = "print(flush=True); input()"  # before that its command line is not there yet, for a moment
+    words = [sys.executable, "-c", lives, "program-of-this-test", "--config", str(configuration)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        daemon.stdout.readline()
         assert daemon_of("program-of-this-test", configuration) == daemon.pid
         with pytest.raises(RuntimeError, match="0 processes"):
             daemon_of("program-of-this-test", tmp_path / "host-b.toml")
