@@ -8,6 +8,7 @@ from orchestrator.commands.options import DURATION, RATE, SIZE
 from orchestrator.demo.play import Played, play
 from orchestrator.demo.scene import Backend, DemoOptions, GuestIommu, Viommu, specification
 from orchestrator.demo.site import demo_site
+from orchestrator.policy import MigrationPolicy, require_offered
 from orchestrator.render.progress import LiveProgress
 from orchestrator.site import agents_of, open_desk
 from vm_migration.command_line.invocation import Answer, Invocation, answering
@@ -47,6 +48,7 @@ async def demo(
         memory, cpu_dirty_rate, dma_rate, backend, viommu, guest_iommu, seed, insecure, downtime_limit
     )
     wanted = specification(options)
+    require_offered(MigrationPolicy(downtime_limit_ms=downtime_limit))
     with LiveProgress(call.err) as progress:
 
         def say(words: str) -> None:

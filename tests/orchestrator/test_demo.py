@@ -40,6 +40,14 @@ def test_a_machine_that_cannot_be_is_refused_before_anything_starts() -> None:
         specification(options(memory=64 << 20))
 
 
+async def test_a_limit_that_nothing_can_keep_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    demo = await _demo(tmp_path, "--downtime-limit", "0s")
+    out, err = await demo.communicate()
+    assert (demo.returncode, out) == (2, b"")
+    assert err.startswith(b"error: The downtime limit and the timeout must be at least 1 ms\n  fix: ")
+    assert _left(tmp_path) == []
+
+
 async def test_the_whole_of_it(tmp_path: Path) -> None:
     demo = await _demo(tmp_path, "--json", *SMALL)
     out, err = await demo.communicate()
