@@ -95,7 +95,6 @@ class Attempts:
             around,
             fixed_standstill_ms=shown.fixed_ms(record.peer),
             device_bytes_per_s=shown.device_bytes_per_s(record.peer) or DEVICE_BYTES_PER_S,
-            hash_bytes_per_s=shown.hashed_bytes_per_s(record.peer) or around.hash_bytes_per_s,
         )
         attempt = self._of_its_kind(custody, terms, around)
         while len(self._attempts) >= _KEPT:

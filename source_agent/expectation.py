@@ -75,7 +75,11 @@ class Known:
     hash_bytes_per_s: float
     """What this process hashes by itself."""
     hashed_bytes_per_s: float | None = None
-    """How fast all of a machine's memory was hashed at both ends, while it stood still."""
+    """How fast all of a machine's memory was hashed at both ends, while it stood still.
+
+    It is told, and decides nothing: one attempt on hosts that had too much to do must not keep all later ones from
+    moving.
+    """
     link_bytes_per_s: Range | None = None
     fixed_ms: Range | None = None
     around_ms: Range | None = None
@@ -113,7 +117,7 @@ def estimate(specification: MachineSpecification, description: Description, term
     costs = StandstillCosts(
         decided_with(known.fixed_ms, terms.downtime_limit_ms),
         description.device_state_bytes,
-        known.hashed_bytes_per_s or known.hash_bytes_per_s,
+        known.hash_bytes_per_s,
         known.device_bytes_per_s,
     )
     moved = inputs.workload(inputs.data_bytes.likely, inputs.dirtying.likely)
@@ -159,22 +163,29 @@ def _inputs(
 ) -> Inputs:
     hashed_at_pause = terms.verify == "full" or (terms.verify == "auto" and not description.witness)
     sample, populated = known.sample, float(description.populated_bytes)
+    unhashed_bytes = description.ram_bytes if hashed_at_pause else 0
     return Inputs(
         data_bytes=sample.data_bytes if sample else Range.exactly(populated),
         dirtying=_dirtying(specification, description, sample),
         link_bytes_per_s=link,
         prepare_ms=Range.around(prepare_ms_expected(description.ram_bytes), PREPARE_SPREAD),
         around_ms=(known.around_ms or ASSUMED_AROUND_MS).plus(_zeros_ms(description, known)),
-        fixed_ms=known.fixed_ms or _fixed_ms_assumed(description),
+        fixed_ms=(known.fixed_ms or _fixed_ms_assumed(description)).plus(_hashed_later_ms(unhashed_bytes, known)),
         round_ms=known.round_ms or ASSUMED_ROUND_MS,
         always_dirty_bytes=0 if description.tracking.exact else description.tracking.mapped_bytes,
-        unhashed_bytes=description.ram_bytes if hashed_at_pause else 0,
+        unhashed_bytes=unhashed_bytes,
         cpu_share=sample.cpu_share if sample else _cpu_share(description),
     )
 
 
 def _fixed_ms_assumed(description: Description) -> Range:
     return ASSUMED_FIXED_OF_STREAM_MS if description.moves == "stream" else ASSUMED_FIXED_MS
+
+
+def _hashed_later_ms(unhashed_bytes: int, known: Known) -> float:
+    """Return how much longer than this process by itself both ends took of late to hash so many bytes."""
+    took = unhashed_bytes * 1000 / known.hashed_bytes_per_s if known.hashed_bytes_per_s else 0.0
+    return max(0.0, took - unhashed_bytes * 1000 / known.hash_bytes_per_s)
 
 
 def _zeros_ms(description: Description, known: Known) -> float:

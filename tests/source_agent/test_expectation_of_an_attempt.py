@@ -250,6 +250,15 @@ def test_memory_is_hashed_as_fast_as_it_was_of_late() -> None:
     assert found[1e9] - found[None] == pytest.approx(slower_ms)
 
 
+def test_one_attempt_whose_memory_was_hashed_slowly_keeps_no_later_one_from_moving() -> None:
+    whole = msgspec.structs.replace(DESCRIPTION, witness=False)
+    terms = msgspec.structs.replace(TERMS, downtime_limit_ms=1_000)
+    assert not expected(whole, terms).blockers
+    busy = expected(whole, terms, replace(KNOWN, hashed_bytes_per_s=1e8))
+    assert not busy.blockers
+    assert busy.profiles["gentle"].downtime_ms.likely > 10_000, "it is told all the same"
+
+
 def test_a_machine_that_tells_nothing_of_its_guest_is_said_not_to_be_measured() -> None:
     itself = msgspec.structs.replace(DESCRIPTION, moves="stream")
     rate = Sample(1000.0, (), Range.exactly(512 * MIB), bytes_per_s=200.0 * MIB)
