@@ -38,23 +38,23 @@ class FakeDestination(DestinationServicer):
     async def CheckIncoming(
         self, request: destination_pb2.CheckIncomingRequest, context: Context
     ) -> destination_pb2.CheckIncomingResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def Prepare(
         self, request: destination_pb2.PrepareRequest, context: Context
     ) -> destination_pb2.PrepareResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def ListenForStream(
         self, request: destination_pb2.ListenForStreamRequest, context: Context
     ) -> destination_pb2.ListenForStreamResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def OpenRound(self, request: destination_pb2.OpenRoundRequest, context: Context) -> types_pb2.Empty:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def Finish(self, request: destination_pb2.FinishRequest, context: Context) -> destination_pb2.FinishResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def DescribeIncoming(
         self, request: destination_pb2.DescribeIncomingRequest, context: Context

@@ -19,4 +19,4 @@ class OfferingHost(HostServicer):
         return types_pb2.HostFacts(features=self._features())
 
     async def ListCustodies(self, request: types_pb2.Empty, context: Context) -> types_pb2.CustodyReport:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands

@@ -194,18 +194,18 @@ class FakeDestination(DestinationServicer):
         )
 
     async def OpenRound(self, request: destination.OpenRoundRequest, context: object) -> types.Empty:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def ListenForStream(
         self, request: destination.ListenForStreamRequest, context: object
     ) -> destination.ListenForStreamResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def Finish(self, request: destination.FinishRequest, context: object) -> destination.FinishResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def Handoff(self, request: destination.HandoffRequest, context: object) -> destination.HandoffResponse:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
     async def DescribeIncoming(
         self, request: destination.DescribeIncomingRequest, context: object
@@ -226,7 +226,7 @@ class FakeDestination(DestinationServicer):
         raise AssertionError("Not asked here")
 
     async def NoteRetired(self, request: destination.NoteRetiredRequest, context: object) -> destination.IncomingReport:
-        raise NotImplementedError
+        raise NotImplementedError  # nobody asks it where this fake stands
 
 
 class FakeMachines(MachinesServicer):
